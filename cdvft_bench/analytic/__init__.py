@@ -1,0 +1,1 @@
+"""Closed forms: the first witness. Exact integers, no tensor touched."""

@@ -1,0 +1,177 @@
+"""The atoms of every closed form: kernel-launching operators and what one launch costs.
+
+A pass of a layer is written down as the sequence of ATen operators that it launches. Each
+:class:`Kernel` holds, for ONE launch, its real multiply-adds, its element-wise FLOPs, its FFT
+(length and batch, so that a counting convention can price it later) and the bytes it must read
+and write. Views and reshapes launch nothing and do not appear.
+
+Every field is an exact integer, or an int64 array of them for a whole grid of cases at once.
+No tensor is touched.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Count = int | NDArray[np.int64]
+"""An exact count: one integer, or an int64 array over a grid of cases."""
+
+Kind = Literal["matmul", "fft", "elementwise", "reduction", "copy"]
+Scope = Literal["base", "adapter", "optimizer"]
+
+ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
+"""Bytes of one element of a dtype."""
+
+
+def adapter_dtype(dtype: str) -> str:
+    """The dtype of adapter parameters on a base of ``dtype``: float32 for 16-bit bases, else the same."""
+    return "float32" if dtype in ("float16", "bfloat16") else dtype
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """``launches`` launches of one ATen operator on the same shapes.
+
+    Attributes:
+        op: overload packet name as the dispatcher shows it, e.g. "mm", "_fft_r2c", "add".
+        kind: which family the operator belongs to.
+        launches: how often it is launched (may be 0, e.g. a pad that only ragged widths need).
+        macs: real multiply-adds a launch; a complex multiply-add is four.
+        flops: real additions and multiplications a launch of element-wise and reduction work;
+            a complex product is six, a complex sum two.
+        fft_length: transform length n (a 2-D transform is one of n = rows * columns points).
+        fft_batch: transforms a launch.
+        fft_real: whether one side of the transform is real (rfft, irfft).
+        read, written: bytes a launch must read and write, each operand once.
+        scope: who causes the launch: the frozen base layer, the adapter, or the optimiser.
+    """
+
+    op: str
+    kind: Kind
+    launches: Count = 1
+    macs: Count = 0
+    flops: Count = 0
+    fft_length: Count = 0
+    fft_batch: Count = 0
+    fft_real: bool = False
+    read: Count = 0
+    written: Count = 0
+    scope: Scope = "adapter"
+
+    def times(self, n: Count) -> Kernel:
+        """The same kernel launched ``n`` times as often."""
+        return replace(self, launches=self.launches * n)
+
+
+Kernels = tuple[Kernel, ...]
+
+
+def times(kernels: Kernels, n: Count) -> Kernels:
+    """Every kernel launched ``n`` times as often."""
+    return tuple(kernel.times(n) for kernel in kernels)
+
+
+def of_base(kernels: Kernels) -> Kernels:
+    """The same kernels, attributed to the frozen base layer."""
+    return tuple(replace(kernel, scope="base") for kernel in kernels)
+
+
+# --- builders: one a family of operators --------------------------------------------------
+
+
+def mm(rows: Count, inner: Count, columns: Count, dtype: str) -> Kernel:
+    """(rows, inner) @ (inner, columns)."""
+    return replace(bmm(1, rows, inner, columns, dtype), op="mm")
+
+
+def bmm(
+    batch: Count, rows: Count, inner: Count, columns: Count, dtype: str, complex_: bool = False, launches: Count = 1
+) -> Kernel:
+    """``batch`` products (rows, inner) @ (inner, columns) in one launch.
+
+    With ``complex_`` the operands are complex numbers of two ``dtype`` values each.
+    """
+    size = ITEMSIZE[dtype] * (2 if complex_ else 1)
+    return Kernel(
+        op="bmm",
+        kind="matmul",
+        launches=launches,
+        macs=batch * rows * inner * columns * (4 if complex_ else 1),
+        read=batch * (rows * inner + inner * columns) * size,
+        written=batch * rows * columns * size,
+    )
+
+
+def addmm(rows: Count, inner: Count, columns: Count, dtype: str) -> Kernel:
+    """A matrix product with a bias of ``columns`` entries added in the same launch."""
+    product = mm(rows, inner, columns, dtype)
+    return replace(product, op="addmm", read=product.read + columns * ITEMSIZE[dtype])
+
+
+def fft(op: str, length: Count, batch: Count, dtype: str) -> Kernel:
+    """``batch`` transforms of ``length`` points; ``op`` is "_fft_r2c", "_fft_c2r" or "_fft_c2c".
+
+    ``dtype`` is the real dtype; a one-sided spectrum has length // 2 + 1 complex entries.
+    """
+    size = ITEMSIZE[dtype]
+    real, full, half = batch * length * size, batch * length * 2 * size, batch * (length // 2 + 1) * 2 * size
+    read, written = {"_fft_r2c": (real, half), "_fft_c2r": (half, real), "_fft_c2c": (full, full)}[op]
+    return Kernel(
+        op=op, kind="fft", fft_length=length, fft_batch=batch, fft_real=op != "_fft_c2c", read=read, written=written
+    )
+
+
+def elementwise(
+    op: str,
+    n: Count,
+    dtype: str,
+    flops: Count = 1,
+    reads: Count | None = None,
+    launches: Count = 1,
+    complex_: bool = False,
+) -> Kernel:
+    """``n`` outputs at ``flops`` real FLOPs each; ``reads`` elements are read in all (default 2 n).
+
+    With ``complex_`` every element is complex (two ``dtype`` values).
+    """
+    size = ITEMSIZE[dtype] * (2 if complex_ else 1)
+    return Kernel(
+        op=op,
+        kind="elementwise",
+        launches=launches,
+        flops=n * flops,
+        read=(2 * n if reads is None else reads) * size,
+        written=n * size,
+    )
+
+
+def reduction(
+    op: str, n: Count, outputs: Count, dtype: str, flops: Count = 1, launches: Count = 1, complex_: bool = False
+) -> Kernel:
+    """``n`` inputs reduced to ``outputs``; ``flops`` real FLOPs an input element, twice that when complex."""
+    size = ITEMSIZE[dtype] * (2 if complex_ else 1)
+    return Kernel(
+        op=op,
+        kind="reduction",
+        launches=launches,
+        flops=n * flops * (2 if complex_ else 1),
+        read=n * size,
+        written=outputs * size,
+    )
+
+
+def copy(
+    op: str, n: Count, dtype: str, to: str | None = None, reads: Count | None = None, launches: Count = 1
+) -> Kernel:
+    """``n`` elements written (as ``to`` if the dtype changes), ``reads`` read (default n); no arithmetic."""
+    return Kernel(
+        op=op,
+        kind="copy",
+        launches=launches,
+        read=(n if reads is None else reads) * ITEMSIZE[dtype],
+        written=n * ITEMSIZE[to or dtype],
+    )

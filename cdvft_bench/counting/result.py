@@ -1,0 +1,71 @@
+"""What the second witness returns. Nothing here knows a formula."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class PassCount:
+    """One pass as the operator dispatcher saw it.
+
+    Attributes:
+        macs: real multiply-adds of matrix products (a complex multiply-add is four).
+        elementwise_flops: real additions and multiplications outside matrix products and FFTs.
+        ffts: one-dimensional transforms (a 2-D transform counts once).
+        fft_flops: FLOPs of the FFTs at 5 n log2 n complex, 2.5 n log2 n real.
+        launches: operators that launch a kernel: no views, no bare allocations, nothing on empty tensors.
+        operators: launches by ATen operator name, e.g. {"mm": 3, "_fft_r2c": 2}.
+        unpriced: operators that launched but whose arithmetic the counter cannot price, by name.
+    """
+
+    macs: int
+    elementwise_flops: int
+    ffts: int
+    fft_flops: float
+    launches: int
+    operators: dict[str, int] = field(default_factory=dict)
+    unpriced: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FvcoreCount:
+    """A forward pass as fvcore's FlopCountAnalysis counted it, with this suite's handles added.
+
+    Attributes:
+        macs: multiply-adds of matrix products (a complex multiply-add is four).
+        fft_flops: FLOPs of the FFTs at 5 n log2 n complex, 2.5 n log2 n real.
+        elementwise_flops: real additions and multiplications of the rest that a handle prices.
+        by_operator: fvcore's totals by operator name, in the unit of that operator's handle.
+        stock_macs: what fvcore counts without this suite's handles.
+        unsupported: operators that no handle prices, with how often they ran; never dropped.
+    """
+
+    macs: int
+    fft_flops: float
+    elementwise_flops: int
+    by_operator: dict[str, float] = field(default_factory=dict)
+    stock_macs: int = 0
+    unsupported: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Everything counted of one adapted layer or model.
+
+    Attributes:
+        parameters: trainable parameters, by ``numel``.
+        forward, backward: the passes as dispatched.
+        update: the optimiser step as dispatched, or None where it was not run.
+        fvcore: the forward pass as fvcore traced it, or None where tracing failed (see ``notes``).
+        saved_bytes: activations kept for backward, distinct storages, parameters and buffers excluded.
+        notes: what could not be counted, and why.
+    """
+
+    parameters: int
+    forward: PassCount
+    backward: PassCount | None
+    update: PassCount | None
+    fvcore: FvcoreCount | None
+    saved_bytes: int
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,70 @@
+"""Block-circulant adapter, BCA: ``dW`` is one block-circulant matrix (Ding et al., IJCAI 2025, arXiv 2505.00582)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cdvft_bench.analytic.cost import Cost
+from cdvft_bench.analytic.kernels import Count, adapter_dtype
+from cdvft_bench.analytic.linear import LinearShape, check_count
+from cdvft_bench.methods._circulant import Factor, check_options, resolve_block_size, wrap
+from cdvft_bench.methods._reference import ReferenceMethod
+from cdvft_bench.methods.base import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+@dataclass(frozen=True)
+class BlockCirculant(ReferenceMethod):
+    """CDVFT without its diagonals: d_in * d_out / p parameters.
+
+    Attributes:
+        block_size: p, >= 1; None is ``min(d_in, d_out)``.
+        alpha, convention, path: as for CDVFT.
+    """
+
+    name: ClassVar[str] = "block_circulant"
+    title: ClassVar[str] = "BCA"
+    source: ClassVar[str] = "Ding, Wang, Liao, Wang: IJCAI 2025, arXiv 2505.00582"
+
+    block_size: int | None = None
+    alpha: float = 1.0
+    convention: Literal["column", "row"] = "column"
+    path: Literal["fft", "handwritten"] = "fft"
+
+    def __post_init__(self) -> None:
+        if self.block_size is not None:
+            check_count("block_size", self.block_size)
+        check_options(self.alpha, self.convention, self.path)
+
+    @property
+    def label(self) -> str:
+        return f"BCA p={self.block_size or 'd'}" + ("" if self.path == "fft" else f" {self.path}")
+
+    def resolved(self, layer: LinearShape) -> Mapping[str, object]:
+        return {**asdict(self), "block_size": resolve_block_size(self.block_size, layer)}
+
+    def factor(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Factor:
+        """The one circulant factor."""
+        p = resolve_block_size(self.block_size, layer)
+        return Factor(layer.d_in, layer.d_out, p, tokens, dtype, self.convention == "row")
+
+    def parameters(self, layer: LinearShape) -> Count:
+        """``q_out q_in p``, which is d_in d_out / p when p divides both widths."""
+        return self.factor(layer, 1).parameters
+
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+        adapter = adapter_dtype(dtype)
+        factor = self.factor(layer, tokens, adapter)
+        gradient = factor.backward_autograd() if self.path == "fft" else factor.backward_handwritten()
+        forward, backward = wrap(factor.forward(), gradient, layer, tokens, dtype)
+        return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes, adapter)
+
+    def adapt_linear(self, base: nn.Linear) -> nn.Module:
+        from cdvft_reference import BlockCirculantLinear
+
+        return BlockCirculantLinear(base, self.block_size, self.alpha, self.convention, self.path)

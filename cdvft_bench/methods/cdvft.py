@@ -1,0 +1,118 @@
+"""CDVFT: ``dW = diag(a) circ(c) diag(a) ...`` (Ding et al., IJCAI 2025, arXiv 2505.00580)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from cdvft_bench.analytic.cost import Cost
+from cdvft_bench.analytic.kernels import (
+    ITEMSIZE,
+    Count,
+    Kernel,
+    Kernels,
+    adapter_dtype,
+    copy,
+    elementwise,
+    reduction,
+)
+from cdvft_bench.analytic.linear import LinearShape, check_count
+from cdvft_bench.errors import UserError
+from cdvft_bench.methods._circulant import Factor, check_options, flag, resolve_block_size, wrap
+from cdvft_bench.methods._reference import ReferenceMethod
+from cdvft_bench.methods.base import register
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@register
+@dataclass(frozen=True)
+class CDVFT(ReferenceMethod):
+    """Interleaved diagonal and circulant factors.
+
+    Attributes:
+        m: diagonal factors (m - 1 circulant ones), >= 1; the paper's setting is 2.
+        block_size: circulant block size p, >= 1; None is ``min(d_in, d_out)``.
+        alpha: scale of the weight change.
+        convention: "column" or "row", see ``cdvft_reference.circulant``.
+        init: "zero_diagonal", "zero_circulant" or "random", see ``cdvft_reference.CDVFTLinear``.
+        path: "fft" (autograd's backward), "handwritten" (the paper's backward).
+    """
+
+    name: ClassVar[str] = "cdvft"
+    title: ClassVar[str] = "CDVFT"
+    source: ClassVar[str] = "Ding, Chen, Liao, Wang: IJCAI 2025, arXiv 2505.00580"
+
+    m: int = 2
+    block_size: int | None = None
+    alpha: float = 1.0
+    convention: Literal["column", "row"] = "column"
+    init: Literal["zero_diagonal", "zero_circulant", "random"] = "zero_diagonal"
+    path: Literal["fft", "handwritten"] = "fft"
+
+    def __post_init__(self) -> None:
+        check_count("m", self.m)
+        if self.block_size is not None:
+            check_count("block_size", self.block_size)
+        check_options(self.alpha, self.convention, self.path)
+        if self.init not in ("zero_diagonal", "zero_circulant", "random"):
+            raise UserError(f"init {self.init!r} is not known; use zero_diagonal, zero_circulant or random")
+        if self.init == "zero_circulant" and self.m < 2:
+            raise UserError(f"init 'zero_circulant' needs m >= 2, but m = {self.m} has no circulant factor")
+
+    @property
+    def label(self) -> str:
+        return f"CDVFT m={self.m} p={self.block_size or 'd'}" + ("" if self.path == "fft" else f" {self.path}")
+
+    def resolved(self, layer: LinearShape) -> Mapping[str, object]:
+        return {**asdict(self), "block_size": resolve_block_size(self.block_size, layer)}
+
+    def factors(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> list[Factor]:
+        """The m - 1 circulant factors: the first maps d_in to d_out, later ones d_out to d_out."""
+        p = resolve_block_size(self.block_size, layer)
+        widths = [layer.d_in] + [layer.d_out] * (self.m - 2) if self.m > 1 else []
+        return [Factor(w, layer.d_out, p, tokens, dtype, self.convention == "row") for w in widths]
+
+    def parameters(self, layer: LinearShape) -> Count:
+        """``d_in + (m - 1) d_out`` diagonal entries and ``q_out q_in p`` a circulant; (2m - 1) d when p = d."""
+        circulant = sum(factor.parameters for factor in self.factors(layer, 1))
+        return layer.d_in + (self.m - 1) * layer.d_out + circulant
+
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+        adapter = adapter_dtype(dtype)
+        size = ITEMSIZE[adapter]
+        factors = self.factors(layer, tokens, adapter)
+
+        def diagonal(width: Count) -> Kernel:
+            n = tokens * width
+            return elementwise("mul", n, adapter, reads=n + width)
+
+        def diagonal_backward(width: Count) -> Kernels:
+            # g * a for the input, g * x summed over tokens for the diagonal.
+            n = tokens * width
+            return (
+                elementwise("mul", n, adapter),
+                diagonal(width),
+                reduction("sum", n, width, adapter),
+            )
+
+        forward: Kernels = (diagonal(layer.d_in),)
+        backward: Kernels = diagonal_backward(layer.d_in)
+        for factor in factors:
+            gradient = factor.backward_autograd() if self.path == "fft" else factor.backward_handwritten()
+            forward = (*forward, *factor.forward(), diagonal(layer.d_out))
+            backward = (*diagonal_backward(layer.d_out), *gradient, *backward)
+        if self.m == 1:  # the rectangular diagonal pads or crops
+            fitted = flag(layer.d_in != layer.d_out)
+            forward += (copy("constant_pad_nd", tokens * layer.d_out, adapter, launches=fitted),)
+            backward = (copy("constant_pad_nd", tokens * layer.d_in, adapter, launches=fitted), *backward)
+        forward, backward = wrap(forward, backward, layer, tokens, dtype)
+        saved = tokens * layer.d_in * size + sum(f.saved_bytes + f.output_bytes for f in factors)
+        return Cost(self.parameters(layer), 2 * self.m - 1, forward, backward, saved, adapter)
+
+    def adapt_linear(self, base: nn.Linear) -> nn.Module:
+        from cdvft_reference import CDVFTLinear
+
+        return CDVFTLinear(base, self.m, self.block_size, self.alpha, self.convention, self.init, self.path)

@@ -1,0 +1,1 @@
+"""Grids of cases, their three witnesses, and the store that keeps them."""
