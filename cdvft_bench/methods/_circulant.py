@@ -93,11 +93,15 @@ class Factor:
         """Entries of c: q_out * q_in * p."""
         return self.q_out * self.q_in * self.p
 
-    @property
-    def saved_bytes(self) -> Count:
-        """Kept for backward: the spectra of c and x (complex)."""
+    def saved_bytes(self, path: str) -> Count:
+        """Kept for backward: the spectra of c and x (complex); autograd's rfft keeps its padded real input too."""
         spectra = self.q_out * self.q_in * self.bins + self.tokens * self.q_in * self.bins
-        return 2 * spectra * ITEMSIZE[self.dtype]
+        real = self.tokens * self.q_in * self.p if path == "fft" else 0
+        return (2 * spectra + real) * ITEMSIZE[self.dtype]
+
+    def backward(self, path: str) -> Kernels:
+        """The kernels of the backward pass on a path, "fft" or "handwritten"."""
+        return self.backward_autograd() if path == "fft" else self.backward_handwritten()
 
     @property
     def output_bytes(self) -> Count:
@@ -178,13 +182,14 @@ class Factor:
             self._conjugate(bins, single, "clone"),
             elementwise("mul", t * bins, self.dtype, flops=6, launches=2 * single, complex_=True),
             self._conjugate(t * bins, single, "clone"),
-            reduction("sum", t * bins, bins, self.dtype, launches=single, complex_=True),
+            reduction("sum", t * bins, bins, self.dtype, launches=single * flag(t > 1), complex_=True),
             # Several: two products a frequency.
             bmm(bins, self.q_in, t, self.q_out, self.dtype, complex_=True, launches=several),
             bmm(bins, t, self.q_out, self.q_in, self.dtype, complex_=True, launches=several),
             self._conjugate(blocks * bins, flag(self.row)),
             *rfft_gradient(blocks),
-            copy("copy_", self.parameters, self.dtype),  # the real part, made contiguous for .grad
+            # The real part, made contiguous for .grad; a single entry is contiguous already.
+            copy("copy_", self.parameters, self.dtype, launches=flag(self.parameters > 1)),
             *rfft_gradient(t * self.q_in),
             self._crop(self.width, self.q_in),
         )  # fmt: skip

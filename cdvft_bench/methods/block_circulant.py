@@ -60,9 +60,8 @@ class BlockCirculant(ReferenceMethod):
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
         adapter = adapter_dtype(dtype)
         factor = self.factor(layer, tokens, adapter)
-        gradient = factor.backward_autograd() if self.path == "fft" else factor.backward_handwritten()
-        forward, backward = wrap(factor.forward(), gradient, layer, tokens, dtype)
-        return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes, adapter)
+        forward, backward = wrap(factor.forward(), factor.backward(self.path), layer, tokens, dtype)
+        return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes(self.path), adapter)
 
     def adapt_linear(self, base: nn.Linear) -> nn.Module:
         from cdvft_reference import BlockCirculantLinear

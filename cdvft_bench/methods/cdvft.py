@@ -101,15 +101,14 @@ class CDVFT(ReferenceMethod):
         forward: Kernels = (diagonal(layer.d_in),)
         backward: Kernels = diagonal_backward(layer.d_in)
         for factor in factors:
-            gradient = factor.backward_autograd() if self.path == "fft" else factor.backward_handwritten()
             forward = (*forward, *factor.forward(), diagonal(layer.d_out))
-            backward = (*diagonal_backward(layer.d_out), *gradient, *backward)
+            backward = (*diagonal_backward(layer.d_out), *factor.backward(self.path), *backward)
         if self.m == 1:  # the rectangular diagonal pads or crops
             fitted = flag(layer.d_in != layer.d_out)
             forward += (copy("constant_pad_nd", tokens * layer.d_out, adapter, launches=fitted),)
             backward = (copy("constant_pad_nd", tokens * layer.d_in, adapter, launches=fitted), *backward)
         forward, backward = wrap(forward, backward, layer, tokens, dtype)
-        saved = tokens * layer.d_in * size + sum(f.saved_bytes + f.output_bytes for f in factors)
+        saved = tokens * layer.d_in * size + sum(f.saved_bytes(self.path) + f.output_bytes for f in factors)
         return Cost(self.parameters(layer), 2 * self.m - 1, forward, backward, saved, adapter)
 
     def adapt_linear(self, base: nn.Linear) -> nn.Module:

@@ -1,0 +1,218 @@
+"""The command line: parses, calls, prints. Nothing heavy is imported before a command runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdvft_bench import __version__
+from cdvft_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdvft_bench.sweep.case import Case, CasePass, SubjectKind, Value
+
+
+class _Group(click.Group):
+    """Prints a user's mistake as one line and exits with 2; anything else is a bug and shows its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            failure = click.ClickException(str(error))
+            failure.exit_code = 2
+            raise failure from error
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, package_name="cdvft-bench", prog_name="cdvft-bench")
+def main() -> None:
+    """Benchmark, profile and judge CDVFT beside LoRA, FourierFT, C3A and other fine-tuning methods.
+
+    Three witnesses to every figure: the closed form (predict), what the program does (count),
+    and what it takes (time).
+    """
+
+
+# --- one case ------------------------------------------------------------------------------
+
+
+def _value(text: str) -> Value:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def _case_options(command: Callable[..., None]) -> Callable[..., None]:
+    options = [
+        click.argument("method"),
+        click.argument("hyperparameters", nargs=-1, metavar="[NAME=VALUE]..."),
+        click.option("--layer", "layer", help="d_in x d_out as 768x768, or a model's layer as roberta-base:query."),
+        click.option("--model", "model", help="A whole model of the table, e.g. minilm (instead of --layer)."),
+        click.option("--batch", default=1, show_default=True, help="Sequences."),
+        click.option("--tokens", "sequence", default=128, show_default=True, help="Tokens a sequence."),
+        click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations."),
+        click.option(
+            "--pass", "pass_", type=click.Choice(["forward", "step"]), default="step", show_default=True,
+            help="Forward alone, or forward, backward and AdamW update.",
+        ),
+        click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def _case(
+    method: str,
+    hyperparameters: tuple[str, ...],
+    layer: str | None,
+    model: str | None,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    pass_: CasePass,
+    device: str,
+) -> Case:
+    from cdvft_bench.sweep.grid import make_case
+
+    if (layer is None) == (model is None):
+        raise UserError("give either --layer (e.g. 768x768 or roberta-base:query) or --model (e.g. minilm)")
+    pairs: dict[str, Value] = {}
+    for text in hyperparameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UserError(f"hyperparameter {text!r} is not NAME=VALUE, as in m=2 or block_size=768")
+        pairs[name] = _value(value)
+    kind: SubjectKind = "layer" if layer is not None else "model"
+    return make_case(method, pairs, kind, layer or model or "", batch, sequence, dtype, pass_, device)
+
+
+def _emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    else:
+        show()
+
+
+@main.command()
+@_case_options
+def predict(as_json: bool, **options: Any) -> None:
+    """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes."""
+    from cdvft_bench.report.terminal import show_predicted
+    from cdvft_bench.sweep import witness
+
+    case = _case(**options)
+    predicted = witness.predict(case)
+    _emit(predicted, as_json, lambda: show_predicted(case, predicted))
+
+
+@main.command()
+@_case_options
+def count(as_json: bool, **options: Any) -> None:
+    """Count what METHOD really does: fvcore, operator dispatch, saved activations, beside the closed form."""
+    from cdvft_bench.report.terminal import show_counted
+    from cdvft_bench.sweep import witness
+
+    case = _case(**options)
+    counted = witness.count(case)
+    _emit(counted, as_json, lambda: show_counted(case, witness.predict(case), counted))
+
+
+@main.command()
+@_case_options
+@click.option("--budget", default=10.0, show_default=True, help="Seconds of measuring.")
+@click.option("--precision", default=0.02, show_default=True, help="Half-width of the ratio's interval to reach.")
+def time(as_json: bool, budget: float, precision: float, **options: Any) -> None:
+    """Time METHOD, interleaved with the frozen layer and LoRA r=8 in one run."""
+    from cdvft_bench.report.terminal import show_timed
+    from cdvft_bench.sweep import witness
+
+    case = _case(**options)
+    timed = witness.time_case(case, budget_s=budget, precision=precision)
+    _emit(timed, as_json, lambda: show_timed(case, timed))
+
+
+# --- many cases ----------------------------------------------------------------------------
+
+
+def _sweep(grid: str, store_path: Path, retry_failed: bool) -> bool:
+    """Run a grid into a store; True when no case of it is recorded as failed."""
+    from cdvft_bench.sweep.engine import run_grid
+
+    return run_grid(grid, store_path, retry_failed=retry_failed).failed == 0
+
+
+def _report(stores: tuple[Path, ...], output: Path, command: str) -> None:
+    from cdvft_bench.report.report import report_stores
+
+    paths = report_stores(stores, output, command=command)
+    click.echo(f"Report: {paths.html}")
+
+
+_grid_help = "A preset's name (quick, smoke) or a TOML file."
+
+
+@main.command()
+@click.option("--preset", "grid", default="quick", show_default=True, help=_grid_help)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("cdvft-bench-run"), show_default=True,
+    help="Folder of the store and the report; an interrupted run goes on where it stopped.",
+)  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
+def run(grid: str, output: Path, retry_failed: bool) -> None:
+    """Do it all: run a grid through the three witnesses, keep the records, print a table, write the report."""
+    from cdvft_bench.report.terminal import show_store
+
+    store = output / "records.sqlite"
+    complete = _sweep(grid, store, retry_failed)
+    show_store(store)
+    _report((store,), output / "report", f"cdvft-bench report {store} --output {output / 'report'}")
+    if not complete:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("grid")
+@click.option(
+    "--store", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    help="SQLite file of records; it is made, or gone on with.",
+)  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
+def sweep(grid: str, store: Path, retry_failed: bool) -> None:
+    """Run GRID (a preset's name or a TOML file) into a store. Finished cases are not run again."""
+    if not _sweep(grid, store, retry_failed):
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("report"), show_default=True,
+    help="Folder of the page, the figures and the tables.",
+)  # fmt: skip
+def report(stores: tuple[Path, ...], output: Path) -> None:
+    """Write tables, figures and the page from STORES: records (.sqlite or .jsonl.gz), of any machine."""
+    listed = " ".join(str(s) for s in stores)
+    _report(stores, output, f"cdvft-bench report {listed} --output {output}")
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def doctor(as_json: bool) -> None:
+    """Say what this machine can and cannot measure."""
+    from cdvft_bench.report.terminal import show_doctor
+    from cdvft_bench.sweep.doctor import examine
+
+    findings = examine()
+    _emit(findings, as_json, lambda: show_doctor(findings))
