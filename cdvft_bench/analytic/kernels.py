@@ -175,3 +175,34 @@ def copy(
         read=(n if reads is None else reads) * ITEMSIZE[dtype],
         written=n * ITEMSIZE[to or dtype],
     )
+
+
+def mixed(op: str, n: Count, dtype: str, *operands: tuple[Count, str], flops: Count = 1, launches: Count = 1) -> Kernel:
+    """``n`` outputs of ``dtype`` from operands of other dtypes, each given as (elements, dtype)."""
+    read: Count = 0
+    for elements, of in operands:
+        read = read + elements * ITEMSIZE[of]
+    return Kernel(
+        op=op,
+        kind="elementwise",
+        launches=launches,
+        flops=n * flops,
+        read=read,
+        written=n * ITEMSIZE[dtype],
+    )
+
+
+def lu(op: str, batch: Count, n: Count, columns: Count, dtype: str, factored: bool = False) -> Kernel:
+    """``batch`` dense systems of ``n`` unknowns and ``columns`` right-hand sides, solved by LU factors.
+
+    Counted as 2/3 n^3 real FLOPs to factor a matrix, rounded to an integer (nothing with
+    ``factored``: the factors are given), and 2 n^2 a right-hand side. Factors, solution and
+    pivots (int32) are written when the factors are made, the solution alone when they are given.
+    """
+    size, pivots = ITEMSIZE[dtype], batch * n * 4
+    factors, sides = batch * n * n * size, batch * n * columns * size
+    solving = batch * 2 * n * n * columns
+    if factored:
+        return Kernel(op, "elementwise", flops=solving, read=factors + sides + pivots, written=sides)
+    factoring = batch * ((2 * n * n * n + 1) // 3)
+    return Kernel(op, "elementwise", flops=factoring + solving, read=factors + sides, written=sides + factors + pivots)

@@ -73,11 +73,13 @@ def _check_product(x: Tensor, c: Tensor, d_out: int) -> None:
         raise ValueError(f"c has shape {tuple(c.shape)}; it must be (q_out, q_in, p)")
     if x.ndim < 1:
         raise ValueError("x is a scalar; it must have shape (..., d_in)")
-    expected = block_circulant_shape(x.shape[-1], d_out, c.shape[-1])
-    if tuple(c.shape) != expected:
+    # int(): tracers hand shapes over as tensors or symbols, and widths are static anyway.
+    d_in, p = int(x.shape[-1]), int(c.shape[-1])
+    expected = block_circulant_shape(d_in, d_out, p)
+    if tuple(int(n) for n in c.shape) != expected:
         raise ValueError(
-            f"c has shape {tuple(c.shape)}, but d_in = {x.shape[-1]} and d_out = {d_out} with "
-            f"p = {c.shape[-1]} need (q_out, q_in, p) = {expected}"
+            f"c has shape {tuple(c.shape)}, but d_in = {d_in} and d_out = {d_out} with p = {p} "
+            f"need (q_out, q_in, p) = {expected}"
         )
 
 
@@ -151,7 +153,7 @@ def block_circulant_fft(x: Tensor, c: Tensor, d_out: int, convention: Convention
     """
     check_convention(convention)
     _check_product(x, c, d_out)
-    _, q_in, p = c.shape
+    _, q_in, p = (int(n) for n in c.shape)
     flat = x.reshape(-1, x.shape[-1])
     x_hat = torch.fft.rfft(_to_blocks(flat, q_in, p))
     y = torch.fft.irfft(_multiply_spectra(_spectrum(c, convention), x_hat), n=p)

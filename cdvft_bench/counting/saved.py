@@ -1,0 +1,30 @@
+"""Bytes of activations that a forward call keeps for backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+T = TypeVar("T")
+
+
+def saved_bytes(module: nn.Module, call: Callable[[], T]) -> tuple[int, T]:
+    """Run ``call`` and measure what autograd keeps.
+
+    Returns:
+        bytes of distinct storages packed for backward, whole storages once each, without those of
+        the module's parameters and buffers; and the result of ``call``.
+    """
+    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    kept: dict[int, Tensor] = {}  # holding the tensors keeps an address from being used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = call()
+    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own), result

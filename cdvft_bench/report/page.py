@@ -1,0 +1,234 @@
+"""The page, as HTML and as Markdown: a model of plain values, rendered by two templates.
+
+Every text on it comes from records, so none of it is trusted: the HTML template escapes what it
+prints, the Markdown one prints through ``text.markdown``, and a content security policy
+keeps the page from loading anything or running any script but its own.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdvft_bench.analytic.conventions import CONVENTIONS
+from cdvft_bench.report import tables
+from cdvft_bench.report.findings import Finding, headlines, section_findings
+from cdvft_bench.report.groups import Section
+from cdvft_bench.report.style import Drawn, Skipped, Styles
+from cdvft_bench.report.text import NOT_MEASURED, clean, integer, markdown, plural
+from cdvft_bench.report.views import IN_HEADING, FigureView, TableView, figure_view, markdown_table, view
+from cdvft_bench.sweep.record import Record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+@dataclass(frozen=True)
+class SectionView:
+    """One subject."""
+
+    anchor: str
+    title: str
+    facts: tuple[tuple[str, str], ...]
+    findings: tuple[Finding, ...]
+    figures: tuple[FigureView, ...]
+    skipped: tuple[Skipped, ...]
+    tables: tuple[TableView, ...]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where records came from: a store's file name and its rows."""
+
+    name: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the templates print."""
+
+    title: str
+    summary: tuple[tuple[str, str], ...]
+    headlines: tuple[Finding, ...]
+    conventions: tuple[tuple[str, str], ...]
+    sections: tuple[SectionView, ...]
+    published: SectionView | None
+    appendix: tuple[TableView, ...]
+    environments: TableView
+    origins: tuple[Origin, ...]
+    replaced: int
+    command: str
+    first: str
+    last: str
+    version: str
+
+
+def build_page(
+    sections: Sequence[Section],
+    records: Sequence[Record],
+    environments: Mapping[str, object],
+    figures: Mapping[str, Sequence[Drawn | Skipped]],
+    published: SectionView | None,
+    origins: Sequence[Origin],
+    replaced: int,
+    command: str,
+    styles: Styles,
+) -> Page:
+    """Gather what the templates print.
+
+    Args:
+        sections: from ``groups.sections``.
+        records: the records in them.
+        environments: environment rows by key.
+        figures: the figures of every section by its anchor.
+        published: the section of published figures, where there is one.
+        origins: the stores.
+        replaced: rows left out because a newer one of the same case on the same machine is there.
+        command: what regenerates the report.
+        styles: colours of the methods.
+    """
+    from cdvft_bench import __version__
+
+    created = sorted(clean(r.created) for r in records)
+    failed = sum(r.status == "failed" for r in records)
+    subjects = len({(s.kind, s.subject) for s in sections})
+    methods = len({r.case.method for r in records} - {"frozen"})
+    machines = len({s.environment for s in sections})
+    appendix = (
+        view(tables.failures_table(records), "Failures", "failures", "Cases that ended in an error.", styles),
+        view(
+            tables.notes_table(records),
+            "Notes of the witnesses",
+            "notes",
+            "What they could not do, or warn of.",
+            styles,
+        ),
+    )
+    return Page(
+        title="CDVFT bench report",
+        summary=(
+            ("case" if len(records) == 1 else "cases", integer(len(records))),
+            ("failed", integer(failed)),
+            ("subject" if subjects == 1 else "subjects", integer(subjects)),
+            ("method" if methods == 1 else "methods", integer(methods)),
+            ("machine" if machines == 1 else "machines", integer(machines)),
+        ),
+        headlines=tuple(headlines(sections, records)),
+        conventions=tuple((c.name, c.statement) for c in CONVENTIONS.values()),
+        sections=tuple(section_view(s, figures.get(s.anchor, ()), styles) for s in sections),
+        published=published,
+        appendix=appendix,
+        environments=view(
+            tables.environment_table(environments),
+            "Environments",
+            "environments",
+            "As recorded on each machine.",
+            styles,
+        ),
+        origins=tuple(origins),
+        replaced=replaced,
+        command=clean(command),
+        first=created[0] if created else "no record",
+        last=created[-1] if created else "no record",
+        version=__version__,
+    )
+
+
+def section_view(section: Section, figures: Sequence[Drawn | Skipped], styles: Styles) -> SectionView:
+    """One section with its tables and figures."""
+    records = section.records
+
+    def show(frame: DataFrame, title: str, name: str, caption: str, folded: bool = False) -> TableView:
+        return view(frame, title, name, caption, styles, folded, IN_HEADING)
+
+    arithmetic = [
+        show(
+            tables.flops_table(records, name),
+            f'Arithmetic, convention "{name}"',
+            f"flops-{name}",
+            f"{c.statement[:1].upper()}{c.statement[1:]}. fvcore traces the forward pass alone.",
+            folded=name != "flop",
+        )
+        for name, c in CONVENTIONS.items()
+    ]
+    shown = [
+        show(tables.time_table(records), "Time", "time",
+             "Ratios are paired by round, with 95 % bootstrap intervals in brackets; times are of one call."),
+        show(tables.launches_table(records), "Kernel launches", "launches",
+             "By formula, as the operator dispatcher saw them, and as the profiler did."),
+        *sorted(arithmetic, key=lambda t: t.folded),
+        show(tables.parameters_table(records), "Trainable parameters", "parameters", "By formula and by count."),
+        show(tables.memory_table(records), "Memory", "memory",
+             "Activations kept for backward, optimiser state and traffic by formula; the measured peak is what one "
+             "call allocates above what was live before."),
+        show(_differing_first(tables.witness_table(records)), "Do formula and count agree?", "witnesses",
+             "Disagreements first. Exact is exact: the same operators as often, the same arithmetic (FLOPs to one part "
+             "in a billion)."),
+    ]  # fmt: skip
+    failed = sum(r.status == "failed" for r in records)
+    facts = (
+        ("kind", section.kind),
+        ("cases", f"{len(records):,}" + (f", {failed:,} failed" if failed else "")),
+        ("workloads", "; ".join(w.title for w in section.workloads()) or "none succeeded"),
+        ("environment", clean(section.environment)),
+    )
+    return SectionView(
+        anchor=section.anchor,
+        title=section.title,
+        facts=facts,
+        findings=tuple(section_findings(section)),
+        figures=tuple(figure_view(f) for f in figures if isinstance(f, Drawn)),
+        skipped=tuple(f for f in figures if isinstance(f, Skipped)),
+        tables=tuple(t for t in shown if t.rows),
+    )
+
+
+def _differing_first(frame: DataFrame) -> DataFrame:
+    order = {"differs": 0, NOT_MEASURED: 1}
+    return frame.sort_values("agreement", key=lambda column: column.map(lambda v: order.get(v, 2)), kind="stable")
+
+
+def render_html(page: Page) -> str:
+    """The self-contained page."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=PackageLoader("cdvft_bench.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    loader = environment.loader
+    assert loader is not None
+    script = loader.get_source(environment, "page.js")[0]
+    style = loader.get_source(environment, "page.css")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return environment.get_template("page.html.j2").render(
+        page=page,
+        script=Markup(script),
+        style=Markup(style),
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:",
+        plural=plural,
+    )
+
+
+def render_markdown(page: Page) -> str:
+    """The report as GitHub-flavoured Markdown; figures are links to the files beside it."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+    from markupsafe import Markup
+
+    def printed(value: object) -> object:
+        return value if isinstance(value, Markup) else markdown(value)
+
+    environment = Environment(
+        loader=PackageLoader("cdvft_bench.report"), autoescape=False, undefined=StrictUndefined, finalize=printed,
+        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+    )  # fmt: skip
+    text = environment.get_template("page.md.j2").render(
+        page=page, raw=Markup, table=lambda t: Markup(markdown_table(t)), plural=plural
+    )
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -1,0 +1,192 @@
+"""Write a report: one folder with the page, the same as Markdown, figures and tables. From records alone."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cdvft_bench.errors import UserError
+from cdvft_bench.report import tables
+from cdvft_bench.report.figures import section_figures
+from cdvft_bench.report.groups import latest, sections
+from cdvft_bench.report.page import Origin, SectionView, build_page, render_html, render_markdown
+from cdvft_bench.report.style import Drawn, Skipped, Styles
+from cdvft_bench.report.text import clean
+from cdvft_bench.report.views import figure_view
+from cdvft_bench.sweep.record import Record
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from cdvft_bench.report.published import Run
+
+_SUFFIXES = {"figures": (".png", ".svg"), "tables": (".csv",)}
+_FILES = ("report.html", "report.md")
+
+
+@dataclass(frozen=True)
+class Source:
+    """Records and the environments that they were made in.
+
+    Attributes:
+        name: the store's file name.
+        records: its rows.
+        environments: environment fields (a mapping or a dataclass) by key.
+    """
+
+    name: str
+    records: Sequence[Record]
+    environments: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Published:
+    """Others' figures.
+
+    Attributes:
+        runs: see ``accuracy.published``.
+        source: who published them.
+        cdvft_parameters: closed-form parameters of CDVFT on the same model, by setting.
+    """
+
+    runs: Sequence[Run]
+    source: str
+    cdvft_parameters: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class ReportPaths:
+    """What was written."""
+
+    directory: Path
+    html: Path
+    markdown: Path
+    figures: tuple[Path, ...]
+    tables: tuple[Path, ...]
+
+
+def write_report(
+    sources: Iterable[Source], out_dir: Path, *, command: str, published: Published | None = None
+) -> ReportPaths:
+    """Write a report of all records of ``sources`` into ``out_dir``, as a whole or not at all.
+
+    The same records give the same bytes: no time of writing, no path of this machine.
+
+    Args:
+        sources: stores of one or of several machines; of a case that was run again on the same
+            machine the newest row counts.
+        out_dir: a new or empty folder, or one that holds a report, which is replaced.
+        command: how to make the report again; it is printed on the page.
+        published: others' figures to show accuracy against cost; None leaves that section out.
+
+    Raises:
+        UserError: there is no record, or ``out_dir`` holds files that are no part of a report.
+    """
+    given = list(sources)
+    records, replaced = latest(record for source in given for record in source.records)
+    if not records:
+        names = ", ".join(clean(source.name) for source in given) or "no store"
+        raise UserError(f"{names} holds no record: a report needs at least one; run a grid first (cdvft-bench run)")
+    target = out_dir.resolve()
+    _check_replaceable(target)
+    environments = {key: fields for source in given for key, fields in source.environments.items()}
+    used = {key: environments.get(key, {"environment": None}) for key in sorted({r.environment for r in records})}
+    styles = Styles(r.case.method for r in records)
+    grouped = sections(records)
+    figures = {section.anchor: section_figures(section, styles) for section in grouped}
+    extra = _published_section(published, styles) if published else ([], None)
+    origins = [Origin(clean(Path(s.name).name), len(s.records)) for s in given]
+    page = build_page(grouped, records, used, figures, extra[1], origins, replaced, command, styles)
+    everything = [f for made in (*figures.values(), extra[0]) for f in made if isinstance(f, Drawn)]
+    files: dict[str, bytes] = {
+        "report.html": render_html(page).encode(),
+        "report.md": render_markdown(page).encode(),
+    }
+    for figure in everything:
+        files[f"figures/{figure.name}.svg"] = figure.svg
+        files[f"figures/{figure.name}.png"] = figure.png
+    for name, frame in tables.all_tables(records, used).items():
+        files[f"tables/{name}.csv"] = csv(frame)
+    _write(target, files)
+    return ReportPaths(
+        directory=target,
+        html=target / "report.html",
+        markdown=target / "report.md",
+        figures=tuple(target / name for name in files if name.startswith("figures/")),
+        tables=tuple(target / name for name in files if name.startswith("tables/")),
+    )
+
+
+def csv(frame: DataFrame) -> bytes:
+    """A frame as CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front."""
+
+    def harmless(value: object) -> object:
+        return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+
+    return frame.map(harmless).to_csv(index=False, lineterminator="\n").encode()
+
+
+def _published_section(published: Published, styles: Styles) -> tuple[list[Drawn | Skipped], SectionView]:
+    from cdvft_bench.report.published import published_figures
+
+    figures = published_figures(published.runs, published.source, _front, published.cdvft_parameters, styles)
+    section = SectionView(
+        anchor="published",
+        title="Accuracy against cost, as published",
+        facts=(("source", clean(published.source)), ("runs", f"{len(published.runs):,}")),
+        findings=(),
+        figures=tuple(figure_view(f) for f in figures if isinstance(f, Drawn)),
+        skipped=tuple(f for f in figures if isinstance(f, Skipped)),
+        tables=(),
+    )
+    return figures, section
+
+
+def _front(costs: Sequence[float], scores: Sequence[float]) -> Sequence[int]:
+    from cdvft_bench.report.pareto import pareto_front
+
+    return pareto_front(costs, scores)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Refuse a folder whose replacement would delete anything that is no part of a report."""
+    if not target.exists():
+        return
+    if not target.is_dir():
+        raise UserError(f"{target} is a file; a report needs a folder: name another")
+    for path in sorted(target.iterdir()):
+        suffixes = _SUFFIXES.get(path.name)
+        foreign = [path] if path.name not in _FILES and suffixes is None else []
+        if suffixes is not None:
+            foreign = [p for p in path.iterdir() if p.suffix not in suffixes] if path.is_dir() else [path]
+        if foreign:
+            raise UserError(
+                f"{target} holds {foreign[0].name!r}, which is no part of a report and would be lost; "
+                "name a new or empty folder"
+            )
+
+
+def _write(target: Path, files: Mapping[str, bytes]) -> None:
+    """Put the files where ``target`` is: written beside it first, then renamed into its place."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        fresh, old = workspace / "new", workspace / "old"
+        for name, content in files.items():
+            path = fresh / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        if target.exists():
+            target.rename(old)
+        try:
+            fresh.rename(target)
+        except OSError:
+            if old.exists():
+                old.rename(target)
+            raise
+    finally:
+        shutil.rmtree(workspace, ignore_errors=True)

@@ -1,0 +1,212 @@
+"""What the commands print: rich tables of one case or of a whole store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from cdvft_bench.report.groups import latest, sections
+from cdvft_bench.report.text import NOT_MEASURED, clean, integer, interval, prefixed, significant
+from cdvft_bench.report.witnesses import (
+    compare,
+    counted_launches,
+    median_seconds,
+    predicted_flops,
+    predicted_launches,
+    predicted_passes,
+    ratio_to_frozen,
+    ratio_to_lora8,
+    trainable,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cdvft_bench.counting.result import Counted
+    from cdvft_bench.sweep.case import Case
+    from cdvft_bench.sweep.doctor import Finding
+    from cdvft_bench.sweep.record import Predicted, Record
+    from cdvft_bench.timing.result import Interval, Timed
+
+
+def _table(title: str, columns: Iterable[str], numeric_from: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i >= numeric_from else "left", overflow="fold")
+    return table
+
+
+def _title(case: Case) -> str:
+    settings = " ".join(f"{k}={v}" for k, v in case.hyperparameters)
+    workload = f"{case.batch} × {case.sequence} tokens, {case.dtype}, {case.device}"
+    return clean(f"{case.method} {settings} on {case.subject}: {workload}")
+
+
+def _count(value: int | None) -> str:
+    return NOT_MEASURED if value is None else integer(value)
+
+
+def _seconds(value: float) -> str:
+    return f"{significant(value * 1e3)} ms"
+
+
+def _interval(value: Interval | None) -> str:
+    return NOT_MEASURED if value is None else interval(value.value, value.low, value.high)
+
+
+def show_predicted(case: Case, predicted: Predicted) -> None:
+    """Print the closed form of one case."""
+    console = Console()
+    passes = {"forward": predicted.forward, "backward": predicted.backward, "update": predicted.update}
+    table = _table(_title(case), ["closed form", *passes])
+    rows = {
+        "multiply-adds (mac)": [integer(p.macs) for p in passes.values()],
+        **{f"FLOPs, convention {c}": [prefixed(p.flops[c]) for p in passes.values()] for c in predicted.forward.flops},
+        "  of these the adapter's, convention flop": [prefixed(p.adapter_flops["flop"]) for p in passes.values()],
+        "1-D transforms": [integer(p.ffts) for p in passes.values()],
+        "kernel launches": [integer(p.launches) for p in passes.values()],
+        "  of these the adapter's": [integer(p.adapter_launches) for p in passes.values()],
+        "bytes read": [prefixed(p.read) for p in passes.values()],
+        "bytes written": [prefixed(p.written) for p in passes.values()],
+    }
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    console.print(table)
+    saved = "not in the formula" if predicted.saved_bytes is None else f"{integer(predicted.saved_bytes)} bytes"
+    console.print(
+        f"trainable parameters {integer(predicted.parameters)}; activations kept for backward {saved}; "
+        f"optimiser state {integer(predicted.optimizer_bytes)} bytes; covers: {predicted.covers}",
+        highlight=False,
+    )
+
+
+def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
+    """Print formula against count of one case."""
+    console = Console()
+    table = _table(_title(case), ["quantity", "closed form", "counted", "difference"])
+
+    def row(name: str, formula: float | None, count: float | None) -> None:
+        if formula is None or count is None:
+            difference = NOT_MEASURED
+        else:
+            difference = "exact" if abs(formula - count) <= 1e-9 * abs(count) else f"{count - formula:+,.0f}"
+        shown = [
+            "not in the formula" if formula is None else f"{formula:,.0f}",
+            "" if count is None else f"{count:,.0f}",
+        ]
+        table.add_row(name, shown[0], shown[1] or NOT_MEASURED, difference)
+
+    row("trainable parameters", predicted.parameters, counted.parameters)
+    row("forward multiply-adds, fvcore", predicted.forward.macs, counted.fvcore.macs if counted.fvcore else None)
+    passes = [
+        ("forward", predicted.forward, counted.forward),
+        ("backward", predicted.backward, counted.backward),
+        ("update", predicted.update, counted.update),
+    ]
+    for name, formula, count in passes:
+        if count is None:
+            continue
+        row(f"{name}: multiply-adds, dispatched", formula.macs, count.macs)
+        row(f"{name}: FFT FLOPs, convention flop", formula.fft_flops["flop"], count.fft_flops)
+        row(f"{name}: element-wise FLOPs", formula.elementwise_flops, count.elementwise_flops)
+        row(f"{name}: kernel launches", formula.launches, count.launches)
+    row("activations kept for backward, bytes", predicted.saved_bytes, counted.saved_bytes)
+    console.print(table)
+    for note in counted.notes:
+        console.print(f"note: {clean(note)}", highlight=False, markup=False)
+    if counted.fvcore and counted.fvcore.unsupported:
+        names = ", ".join(f"{k} × {v}" for k, v in sorted(counted.fvcore.unsupported.items()))
+        console.print(f"fvcore has no price for: {names}", highlight=False, markup=False)
+
+
+def show_timed(case: Case, timed: Timed) -> None:
+    """Print the clock's figures of one case."""
+    console = Console()
+    if timed.timing is not None:
+        table = _table(
+            f"{_title(case)}, {case.pass_}",
+            ["contender", "median", "quartiles", "this case / contender, 95 % interval"],
+        )
+        for sample in timed.timing.samples:
+            ratio = timed.timing.ratios.get(sample.name)
+            quartiles = f"{_seconds(sample.q25)} … {_seconds(sample.q75)}"
+            table.add_row(clean(sample.name), _seconds(sample.median), quartiles, _interval(ratio) if ratio else "—")
+        console.print(table)
+        console.print(
+            f"{timed.timing.rounds} interleaved rounds, {timed.timing.threads} threads, read by {timed.timing.method}",
+            highlight=False,
+        )
+        for warning in timed.timing.warnings:
+            console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
+    if timed.trace is not None:
+        families = ", ".join(f"{k} {_seconds(v)}" for k, v in sorted(timed.trace.families.items(), key=lambda x: -x[1]))
+        console.print(
+            f"trace ({timed.trace.device}): {timed.trace.launches} launches; {families}", highlight=False, markup=False
+        )
+    if timed.memory is not None:
+        console.print(f"peak memory above the start: {integer(timed.memory.peak_bytes)} bytes ({timed.memory.how})")
+    for note in timed.notes:
+        console.print(f"note: {clean(note)}", highlight=False, markup=False)
+
+
+def _agreement(record: Record) -> str:
+    found = [compare(record, name) for name, _ in predicted_passes(record)]
+    if not found or any(one is None for one in found):
+        return NOT_MEASURED
+    return "exact" if not any(found) else "differs"
+
+
+def show_records(records: Iterable[Record]) -> None:
+    """Print one table a subject: what was predicted, counted and timed of every case."""
+    console = Console()
+    kept, _ = latest(records)
+    columns = [
+        "method", "parameters", "FLOPs (convention flop)", "launches: formula", "counted", "formula = count",
+        "time", "× frozen", "× LoRA r=8",
+    ]  # fmt: skip
+    for section in sections(kept):
+        for workload, rows in section.workloads().items():
+            table = _table(f"{section.title}: {workload.title}", columns)
+            for record in rows:
+                seconds, flops, parameters = (
+                    median_seconds(record), predicted_flops(record, "flop"), trainable(record)
+                )  # fmt: skip
+                table.add_row(
+                    clean(record.label),
+                    _count(parameters),
+                    NOT_MEASURED if flops is None else prefixed(flops),
+                    _count(predicted_launches(record)),
+                    _count(counted_launches(record)),
+                    _agreement(record),
+                    NOT_MEASURED if seconds is None else _seconds(seconds),
+                    _interval(ratio_to_frozen(record)),
+                    _interval(ratio_to_lora8(record)),
+                )
+            console.print(table)
+    failed = [r for r in kept if r.status == "failed"]
+    if failed:
+        table = _table("failed cases", ["method", "subject", "pass", "cause"], numeric_from=4)
+        for record in failed:
+            table.add_row(
+                *(clean(x) for x in (record.label, record.case.subject, record.case.pass_, record.error or ""))
+            )
+        console.print(table)
+
+
+def show_store(path: Path) -> None:
+    """Print the tables of a store."""
+    from cdvft_bench.sweep.store import Store
+
+    with Store(path) as store:
+        show_records(store.records())
+
+
+def show_doctor(findings: Iterable[Finding]) -> None:
+    """Print what this machine can and cannot measure."""
+    table = _table("this machine", ["what", "", "detail"], numeric_from=3)
+    for finding in findings:
+        table.add_row(finding.what, "[green]yes[/]" if finding.available else "[red]no[/]", clean(finding.detail))
+    Console().print(table)

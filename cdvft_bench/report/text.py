@@ -1,0 +1,91 @@
+"""How values become text: numbers with units, names that cannot break a page, a table or a figure."""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections.abc import Sequence
+
+NOT_MEASURED = "not measured"
+"""Stands wherever a witness did not speak: never an empty cell, a zero or a NaN."""
+
+NOT_IN_PASS = "not in this pass"
+"""Stands for the backward and the update of a case whose pass is the forward alone."""
+
+NOT_CONVERTIBLE = "not convertible"
+"""Stands where a count mixes real and complex FFTs, which the convention asked for prices by another scale."""
+
+_HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
+_MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
+_PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
+
+
+def clean(value: object) -> str:
+    """One printable line: line breaks become spaces; control, format and surrogate characters their escapes."""
+    text = re.sub(r"[\r\n\t]+", " ", str(value))
+    return "".join(c if unicodedata.category(c) not in _HIDDEN else f"\\u{ord(c):04x}" for c in text)
+
+
+def shorten(value: object, limit: int = 44) -> str:
+    """``clean`` text of at most ``limit`` characters, for a figure."""
+    text = clean(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def markdown(value: object) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no table cell ended."""
+    text = clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _MARKDOWN.sub(r"\\\1", text)
+
+
+def slug(value: object) -> str:
+    """At most 80 lower-case letters, digits and single dashes, for file names and anchors."""
+    return re.sub(r"[^a-z0-9]+", "-", clean(value).lower())[:80].strip("-") or "unnamed"
+
+
+def integer(value: float) -> str:
+    """``1234567`` as ``1,234,567``."""
+    return f"{round(value):,}"
+
+
+def significant(value: float, digits: int = 4) -> str:
+    """``value`` to ``digits`` significant digits, with thousands commas and no exponent where it stays short."""
+    if value == 0:
+        return "0"
+    exponent = math.floor(math.log10(abs(value)))
+    if exponent < -5 or exponent > 14:
+        return f"{value:.{digits - 1}e}"
+    return f"{value:,.{max(0, digits - 1 - exponent)}f}"
+
+
+def prefixed(value: float) -> str:
+    """``23456789`` as ``23.46 M``; up to a million in full."""
+    for size, prefix in _PREFIXES:
+        if abs(value) >= size:
+            return f"{significant(value / size)} {prefix}"
+    return integer(value) if float(value).is_integer() else significant(value)
+
+
+def times(value: float) -> str:
+    """A ratio, two decimals: ``1.32×``."""
+    return f"{value:.2f}×"
+
+
+def interval(value: float, low: float | None, high: float | None) -> str:
+    """A ratio with its interval: ``1.32× [1.30, 1.35]``; without one it says so."""
+    if low is None or high is None:
+        return f"{times(value)} [no interval]"
+    return f"{times(value)} [{low:.2f}, {high:.2f}]"
+
+
+def listed(items: Sequence[str], conjunction: str = "and") -> str:
+    """``a, b and c``."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} {conjunction} {items[-1]}"
+
+
+def plural(n: int, one: str, many: str | None = None) -> str:
+    """``1 case``, ``3 cases``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,81 @@
+"""What this machine can and cannot measure."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that a machine has or lacks.
+
+    Attributes:
+        what: the capability.
+        available: whether it is there.
+        detail: a version or size, or what is missing and how to supply it.
+    """
+
+    what: str
+    available: bool
+    detail: str
+
+
+def _package(name: str, use: str) -> Finding:
+    try:
+        return Finding(name, True, f"{importlib.metadata.version(name)}: {use}")
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, False, f"{use}; install it with: pip install {name}")
+
+
+def _gpu() -> list[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        build = torch.version.cuda or "none: this is a CPU build of torch"
+        missing = f"no CUDA device is visible (CUDA of the torch build: {build}); GPU figures stay 'not measured'"
+        return [Finding("GPU time, launches and memory", False, missing)]
+    found = []
+    for i in range(torch.cuda.device_count()):
+        properties = torch.cuda.get_device_properties(i)
+        detail = f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB, {properties.multi_processor_count} SMs"
+        found.append(Finding(f"GPU {i}: time, launches and memory", True, detail))
+    smi = shutil.which("nvidia-smi")
+    energy = "read through nvidia-smi / NVML" if smi else "nvidia-smi is not on the PATH"
+    return [*found, Finding("GPU energy", smi is not None, energy)]
+
+
+def examine() -> list[Finding]:
+    """Look at this machine; nothing is timed and nothing is written."""
+    import torch
+
+    cores = os.cpu_count() or 1
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    findings = [
+        Finding("CPU time", True, f"{cores} logical cores, {memory:.0f} GiB, torch uses {torch.get_num_threads()} threads"),
+        Finding("CPU operator traces", torch.profiler.supported_activities() != set(), f"torch {torch.__version__}"),
+        *_gpu(),
+        Finding(
+            "CPU bfloat16 FFT", False, "torch has none on any device: 16-bit layers take their FFTs in float32"
+        ),
+        Finding(
+            "compiled graphs",
+            shutil.which("g++") is not None or shutil.which("c++") is not None,
+            "torch.compile needs a C++ compiler on the PATH",
+        ),
+        _package("fvcore", "forward multiply-adds"),
+        _package("peft", "LoRA, DoRA, FourierFT, C3A, VeRA, BOFT"),
+        _package("transformers", "whole models"),
+    ]
+    if importlib.util.find_spec("cdvft_bench.counting.hardware") is not None:
+        from cdvft_bench.counting.hardware import probe_hardware
+
+        findings += [Finding(c.name, c.available, c.reason) for c in probe_hardware()]
+    if importlib.util.find_spec("cdvft_bench.accuracy.models") is not None:
+        from cdvft_bench.accuracy.models import package_status
+
+        findings += [Finding(f"model {s.name}", s.installed, s.detail) for s in package_status()]
+    return findings

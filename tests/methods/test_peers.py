@@ -1,0 +1,250 @@
+"""PEFT's own layers: parameters, starts and refusals, on single layers and on whole models."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cdvft_bench.analytic.cost import Cost
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.errors import UserError
+from cdvft_bench.methods import Method, make_method
+from cdvft_bench.methods._peft import PeftMethod
+
+PEERS = {
+    "lora": {"rank": 3},
+    "dora": {"rank": 3},
+    "fourierft": {"n_frequency": 40},
+    "c3a": {},
+    "vera": {"rank": 7},
+    "boft": {"block_size": 4},
+}
+SIZES = [(48, 48), (48, 80), (80, 48), (24, 96)]
+
+
+def trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]
+
+
+def bert() -> nn.Module:
+    from transformers import BertConfig, BertModel
+
+    return BertModel(
+        BertConfig(
+            hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=80, vocab_size=50,
+            max_position_embeddings=32,
+        )
+    )  # fmt: skip
+
+
+def llama() -> nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=80,
+            vocab_size=50, max_position_embeddings=32,
+        )
+    )  # fmt: skip
+
+
+def small(name: str) -> Method:
+    return make_method(name, PEERS.get(name))
+
+
+@pytest.mark.parametrize("name", ["full", *PEERS])
+@pytest.mark.parametrize("bias", [True, False])
+def test_layer_parameters_are_exact(name, bias) -> None:
+    for d_in, d_out in SIZES:
+        method, shape = small(name), LinearShape(d_in, d_out, bias)
+        adapted = method.adapt_linear(nn.Linear(d_in, d_out, bias=bias))
+        counted = trainable(adapted)
+        cost = method.cost(shape, tokens=2)
+        assert method.parameters(shape) == cost.parameters == sum(p.numel() for p in counted)
+        assert cost.tensors == len(counted)
+        assert type(cost.parameters) is int
+
+
+@pytest.mark.parametrize("name", PEERS)
+@pytest.mark.parametrize(
+    ("build", "targets"),
+    [(bert, ["query", "value"]), (bert, ["dense"]), (llama, ["q_proj", "v_proj"]), (llama, ["k_proj", "down_proj"])],
+)
+def test_model_parameters_are_exact(name, build, targets) -> None:
+    method, model = small(name), build()
+    shapes = [
+        LinearShape(module.in_features, module.out_features, module.bias is not None)
+        for key, module in model.named_modules()
+        if isinstance(module, nn.Linear) and key.rsplit(".", 1)[-1] in targets
+    ]
+    assert len(shapes) >= 4
+    adapted = method.adapt_model(model, targets)
+    assert sum(p.numel() for p in trainable(adapted)) == sum(method.parameters(shape) for shape in shapes)
+    ids = torch.arange(6).reshape(1, 6)
+    output = adapted(input_ids=ids)[0]
+    output.square().mean().backward()
+    gradients = [p.grad for p in trainable(adapted) if p.grad is not None]
+    assert gradients
+    assert any(g.abs().max() > 0 for g in gradients)
+
+
+def test_full_trains_every_parameter() -> None:
+    model = bert().requires_grad_(False)
+    assert len(trainable(small("full").adapt_model(model, ["query"]))) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_training_starts_where_peft_starts_it(name) -> None:
+    at_zero = name not in ("fourierft", "c3a")  # these two start with random weight changes
+    torch.manual_seed(0)
+    for d_in, d_out in SIZES:
+        base = nn.Linear(d_in, d_out, dtype=torch.float64)
+        x = torch.randn(1, 5, d_in, dtype=torch.float64)
+        with torch.no_grad():
+            expected = base(x)
+            adapted = small(name).adapt_linear(base)
+            change = float(torch.linalg.norm(adapted(x) - expected) / torch.linalg.norm(expected))
+        assert (change <= 1e-12) if at_zero else (change > 1e-3)
+        assert not base.weight.requires_grad
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_adapters_of_16_bit_bases_are_float32(name) -> None:
+    for dtype, expected in [("bfloat16", "float32"), ("float16", "float32"), ("float64", "float64")]:
+        adapted = small(name).adapt_linear(nn.Linear(48, 80, dtype=getattr(torch, dtype)))
+        assert {p.dtype for p in trainable(adapted)} == {getattr(torch, expected)}
+        assert small(name).cost(LinearShape(48, 80), 3, dtype).parameter_dtype == expected
+
+
+@pytest.mark.parametrize("name", ["full", *PEERS])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_a_grid_of_layers_costs_what_its_layers_cost(name, dtype) -> None:
+    rng = np.random.default_rng(3)
+    d_in, d_out = 8 * rng.integers(1, 12, 30), 8 * rng.integers(1, 12, 30)
+    tokens = rng.integers(2, 400, 30)
+    method = small(name)
+    grid = method.cost(LinearShape(d_in, d_out), tokens, dtype)
+
+    def at(value: object, i: int) -> object:
+        return int(np.broadcast_to(value, 30)[i]) if isinstance(value, (int, np.ndarray)) else value
+
+    for i in range(30):
+        one = method.cost(LinearShape(int(d_in[i]), int(d_out[i])), int(tokens[i]), dtype)
+        for field in fields(Cost):
+            several, single = getattr(grid, field.name), getattr(one, field.name)
+            if field.name not in ("forward", "backward"):
+                assert at(several, i) == single
+                continue
+            assert len(several) == len(single)
+            for a, b in zip(several, single, strict=True):
+                for entry in fields(a):
+                    assert at(getattr(a, entry.name), i) == getattr(b, entry.name), (b.op, entry.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        ("lora", {"rank": 0}, "rank = 0 is too small; it must be >= 1"),
+        ("lora", {"rank": 2.5}, r"rank = 2\.5 is not an integer"),
+        ("lora", {"alpha": float("nan")}, "alpha = nan is not finite"),
+        ("dora", {"rank": -1}, "rank = -1 is too small"),
+        ("dora", {"alpha": float("inf")}, "alpha = inf is not finite"),
+        ("vera", {"rank": 0}, "rank = 0 is too small"),
+        ("fourierft", {"n_frequency": 0}, "n_frequency = 0 is too small"),
+        ("fourierft", {"scaling": float("inf")}, "scaling = inf is not finite"),
+        ("c3a", {"block_size": 0}, "block_size = 0 is too small"),
+        ("boft", {"block_size": 0}, "block_size = 0 is too small"),
+        ("boft", {"n_butterfly_factor": 2}, "n_butterfly_factor = 2 needs .* use n_butterfly_factor = 1"),
+    ],
+)
+def test_bad_hyperparameters_are_refused(name, values, message) -> None:
+    with pytest.raises(UserError, match=message):
+        make_method(name, values)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "shape", "message"),
+    [
+        ("fourierft", {"n_frequency": 13}, (3, 4), "n_frequency = 13 is more than the 12 frequencies .* at most"),
+        ("c3a", {"block_size": 8}, (24, 36), "block_size = 8 does not divide both widths of a 24x36 .* divisor of 12"),
+        ("boft", {"block_size": 5}, (24, 40), "block_size = 5 does not divide d_in = 24.* use a divisor of 24"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(name, values, shape, message) -> None:
+    method = make_method(name, values)
+    layer = LinearShape(*shape)
+    grid = LinearShape(np.array([40, shape[0]]), np.array([40, shape[1]]))
+    for refused in (
+        lambda: method.check(layer),
+        lambda: method.check(grid),
+        lambda: method.parameters(layer),
+        lambda: method.cost(grid, 4),
+        lambda: method.adapt_linear(nn.Linear(*shape)),
+    ):
+        with pytest.raises(UserError, match=message):
+            refused()
+    method.check(LinearShape(40, 40))
+
+
+def test_unfit_models_and_dtypes_are_refused() -> None:
+    with pytest.raises(UserError, match=r"targets \['qurey'\] match no linear layer.*query"):
+        small("lora").adapt_model(bert(), ["qurey"])
+    with pytest.raises(UserError, match=r"layer 'encoder.layer.0.output.dense': block_size = 48"):
+        make_method("c3a", {"block_size": 48}).adapt_model(bert(), ["output.dense"])
+    for name in ("full", *PEERS):
+        with pytest.raises(UserError, match="dtype 'int8' is not known"):
+            small(name).cost(LinearShape(48, 48), 2, "int8")
+
+
+def test_c3a_takes_the_greatest_common_divisor_of_each_layer() -> None:
+    from peft.tuners.c3a.layer import C3ALayer
+
+    method = make_method("c3a")
+    adapted = method.adapt_model(llama(), ["q_proj", "v_proj", "down_proj"])
+    blocks = {key.rsplit(".", 1)[-1]: m.block_size["default"] for key, m in adapted.named_modules()
+              if isinstance(m, C3ALayer)}  # fmt: skip
+    assert blocks == {"q_proj": 48, "v_proj": 24, "down_proj": 16}
+    assert method.resolved(LinearShape(80, 48)) == {"block_size": 16}
+
+
+def test_boft_builds_without_an_extension_and_without_noise(capfd) -> None:
+    from peft.tuners.boft import layer
+
+    load = layer.get_fbd_cuda
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        small("boft").adapt_linear(nn.Linear(24, 8))
+    assert layer.get_fbd_cuda is load
+    assert capfd.readouterr().err == ""
+
+
+def test_vera_keeps_its_projections_in_the_layer() -> None:
+    adapted = small("vera").adapt_linear(nn.Linear(24, 40))
+    assert {tuple(b.shape) for b in adapted.buffers()} == {(7, 24), (40, 7)}
+
+
+def test_labels_tell_settings_apart() -> None:
+    methods = [small(name) for name in PEERS] + [
+        make_method("lora"), make_method("lora", {"alpha": 8}), make_method("dora", {"alpha": 2.5}),
+        make_method("fourierft"), make_method("fourierft", {"scaling": 3}), make_method("c3a", {"block_size": 8}),
+    ]  # fmt: skip
+    labels = [method.label for method in methods]
+    assert len(set(labels)) == len(labels)
+    assert labels[0] == "LoRA r=3"
+    assert all(isinstance(method, PeftMethod) for method in methods)
+
+
+def test_formulas_load_neither_torch_nor_peft() -> None:
+    code = (
+        "import sys; from cdvft_bench.methods import make_method; from cdvft_bench.analytic.linear import LinearShape\n"
+        f"for name in {['full', *PEERS]!r}: make_method(name).cost(LinearShape(768, 768), 8).total('step')\n"
+        "assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
