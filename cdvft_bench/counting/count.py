@@ -44,6 +44,9 @@ def floating_output(output: Any) -> Tensor:
 
 def _count(module: nn.Module, call: Callable[[], Tensor], inputs: tuple[Any, ...] | Mapping[str, Any]) -> Counted:
     notes: list[str] = []
+    for value in inputs.values() if isinstance(inputs, Mapping) else inputs:
+        if isinstance(value, Tensor):
+            value.grad = None  # adding to an older gradient would be one launch more
     kept, _ = saved_bytes(module, call)
     with count_dispatch() as forward:
         y = call()

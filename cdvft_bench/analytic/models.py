@@ -1,0 +1,316 @@
+"""Layer shapes of real models, read off transformers configs built on the meta device.
+
+No weights are downloaded and none are allocated: a model of 70 billion parameters takes a second
+or two and no memory. The configurations are the published ones, written out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PretrainedConfig
+
+Rows = Literal["tokens", "sequences"]
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model by its published configuration.
+
+    Attributes:
+        name: how this suite calls it.
+        hub_id: where its weights are published.
+        config: transformers config class and the values that differ from its defaults.
+        auto: transformers auto class that builds it.
+        targets: endings of the modules that adapters usually take: query and value projections.
+    """
+
+    name: str
+    hub_id: str
+    config: str
+    values: Mapping[str, Any]
+    auto: str = "AutoModel"
+    targets: tuple[str, ...] = ("query", "value")
+
+
+@dataclass(frozen=True)
+class ModelLinear:
+    """One linear layer of a model.
+
+    Attributes:
+        name: module name.
+        shape: widths and bias.
+        rows: what passes through it: every token, or one vector a sequence (a pooler).
+        kind: "Linear", or "Conv1D" (GPT-2's transposed layer).
+    """
+
+    name: str
+    shape: LinearShape
+    rows: Rows = "tokens"
+    kind: str = "Linear"
+
+
+@dataclass(frozen=True)
+class Attention:
+    """Self-attention of a model: layers, query heads, key/value heads, width of a head."""
+
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True)
+class ModelShape:
+    """What the closed forms need to know of a model.
+
+    Attributes:
+        name: table name, or where the config came from.
+        linears: every linear layer, in module order.
+        total_parameters: entries of all parameters, shared ones once.
+        tensors: parameter tensors, shared ones once.
+        attention: self-attention shape.
+        patches: macs of a patch embedding an image, and tokens an image (vision models only).
+        targets: default target endings.
+    """
+
+    name: str
+    linears: tuple[ModelLinear, ...]
+    total_parameters: int
+    tensors: int
+    attention: Attention
+    targets: tuple[str, ...] = ()
+    patch_macs: int = 0
+    image_tokens: int | None = None
+    hidden: int = 0
+    vocabulary: int | None = None
+
+
+def _llama(**values: Any) -> dict[str, Any]:
+    return {"vocab_size": 128256, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "num_key_value_heads": 8, **values}
+
+
+_BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+_ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
+
+MODELS: dict[str, ModelSpec] = {
+    spec.name: spec
+    for spec in (
+        ModelSpec("roberta-base", "FacebookAI/roberta-base", "RobertaConfig", _ROBERTA),
+        ModelSpec("roberta-large", "FacebookAI/roberta-large", "RobertaConfig", {**_ROBERTA, **_BERT_LARGE}),
+        ModelSpec("vit-base", "google/vit-base-patch16-224-in21k", "ViTConfig", {}, targets=("q_proj", "v_proj")),
+        ModelSpec("vit-large", "google/vit-large-patch16-224-in21k", "ViTConfig", _BERT_LARGE, targets=("q_proj", "v_proj")),
+        ModelSpec(
+            "gpt2-medium", "openai-community/gpt2-medium", "GPT2Config", {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+            "AutoModelForCausalLM", ("c_attn",),
+        ),
+        ModelSpec(
+            "mpnet-base", "sentence-transformers/all-mpnet-base-v2", "MPNetConfig",
+            {"vocab_size": 30527, "max_position_embeddings": 514}, targets=("q", "v"),
+        ),
+        ModelSpec(
+            "minilm", "sentence-transformers/all-MiniLM-L6-v2", "BertConfig",
+            {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
+             "vocab_size": 30522},
+        ),
+        ModelSpec(
+            "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", "LlamaConfig",
+            {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+             "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+             "max_position_embeddings": 8192, "rope_theta": 100000.0},
+            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+        ),
+        ModelSpec(
+            "llama-2-7b", "meta-llama/Llama-2-7b-hf", "LlamaConfig",
+            {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+             "num_attention_heads": 32, "max_position_embeddings": 4096},
+            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+        ),
+        ModelSpec(
+            "llama-3.2-3b", "meta-llama/Llama-3.2-3B", "LlamaConfig",
+            _llama(hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24, head_dim=128,
+                   tie_word_embeddings=True, max_position_embeddings=131072),
+            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+        ),
+        ModelSpec(
+            "llama-3-8b", "meta-llama/Meta-Llama-3-8B", "LlamaConfig",
+            _llama(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
+                   max_position_embeddings=8192),
+            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+        ),
+        ModelSpec(
+            "llama-3-70b", "meta-llama/Meta-Llama-3-70B", "LlamaConfig",
+            _llama(hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
+                   max_position_embeddings=8192),
+            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+        ),
+    )
+}  # fmt: skip
+
+
+def model_spec(name: str) -> ModelSpec:
+    """Look a model up.
+
+    Raises:
+        UserError: it is not in the table.
+    """
+    if name not in MODELS:
+        raise UserError(f"model {name!r} is not in the table; use one of {', '.join(MODELS)}")
+    return MODELS[name]
+
+
+def make_config(spec: ModelSpec) -> PretrainedConfig:
+    """The transformers config of a table entry."""
+    import transformers
+
+    config: PretrainedConfig = getattr(transformers, spec.config)(**spec.values)
+    return config
+
+
+@cache
+def model_shape(name: str) -> ModelShape:
+    """Shape of a model of the table.
+
+    Raises:
+        UserError: it is not in the table.
+    """
+    spec = model_spec(name)
+    return shape_from_config(make_config(spec), name, spec.auto, spec.targets)
+
+
+def shape_from_config(
+    config: PretrainedConfig | str | Path, name: str = "", auto: str = "AutoModel", targets: Sequence[str] = ()
+) -> ModelShape:
+    """Shape of any transformers model, from its config or from the path of a config.json.
+
+    Raises:
+        UserError: the file is no transformers config, or the architecture cannot be built from it.
+    """
+    import torch
+    import transformers
+
+    if isinstance(config, str | Path):
+        name, config = name or str(config), _read_config(Path(config))
+    try:
+        with torch.device("meta"):
+            model = getattr(transformers, auto).from_config(config)
+    except (ValueError, KeyError, AttributeError) as error:
+        raise UserError(f"transformers cannot build {auto} from {name or type(config).__name__}: {error}") from error
+    return _read_shape(model, config, name or config.model_type, tuple(targets))
+
+
+def _read_config(path: Path) -> PretrainedConfig:
+    import transformers
+
+    try:
+        values = json.loads(path.read_text())
+        return transformers.AutoConfig.for_model(**values)
+    except (OSError, json.JSONDecodeError, ValueError, TypeError, KeyError) as error:
+        raise UserError(f"{path} is no transformers config.json: {error}") from error
+
+
+def _read_shape(model: nn.Module, config: PretrainedConfig, name: str, targets: tuple[str, ...]) -> ModelShape:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    linears = []
+    for module_name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            shape = LinearShape(module.in_features, module.out_features, module.bias is not None)
+            kind = "Linear"
+        elif isinstance(module, Conv1D):
+            d_in, d_out = module.weight.shape
+            shape, kind = LinearShape(int(d_in), int(d_out)), "Conv1D"
+        else:
+            continue
+        rows: Rows = "sequences" if "pooler" in module_name.split(".") else "tokens"
+        linears.append(ModelLinear(module_name, shape, rows, kind))
+    parameters = list(model.parameters())
+    heads = config.num_attention_heads
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
+    attention = Attention(
+        config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads, head_dim
+    )
+    patch_macs, image_tokens = 0, None
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            patches = (config.image_size // config.patch_size) ** 2
+            patch_macs, image_tokens = patches * module.weight.numel(), patches + 1
+    return ModelShape(
+        name,
+        tuple(linears),
+        sum(p.numel() for p in parameters),
+        len(parameters),
+        attention,
+        targets,
+        patch_macs,
+        image_tokens,
+        config.hidden_size,
+        getattr(config, "vocab_size", None),
+    )
+
+
+def target_linears(shape: ModelShape, targets: Sequence[str] = ()) -> list[ModelLinear]:
+    """The linear layers that ``targets`` select by PEFT's rule: the name is a target, or ends with "." and one.
+
+    Args:
+        shape: the model.
+        targets: endings; none means the model's default ones.
+
+    Raises:
+        UserError: none is selected.
+    """
+    wanted = tuple(targets) or shape.targets
+    chosen = [x for x in shape.linears if any(x.name == t or x.name.endswith("." + t) for t in wanted)]
+    if not chosen:
+        endings = ", ".join(sorted({x.name.rsplit(".", 1)[-1] for x in shape.linears}))
+        raise UserError(f"targets {list(wanted)} match no linear layer of {shape.name}; its layers end in: {endings}")
+    return chosen
+
+
+def layer_shape(subject: str) -> LinearShape:
+    """A layer's shape from "768x768" (d_in x d_out), "768x768-nobias", or "roberta-base:query".
+
+    Raises:
+        UserError: the text is neither, or the model or the ending is not known.
+    """
+    if ":" in subject:
+        name, _, ending = subject.partition(":")
+        return target_linears(model_shape(name), (ending,))[0].shape
+    widths, _, suffix = subject.partition("-")
+    d_in, x, d_out = widths.partition("x")
+    if not (x and d_in.isdigit() and d_out.isdigit() and suffix in ("", "nobias")):
+        raise UserError(
+            f"layer {subject!r} is neither d_in x d_out (768x768, 768x768-nobias) nor model:ending (roberta-base:query)"
+        )
+    return LinearShape(int(d_in), int(d_out), suffix == "")
+
+
+def rows_of(linear: ModelLinear, batch: int, sequence: int) -> int:
+    """Rows that pass through a linear layer for ``batch`` sequences of ``sequence`` tokens."""
+    return batch * sequence if linear.rows == "tokens" else batch
+
+
+def attention_macs(shape: ModelShape, batch: int, sequence: int) -> int:
+    """Multiply-adds of the attention products of a forward pass: scores and values, every head, no causal saving."""
+    a = shape.attention
+    return 2 * a.layers * batch * a.heads * sequence * sequence * a.head_dim
+
+
+def frozen_model_macs(shape: ModelShape, batch: int, sequence: int) -> int:
+    """Multiply-adds of a forward pass: linear layers, attention products, patch embedding.
+
+    For a vision model ``sequence`` is its tokens an image, ``image_tokens``.
+    """
+    linear = sum(rows_of(x, batch, sequence) * x.shape.d_in * x.shape.d_out for x in shape.linears)  # type: ignore[misc]
+    return int(linear) + attention_macs(shape, batch, sequence) + batch * shape.patch_macs

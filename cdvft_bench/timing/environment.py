@@ -1,0 +1,114 @@
+"""The machine and the software that a record was measured on."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+
+_PACKAGES = ("peft", "transformers", "fvcore", "triton")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a reader needs to judge a figure. No host name and no user name.
+
+    Attributes:
+        cpu: model. cores: logical ones. memory_gib: of RAM. threads: torch's CPU threads.
+        gpus: names of the visible devices. driver, cuda: NVIDIA driver and CUDA of the torch build.
+        system: operating system and kernel. python, torch, numpy: versions.
+        packages: versions of further packages that are installed.
+        revision: git revision of the code, "+changes" where the tree differs from it; None outside a checkout.
+        date: UTC day, ISO 8601.
+    """
+
+    cpu: str
+    cores: int
+    memory_gib: float
+    threads: int
+    gpus: tuple[str, ...]
+    driver: str | None
+    cuda: str | None
+    system: str
+    python: str
+    torch: str
+    numpy: str
+    packages: dict[str, str]
+    revision: str | None
+    date: str
+
+    @property
+    def key(self) -> str:
+        """Stable key of everything but the date."""
+        values = {k: v for k, v in asdict(self).items() if k != "date"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _run(command: list[str], directory: Path | None = None) -> str | None:
+    try:
+        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    top = _run(["git", "rev-parse", "--show-toplevel"], here)
+    # Installed into somebody else's checkout (a virtual environment inside it), that revision is not ours.
+    if top is None or not (Path(top) / "cdvft_bench" / "timing").samefile(here):
+        return None
+    revision = _run(["git", "rev-parse", "--short=12", "HEAD"], here)
+    changes = _run(["git", "status", "--porcelain", "--untracked-files=no", "cdvft_bench", "reference"], Path(top))
+    return revision and revision + ("+changes" if changes else "")
+
+
+def _packages() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def read_environment() -> Environment:
+    """Look at this machine."""
+    gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
+    driver = _run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]) if gpus else None
+    return Environment(
+        cpu=_cpu(),
+        cores=os.cpu_count() or 1,
+        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        threads=torch.get_num_threads(),
+        gpus=gpus,
+        driver=driver.splitlines()[0] if driver else None,
+        cuda=torch.version.cuda,
+        system=f"{platform.system()} {platform.release()}",
+        python=platform.python_version(),
+        torch=torch.__version__,
+        numpy=np.__version__,
+        packages=_packages(),
+        revision=_revision(),
+        date=datetime.now(UTC).date().isoformat(),
+    )
