@@ -132,7 +132,7 @@ for _name in ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_produc
               "_scaled_dot_product_fused_attention_overrideable"):  # fmt: skip
     _MATMUL[_name] = lambda a, o: _attention(a[0], a[1], a[2], 2)
     # Five products: the scores again, then the gradients of v, of the probabilities, of q and of k.
-    _MATMUL[_name.replace("attention", "attention_backward", 1)] = lambda a, o: _attention(a[1], a[2], a[3], 5)
+    _MATMUL[_name + "_backward"] = lambda a, o: _attention(a[1], a[2], a[3], 5)
 
 
 def _c2c(args: Any, out: Tensor) -> tuple[int, int, bool]:

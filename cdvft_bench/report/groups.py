@@ -10,6 +10,7 @@ from cdvft_bench.errors import UserError
 from cdvft_bench.methods.base import method_class
 from cdvft_bench.report.text import clean, slug
 from cdvft_bench.sweep.case import Case, Value
+from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.sweep.record import Record
 
 
@@ -133,7 +134,7 @@ def title_of(method: str) -> str:
 
 def is_frozen(case: Case) -> bool:
     """Whether this is the frozen subject, the foot of every ratio."""
-    return case.method == "frozen"
+    return case.method == FROZEN
 
 
 def is_lora8(case: Case) -> bool:

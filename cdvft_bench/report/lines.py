@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
-from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.analytic.models import layer_shape
 from cdvft_bench.errors import UserError
 from cdvft_bench.methods.base import make_method
 from cdvft_bench.report.groups import Section, is_frozen, is_lora8
@@ -44,15 +44,16 @@ def factors_figure(section: Section, styles: Styles) -> Plot | str:
 
 
 def resolved(case: Case) -> Mapping[str, object]:
-    """The case's hyperparameters, defaults that depend on the widths filled in where the subject names its widths."""
-    widths = re.match(r"(\d+)x(\d+)", case.subject) if case.kind == "layer" else None
+    """The case's hyperparameters with the method's defaults; a layer's block size left unset is its width."""
     given = dict(case.hyperparameters)
-    if widths is None:
-        return given
     try:
-        return make_method(case.method, given).resolved(LinearShape(int(widths[1]), int(widths[2])))
-    except UserError:
+        method = make_method(case.method, given)
+        values = asdict(method)
+        if case.kind == "layer" and values.get("block_size", 0) is None:
+            return method.resolved(layer_shape(case.subject))
+    except UserError:  # a record of another version may hold what this one does not know
         return given
+    return values
 
 
 def _sweep(section: Section, styles: Styles, x: str, axis: str) -> Plot | str:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from cdvft_bench.report.published import Run
 
 _SUFFIXES = {"figures": (".png", ".svg"), "tables": (".csv",)}
+PUBLISHED_MODEL = "llama-3.2-3b"
+"""The model of the published figures; its default targets are theirs, q_proj and v_proj."""
 _FILES = ("report.html", "report.md")
 
 
@@ -119,6 +121,37 @@ def write_report(
         figures=tuple(target / name for name in files if name.startswith("figures/")),
         tables=tuple(target / name for name in files if name.startswith("tables/")),
     )
+
+
+def report_stores(stores: Sequence[Path], out_dir: Path, *, command: str) -> ReportPaths:
+    """Write a report of whole stores, with the published figures beside them.
+
+    Args:
+        stores: SQLite or text-form stores.
+        out_dir, command: as for ``write_report``.
+
+    Raises:
+        UserError: a store cannot be read, or as for ``write_report``.
+    """
+    from cdvft_bench.accuracy.published import SOURCE, published_runs
+    from cdvft_bench.sweep.store import Store
+
+    sources = []
+    for path in stores:
+        with Store(path) as store:
+            sources.append(Source(path.name, list(store.records()), store.environments()))
+    published = Published(published_runs(), SOURCE, cdvft_on(PUBLISHED_MODEL))
+    return write_report(sources, out_dir, command=command, published=published)
+
+
+def cdvft_on(model: str) -> dict[str, int]:
+    """Trainable parameters of CDVFT with m = 2 on a model's default target layers, at p = d and at p = 64."""
+    from cdvft_bench.analytic.models import model_shape, target_linears
+    from cdvft_bench.methods import make_method
+
+    layers = [linear.shape for linear in target_linears(model_shape(model))]
+    methods = [make_method("cdvft", {"m": 2, "block_size": size}) for size in (None, 64)]
+    return {method.label: sum(int(method.parameters(layer)) for layer in layers) for method in methods}
 
 
 def csv(frame: DataFrame) -> bytes:

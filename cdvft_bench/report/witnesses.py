@@ -3,39 +3,38 @@
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from cdvft_bench.analytic.conventions import CONVENTIONS, Convention
 from cdvft_bench.counting.result import Counted, FvcoreCount, PassCount
 from cdvft_bench.report.groups import is_frozen
 from cdvft_bench.report.text import clean, integer
+from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.sweep.record import PredictedPass, Record
+from cdvft_bench.sweep.witness import LORA
 from cdvft_bench.timing.result import Interval
 
 PASSES = ("forward", "backward", "update")
 WHOLE = "parameters and saved activations"
-_LORA8 = re.compile(r"lora(?![a-z])(?:.*(?<![a-z]))?(?:r|rank)\W*8(?!\d).*")
 
 
 def ratio_to_frozen(record: Record) -> Interval | None:
     """The subject's time over the frozen one's, paired by round."""
-    return _ratio(record, lambda name: name == "frozen")
+    return _ratio(record, FROZEN)
 
 
 def ratio_to_lora8(record: Record) -> Interval | None:
     """The subject's time over LoRA r = 8's, paired by round."""
-    return _ratio(record, lambda name: _LORA8.fullmatch(name) is not None)
+    return _ratio(record, LORA)
 
 
-def _ratio(record: Record, wanted: Callable[[str], bool]) -> Interval | None:
-    if record.timed is None or record.timed.timing is None:
+def _ratio(record: Record, foot: str) -> Interval | None:
+    timing = record.timed.timing if record.timed else None
+    ratio = timing.ratios.get(foot) if timing else None
+    if ratio is None or not math.isfinite(ratio.value):
         return None
-    for name, value in record.timed.timing.ratios.items():
-        if wanted(name.strip().lower()) and math.isfinite(value.value):
-            low, high = (b if b is not None and math.isfinite(b) else None for b in (value.low, value.high))
-            return Interval(value.value, low, high)
-    return None
+    low, high = (b if b is not None and math.isfinite(b) else None for b in (ratio.low, ratio.high))
+    return Interval(ratio.value, low, high)
 
 
 def median_seconds(record: Record) -> float | None:

@@ -106,7 +106,7 @@ def read_environment() -> Environment:
         cuda=torch.version.cuda,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        torch=torch.__version__,
+        torch=str(torch.__version__),
         numpy=np.__version__,
         packages=_packages(),
         revision=_revision(),

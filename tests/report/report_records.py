@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from cdvft_bench.counting.result import Counted, FvcoreCount, PassCount
 from cdvft_bench.sweep.case import Case, CasePass, Value
 from cdvft_bench.sweep.record import Predicted, PredictedPass, Record
+from cdvft_bench.sweep.witness import LORA
 from cdvft_bench.timing.result import Interval, Memory, Samples, Timed, Timing, TraceSummary
 
 ENVIRONMENT = "0f3c5a7e9b1d2468"
@@ -142,7 +143,7 @@ def make_record(
     if s.method != "frozen":
         ratios["frozen"] = Interval(ratio, ratio - rng.uniform(0.005, 0.04), ratio + rng.uniform(0.005, 0.04))
     if s.label != "LoRA r=8":
-        ratios["LoRA r=8"] = Interval(ratio / 1.15, ratio / 1.15 - 0.02, ratio / 1.15 + 0.02)
+        ratios[LORA] = Interval(ratio / 1.15, ratio / 1.15 - 0.02, ratio / 1.15 + 0.02)
     warnings = ("drift of 6 % between first and last third",) if rng.random() < 0.1 else ()
     timing = Timing((samples,), ratios, 30, "perf_counter" if device == "cpu" else "cuda_event", 2, warnings)
     trace = TraceSummary(3 * launches, launches, sum(seconds) / 40, 0.0, {"matmul": 1e-3}, {}, device)

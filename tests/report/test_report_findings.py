@@ -22,13 +22,14 @@ from cdvft_bench.report.groups import sections
 from cdvft_bench.report.text import interval
 from cdvft_bench.report.witnesses import ratio_to_frozen
 from cdvft_bench.sweep.record import Record
+from cdvft_bench.sweep.witness import LORA
 from cdvft_bench.timing.result import Interval
 
 
 def with_ratio(record: Record, **ratios: Interval) -> Record:
     assert record.timed is not None
     assert record.timed.timing is not None
-    named = {name.replace("lora8", "LoRA r=8"): value for name, value in ratios.items()}
+    named = {name.replace("lora8", LORA): value for name, value in ratios.items()}
     return replace(record, timed=replace(record.timed, timing=replace(record.timed.timing, ratios=named)))
 
 

@@ -16,7 +16,9 @@ from cdvft_bench.errors import UserError
 from cdvft_bench.report import tables
 from cdvft_bench.report.text import NOT_CONVERTIBLE, NOT_IN_PASS, NOT_MEASURED
 from cdvft_bench.report.witnesses import counted_flops, ratio_to_frozen, ratio_to_lora8
+from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.sweep.record import Record
+from cdvft_bench.sweep.witness import LORA
 from cdvft_bench.timing.result import Interval
 
 RECORDS = make_records(workloads=((8, 128, "step"), (2, 64, "forward")))
@@ -153,18 +155,16 @@ def test_time_columns() -> None:
     assert by_label(tables.time_table(RECORDS), "LoRA r=8")["ratio to LoRA r=8 [×]"] == tables.BASELINE
 
 
-@pytest.mark.parametrize("name", ["LoRA r=8", "lora r=8", "LoRA (r=8, lora_alpha=16)", "lora rank=8", "lora_r8"])
-def test_lora8_is_found_by_its_usual_names(name: str) -> None:
+def test_feet_are_not_taken_for_their_likes() -> None:
     record = RECORDS[5]
     assert record.timed is not None
     assert record.timed.timing is not None
-    others = {"lora r=80": Interval(9.0, 8.0, 10.0), "dora r=8": Interval(7.0, 6.0, 8.0), "frozen": Interval(2.0, 1, 3)}
-    timing = replace(record.timed.timing, ratios=others | {name: Interval(1.5, 1.4, 1.6)})
-    record = replace(record, timed=replace(record.timed, timing=timing))
-    found, foot = ratio_to_lora8(record), ratio_to_frozen(record)
-    assert found is not None
-    assert foot is not None
-    assert (found.value, foot.value) == (1.5, 2.0)
+    likes = {"lora r=80": Interval(9.0, 8.0, 10.0), "dora r=8": Interval(7.0, 6.0, 8.0)}
+    feet = {FROZEN: Interval(2.0, 1.9, 2.1), LORA: Interval(1.5, 1.4, 1.6)}
+    for ratios, expected in ((likes | feet, (feet[FROZEN], feet[LORA])), (likes, (None, None))):
+        timing = replace(record.timed.timing, ratios=ratios)
+        one = replace(record, timed=replace(record.timed, timing=timing))
+        assert (ratio_to_frozen(one), ratio_to_lora8(one)) == expected
 
 
 def test_ratio_that_is_no_number_is_not_measured() -> None:

