@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from cdvft_bench.report.groups import Section, is_frozen, is_lora8
 from cdvft_bench.report.lines import block_size_figure, factors_figure
@@ -21,6 +22,12 @@ from cdvft_bench.report.witnesses import (
     trainable,
 )
 from cdvft_bench.sweep.record import Record
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+WIDE = 5.0
+"""Ratios further apart than this get a logarithmic axis."""
 
 
 def section_figures(section: Section, styles: Styles) -> list[Drawn | Skipped]:
@@ -44,7 +51,7 @@ def section_figures(section: Section, styles: Styles) -> list[Drawn | Skipped]:
 
 
 def ratio_figure(section: Section, styles: Styles) -> Plot | str:
-    """(d) Dot and interval: every method's time over the frozen subject's, best on top."""
+    """Dot and interval: every method's time over the frozen subject's, best on top."""
     shown, left_out = panels(section, lambda rows: any(ratio_to_frozen(r) for r in rows))
     if not shown:
         return "no record holds a time paired with the frozen subject's"
@@ -84,6 +91,7 @@ def ratio_figure(section: Section, styles: Styles) -> Plot | str:
             one.annotate(
                 "not measured", (1.0, y), (4, 0), textcoords="offset points", va="center", color=FAINT, fontsize=8
             )
+        _spread(one, "x", [q.value for r in rows if (q := ratio_to_frozen(r))])
         one.set_yticks([place[label] for label in labels], [shorten(label, 34) for label in labels])
         one.set_ylim(-0.7, len(labels) - 0.3)
         one.set_xlabel("time ÷ frozen [×]")
@@ -93,11 +101,11 @@ def ratio_figure(section: Section, styles: Styles) -> Plot | str:
         "bootstrap interval (the bar); a hollow mark has no interval. Further left is faster; the grey line is the "
         "frozen subject, the dotted one LoRA r=8. Methods are ordered by the first panel" + left_out
     )
-    return Plot(figure, caption, f"Dot chart of {plural(len(labels), 'method')}; fastest is {_ratio_text(best)}.")
+    return Plot(figure, caption, f"Dot chart of {plural(len(labels), 'setting')}; fastest is {_ratio_text(best)}.")
 
 
 def predicted_figure(section: Section, styles: Styles) -> Plot | str:
-    """(c) Predicted FLOPs and bytes against time, predicted against dispatched launches."""
+    """Predicted FLOPs and bytes against time, predicted against dispatched launches."""
     records = [r for r in section.ok if r.predicted is not None]
     timed = [r for r in records if median_seconds(r)]
     counted = [r for r in records if counted_launches(r)]
@@ -145,7 +153,7 @@ def predicted_figure(section: Section, styles: Styles) -> Plot | str:
 
 
 def parameters_figure(section: Section, styles: Styles) -> Plot | str:
-    """(f) Trainable parameters against the ratio to the frozen subject."""
+    """Trainable parameters against the ratio to the frozen subject."""
 
     def fits(rows: Sequence[Record]) -> bool:
         return any(ratio_to_frozen(r) and trainable(r) for r in rows)
@@ -170,12 +178,13 @@ def parameters_figure(section: Section, styles: Styles) -> Plot | str:
                 one.plot([parameters, parameters], [ratio.low, ratio.high], color=style.color, linewidth=1.6, alpha=0.5)
             dot(one, parameters, ratio.value, record, styles)
         log_axis(one, "x")
+        _spread(one, "y", [q.value for r in rows if (q := ratio_to_frozen(r))])
         one.set_xlabel("trainable parameters [count]")
         one.set_ylabel("time ÷ frozen [×]")
     legend_below(figure, axes[: len(shown)], 8)
     caption = (
-        "Every setting of every method: fewer parameters to the left, less time below; bars are 95 % intervals. Were "
-        "time bought with parameters, the marks would fall from left to right" + left_out
+        "Every setting of every method: fewer parameters to the left, less time below; bars are 95 % intervals, hollow "
+        "marks forward passes. Were time bought with parameters, the marks would fall from left to right" + left_out
     )
     return Plot(figure, caption, "Scatter of trainable parameters against the time ratio to the frozen subject.")
 
@@ -194,6 +203,12 @@ def _ratio_text(record: Record) -> str:
     ratio = ratio_to_frozen(record)
     assert ratio is not None
     return f"{clean(record.label)} at {interval(ratio.value, ratio.low, ratio.high)}"
+
+
+def _spread(axes: Axes, which: str, ratios: Sequence[float]) -> None:
+    """Make the axis of widely spread ratios logarithmic."""
+    if max(ratios, default=1.0) > WIDE * min(ratios, default=1.0):
+        log_axis(axes, which)
 
 
 def _traffic(record: Record) -> float | None:

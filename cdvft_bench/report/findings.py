@@ -16,6 +16,7 @@ from cdvft_bench.report.witnesses import (
     ratio_to_frozen,
     ratio_to_lora8,
     trainable,
+    warned,
 )
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.result import Interval
@@ -82,6 +83,10 @@ def time_finding(section: Section, records: Sequence[Record]) -> str:
     if len(adapted) > 1:
         best = min(adapted, key=lambda r: _value(ratio_to_frozen(r)))
         said += f" Fastest of {len(adapted)} settings: {clean(best.label)} at {_said(ratio_to_frozen(best))}."
+    doubtful = [clean(r.label) for r in records if warned(r)]
+    if doubtful:
+        shown = listed(doubtful) if len(doubtful) <= 3 else f"{len(doubtful)} of {len(records)} settings"
+        said += f" The clock warns of {shown}: see the warnings in the table of times before quoting."
     return said
 
 

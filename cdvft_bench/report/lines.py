@@ -34,12 +34,12 @@ _DASHES = ("-", "--", ":", "-.")
 
 
 def block_size_figure(section: Section, styles: Styles) -> Plot | str:
-    """(a) Against p."""
+    """Time, launches and FLOPs against the block size p."""
     return _sweep(section, styles, "block_size", "block size p")
 
 
 def factors_figure(section: Section, styles: Styles) -> Plot | str:
-    """(b) Against m."""
+    """Time, launches and FLOPs against the number of diagonals m."""
     return _sweep(section, styles, "m", "diagonal factors m")
 
 

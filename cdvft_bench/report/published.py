@@ -79,7 +79,7 @@ def front_figure(
     marks: Mapping[str, int],
     styles: Styles,
 ) -> Plot:
-    """(e) Accuracy against one cost, the front marked, the rest faded."""
+    """Accuracy against one cost, the front marked, the rest faded."""
     figure, (axes,) = blank(1, 1, 5.2)
     best = set(front([cost(r) for r in runs], [r.test_accuracy for r in runs]))
     labels: list[Label] = []

@@ -44,6 +44,11 @@ def median_seconds(record: Record) -> float | None:
     return median if math.isfinite(median) else None
 
 
+def warned(record: Record) -> bool:
+    """Whether the clock warned of something that a reader must know before quoting the time."""
+    return bool(record.timed and record.timed.timing and record.timed.timing.warnings)
+
+
 def predicted_passes(record: Record) -> Iterator[tuple[str, PredictedPass]]:
     """The predicted passes that the case runs: the forward, or forward, backward and update."""
     if record.predicted is None:
@@ -76,7 +81,8 @@ def counted_flops(count: PassCount | FvcoreCount, price: Convention) -> float | 
     """A count under a convention; None where it cannot be converted.
 
     The witnesses price their FFTs at the "flop" convention. Another price is a matter of scale as
-    long as all transforms are real, or all are complex: a mixture cannot be told apart again.
+    long as all transforms are real, or all are complex: a mixture cannot be told apart again, nor
+    can fvcore's ``fft_fft``, which may have a real input.
     """
     operators = count.operators if isinstance(count, PassCount) else count.by_operator
     base = CONVENTIONS["flop"]
@@ -86,7 +92,7 @@ def counted_flops(count: PassCount | FvcoreCount, price: Convention) -> float | 
     whole = [name for name in transforms if not ("r2c" in name or "c2r" in name or "rfft" in name)]
     if not count.fft_flops or real == complex_:
         scale = real
-    elif not transforms or 0 < len(whole) < len(transforms):
+    elif not transforms or 0 < len(whole) < len(transforms) or (whole and isinstance(count, FvcoreCount)):
         return None
     else:
         scale = complex_ if whole else real

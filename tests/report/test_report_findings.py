@@ -74,6 +74,20 @@ def test_absence_is_said() -> None:
     assert cost_finding(others) == correlation_finding(untimed) == ""
 
 
+def test_warnings_of_the_clock_are_not_hidden() -> None:
+    (section,) = sections(make_records())
+    calm, nervous = [], []
+    for record in section.records:
+        assert record.timed is not None
+        assert record.timed.timing is not None
+        for records, warnings in ((calm, ()), (nervous, ("drift",))):
+            timing = replace(record.timed.timing, warnings=warnings)
+            records.append(replace(record, timed=replace(record.timed, timing=timing)))
+    assert "warns" not in time_finding(section, calm)
+    assert f"The clock warns of {len(nervous)} of {len(nervous)} settings" in time_finding(section, nervous)
+    assert "The clock warns of frozen:" in time_finding(section, [nervous[0], *calm[1:]])
+
+
 def test_cost_finding_has_the_papers_ratio() -> None:
     sentence = cost_finding(make_records())
     assert "2,304 trainable parameters (5.33× fewer than LoRA r=8)" in sentence

@@ -11,7 +11,7 @@ import pytest
 from report_records import ENVIRONMENT, ENVIRONMENTS, failed, make_records
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
-from cdvft_bench.counting.result import PassCount
+from cdvft_bench.counting.result import FvcoreCount, PassCount
 from cdvft_bench.errors import UserError
 from cdvft_bench.report import tables
 from cdvft_bench.report.text import NOT_CONVERTIBLE, NOT_IN_PASS, NOT_MEASURED
@@ -195,6 +195,9 @@ def test_counts_convert_between_conventions() -> None:
     assert counted_flops(real, paper) == pytest.approx(10 + fft / 2.5)
     assert counted_flops(whole, paper) == pytest.approx(10 + fft / 5)
     assert counted_flops(mixed, paper) is None
+    traced = FvcoreCount(10, fft, 7, {"fft_rfft": fft / 2, "fft_irfft": fft / 2})
+    assert counted_flops(traced, paper) == pytest.approx(10 + fft / 2.5)
+    assert counted_flops(replace(traced, by_operator={"fft_fft": fft}), paper) is None
 
 
 def test_mixed_ffts_are_not_convertible_rather_than_wrong() -> None:
