@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
@@ -12,11 +12,12 @@ import matplotlib
 import pytest
 from report_records import HOSTILE, make_records
 
+from cdvft_bench.accuracy.published import PublishedRun
 from cdvft_bench.report.figures import parameters_figure, section_figures
 from cdvft_bench.report.groups import sections
 from cdvft_bench.report.labels import Label, place_labels
 from cdvft_bench.report.lines import resolved
-from cdvft_bench.report.published import published_figures, style_key
+from cdvft_bench.report.published import published_figures, published_table, style_key
 from cdvft_bench.report.style import KNOWN, SETTINGS, Drawn, Skipped, Styles, blank, log_ticks
 from cdvft_bench.sweep.record import Record
 
@@ -152,33 +153,26 @@ def test_labels_do_not_overlap_and_stay_inside(seed: int) -> None:
     assert figure.axes == [axes]
 
 
-@dataclass(frozen=True)
-class Run:
-    experiment: str
-    method: str
-    trainable_params: int
-    test_accuracy: float
-    train_time_s: float
-    peak_memory_bytes: int
+def run(experiment: str, method: str, parameters: int, accuracy: float, seconds: float, memory: float) -> PublishedRun:
+    hyperparameters = {"use_dora": experiment.endswith("-dora")}
+    return PublishedRun(
+        experiment, method, hyperparameters, ("q_proj", "v_proj"), parameters, accuracy, seconds, int(memory * 1e9), 1,
+        1e-4, 5000, "GPU", "2.13", "2026-01-01",
+    )  # fmt: skip
 
 
 RUNS = [
-    Run("lora-rank32", "LORA", 9_000_000, 0.48, 940.0, 22_000_000_000),
-    Run("lora-rank32-dora", "LORA", 9_200_000, 0.47, 1190.0, 24_500_000_000),
-    Run("c3a-default", "C3A", 5_500_000, 0.49, 1170.0, 22_060_000_000),
-    Run("tiny", "TINY", 64, 0.01, 1037.0, 20_100_000_000),
-    Run("full", "FULL", 3_200_000_000, 0.50, 2147.0, 38_800_000_000),
-    Run("dominated", "OTHER", 20_000_000, 0.30, 3000.0, 39_000_000_000),
+    run("lora-rank32", "LORA", 9_000_000, 0.48, 940.0, 22.0),
+    run("lora-rank32-dora", "LORA", 9_200_000, 0.47, 1190.0, 24.5),
+    run("c3a-default", "C3A", 5_500_000, 0.49, 1170.0, 22.06),
+    run("tiny", "TINY", 64, 0.01, 1037.0, 20.1),
+    run("full", "FULL", 3_200_000_000, 0.50, 2147.0, 38.8),
+    run("dominated", "OTHER", 20_000_000, 0.30, 3000.0, 39.0),
 ]
 
 
-def front(costs: object, scores: object) -> list[int]:
-    pairs = list(zip(costs, scores, strict=True))  # type: ignore[call-overload]
-    return [i for i, (c, s) in enumerate(pairs) if not any(d <= c and t >= s and (d, t) != (c, s) for d, t in pairs)]
-
-
 def test_published_figures_name_the_front_and_mark_cdvft() -> None:
-    made = published_figures(RUNS, "a comparison", front, {"CDVFT m=2 p=d": 401_408}, Styles([]))
+    made = published_figures(RUNS, "a comparison", {"CDVFT m=2 p=d": 401_408}, Styles([]))
     assert [f.name for f in made] == ["published-parameters", "published-time", "published-memory"]
     parameters, time, memory = made
     assert isinstance(parameters, Drawn)
@@ -193,10 +187,19 @@ def test_published_figures_name_the_front_and_mark_cdvft() -> None:
 
 
 def test_nothing_published_is_said() -> None:
-    made = published_figures([], "nobody", front, {}, Styles([]))
+    made = published_figures([], "nobody", {}, Styles([]))
     assert all(isinstance(f, Skipped) for f in made)
 
 
 def test_dora_is_told_from_lora() -> None:
     assert [style_key(r) for r in RUNS[:3]] == ["lora", "dora", "c3a"]
-    assert style_key(replace(RUNS[0], experiment="lora-rank14-target-mlp-bdlora")) == "lora"
+
+
+def test_published_table_says_who_is_on_which_front() -> None:
+    frame = published_table(RUNS)
+    assert list(frame["test accuracy [%]"]) == sorted(frame["test accuracy [%]"], reverse=True)
+    fronts = dict(zip(frame["experiment"], frame["on the Pareto front in"], strict=True))
+    assert fronts["full"] == "trainable parameters, training time and peak memory"
+    assert fronts["lora-rank32"] == "training time and peak memory"
+    assert fronts["dominated"] == "none"
+    assert not len(published_table([]))

@@ -62,6 +62,16 @@ def test_verdict_follows_the_interval(low: float | None, high: float | None, ver
     assert verdict in time_finding(section, records)
 
 
+def test_without_an_interval_nothing_is_ranked() -> None:
+    (section,) = sections(make_records())
+    bare = [with_ratio(r, frozen=Interval(1.1, None, None)) for r in section.records]
+    assert "no interval" in time_finding(section, bare)
+    assert "Fastest" not in time_finding(section, bare)
+    assert correlation_finding(bare) == ""
+    assert "Fastest" in time_finding(section, section.records)
+    assert "Spearman" in correlation_finding(section.records)
+
+
 def test_absence_is_said() -> None:
     (section,) = sections(make_records())
     untimed = [replace(r, timed=None) for r in section.records]

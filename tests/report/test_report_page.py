@@ -17,7 +17,7 @@ from report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_reco
 
 from cdvft_bench.errors import UserError
 from cdvft_bench.report import views
-from cdvft_bench.report.report import ReportPaths, Source, csv, write_report
+from cdvft_bench.report.report import ReportPaths, Source, csv, report_stores, write_report
 from cdvft_bench.report.style import Styles
 from cdvft_bench.report.tables import time_table
 from cdvft_bench.sweep.record import Record
@@ -289,6 +289,38 @@ def test_shared_columns_move_to_the_caption_and_intervals_join_their_value() -> 
     cell = table.rows[1][names.index("ratio to frozen")]
     assert re.fullmatch(r"\d\.\d\d \[\d\.\d\d, \d\.\d\d\]", cell.text)
     assert float(cell.sort) == pytest.approx(float(cell.text.split()[0]), abs=0.006)
+
+
+def test_stores_are_read_and_set_beside_the_published_figures(tmp_path: Path) -> None:
+    from cdvft_bench.sweep.store import Store
+    from cdvft_bench.timing.environment import Environment
+
+    machine = Environment(
+        "Example CPU", 2, 24.0, 2, (), None, None, "Linux", "3.11", "2.13.0", "2.4.6", {"peft": "0.21.2"}, "0123abc",
+        "2026-01-02",
+    )  # fmt: skip
+    path = tmp_path / "store" / "records.sqlite"
+    with Store(path, create=True) as store:
+        key = store.put_environment(machine)
+        for record in make_records("64x64", 64)[:4]:
+            store.put(replace(record, environment=key))
+        store.export_text(tmp_path / "records.jsonl.gz")
+    for one in (path, tmp_path / "records.jsonl.gz"):
+        paths = report_stores((one,), tmp_path / "r", command=COMMAND)
+        text = " ".join(Outline(paths.html.read_text()).text)
+        for words in (
+            one.name,
+            "Example CPU",
+            "0123abc",
+            "458,752 parameters by formula, accuracy not measured",
+            "PEFT",
+        ):
+            assert words in text
+        assert (tmp_path / "r" / "tables" / "published.csv").is_file()
+        assert {p.stem for p in paths.figures} >= {"published-parameters", "published-time", "published-memory"}
+    with pytest.raises(UserError, match="missing"):
+        report_stores((tmp_path / "missing.sqlite",), tmp_path / "other", command=COMMAND)
+    assert not (tmp_path / "other").exists()
 
 
 def test_csv_is_no_spreadsheet_formula() -> None:

@@ -218,13 +218,16 @@ def test_unknown_convention_is_refused() -> None:
 
 
 def test_environments_side_by_side() -> None:
-    frame = tables.environment_table({**ENVIRONMENTS, "b": {"versions": {"torch": "2.6.0"}, "extra": ("x", "y")}})
+    frame = tables.environment_table(
+        {**ENVIRONMENTS, "b": {"versions": {"torch": "2.6.0"}, "extra": ("x", "y"), "gpus": ()}}
+    )
     frame = frame.set_index("fact")
     assert frame.loc["versions, torch", ENVIRONMENT] == "2.13.0"
     assert frame.loc["versions, torch", "b"] == "2.6.0"
     assert frame.loc["machine, gpu", ENVIRONMENT] == "not recorded"
     assert frame.loc["git_revision", "b"] == "not recorded"
     assert frame.loc["extra", "b"] == "x; y"
+    assert frame.loc["gpus", "b"] == "none"
 
 
 def test_notes_carry_every_witness() -> None:

@@ -1,0 +1,129 @@
+"""Formula against count: zero difference, for every method, over random shapes.
+
+The default run takes a few dozen cases a method; the slow one 10,000 in all.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from cdvft_bench.analytic.cost import Cost, flops, total
+from cdvft_bench.analytic.kernels import Kernels
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.counting.count import count_layer
+from cdvft_bench.counting.result import Counted, PassCount
+from cdvft_bench.methods import make_method, method_names
+from torch import nn
+
+Draw = Callable[[random.Random, int, int], dict[str, Any]]
+
+
+def _circulant(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
+    return {
+        "block_size": r.choice([None, r.randint(1, 70)]),
+        "path": r.choice(["fft", "handwritten"]),
+        "convention": r.choice(["column", "row"]),
+        "alpha": r.choice([1.0, 0.5]),
+    }
+
+
+DRAWS: dict[str, Draw] = {
+    "lora": lambda r, i, o: {"rank": r.randint(1, 12)},
+    "dora": lambda r, i, o: {"rank": r.randint(1, 12)},
+    "fourierft": lambda r, i, o: {"n_frequency": r.randint(1, min(i * o, 300))},
+    "c3a": lambda r, i, o: {"block_size": r.choice([None, 4, 8, 16])},
+    "vera": lambda r, i, o: {"rank": r.randint(1, 30)},
+    "boft": lambda r, i, o: {"block_size": r.choice([2, 4, 8])},
+    "cdvft": lambda r, i, o: {"m": r.randint(1, 5), **_circulant(r, i, o)},
+    "block_circulant": _circulant,
+}
+
+
+def operators(kernels: Kernels) -> dict[str, int]:
+    found: Counter[str] = Counter()
+    for kernel in kernels:
+        found[kernel.op] += int(kernel.launches)
+    return {name: n for name, n in sorted(found.items()) if n}
+
+
+def compare_pass(name: str, kernels: Kernels, counted: PassCount | None) -> list[str]:
+    if counted is None:
+        return [f"{name}: not counted"] if kernels and total(kernels).launches else []
+    sums = total(kernels)
+    pairs = [
+        ("operators", operators(kernels), counted.operators),
+        ("multiply-adds", sums.macs, counted.macs),
+        ("element-wise FLOPs", sums.elementwise_flops, counted.elementwise_flops),
+        ("transforms", sums.ffts, counted.ffts),
+        ("FFT FLOPs", round(float(flops(kernels, "flop", "fft")), 3), round(counted.fft_flops, 3)),
+        ("launches", sums.launches, counted.launches),
+        ("unpriced", {}, counted.unpriced),
+    ]
+    return [f"{name}: {what}: formula {a}, counted {b}" for what, a, b in pairs if a != b]
+
+
+def differences(cost: Cost, counted: Counted) -> list[str]:
+    found = []
+    if cost.parameters != counted.parameters:
+        found.append(f"parameters: formula {cost.parameters}, counted {counted.parameters}")
+    if cost.saved_bytes != counted.saved_bytes:
+        found.append(f"saved bytes: formula {cost.saved_bytes}, counted {counted.saved_bytes}")
+    for name in ("forward", "backward", "update"):
+        found += compare_pass(name, getattr(cost, name), getattr(counted, name))
+    if counted.fvcore is None:
+        return [*found, f"fvcore: {counted.notes}"]
+    sums = total(cost.forward)
+    pairs = [
+        ("multiply-adds", sums.macs, counted.fvcore.macs),
+        ("FFT FLOPs", round(float(flops(cost.forward, "flop", "fft")), 3), round(counted.fvcore.fft_flops, 3)),
+        ("unsupported operators", {}, counted.fvcore.unsupported),
+    ]
+    return found + [f"fvcore: {what}: formula {a}, counted {b}" for what, a, b in pairs if a != b]
+
+
+def check(name: str, seed: int) -> list[str]:
+    """Draw a case of a method, build it, and compare formula and count."""
+    r = random.Random(f"{name} {seed}")
+    if name in ("cdvft", "block_circulant", "lora", "dora", "full", "vera", "fourierft"):
+        d_in = r.randint(1, 60)
+        d_out = r.choice([d_in, r.randint(1, 60)])
+    else:
+        d_in, d_out = 16 * r.randint(1, 4), 16 * r.randint(1, 4)
+    tokens, bias = r.randint(2, 20), r.random() < 0.5
+    dtype = r.choice(["float32", "float64", "bfloat16", "float16"])
+    method = make_method(name, DRAWS.get(name, lambda r, i, o: {})(r, d_in, d_out))
+    base = nn.Linear(d_in, d_out, bias=bias, dtype=getattr(torch, dtype))
+    layer = method.adapt_linear(base)
+    for parameter in layer.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter, std=0.1)
+    x = torch.randn(1, tokens, d_in, dtype=getattr(torch, dtype), requires_grad=True)
+    cost = method.cost(LinearShape(d_in, d_out, bias), tokens, dtype)
+    where = f"{method} on {d_in}x{d_out}, {tokens} tokens, bias {bias}, {dtype}, seed {seed}"
+    return [f"{where}: {text}" for text in differences(cost, count_layer(layer, x))]
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_formula_equals_count(name) -> None:
+    found = [text for seed in range(40) for text in check(name, seed)]
+    assert not found, "\n".join(found[:10])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_formula_equals_count_ten_thousand_times(capsys) -> None:
+    names = method_names()
+    each = -(-10_000 // len(names))
+    wrong = {}
+    for name in names:
+        found = [text for seed in range(1000, 1000 + each) for text in check(name, seed)]
+        with capsys.disabled():
+            print(f"\n{name}: {each} cases, {len(found)} differences", end="")
+        if found:
+            wrong[name] = found[:5]
+    assert not wrong
