@@ -79,10 +79,13 @@ def time_finding(section: Section, records: Sequence[Record]) -> str:
                 f" Paired with LoRA r=8 round by round, {clean(measured[0].label)} takes {_said(against)} its time: "
                 f"{_verdict(against)}."
             )
-    adapted = [r for r in records if not is_frozen(r.case) and ratio_to_frozen(r)]
+    adapted = _comparable(records)
     if len(adapted) > 1:
         best = min(adapted, key=lambda r: _value(ratio_to_frozen(r)))
-        said += f" Fastest of {len(adapted)} settings: {clean(best.label)} at {_said(ratio_to_frozen(best))}."
+        said += (
+            f" Fastest of {len(adapted)} settings with an interval: {clean(best.label)} at "
+            f"{_said(ratio_to_frozen(best))}."
+        )
     doubtful = [clean(r.label) for r in records if warned(r)]
     if doubtful:
         shown = listed(doubtful) if len(doubtful) <= 3 else f"{len(doubtful)} of {len(records)} settings"
@@ -117,7 +120,7 @@ def _costs(record: Record, lora: Record) -> str:
 
 def correlation_finding(records: Sequence[Record]) -> str:
     """Whether time ranks the adapted settings as launches do, or as FLOPs do."""
-    adapted = [r for r in records if not is_frozen(r.case) and ratio_to_frozen(r)]
+    adapted = _comparable(records)
     said = []
     quantities: tuple[tuple[str, Callable[[Record], float | None]], ...] = (
         ("dispatched launches", counted_launches),
@@ -131,7 +134,9 @@ def correlation_finding(records: Sequence[Record]) -> str:
             said.append(f"with {name} at {rank:+.2f}")
     if not said:
         return ""
-    return f"Across {len(adapted)} adapted settings time ranks {listed(said)} (Spearman; +1 is the same order)."
+    return (
+        f"Across {len(adapted)} settings with an interval time ranks {listed(said)} (Spearman; +1 is the same order)."
+    )
 
 
 def agreement_finding(records: Sequence[Record]) -> str:
@@ -179,6 +184,11 @@ def spearman(pairs: Iterable[tuple[float, float]]) -> float | None:
 def _ranks(values: Sequence[float]) -> list[float]:
     ordered = sorted(values)
     return [ordered.index(v) + (ordered.count(v) + 1) / 2 for v in values]
+
+
+def _comparable(records: Sequence[Record]) -> list[Record]:
+    """Adapted settings whose time is known well enough to rank: with an interval."""
+    return [r for r in records if not is_frozen(r.case) and (q := ratio_to_frozen(r)) and q.low is not None]
 
 
 def _value(ratio: Interval | None) -> float:

@@ -4,37 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from cdvft_bench.report.labels import Label, place_labels
 from cdvft_bench.report.panels import Plot, drawn
+from cdvft_bench.report.pareto import pareto_front
 from cdvft_bench.report.style import FAINT, INK, SETTINGS, Drawn, Skipped, Styles, blank, log_axis
 from cdvft_bench.report.text import clean, integer, listed, plural, shorten
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from cdvft_bench.accuracy.published import PublishedRun
 
 OF_INTEREST = ("lora", "dora", "c3a", "fourierft", "vera", "boft")
 
 
-class Run(Protocol):
-    """A published run, as ``accuracy.published`` reads it."""
-
-    @property
-    def experiment(self) -> str: ...
-    @property
-    def method(self) -> str: ...
-    @property
-    def trainable_params(self) -> int: ...
-    @property
-    def test_accuracy(self) -> float: ...
-    @property
-    def train_time_s(self) -> float: ...
-    @property
-    def peak_memory_bytes(self) -> int: ...
-
-
-Front = Callable[[Sequence[float], Sequence[float]], Sequence[int]]
-"""From costs and accuracies to the indices of the runs that no other run beats in both."""
-
-COSTS: tuple[tuple[str, str, str, Callable[[Run], float]], ...] = (
+COSTS: tuple[tuple[str, str, str, Callable[[PublishedRun], float]], ...] = (
     ("parameters", "trainable parameters", "trainable parameters [count]", lambda run: run.trainable_params),
     ("time", "training time", "training time [s]", lambda run: run.train_time_s),
     ("memory", "peak memory", "peak memory [GB]", lambda run: run.peak_memory_bytes / 1e9),
@@ -42,16 +28,15 @@ COSTS: tuple[tuple[str, str, str, Callable[[Run], float]], ...] = (
 
 
 def published_figures(
-    runs: Sequence[Run], source: str, front: Front, cdvft_parameters: Mapping[str, int], styles: Styles
+    runs: Sequence[PublishedRun], source: str, cdvft_parameters: Mapping[str, int], styles: Styles
 ) -> list[Drawn | Skipped]:
     """One figure a cost: parameters, training time, peak memory.
 
     Args:
         runs: published runs of one task on one machine.
         source: who published them.
-        front: finds the Pareto front.
-        cdvft_parameters: closed-form trainable parameters of CDVFT on the same model and layers, by
-            setting; their accuracy is not measured, so they are lines and not points.
+        cdvft_parameters: closed-form trainable parameters of CDVFT on the same model's query and value
+            projections, by setting; their accuracy is not measured, so they are lines and not points.
         styles: colours of the methods.
     """
     import matplotlib
@@ -64,24 +49,23 @@ def published_figures(
             continue
         with matplotlib.rc_context(SETTINGS):
             marks = cdvft_parameters if name == "parameters" else {}
-            plot = front_figure(runs, source, what, axis, cost, front, marks, styles)
+            plot = front_figure(runs, source, what, axis, cost, marks, styles)
             done.append(drawn(f"published-{name}", title, plot))
     return done
 
 
 def front_figure(
-    runs: Sequence[Run],
+    runs: Sequence[PublishedRun],
     source: str,
     what: str,
     axis: str,
-    cost: Callable[[Run], float],
-    front: Front,
+    cost: Callable[[PublishedRun], float],
     marks: Mapping[str, int],
     styles: Styles,
 ) -> Plot:
     """Accuracy against one cost, the front marked, the rest faded."""
     figure, (axes,) = blank(1, 1, 5.2)
-    best = set(front([cost(r) for r in runs], [r.test_accuracy for r in runs]))
+    best = set(pareto_front([cost(r) for r in runs], [r.test_accuracy for r in runs]))
     labels: list[Label] = []
     for i, run in enumerate(runs):
         key = style_key(run)
@@ -128,19 +112,45 @@ def front_figure(
     )
     if marks:
         caption += (
-            " Dashed lines are CDVFT's trainable parameters on the same layers by formula: its accuracy there is not "
-            "measured, so it is a line and not a point."
+            " Dashed lines are CDVFT's trainable parameters on the query and value projections by formula: its "
+            "accuracy there is not measured, so it is a line and not a point."
         )
     return Plot(figure, caption, f"Scatter of test accuracy against {what}. On the front: {listed(names)}.")
 
 
-def style_key(run: Run) -> str:
-    """The method whose colour a published run takes; DoRA is told from LoRA by the experiment's name."""
+def published_table(runs: Sequence[PublishedRun]) -> DataFrame:
+    """The published runs, best first, with the fronts that each is on."""
+    import pandas as pd
+
+    fronts = {
+        what: set(pareto_front([cost(r) for r in runs], [r.test_accuracy for r in runs])) for _, what, _, cost in COSTS
+    }
+    rows = [
+        {
+            "experiment": clean(run.experiment),
+            "PEFT type": clean(run.method),
+            "test accuracy [%]": round(100 * run.test_accuracy, 6),
+            "trainable parameters [count]": run.trainable_params,
+            "training time [s]": run.train_time_s,
+            "peak memory [bytes]": run.peak_memory_bytes,
+            "on the Pareto front in": listed([what for what, front in fronts.items() if i in front]) or "none",
+            "device": clean(run.device),
+            "torch": clean(run.torch),
+            "date": clean(run.date),
+        }
+        for i, run in enumerate(runs)
+    ]
+    rows.sort(key=lambda row: -float(str(row["test accuracy [%]"])))
+    return pd.DataFrame(rows, columns=list(rows[0]) if rows else ["experiment"], dtype=object)
+
+
+def style_key(run: PublishedRun) -> str:
+    """The method whose colour a published run takes; PEFT files DoRA under LoRA."""
     name = run.method.lower()
-    return "dora" if name == "lora" and run.experiment.lower().endswith("-dora") else name
+    return "dora" if name == "lora" and run.hyperparameters.get("use_dora") else name
 
 
-def _is_lora_variant(run: Run) -> bool:
+def _is_lora_variant(run: PublishedRun) -> bool:
     """LoRA by another initialisation, target or rule: a triangle, but not named."""
     return style_key(run) == "lora" and re.fullmatch(r"lora-rank\d+", run.experiment) is None
 

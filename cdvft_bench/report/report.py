@@ -14,19 +14,18 @@ from cdvft_bench.report import tables
 from cdvft_bench.report.figures import section_figures
 from cdvft_bench.report.groups import latest, sections
 from cdvft_bench.report.page import Origin, SectionView, build_page, render_html, render_markdown
+from cdvft_bench.report.published import published_figures, published_table
 from cdvft_bench.report.style import Drawn, Skipped, Styles
 from cdvft_bench.report.text import clean
-from cdvft_bench.report.views import figure_view
+from cdvft_bench.report.views import figure_view, view
 from cdvft_bench.sweep.record import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from cdvft_bench.report.published import Run
+    from cdvft_bench.accuracy.published import PublishedRun
 
 _SUFFIXES = {"figures": (".png", ".svg"), "tables": (".csv",)}
-PUBLISHED_MODEL = "llama-3.2-3b"
-"""The model of the published figures; its default targets are theirs, q_proj and v_proj."""
 _FILES = ("report.html", "report.md")
 
 
@@ -55,7 +54,7 @@ class Published:
         cdvft_parameters: closed-form parameters of CDVFT on the same model, by setting.
     """
 
-    runs: Sequence[Run]
+    runs: Sequence[PublishedRun]
     source: str
     cdvft_parameters: Mapping[str, int]
 
@@ -113,6 +112,8 @@ def write_report(
         files[f"figures/{figure.name}.png"] = figure.png
     for name, frame in tables.all_tables(records, used).items():
         files[f"tables/{name}.csv"] = csv(frame)
+    if published:
+        files["tables/published.csv"] = csv(published_table(published.runs))
     _write(target, files)
     return ReportPaths(
         directory=target,
@@ -133,14 +134,14 @@ def report_stores(stores: Sequence[Path], out_dir: Path, *, command: str) -> Rep
     Raises:
         UserError: a store cannot be read, or as for ``write_report``.
     """
-    from cdvft_bench.accuracy.published import SOURCE, published_runs
+    from cdvft_bench.accuracy.published import MODEL, SOURCE, published_runs
     from cdvft_bench.sweep.store import Store
 
     sources = []
     for path in stores:
         with Store(path) as store:
             sources.append(Source(path.name, list(store.records()), store.environments()))
-    published = Published(published_runs(), SOURCE, cdvft_on(PUBLISHED_MODEL))
+    published = Published(published_runs(), SOURCE, cdvft_on(MODEL))
     return write_report(sources, out_dir, command=command, published=published)
 
 
@@ -164,9 +165,9 @@ def csv(frame: DataFrame) -> bytes:
 
 
 def _published_section(published: Published, styles: Styles) -> tuple[list[Drawn | Skipped], SectionView]:
-    from cdvft_bench.report.published import published_figures
-
-    figures = published_figures(published.runs, published.source, _front, published.cdvft_parameters, styles)
+    figures = published_figures(published.runs, published.source, published.cdvft_parameters, styles)
+    caption = f"As published by {clean(published.source)}; nothing of it was measured here."
+    table = view(published_table(published.runs), "Published runs", "published", caption, styles)
     section = SectionView(
         anchor="published",
         title="Accuracy against cost, as published",
@@ -174,15 +175,9 @@ def _published_section(published: Published, styles: Styles) -> tuple[list[Drawn
         findings=(),
         figures=tuple(figure_view(f) for f in figures if isinstance(f, Drawn)),
         skipped=tuple(f for f in figures if isinstance(f, Skipped)),
-        tables=(),
+        tables=(table,) if table.rows else (),
     )
     return figures, section
-
-
-def _front(costs: Sequence[float], scores: Sequence[float]) -> Sequence[int]:
-    from cdvft_bench.report.pareto import pareto_front
-
-    return pareto_front(costs, scores)
 
 
 def _check_replaceable(target: Path) -> None:

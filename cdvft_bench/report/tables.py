@@ -348,10 +348,10 @@ def _flatten(value: object, prefix: str = "") -> dict[str, str]:
         for name, inner in value.items():
             flat |= _flatten(inner, f"{prefix}, {clean(name)}" if prefix else clean(name))
         return flat
-    if value is None or value == "" or value == () or value == []:
+    if value is None or value == "":
         return {prefix: "not recorded"}
     if isinstance(value, list | tuple):
-        return {prefix: clean("; ".join(str(item) for item in value))}
+        return {prefix: clean("; ".join(str(item) for item in value)) or "none"}
     return {prefix: clean(value)}
 
 

@@ -1,0 +1,109 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from cdvft_bench.cli import main
+from click.testing import CliRunner, Result
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(main, list(arguments))
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from click.testing import CliRunner; from cdvft_bench.cli import main; "
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0; "
+        "heavy = {'torch', 'numpy', 'pandas', 'matplotlib', 'transformers', 'peft', 'fvcore', 'rich', 'msgspec'}; "
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_module_and_console_script_are_the_same_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "cdvft_bench", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == call("--version").output
+
+
+def test_predict() -> None:
+    result = call("predict", "cdvft", "m=2", "block_size=768", "--layer", "768x768", "--tokens", "256", "--json")
+    assert result.exit_code == 0, result.output
+    predicted = json.loads(result.output)
+    assert predicted["parameters"] == 3 * 768
+    assert predicted["forward"]["macs"] == 256 * 768 * 768
+    shown = call("predict", "cdvft", "--layer", "roberta-base:query")
+    assert "2,304" in shown.output
+    assert "convention flop" in shown.output
+
+
+def test_count_agrees_with_predict() -> None:
+    result = call("count", "lora", "rank=4", "--layer", "48x32", "--tokens", "8")
+    assert result.exit_code == 0, result.output
+    assert "exact" in result.output
+    counted = json.loads(call("count", "lora", "rank=4", "--layer", "48x32", "--tokens", "8", "--json").output)
+    assert counted["parameters"] == 4 * (48 + 32)
+
+
+def test_time() -> None:
+    result = call("time", "cdvft", "--layer", "48x32", "--tokens", "8", "--budget", "0.05", "--json")
+    assert result.exit_code == 0, result.output
+    timed = json.loads(result.output)
+    assert set(timed["timing"]["ratios"]) == {"frozen", "lora r=8"}
+
+
+def test_doctor() -> None:
+    findings = json.loads(call("doctor", "--json").output)
+    assert {"CPU time", "peft"} <= {f["what"] for f in findings}
+    assert "CPU time" in call("doctor").output
+
+
+def test_run_writes_store_and_report_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    first = call("run", "--preset", "smoke", "--output", str(output))
+    assert first.exit_code == 0, first.output
+    assert "LoRA r=8" in first.output
+    assert str(output / "report" / "report.html") in first.output.replace("\n", "")
+    page = (output / "report" / "report.html").read_bytes()
+    again = call("run", "--preset", "smoke", "--output", str(output))
+    assert again.exit_code == 0, again.output
+    assert (output / "report" / "report.html").read_bytes() == page  # nothing was measured again
+    sweep = call("sweep", "smoke", "--store", str(output / "records.sqlite"))
+    assert sweep.exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "lorra", "--layer", "8x8"], "method 'lorra' is not known"),
+        (["predict", "lora", "--layer", "8by8"], "'8by8' is neither"),
+        (["predict", "lora"], "give either --layer"),
+        (["predict", "lora", "--layer", "8x8", "--model", "minilm"], "give either --layer"),
+        (["predict", "lora", "rank", "--layer", "8x8"], "'rank' is not NAME=VALUE"),
+        (["predict", "lora", "rank=0", "--layer", "8x8"], "rank = 0"),
+        (["predict", "lora", "--layer", "8x8", "--dtype", "int4"], "dtype 'int4'"),
+        (["predict", "lora", "--layer", "8x8", "--tokens", "0"], "sequence = 0"),
+        (["predict", "lora", "--model", "gpt-9"], "'gpt-9' is not in the table"),
+        (["count", "cdvft", "m=two", "--layer", "8x8"], "m = 'two'"),
+        (["sweep", "nothing", "--store", "x.sqlite"], "neither a preset"),
+        (["report", "nothing.sqlite"], "is not there"),
+        (["count", "lora", "--layer", "8x8", "--device", "cuda"], "torch sees no GPU"),
+    ],
+)
+def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, arguments, message) -> None:
+    import torch
+
+    monkeypatch.chdir(tmp_path)
+    if "cuda" in arguments and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert message in result.output
+    assert "Traceback" not in result.output
+    assert list(tmp_path.iterdir()) == []
