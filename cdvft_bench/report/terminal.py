@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from cdvft_bench.report.groups import latest, sections
-from cdvft_bench.report.text import NOT_MEASURED, clean, integer, interval, prefixed, significant
+from cdvft_bench.report.groups import is_frozen, is_lora8, latest, sections
+from cdvft_bench.report.text import NOT_MEASURED, clean, integer, interval, prefixed, significant, times
 from cdvft_bench.report.witnesses import (
     compare,
     counted_launches,
+    counted_passes,
     median_seconds,
     predicted_flops,
-    predicted_launches,
-    predicted_passes,
     ratio_to_frozen,
     ratio_to_lora8,
     trainable,
@@ -59,7 +58,7 @@ def _interval(value: Interval | None) -> str:
 
 def show_predicted(case: Case, predicted: Predicted) -> None:
     """Print the closed form of one case."""
-    console = Console()
+    console = _console()
     passes = {"forward": predicted.forward, "backward": predicted.backward, "update": predicted.update}
     table = _table(_title(case), ["closed form", *passes])
     rows = {
@@ -85,7 +84,7 @@ def show_predicted(case: Case, predicted: Predicted) -> None:
 
 def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
     """Print formula against count of one case."""
-    console = Console()
+    console = _console()
     table = _table(_title(case), ["quantity", "closed form", "counted", "difference"])
 
     def row(name: str, formula: float | None, count: float | None) -> None:
@@ -124,7 +123,7 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
 
 def show_timed(case: Case, timed: Timed) -> None:
     """Print the clock's figures of one case."""
-    console = Console()
+    console = _console()
     if timed.timing is not None:
         table = _table(
             f"{_title(case)}, {case.pass_}",
@@ -152,40 +151,51 @@ def show_timed(case: Case, timed: Timed) -> None:
         console.print(f"note: {clean(note)}", highlight=False, markup=False)
 
 
+def _ratio(value: Interval | None, wide: bool) -> str:
+    return _interval(value) if wide or value is None else times(value.value)
+
+
 def _agreement(record: Record) -> str:
-    found = [compare(record, name) for name, _ in predicted_passes(record)]
+    found = [compare(record, name) for name in counted_passes(record)]
     if not found or any(one is None for one in found):
         return NOT_MEASURED
     return "exact" if not any(found) else "differs"
 
 
-def show_records(records: Iterable[Record]) -> None:
-    """Print one table a subject: what was predicted, counted and timed of every case."""
+def _console() -> Console:
+    # Into a file or a pipe there is no width to keep to.
     console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def show_records(records: Iterable[Record]) -> None:
+    """Print one table a subject and workload: what was predicted, counted and timed of every case."""
+    console = _console()
+    wide = console.width >= 116
     kept, _ = latest(records)
-    columns = [
-        "method", "parameters", "FLOPs (convention flop)", "launches: formula", "counted", "formula = count",
-        "time", "× frozen", "× LoRA r=8",
-    ]  # fmt: skip
+    columns = ["method", "parameters", "FLOPs", "launches", "formula", "time", "× frozen", "× LoRA r=8"]
     for section in sections(kept):
         for workload, rows in section.workloads().items():
             table = _table(f"{section.title}: {workload.title}", columns)
             for record in rows:
-                seconds, flops, parameters = (
-                    median_seconds(record), predicted_flops(record, "flop"), trainable(record)
-                )  # fmt: skip
+                seconds, flops = median_seconds(record), predicted_flops(record, "flop")
+                frozen, lora = ratio_to_frozen(record), ratio_to_lora8(record)
                 table.add_row(
                     clean(record.label),
-                    _count(parameters),
+                    _count(trainable(record)),
                     NOT_MEASURED if flops is None else prefixed(flops),
-                    _count(predicted_launches(record)),
                     _count(counted_launches(record)),
                     _agreement(record),
                     NOT_MEASURED if seconds is None else _seconds(seconds),
-                    _interval(ratio_to_frozen(record)),
-                    _interval(ratio_to_lora8(record)),
+                    "itself" if is_frozen(record.case) else _ratio(frozen, wide),
+                    "itself" if is_lora8(record.case) else _ratio(lora, wide),
                 )
             console.print(table)
+    console.print(
+        "FLOPs by formula, convention flop; launches as dispatched; formula: whether it equals the count in every "
+        "quantity; ratios: median over interleaved rounds" + (", with 95 % intervals" if wide else ""),
+        highlight=False,
+    )
     failed = [r for r in kept if r.status == "failed"]
     if failed:
         table = _table("failed cases", ["method", "subject", "pass", "cause"], numeric_from=4)
@@ -209,4 +219,4 @@ def show_doctor(findings: Iterable[Finding]) -> None:
     table = _table("this machine", ["what", "", "detail"], numeric_from=3)
     for finding in findings:
         table.add_row(finding.what, "[green]yes[/]" if finding.available else "[red]no[/]", clean(finding.detail))
-    Console().print(table)
+    _console().print(table)

@@ -48,6 +48,17 @@ def _gpu() -> list[Finding]:
     return [*found, Finding("GPU energy", smi is not None, energy)]
 
 
+def _half_fft() -> Finding:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.fft.rfft(torch.ones(8, dtype=torch.bfloat16, device=device))
+    except RuntimeError:
+        return Finding("bfloat16 FFT", False, f"torch has none on {device}: 16-bit layers take their FFTs in float32")
+    return Finding("bfloat16 FFT", True, f"torch has one on {device}; the layers do not use it")
+
+
 def examine() -> list[Finding]:
     """Look at this machine; nothing is timed and nothing is written."""
     import torch
@@ -58,9 +69,7 @@ def examine() -> list[Finding]:
         Finding("CPU time", True, f"{cores} logical cores, {memory:.0f} GiB, torch uses {torch.get_num_threads()} threads"),
         Finding("CPU operator traces", torch.profiler.supported_activities() != set(), f"torch {torch.__version__}"),
         *_gpu(),
-        Finding(
-            "CPU bfloat16 FFT", False, "torch has none on any device: 16-bit layers take their FFTs in float32"
-        ),
+        _half_fft(),
         Finding(
             "compiled graphs",
             shutil.which("g++") is not None or shutil.which("c++") is not None,
