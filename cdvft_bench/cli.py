@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from cdvft_bench.sweep.case import Case, CasePass, SubjectKind, Value
 
 
+class _Mistake(click.ClickException):
+    exit_code = 2
+
+
 class _Group(click.Group):
     """Prints a user's mistake as one line and exits with 2; anything else is a bug and shows its traceback."""
 
@@ -23,9 +27,7 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            failure = click.ClickException(str(error))
-            failure.exit_code = 2
-            raise failure from error
+            raise _Mistake(str(error)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from cdvft_bench.cli import main
 from click.testing import CliRunner, Result
+
+from cdvft_bench.cli import main
 
 
 def call(*arguments: str) -> Result:
@@ -28,7 +29,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 def test_module_and_console_script_are_the_same_command() -> None:
-    done = subprocess.run([sys.executable, "-m", "cdvft_bench", "--version"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "cdvft_bench", "--version"], capture_output=True, text=True, check=True
+    )
     assert done.stdout == call("--version").output
 
 

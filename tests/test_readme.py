@@ -7,8 +7,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from cdvft_bench.cli import main
 from click.testing import CliRunner
+
+from cdvft_bench.cli import main
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 

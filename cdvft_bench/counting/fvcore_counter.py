@@ -21,14 +21,12 @@ from cdvft_bench.counting.result import FvcoreCount
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
 
 _FREE = (
-    "aten::zeros", "aten::zeros_like", "aten::ones", "aten::ones_like", "aten::new_zeros", "aten::eye", "aten::real",
-    "aten::conj_physical", "aten::conj", "aten::clone", "aten::to", "aten::index_put_", "aten::constant_pad_nd",
-    "aten::embedding", "aten::expand_as", "aten::repeat", "aten::unbind", "aten::block_diag", "aten::numpy_T", "aten::pad",
-    "aten::masked_fill", "aten::lift_fresh", "aten::dropout", "aten::scalar_tensor", "aten::arange", "aten::detach_",
-    "aten::resolve_conj", "aten::repeat_interleave", "aten::diff", "aten::movedim", "aten::stack", "aten::cat", "aten::where",
-    "aten::eq", "aten::ne", "aten::lt", "aten::le", "aten::gt", "aten::ge", "aten::all", "aten::any", "aten::__or__",
-    "aten::__and__", "aten::logical_and", "aten::logical_not", "aten::bitwise_and", "aten::bitwise_or", "aten::new_ones",
-    "aten::index", "aten::type_as", "aten::view_as", "aten::contiguous", "aten::t", "aten::T", "aten::tril", "aten::triu",
+    "T", "__and__", "__or__", "all", "any", "arange", "bitwise_and", "bitwise_or", "block_diag", "cat", "clone",
+    "conj", "conj_physical", "constant_pad_nd", "contiguous", "detach_", "diff", "dropout", "embedding", "eq",
+    "expand_as", "eye", "ge", "gt", "index", "index_put_", "le", "lift_fresh", "logical_and", "logical_not", "lt",
+    "masked_fill", "movedim", "ne", "new_ones", "new_zeros", "numpy_T", "ones", "ones_like", "pad", "real",
+    "repeat", "repeat_interleave", "resolve_conj", "scalar_tensor", "stack", "t", "to", "tril", "triu", "type_as",
+    "unbind", "view_as", "where", "zeros", "zeros_like",
 )  # fmt: skip
 
 
@@ -168,7 +166,7 @@ def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 
 
 _HANDLES: dict[str, Handle] = {
-    **dict.fromkeys(_FREE, _free),
+    **{f"aten::{name}": _free for name in _FREE},
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::matmul", "aten::linear", "aten::mv", "aten::dot"), _matmul),
     **dict.fromkeys(("aten::addmm", "aten::baddbmm"), _addmm),
     "aten::einsum": _einsum,
@@ -185,8 +183,8 @@ _HANDLES: dict[str, Handle] = {
     **dict.fromkeys(("aten::mul", "aten::mul_"), _product(6)),
     **dict.fromkeys(("aten::div", "aten::div_"), _product(11)),
     **dict.fromkeys(
-        ("aten::neg", "aten::sqrt", "aten::rsqrt", "aten::exp", "aten::tanh", "aten::sigmoid", "aten::pow", "aten::relu",
-         "aten::cos", "aten::sin", "aten::reciprocal", "aten::abs"), _pointwise(1),
+        ("aten::neg", "aten::sqrt", "aten::rsqrt", "aten::exp", "aten::tanh", "aten::sigmoid", "aten::pow",
+         "aten::relu", "aten::cos", "aten::sin", "aten::reciprocal", "aten::abs"), _pointwise(1),
     ),
     "aten::addcmul": _pointwise(2),
     **dict.fromkeys(("aten::sum", "aten::mean"), _reduction(1)),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import os
 import shutil
 from dataclasses import dataclass
@@ -63,10 +62,14 @@ def examine() -> list[Finding]:
     """Look at this machine; nothing is timed and nothing is written."""
     import torch
 
+    from cdvft_bench.accuracy.models import package_status
+
     cores = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     findings = [
-        Finding("CPU time", True, f"{cores} logical cores, {memory:.0f} GiB, torch uses {torch.get_num_threads()} threads"),
+        Finding(
+            "CPU time", True, f"{cores} logical cores, {memory:.0f} GiB, torch uses {torch.get_num_threads()} threads"
+        ),
         Finding("CPU operator traces", torch.profiler.supported_activities() != set(), f"torch {torch.__version__}"),
         *_gpu(),
         _half_fft(),
@@ -79,12 +82,5 @@ def examine() -> list[Finding]:
         _package("peft", "LoRA, DoRA, FourierFT, C3A, VeRA, BOFT"),
         _package("transformers", "whole models"),
     ]
-    if importlib.util.find_spec("cdvft_bench.counting.hardware") is not None:
-        from cdvft_bench.counting.hardware import probe_hardware
-
-        findings += [Finding(c.name, c.available, c.reason) for c in probe_hardware()]
-    if importlib.util.find_spec("cdvft_bench.accuracy.models") is not None:
-        from cdvft_bench.accuracy.models import package_status
-
-        findings += [Finding(f"model {s.name}", s.installed, s.detail) for s in package_status()]
+    findings += [Finding(f"model {s.name}", s.installed, s.detail) for s in package_status()]
     return findings

@@ -247,7 +247,9 @@ class _progress:  # noqa: N801 - used as a with statement
             self.bar.update(self.task, advance=1, description=text)
         elif time.monotonic() - self.said > 15 or self.done == self.total:
             self.said = time.monotonic()
-            print(f"{self.done}/{self.total} cases, {self.said - self.started:.0f} s: {text}", file=sys.stderr, flush=True)
+            print(
+                f"{self.done}/{self.total} cases, {self.said - self.started:.0f} s: {text}", file=sys.stderr, flush=True
+            )
 
     def __exit__(self, *exception: object) -> None:
         if self.bar is not None:

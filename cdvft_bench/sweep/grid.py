@@ -178,7 +178,9 @@ def _unfold(block: Mapping[str, Any], where: str) -> Iterator[Case]:
                 lists = [_axis(method, k, f"{where}, method {method['name']}") for k in names]
                 for chosen in itertools.product(*lists):
                     try:
-                        yield make_case(method["name"], dict(zip(names, chosen, strict=True)), kind, subject, **workload)
+                        yield make_case(
+                            method["name"], dict(zip(names, chosen, strict=True)), kind, subject, **workload
+                        )
                     except UserError as error:
                         if not block.get("skip_invalid", False):
                             raise UserError(f"{where}, {method['name']} on {subject}: {error}") from error

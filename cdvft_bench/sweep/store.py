@@ -89,13 +89,17 @@ class Store:
         else:
             (schema,) = self._db.execute("SELECT schema FROM meta").fetchone()
             if schema > SCHEMA:
-                raise UserError(f"{self.path} has schema {schema}, this version reads up to {SCHEMA}; update cdvft-bench")
+                raise UserError(
+                    f"{self.path} has schema {schema}, this version reads up to {SCHEMA}; update cdvft-bench"
+                )
         self._db.execute("COMMIT")
 
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def close(self) -> None:

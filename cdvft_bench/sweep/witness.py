@@ -123,7 +123,9 @@ def predict(case: Case) -> Predicted:
         saved: int | None = int(cost.saved_bytes)
     else:
         cost = _model_cost(case, method)
-        covers = "linear layers and attention products, backward down to the embeddings; not norms, softmax, activations"
+        covers = (
+            "linear layers and attention products, backward down to the embeddings; not norms, softmax, activations"
+        )
         saved = None
     return Predicted(
         parameters=int(cost.parameters),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from cdvft_bench.accuracy.published import MODEL, PublishedRun, published_runs
 from cdvft_bench.analytic.models import model_shape, target_linears
 from cdvft_bench.errors import UserError

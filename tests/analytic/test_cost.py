@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+
 from cdvft_bench.analytic.conventions import CONVENTIONS, convention
 from cdvft_bench.analytic.cost import PASSES, Cost
 from cdvft_bench.analytic.kernels import addmm, bmm, copy, elementwise, fft, mm, reduction

@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
 from cdvft_bench.counting.count import count_layer, count_model
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.fvcore_counter import count_forward
 from cdvft_bench.counting.result import PassCount
 from cdvft_bench.counting.saved import saved_bytes
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 
 def counted(call: Any) -> PassCount:
@@ -172,6 +173,7 @@ def test_a_module_that_cannot_be_traced_is_noted() -> None:
 @pytest.mark.parametrize("kind", ["bert", "llama", "vit"])
 def test_whole_models_multiply_as_often_as_their_shape_says(kind, attention) -> None:
     import transformers
+
     from cdvft_bench.analytic.models import frozen_model_macs, shape_from_config
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
+
 from cdvft_bench.analytic.cost import Cost, flops, total
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.counting.count import count_layer
 from cdvft_bench.counting.result import Counted, PassCount
 from cdvft_bench.methods import make_method, method_names
-from torch import nn
 
 Draw = Callable[[random.Random, int, int], dict[str, Any]]
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-import cdvft_bench.methods as package
 import pytest
+
+import cdvft_bench.methods as package
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.errors import UserError
 from cdvft_bench.methods import make_method, method_class, method_names
@@ -39,7 +40,7 @@ def test_hyperparameters_resolve_on_a_layer(name) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match="'lorra' is not known; use one of .*lora"):
+    with pytest.raises(UserError, match=r"'lorra' is not known; use one of .*lora"):
         method_class("lorra")
     with pytest.raises(UserError, match="cdvft has no hyperparameter 'rank'; it has m, block_size"):
         make_method("cdvft", {"rank": 8})

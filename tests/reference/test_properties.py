@@ -39,7 +39,9 @@ def draw_factors(shapes: FactorShapes, seed: int) -> tuple[list[Tensor], list[Te
 
 
 @settings(max_examples=150, deadline=None)
-@given(d_in=widths, d_out=widths, m=st.integers(1, 5), p=st.integers(1, 50), convention=conventions, seed=st.integers(0))
+@given(
+    d_in=widths, d_out=widths, m=st.integers(1, 5), p=st.integers(1, 50), convention=conventions, seed=st.integers(0)
+)
 def test_paths_agree_with_the_dense_oracle(d_in, d_out, m, p, convention, seed) -> None:
     shapes = FactorShapes(d_in, d_out, m, p)
     diagonals, circulants, generator = draw_factors(shapes, seed % 2**31)
@@ -134,5 +136,5 @@ def test_wrong_factor_shapes_are_refused() -> None:
         cdvft_fft(x, [torch.ones(6)], [torch.ones(1, 1, 6)], 6)
     with pytest.raises(ValueError, match="'column'"):
         dense_circulant(torch.ones(3), "diagonal")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="block_size = 2.0"):
+    with pytest.raises(TypeError, match=r"block_size = 2\.0"):
         FactorShapes(4, 4, 2, 2.0)  # type: ignore[arg-type]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from cdvft_bench.errors import UserError
-from cdvft_bench.report.pareto import pareto_front
 from hypothesis import given
 from hypothesis import strategies as st
+
+from cdvft_bench.errors import UserError
+from cdvft_bench.report.pareto import pareto_front
 
 coordinate = st.integers(-4, 4).map(float) | st.floats(allow_nan=False)
 

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+
 from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.engine import run
 from cdvft_bench.sweep.grid import Limits, make_case
 from cdvft_bench.sweep.store import Store
-
 from tests.sweep import work
 
 ROOT = Path(__file__).parents[2]

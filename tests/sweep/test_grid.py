@@ -6,6 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+
 from cdvft_bench.errors import UserError
 from cdvft_bench.sweep.grid import Grid, make_case, presets, read_grid
 

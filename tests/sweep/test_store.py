@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from cdvft_bench.counting.result import Counted, PassCount
 from cdvft_bench.errors import UserError
 from cdvft_bench.sweep import witness
@@ -64,7 +65,9 @@ def test_round_trip(tmp_path: Path) -> None:
 
 def test_text_form_is_lossless_and_deterministic(tmp_path: Path) -> None:
     other = make_case("lora", {"rank": 8}, "layer", "48x32")
-    with filled(tmp_path / "s.sqlite", record(), record(other, status="failed", error="ümlaut\u2028", counted=None)) as store:
+    with filled(
+        tmp_path / "s.sqlite", record(), record(other, status="failed", error="ümlaut\u2028", counted=None)
+    ) as store:
         store.export_text(tmp_path / "a.jsonl.gz")
         store.export_text(tmp_path / "b.jsonl.gz")
         store.export_text(tmp_path / "c.jsonl")
