@@ -210,6 +210,23 @@ def report(stores: tuple[Path, ...], output: Path) -> None:
 
 
 @main.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+def export(store: Path, output: Path) -> None:
+    """Write STORE's records and environments to OUTPUT as text (.jsonl or .jsonl.gz), for keeping in a repository.
+
+    The same records give the same bytes; every command that reads a store reads this form too.
+    """
+    from cdvft_bench.sweep.store import Store
+
+    if not output.name.endswith((".jsonl", ".jsonl.gz")):
+        raise UserError(f"output {str(output)!r} must end in .jsonl or .jsonl.gz")
+    with Store(store) as opened:
+        opened.export_text(output)
+        click.echo(f"{len(opened.keys())} records: {output}")
+
+
+@main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Say what this machine can and cannot measure."""

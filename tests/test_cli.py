@@ -110,3 +110,18 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, argu
     assert message in result.output
     assert "Traceback" not in result.output
     assert list(tmp_path.iterdir()) == []
+
+
+def test_export_is_read_like_a_store(tmp_path: Path) -> None:
+    from cdvft_bench.sweep.engine import run
+    from cdvft_bench.sweep.grid import make_case
+    from cdvft_bench.sweep.store import Store
+
+    from tests.sweep.work import predict_only
+
+    with Store(tmp_path / "s.sqlite", create=True) as store:
+        run([make_case("cdvft", {}, "layer", "32x32", sequence=8)], store, work=predict_only)
+    assert call("export", str(tmp_path / "s.sqlite"), str(tmp_path / "s.jsonl.gz")).exit_code == 0
+    result = call("report", str(tmp_path / "s.jsonl.gz"), "--output", str(tmp_path / "report"))
+    assert result.exit_code == 0, result.output
+    assert call("export", str(tmp_path / "s.sqlite"), str(tmp_path / "s.txt")).exit_code == 2
