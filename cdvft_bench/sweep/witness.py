@@ -210,6 +210,8 @@ def build(case: Case) -> Subject:
     import torch
 
     require_device(case.device)
+    if case.kind == "model" and model_shape(case.subject).vocabulary is None:
+        raise UserError(f"{case.subject} takes images; whole models are run on text: use one of its layers instead")
     method = case_method(case)
     key = (case.subject, case.dtype, case.device, case.seed)
     generator = torch.Generator(case.device).manual_seed(case.seed)
@@ -240,8 +242,7 @@ def _build_model(case: Case, module: nn.Module, generator: Any) -> Subject:
     from cdvft_bench.counting.count import floating_output
 
     vocabulary = model_shape(case.subject).vocabulary
-    if vocabulary is None:
-        raise UserError(f"{case.subject} takes images; whole-model cases are for text models yet")
+    assert vocabulary is not None  # build() has refused image models
     shape = (case.batch, case.sequence)
     ids = torch.randint(0, vocabulary, shape, device=case.device, generator=generator)
     inputs: dict[str, Tensor] = {"attention_mask": torch.ones_like(ids)}

