@@ -116,7 +116,6 @@ def test_export_is_read_like_a_store(tmp_path: Path) -> None:
     from cdvft_bench.sweep.engine import run
     from cdvft_bench.sweep.grid import make_case
     from cdvft_bench.sweep.store import Store
-
     from tests.sweep.work import predict_only
 
     with Store(tmp_path / "s.sqlite", create=True) as store:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.models import (
     MODELS,

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from cdvft_bench.methods import method_names
 from cdvft_bench.sweep.case import CasePass
 from cdvft_bench.sweep.grid import FROZEN, make_case

@@ -6,8 +6,9 @@ import copy
 
 import pytest
 import torch
-from cdvft_reference import AdaptedLinear, BlockCirculantLinear, CDVFTLinear, Init
 from torch import nn
+
+from cdvft_reference import AdaptedLinear, BlockCirculantLinear, CDVFTLinear, Init
 
 DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16]
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
 from cdvft_reference import (
     FactorShapes,
     block_circulant_fft,
@@ -15,9 +19,6 @@ from cdvft_reference import (
     dense_block_circulant,
     dense_circulant,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
 TOLERANCE = 1e-12
 
