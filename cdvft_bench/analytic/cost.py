@@ -135,7 +135,7 @@ class Cost:
             Kernel("_foreach_add_", "elementwise", any_, flops=self.tensors, read=4 * self.tensors,
                    written=4 * self.tensors, scope="optimizer"),
             Kernel("_fused_adamw_", "elementwise", any_, flops=ADAMW_FLOPS * self.parameters,
-                   read=4 * self.parameters * size, written=3 * self.parameters * size, scope="optimizer"),
+                   read=4 * self.parameters * size + 4 * self.tensors, written=3 * self.parameters * size, scope="optimizer"),
         )  # fmt: skip
 
     def kernels(self, pass_: Pass, scope: Scope | None = None) -> Kernels:

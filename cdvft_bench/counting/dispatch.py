@@ -63,6 +63,8 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
         self._elementwise = 0
         self._ffts = 0
         self._fft_flops = 0.0
+        self._read = 0
+        self._written = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -76,6 +78,9 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
         if not any(t.numel() for t in outputs) and name not in _WITHOUT_OUTPUT:
             return out
         self._operators[name] += 1
+        read, written = _traffic(name, (args, tuple(kwargs.values())), outputs)
+        self._read += read
+        self._written += written
         self._price(name, args, kwargs, outputs)
         return out
 
@@ -89,6 +94,8 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
             launches=sum(self._operators.values()),
             operators=dict(sorted(self._operators.items())),
             unpriced=dict(sorted(self._unpriced.items())),
+            read=self._read,
+            written=self._written,
         )
 
     def _price(self, name: str, args: Any, kwargs: Mapping[str, Any], outputs: list[Tensor]) -> None:
@@ -104,6 +111,37 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
                 self._unpriced[name] += 1
             else:
                 self._elementwise += flops
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of tensors, each once, an expanded dimension at the size it is stored in."""
+    distinct = {(t.data_ptr(), t.shape, t.stride(), t.dtype): t for t in tensors}
+    return sum(
+        math.prod(n for n, stride in zip(t.shape, t.stride(), strict=True) if stride) * t.element_size()
+        if t.numel()
+        else 0
+        for t in distinct.values()
+    )
+
+
+def _traffic(name: str, inputs: Any, outputs: list[Tensor]) -> tuple[int, int]:
+    """Bytes that an operator must read and write."""
+    args = inputs[0]
+    read, written = _bytes(_tensors(inputs)), _bytes(outputs)
+    if name.startswith(("new_", "zeros", "ones", "full", "eye")) or name in ("fill_", "zero_"):
+        read = 0
+    elif name == "copy_":  # the destination is not read
+        read = _bytes([args[1]])
+    elif name == "constant_pad_nd":  # a crop reads what it keeps
+        read = min(read, written)
+    elif name == "index":
+        read = written + _bytes(_tensors(args[1]))
+    elif name == "index_put_":
+        read = _bytes(_tensors(args[1:]))
+        written = _bytes([args[2]])
+    elif name == "_fused_adamw_":  # parameters and moments are written; gradients and step counters only read
+        written = _bytes(_tensors((args[0], args[2], args[3])))
+    return read, written
 
 
 def _complex(n: int, like: Tensor) -> int:

@@ -15,6 +15,8 @@ class PassCount:
         ffts: one-dimensional transforms (a 2-D transform counts once).
         fft_flops: FLOPs of the FFTs at 5 n log2 n complex, 2.5 n log2 n real.
         launches: operators that launch a kernel: no views, no bare allocations, nothing on empty tensors.
+        read, written: bytes of the operands and results of those operators, each tensor once, an
+            expanded one at its stored size, an indexed one at its indexed size.
         operators: launches by ATen operator name, e.g. {"mm": 3, "_fft_r2c": 2}.
         unpriced: operators that launched but whose arithmetic the counter cannot price, by name.
     """
@@ -26,6 +28,8 @@ class PassCount:
     launches: int
     operators: dict[str, int] = field(default_factory=dict)
     unpriced: dict[str, int] = field(default_factory=dict)
+    read: int = 0
+    written: int = 0
 
 
 @dataclass(frozen=True)

@@ -128,9 +128,12 @@ class Factor:
 
     def _products(self, rows: Count, inner: Count, columns: Count, elements: Count) -> Kernels:
         return (
-            elementwise("mul", elements, self.dtype, flops=6, launches=self._single, complex_=True),
+            self._spectral_mul(elements, elements + self.bins),
             bmm(self.bins, rows, inner, columns, self.dtype, complex_=True, launches=1 - self._single),
         )
+
+    def _spectral_mul(self, n: Count, reads: Count) -> Kernel:
+        return elementwise("mul", n, self.dtype, flops=6, reads=reads, launches=self._single, complex_=True)
 
     def forward(self) -> Kernels:
         """``irfft(rfft(c) * rfft(x))``: two forward transforms and an inverse one (paper, section on FFT)."""
@@ -180,7 +183,8 @@ class Factor:
                         launches=flag(inner > 0), complex_=True),
             # One block: two element-wise products with conjugates made explicit, then the sum over tokens.
             self._conjugate(bins, single, "clone"),
-            elementwise("mul", t * bins, self.dtype, flops=6, launches=2 * single, complex_=True),
+            self._spectral_mul(t * bins, t * bins + bins),
+            self._spectral_mul(t * bins, 2 * t * bins),
             self._conjugate(t * bins, single, "clone"),
             reduction("sum", t * bins, bins, self.dtype, launches=single * flag(t > 1), complex_=True),
             # Several: two products a frequency.

@@ -105,8 +105,9 @@ class CDVFT(ReferenceMethod):
             backward = (*diagonal_backward(layer.d_out), *factor.backward(self.path), *backward)
         if self.m == 1:  # the rectangular diagonal pads or crops
             fitted = flag(layer.d_in != layer.d_out)
-            forward += (copy("constant_pad_nd", tokens * layer.d_out, adapter, launches=fitted),)
-            backward = (copy("constant_pad_nd", tokens * layer.d_in, adapter, launches=fitted), *backward)
+            kept = tokens * resolve_block_size(None, layer)  # the narrower of the two widths
+            forward += (copy("constant_pad_nd", tokens * layer.d_out, adapter, reads=kept, launches=fitted),)
+            backward = (copy("constant_pad_nd", tokens * layer.d_in, adapter, reads=kept, launches=fitted), *backward)
         forward, backward = wrap(forward, backward, layer, tokens, dtype)
         saved = tokens * layer.d_in * size + sum(f.saved_bytes(self.path) + f.output_bytes for f in factors)
         return Cost(self.parameters(layer), 2 * self.m - 1, forward, backward, saved, adapter)

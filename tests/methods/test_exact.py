@@ -63,6 +63,8 @@ def compare_pass(name: str, kernels: Kernels, counted: PassCount | None) -> list
         ("transforms", sums.ffts, counted.ffts),
         ("FFT FLOPs", round(float(flops(kernels, "flop", "fft")), 3), round(counted.fft_flops, 3)),
         ("launches", sums.launches, counted.launches),
+        ("bytes read", sums.read, counted.read),
+        ("bytes written", sums.written, counted.written),
         ("unpriced", {}, counted.unpriced),
     ]
     return [f"{name}: {what}: formula {a}, counted {b}" for what, a, b in pairs if a != b]
