@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-import numpy as np
-
 from cdvft_bench.analytic.conventions import Flops, convention
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, Kind, Scope, times
 from cdvft_bench.errors import UserError
@@ -87,7 +85,7 @@ class Cost:
     """
 
     parameters: Count
-    tensors: Count
+    tensors: int
     forward: Kernels = ()
     backward: Kernels = ()
     saved_bytes: Count = 0
@@ -108,7 +106,7 @@ class Cost:
             self.parameter_dtype,
         )
 
-    def __mul__(self, n: Count) -> Cost:
+    def __mul__(self, n: int) -> Cost:
         """``n`` layers alike, trained by one optimiser."""
         return Cost(
             self.parameters * n,
@@ -130,12 +128,13 @@ class Cost:
     def update(self) -> Kernels:
         """Kernels of the optimiser step; none where nothing is trained."""
         size = ITEMSIZE[self.parameter_dtype]
-        any_: Count = np.minimum(self.tensors, 1) if isinstance(self.tensors, np.ndarray) else min(self.tensors, 1)
+        any_ = min(self.tensors, 1)
         return (
             Kernel("_foreach_add_", "elementwise", any_, flops=self.tensors, read=4 * self.tensors,
                    written=4 * self.tensors, scope="optimizer"),
             Kernel("_fused_adamw_", "elementwise", any_, flops=ADAMW_FLOPS * self.parameters,
-                   read=4 * self.parameters * size + 4 * self.tensors, written=3 * self.parameters * size, scope="optimizer"),
+                   read=4 * self.parameters * size + 4 * self.tensors, written=3 * self.parameters * size,
+                   scope="optimizer"),
         )  # fmt: skip
 
     def kernels(self, pass_: Pass, scope: Scope | None = None) -> Kernels:

@@ -55,6 +55,11 @@ def resolve_block_size(block_size: int | None, layer: LinearShape) -> Count:
     return smaller if np.ndim(smaller) else int(smaller)
 
 
+def entries(width: Count, d_out: Count, p: Count) -> Count:
+    """Entries of a factor's vector tensor: q_out * q_in * p."""
+    return -(-d_out // p) * -(-width // p) * p
+
+
 @dataclass(frozen=True)
 class Factor:
     """One block-circulant factor that maps ``width`` to ``d_out`` in blocks of ``p``.
@@ -90,8 +95,8 @@ class Factor:
 
     @property
     def parameters(self) -> Count:
-        """Entries of c: q_out * q_in * p."""
-        return self.q_out * self.q_in * self.p
+        """Entries of c."""
+        return entries(self.width, self.d_out, self.p)
 
     def saved_bytes(self, path: str) -> Count:
         """Kept for backward: the spectra of c and x (complex); autograd's rfft keeps its padded real input too."""

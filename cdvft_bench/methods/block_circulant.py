@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, adapter_dtype
 from cdvft_bench.analytic.linear import LinearShape, check_count
-from cdvft_bench.methods._circulant import Factor, check_options, resolve_block_size, wrap
+from cdvft_bench.methods._circulant import Factor, check_options, entries, resolve_block_size, wrap
 from cdvft_bench.methods._reference import ReferenceMethod
 from cdvft_bench.methods.base import register
 
@@ -55,7 +55,7 @@ class BlockCirculant(ReferenceMethod):
 
     def parameters(self, layer: LinearShape) -> Count:
         """``q_out q_in p``, which is d_in d_out / p when p divides both widths."""
-        return self.factor(layer, 1).parameters
+        return entries(layer.d_in, layer.d_out, resolve_block_size(self.block_size, layer))
 
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
         adapter = adapter_dtype(dtype)

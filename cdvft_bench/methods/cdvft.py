@@ -19,7 +19,7 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count
 from cdvft_bench.errors import UserError
-from cdvft_bench.methods._circulant import Factor, check_options, flag, resolve_block_size, wrap
+from cdvft_bench.methods._circulant import Factor, check_options, entries, flag, resolve_block_size, wrap
 from cdvft_bench.methods._reference import ReferenceMethod
 from cdvft_bench.methods.base import register
 
@@ -72,12 +72,16 @@ class CDVFT(ReferenceMethod):
     def factors(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> list[Factor]:
         """The m - 1 circulant factors: the first maps d_in to d_out, later ones d_out to d_out."""
         p = resolve_block_size(self.block_size, layer)
-        widths = [layer.d_in] + [layer.d_out] * (self.m - 2) if self.m > 1 else []
-        return [Factor(w, layer.d_out, p, tokens, dtype, self.convention == "row") for w in widths]
+        return [Factor(w, layer.d_out, p, tokens, dtype, self.convention == "row") for w in self._widths(layer)]
+
+    def _widths(self, layer: LinearShape) -> list[Count]:
+        """Input widths of the circulant factors."""
+        return ([layer.d_in] + [layer.d_out] * self.m)[: self.m - 1]
 
     def parameters(self, layer: LinearShape) -> Count:
         """``d_in + (m - 1) d_out`` diagonal entries and ``q_out q_in p`` a circulant; (2m - 1) d when p = d."""
-        circulant = sum(factor.parameters for factor in self.factors(layer, 1))
+        p = resolve_block_size(self.block_size, layer)
+        circulant = sum(entries(width, layer.d_out, p) for width in self._widths(layer))
         return layer.d_in + (self.m - 1) * layer.d_out + circulant
 
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from cdvft_bench.analytic.conventions import CONVENTIONS, convention
-from cdvft_bench.analytic.cost import PASSES, Cost
+from cdvft_bench.analytic.cost import PASSES, Cost, flops
 from cdvft_bench.analytic.kernels import addmm, bmm, copy, elementwise, fft, mm, reduction
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.errors import UserError
@@ -36,6 +36,14 @@ def test_ffts_by_hand() -> None:
     assert convention("mac").fft(8, 3, True) == 0
     assert convention("flop").fft(1, 3, True) == 0
     assert convention("flop").fft(768, 1, True) == pytest.approx(2.5 * 768 * math.log2(768), rel=1e-15)
+
+
+def test_prices_of_the_conventions() -> None:
+    kernels = (mm(2, 3, 5, "float32"), elementwise("add", 7, "float32"))
+    assert [flops(kernels, name) for name in ("mac", "flop", "paper")] == [30, 67, 30]
+    complex_ = [convention(name).fft(16, 1, False) for name in ("mac", "flop", "paper")]
+    real = [convention(name).fft(16, 1, True) for name in ("mac", "flop", "paper")]
+    assert (complex_, real) == ([0, 320, 64], [0, 160, 64])
 
 
 def test_elementwise_reductions_and_copies_by_hand() -> None:
