@@ -205,7 +205,6 @@ def lu(op: str, batch: Count, n: Count, columns: Count, dtype: str, factored: bo
     if factored:
         return Kernel(op, "elementwise", flops=solving, read=factors + sides + pivots, written=sides)
     factoring = batch * ((2 * n * n * n + 1) // 3)
-    codes = 4 * batch  # an error code a system
-    return Kernel(
-        op, "elementwise", flops=factoring + solving, read=factors + sides, written=sides + factors + pivots + codes
-    )
+    written: Count = sides + factors + pivots
+    written = written + 4 * batch  # an error code a system
+    return Kernel(op, "elementwise", flops=factoring + solving, read=factors + sides, written=written)

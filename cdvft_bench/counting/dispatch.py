@@ -24,7 +24,7 @@ _MOVES = _WITHOUT_OUTPUT | {
     "roll", "tril", "triu", "scatter", "native_dropout", "bernoulli_", "_foreach_copy_", "index_select",
     "embedding_dense_backward", "scalar_tensor", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_not",
     "logical_or", "bitwise_and", "bitwise_not", "any", "all", "diagonal_backward", "scatter_add", "cumsum",
-    "new_empty", "unfold_backward", "complex", "view_as_complex_copy",
+    "new_empty", "unfold_backward", "complex", "view_as_complex_copy", "rand",
 }  # fmt: skip
 _ADDITIVE = {"add", "add_", "sub", "sub_", "rsub"}
 _PRODUCTS = {"mul", "mul_"}

@@ -187,6 +187,7 @@ _HANDLES: dict[str, Handle] = {
          "aten::relu", "aten::cos", "aten::sin", "aten::reciprocal", "aten::abs"), _pointwise(1),
     ),
     "aten::addcmul": _pointwise(2),
+    "aten::kron": _pointwise(1),
     **dict.fromkeys(("aten::sum", "aten::mean"), _reduction(1)),
     **dict.fromkeys(("aten::linalg_norm", "aten::linalg_vector_norm", "aten::norm"), _reduction(2)),
 }  # fmt: skip

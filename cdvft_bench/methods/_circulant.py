@@ -57,7 +57,9 @@ def resolve_block_size(block_size: int | None, layer: LinearShape) -> Count:
 
 def entries(width: Count, d_out: Count, p: Count) -> Count:
     """Entries of a factor's vector tensor: q_out * q_in * p."""
-    return -(-d_out // p) * -(-width // p) * p
+    q_out: Count = -(-d_out // p)
+    q_in: Count = -(-width // p)
+    return q_out * q_in * p
 
 
 @dataclass(frozen=True)

@@ -32,11 +32,13 @@ class Method(ABC):
         name: registry key, the file's name.
         title: how tables and figures write it.
         source: where the method is published.
+        not_covered: what neither the formula nor the adapted layer covers of the method; "" for nothing.
     """
 
     name: ClassVar[str]
     title: ClassVar[str]
     source: ClassVar[str]
+    not_covered: ClassVar[str] = ""
 
     @abstractmethod
     def parameters(self, layer: LinearShape) -> Count:

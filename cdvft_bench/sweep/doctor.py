@@ -63,6 +63,7 @@ def examine() -> list[Finding]:
     import torch
 
     from cdvft_bench.accuracy.models import package_status
+    from cdvft_bench.counting.hardware import probe_hardware
 
     cores = os.cpu_count() or 1
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -82,5 +83,6 @@ def examine() -> list[Finding]:
         _package("peft", "LoRA, DoRA, FourierFT, C3A, VeRA, BOFT"),
         _package("transformers", "whole models"),
     ]
+    findings += [Finding(c.name, c.available, c.reason) for c in probe_hardware()]
     findings += [Finding(f"model {s.name}", s.installed, s.detail) for s in package_status()]
     return findings

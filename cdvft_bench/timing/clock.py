@@ -8,22 +8,35 @@ as asked for, or the budget is spent.
 
 from __future__ import annotations
 
+import gc
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from cdvft_bench.timing.result import Interval, Samples, Timing
-
-Seconds = Callable[[Callable[[], object], int], float]
-"""Times ``n`` calls of a callable and returns seconds in all."""
+from cdvft_bench.errors import UserError
+from cdvft_bench.timing.gpu import GpuState, read_gpu, throttling
+from cdvft_bench.timing.inputs import l2_bytes
+from cdvft_bench.timing.result import Samples, Timing
+from cdvft_bench.timing.statistics import Array, bootstrap_medians, drift, half_width, machine_speed
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them
-RESAMPLES = 1000
+MOST_CALLS = 10_000  # a sample
+MOST_WARM_UPS = 10
+STEADY = 0.1  # successive warm-up times that agree to this share are steady
+# Stopping at the first interval that happens to be narrow makes intervals too narrow: in simulated A/A runs 9 to 10 %
+# of them exclude 1 instead of 5 %. With few looks, and a second one that must agree half as many rounds later, 6 to
+# 7 % do.
+FIRST_LOOK, LOOKS, CONFIRM = 10, 1.25, 1.5
+DRIFT = 0.05  # relative change of the machine's speed that is worth a word
+
+Timer = Callable[[], float]
+"""Returns seconds on a clock that never goes back."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +46,81 @@ class Contender:
     Attributes:
         name: how the result calls it.
         call: what is timed.
-        before: called untimed before each sample, or None.
+        before: called untimed before each call (to rotate inputs, to drop gradients), or None.
     """
 
     name: str
     call: Callable[[], object]
     before: Callable[[], object] | None = None
+
+
+class Clock(Protocol):
+    """Times calls of a contender."""
+
+    method: str
+
+    def __call__(self, contender: Contender, calls: int) -> float:
+        """Seconds that ``calls`` calls take, without what is called before them."""
+        ...
+
+
+class HostClock:
+    """Reads the host's timer around the calls."""
+
+    method = "perf_counter"
+
+    def __init__(self, timer: Timer = time.perf_counter) -> None:
+        self._timer = timer
+
+    def __call__(self, contender: Contender, calls: int) -> float:
+        timer, call, before = self._timer, contender.call, contender.before
+        if before is None:
+            start = timer()
+            for _ in range(calls):
+                call()
+            return timer() - start
+        total = 0.0
+        for _ in range(calls):
+            before()
+            start = timer()
+            call()
+            total += timer() - start
+        return total
+
+
+class CudaClock:
+    """Reads CUDA events on the current stream.
+
+    Each sample starts on an idle device with a flushed L2 cache, so the first call of a sample pays
+    for its launch and finds its data in memory; the further calls of a batched sample follow on its
+    heels, as the steps of a training loop do. A contender with ``before`` gets that start for each call.
+    """
+
+    method = "cuda_event"
+
+    def __init__(self, device: str | torch.device = "cuda") -> None:
+        self._flush = torch.empty(max(2 * l2_bytes(device), 2**20), dtype=torch.uint8, device=device)
+
+    def __call__(self, contender: Contender, calls: int) -> float:
+        if contender.before is None:
+            return self._sample(contender.call, calls)
+        total = 0.0
+        for _ in range(calls):
+            contender.before()
+            total += self._sample(contender.call, 1)
+        return total
+
+    def _sample(self, call: Callable[[], object], calls: int) -> float:
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        self._flush.zero_()
+        # Without this the host would launch ahead while the flush runs, and launching would look free.
+        torch.cuda.synchronize()
+        start.record()
+        for _ in range(calls):
+            call()
+        end.record()
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1e3
 
 
 @contextmanager
@@ -52,48 +134,21 @@ def fixed_threads(threads: int | None) -> Iterator[int]:
         torch.set_num_threads(before)
 
 
-def host_seconds(call: Callable[[], object], n: int) -> float:
-    """Seconds that ``n`` calls take on the host."""
-    start = time.perf_counter()
-    for _ in range(n):
-        call()
-    return time.perf_counter() - start
+def require_device(device: str | torch.device) -> torch.device:
+    """The device, if torch can time on it.
 
-
-class CudaClock:
-    """Times with CUDA events, the L2 cache flushed before every sample."""
-
-    def __init__(self) -> None:
-        size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
-        self._flush = torch.empty(max(2 * size, 2**20), dtype=torch.uint8, device="cuda")
-
-    def __call__(self, call: Callable[[], object], n: int) -> float:
-        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-        self._flush.zero_()
-        torch.cuda.synchronize()
-        start.record()
-        for _ in range(n):
-            call()
-        end.record()
-        torch.cuda.synchronize()
-        return float(start.elapsed_time(end)) / 1e3
-
-
-def bootstrap_median(values: NDArray[np.float64], seed: int = 0) -> Interval:
-    """Median with its 95 % percentile-bootstrap interval; no interval from fewer than three values."""
-    median = float(np.median(values))
-    if len(values) < 3:
-        return Interval(median, None, None)
-    rng = np.random.default_rng(seed)
-    draws = np.median(values[rng.integers(0, len(values), (RESAMPLES, len(values)))], axis=1)
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return Interval(median, float(low), float(high))
-
-
-def _drift(seconds: NDArray[np.float64]) -> float:
-    """Relative change of the median from the first third of the rounds to the last."""
-    third = len(seconds) // 3
-    return float(np.median(seconds[-third:]) / np.median(seconds[:third]) - 1) if third >= 3 else 0.0
+    Raises:
+        UserError: torch knows no such device, sees no GPU, or the device is neither a CPU nor a CUDA one.
+    """
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise UserError(f"device {device!r} is not known; use cpu or cuda") from error
+    if place.type not in ("cpu", "cuda"):
+        raise UserError(f"device {device!r} cannot be timed; use cpu or cuda")
+    if place.type == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"device {device!r} is not to be had: torch sees no GPU here; use cpu")
+    return place
 
 
 def time_interleaved(
@@ -101,91 +156,194 @@ def time_interleaved(
     *,
     precision: float = 0.05,
     budget_s: float = 2.0,
-    min_rounds: int = 5,
+    min_rounds: int = 3,
     max_rounds: int = 200,
     seed: int = 0,
     device: str = "cpu",
     threads: int | None = None,
-    clock: Seconds | None = None,
-    now: Callable[[], float] = time.perf_counter,
+    timer: Timer = time.perf_counter,
 ) -> Timing:
     """Time contenders side by side.
 
     Args:
         contenders: the first is the subject; ratios are its time over each other's.
-        precision: relative half-width of every ratio's interval at which to stop.
-        budget_s: seconds of measuring after which to stop; ``min_rounds`` are made all the same,
-            unless one round alone costs more than the budget.
+        precision: relative half-width of every ratio's interval that is enough (of the time's own interval
+            where there is one contender). It is looked at after 10 rounds and then ever more rarely; it must
+            still be reached when half as many rounds again are made.
+        budget_s: seconds of measuring after warm-up; a round that would exceed it is not begun. ``min_rounds``
+            are made all the same, unless one round alone costs more than the budget: then one is made.
         min_rounds, max_rounds: rounds kept.
         seed: of the order and of the bootstrap.
-        device: "cuda" times with events, anything else with the host's clock.
+        device: "cuda" times with events, "cpu" with the host's timer.
         threads: torch's CPU threads, None as they are.
-        clock, now: injected by tests.
+        timer: of the host, injected by tests.
+
+    Returns:
+        samples and ratios paired by round; what makes them doubtful stands in ``warnings``.
 
     Raises:
-        ValueError: no contender, or two of one name.
+        UserError: no contender, two of one name, an argument out of range, or no such device.
     """
+    place = _check(contenders, precision, budget_s, min_rounds, max_rounds, threads, device)
+    with fixed_threads(threads) as used, torch.cuda.device(place if place.type == "cuda" else -1):
+        clock: Clock = CudaClock(place) if place.type == "cuda" else HostClock(timer)
+        samplers = [_Sampler(c, clock) for c in contenders]
+        for sampler in samplers:
+            sampler.warm_up(budget_s / len(samplers))
+        before = read_gpu(place)
+        table = _rounds(samplers, precision, budget_s, min_rounds, max_rounds, seed, timer)
+        after = read_gpu(place)
+    names = [c.name for c in contenders]
+    intervals = bootstrap_medians(_judged(table), seed)
+    warnings = (
+        *_round_warnings(len(table), budget_s, precision, max(map(half_width, intervals))),
+        *_drift_warnings(table, names, precision),
+        *_gpu_warnings(before, after),
+    )
+    return Timing(
+        samples=tuple(_samples(name, column) for name, column in zip(names, table.T, strict=True)),
+        ratios=dict(zip(names[1:], intervals, strict=True)) if len(names) > 1 else {},
+        rounds=len(table),
+        method=clock.method,
+        threads=used,
+        warnings=warnings,
+        calls={s.contender.name: s.calls for s in samplers},
+    )
+
+
+def _check(
+    contenders: Sequence[Contender],
+    precision: float,
+    budget_s: float,
+    min_rounds: int,
+    max_rounds: int,
+    threads: int | None,
+    device: str,
+) -> torch.device:
     names = [c.name for c in contenders]
     if not names or len(set(names)) != len(names):
-        raise ValueError(f"contenders {names} must be at least one, each with a name of its own")
-    read: Seconds = clock or (CudaClock() if device == "cuda" else host_seconds)
-    warnings: list[str] = []
-    with fixed_threads(threads) as used:
-        start = now()
-        batches = [_warm_up(c, read) for c in contenders]
-        rng = np.random.default_rng(seed)
-        rounds: list[NDArray[np.float64]] = []
-        spent_on_round = 0.0
-        start = now()
-        while len(rounds) < max_rounds:
-            spent = now() - start
-            if spent >= budget_s and (len(rounds) >= min_rounds or spent_on_round > budget_s):
+        raise UserError(f"contenders {names} cannot be timed; give at least one, each with a name of its own")
+    for name, value in (("precision", precision), ("budget_s", budget_s)):
+        if not (value > 0 and math.isfinite(value)):
+            raise UserError(f"{name} = {value} is out of range; it must be a number > 0")
+    if not 1 <= min_rounds <= max_rounds:
+        raise UserError(
+            f"min_rounds = {min_rounds}, max_rounds = {max_rounds}: they must be 1 <= min_rounds <= max_rounds"
+        )
+    if threads is not None and threads < 1:
+        raise UserError(f"threads = {threads} is too few; it must be >= 1, or None to leave torch's as they are")
+    return require_device(device)
+
+
+class _Sampler:
+    """Takes samples of one contender, each of as many calls as make it long enough."""
+
+    def __init__(self, contender: Contender, clock: Clock) -> None:
+        self.contender = contender
+        self.calls = 1
+        self._clock = clock
+
+    def sample(self) -> float:
+        """Seconds of one call."""
+        collecting = gc.isenabled()
+        gc.disable()  # a collection inside one contender's sample would be charged to it alone
+        try:
+            seconds = self._clock(self.contender, self.calls)
+        finally:
+            if collecting:
+                gc.enable()
+        if seconds <= 0:
+            raise UserError(f"contender {self.contender.name!r} took no time that the clock can read; time more work")
+        return seconds / self.calls
+
+    def fit(self, seconds: float) -> bool:
+        """Adjust the calls of a sample to ``seconds`` a call; whether the last sample was long enough."""
+        enough = seconds * self.calls >= SHORTEST_SAMPLE / 2 or self.calls == MOST_CALLS
+        if not enough:
+            self.calls = min(MOST_CALLS, math.ceil(SHORTEST_SAMPLE / seconds))
+        return enough
+
+    def warm_up(self, budget_s: float) -> None:
+        """Call at least once, until times are steady and samples long enough, or the budget or a cap is reached."""
+        previous, spent = math.inf, 0.0
+        for _ in range(MOST_WARM_UPS):
+            seconds = self.sample()
+            spent += seconds * self.calls
+            steady = abs(seconds - previous) <= STEADY * seconds
+            if (self.fit(seconds) and steady) or spent >= budget_s:
+                return
+            previous = seconds
+
+
+def _rounds(
+    samplers: Sequence[_Sampler],
+    precision: float,
+    budget_s: float,
+    min_rounds: int,
+    max_rounds: int,
+    seed: int,
+    timer: Timer,
+) -> Array:
+    rng = np.random.default_rng(seed)
+    rows: list[Array] = []
+    look, once_enough = max(min_rounds, FIRST_LOOK), False
+    start = timer()
+    while len(rows) < max_rounds:
+        if rows:
+            spent = timer() - start
+            one = spent / len(rows)
+            if spent + one > budget_s and (len(rows) >= min_rounds or one > budget_s):
                 break
-            if len(rounds) >= max(min_rounds, 5) and _precise(np.array(rounds), precision, seed):
+        if len(rows) >= look:
+            enough = max(map(half_width, bootstrap_medians(_judged(np.array(rows)), seed))) <= precision
+            if enough and once_enough:
                 break
-            begun = now()
-            row = np.empty(len(contenders))
-            for i in rng.permutation(len(contenders)):
-                before = contenders[i].before
-                if before is not None:
-                    before()
-                row[i] = read(contenders[i].call, batches[i]) / batches[i]
-            rounds.append(row)
-            spent_on_round = now() - begun
-    table = np.array(rounds)
-    if len(rounds) < 3:
-        warnings.append(f"only {len(rounds)} rounds fit into {budget_s:g} s: no interval; raise the budget to quote a ratio")
-    elif len(contenders) > 1 and not _precise(table, precision, seed):
-        warnings.append(f"the asked precision of {precision:g} was not reached in {len(rounds)} rounds and {budget_s:g} s")
-    drift = _drift(table[:, -1])
-    if abs(drift) > 0.1:
-        warnings.append(f"the machine drifted: {names[-1]} changed by {drift:+.0%} from the first rounds to the last")
-    samples = tuple(
-        Samples(name, tuple(float(s) for s in column), *(float(q) for q in np.quantile(column, [0.5, 0.25, 0.75])))
-        for name, column in zip(names, table.T, strict=True)
-    )
-    ratios = {name: bootstrap_median(table[:, 0] / table[:, i], seed) for i, name in enumerate(names) if i}
-    method = "cuda_event" if device == "cuda" else "perf_counter"
-    return Timing(samples, ratios, len(rounds), method, used, tuple(warnings))
+            once_enough = enough
+            look = math.ceil((CONFIRM if enough else LOOKS) * len(rows))
+        row = np.empty(len(samplers))
+        for i in rng.permutation(len(samplers)):
+            row[i] = samplers[i].sample()
+            samplers[i].fit(row[i])  # a first call that compiled something has misled the warm-up
+        rows.append(row)
+    return np.array(rows)
 
 
-def _precise(table: NDArray[np.float64], precision: float, seed: int) -> bool:
-    for i in range(1, table.shape[1]):
-        interval = bootstrap_median(table[:, 0] / table[:, i], seed)
-        if interval.low is None or interval.high is None or interval.high - interval.low > 2 * precision * interval.value:
-            return False
-    return True
+def _judged(table: Array) -> Array:
+    """What must be precise: the ratios, or the time itself where there is nothing to compare it with."""
+    return table[:, :1] / table[:, 1:] if table.shape[1] > 1 else table
 
 
-def _warm_up(contender: Contender, read: Seconds, most: int = 10) -> int:
-    """Call until two successive times agree to 20 %, and return the calls that make one sample long enough."""
-    previous = float("inf")
-    for _ in range(most):
-        if contender.before is not None:
-            contender.before()
-        current = read(contender.call, 1)
-        if current > 0.5 or abs(current - previous) <= 0.2 * previous:  # a slow call is not repeated to warm up
-            break
-        previous = current
-    # A contender that prepares each sample is called once a sample.
-    return 1 if contender.before is not None else max(1, min(1000, int(SHORTEST_SAMPLE / max(current, 1e-9))))
+def _samples(name: str, column: Array) -> Samples:
+    median, q25, q75 = (float(q) for q in np.quantile(column, [0.5, 0.25, 0.75]))
+    return Samples(name, tuple(float(s) for s in column), median, q25, q75)
+
+
+def _round_warnings(rounds: int, budget_s: float, precision: float, reached: float) -> Iterator[str]:
+    if rounds < 3:
+        yield f"{rounds} rounds fit into {budget_s:g} s, 3 make an interval; raise the budget to quote a ratio"
+    elif rounds < 6:
+        yield f"{rounds} rounds bound a median with {1 - 2 ** (1 - rounds):.0%} at best, not 95 %; raise the budget"
+    if rounds >= 3 and reached > precision:
+        yield f"the asked precision of {precision:.1%} was not reached, {reached:.1%} was, in {rounds} rounds"
+
+
+def _drift_warnings(table: Array, names: Sequence[str], precision: float) -> Iterator[str]:
+    found = drift(machine_speed(table), DRIFT)
+    if found is not None:
+        change, p = found
+        yield (
+            f"the machine drifted: the last third of the rounds took {change:+.0%} against the first (p = {p:.1g}); "
+            "ratios are paired by round, absolute times are not"
+        )
+    for i, name in enumerate(names[1:], 1):
+        found = drift(table[:, 0] / table[:, i], max(precision, 0.02))
+        if found is not None:
+            change, p = found
+            yield f"the ratio to {name} drifted by {change:+.0%} during the run (p = {p:.1g}): it has no one value"
+
+
+def _gpu_warnings(before: GpuState | None, after: GpuState | None) -> Iterator[str]:
+    if before is not None and after is not None:
+        warning = throttling(before, after)
+        if warning is not None:
+            yield warning

@@ -23,17 +23,20 @@ class Environment:
     """What a reader needs to judge a figure. No host name and no user name.
 
     Attributes:
-        cpu: model. cores: logical ones. memory_gib: of RAM. threads: torch's CPU threads.
+        cpu: model. cores: logical ones. memory_gib: of RAM, None unknown. threads: torch's CPU threads.
         gpus: names of the visible devices. driver, cuda: NVIDIA driver and CUDA of the torch build.
         system: operating system and kernel. python, torch, numpy: versions.
         packages: versions of further packages that are installed.
         revision: git revision of the code, "+changes" where the tree differs from it; None outside a checkout.
         date: UTC day, ISO 8601.
+        cpu_capability: the vector instructions that torch's CPU kernels use, e.g. "AVX2".
+        fft_library: of torch's CPU FFTs.
+        matmul_precision: of float32 products, as torch.set_float32_matmul_precision set it.
     """
 
     cpu: str
     cores: int
-    memory_gib: float
+    memory_gib: float | None
     threads: int
     gpus: tuple[str, ...]
     driver: str | None
@@ -45,6 +48,9 @@ class Environment:
     packages: dict[str, str]
     revision: str | None
     date: str
+    cpu_capability: str = ""
+    fft_library: str = ""
+    matmul_precision: str = ""
 
     @property
     def key(self) -> str:
@@ -71,11 +77,18 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
+def _memory() -> float | None:
+    try:
+        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
+    except (AttributeError, OSError, ValueError):  # not every system has these names
+        return None
+
+
 def _revision() -> str | None:
     here = Path(__file__).resolve().parent
     top = _run(["git", "rev-parse", "--show-toplevel"], here)
     # Installed into somebody else's checkout (a virtual environment inside it), that revision is not ours.
-    if top is None or not (Path(top) / "cdvft_bench" / "timing").samefile(here):
+    if top is None or (Path(top) / "cdvft_bench" / "timing").resolve() != here:
         return None
     revision = _run(["git", "rev-parse", "--short=12", "HEAD"], here)
     changes = _run(["git", "status", "--porcelain", "--untracked-files=no", "cdvft_bench", "reference"], Path(top))
@@ -94,12 +107,16 @@ def _packages() -> dict[str, str]:
 
 def read_environment() -> Environment:
     """Look at this machine."""
-    gpus = tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
+    gpus = (
+        tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        if torch.cuda.is_available()
+        else ()
+    )
     driver = _run(["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]) if gpus else None
     return Environment(
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
-        memory_gib=round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        memory_gib=_memory(),
         threads=torch.get_num_threads(),
         gpus=gpus,
         driver=driver.splitlines()[0] if driver else None,
@@ -111,4 +128,7 @@ def read_environment() -> Environment:
         packages=_packages(),
         revision=_revision(),
         date=datetime.now(UTC).date().isoformat(),
+        cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        fft_library="MKL" if torch.backends.mkl.is_available() else "PocketFFT",
+        matmul_precision=torch.get_float32_matmul_precision(),
     )

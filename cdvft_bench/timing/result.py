@@ -1,4 +1,4 @@
-"""What the third witness returns. Standard library only."""
+"""What the third witness returns. Standard library only; every field goes into JSON as it is."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class Timing:
         method: how time was read: "perf_counter" or "cuda_event".
         threads: torch's CPU threads during the run.
         warnings: drift, throttling, too few rounds: what a reader must know before quoting it.
+        calls: calls that one sample of each contender was made of, in the last round.
     """
 
     samples: tuple[Samples, ...]
@@ -50,20 +51,59 @@ class Timing:
     method: str
     threads: int
     warnings: tuple[str, ...] = ()
+    calls: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Modes:
+    """One case run in several ways: eagerly, as a replayed CUDA graph, compiled.
+
+    Attributes:
+        timing: the ways side by side, eager first; its ratios are eager over the other.
+        launch_seconds: seconds a call that a graph saves, eager minus graph, paired by round: the cost of
+            launching; None where no graph ran.
+        prepare_seconds: seconds that capturing or compiling took once, by way.
+        differences: relative norm of the difference between a way's output and eager's, where the call
+            returns the same tensor each time it is made eagerly; None where there is none to take.
+        notes: ways that could not run, and why.
+    """
+
+    timing: Timing
+    launch_seconds: Interval | None
+    prepare_seconds: dict[str, float]
+    differences: dict[str, float | None]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class TraceSummary:
-    """A torch.profiler trace of one call, summed up.
+    """A torch.profiler trace, summed up. Host times include what the profiler itself costs.
 
     Attributes:
         operators: ATen operators called on the host (top level and nested), views included.
-        launches: kernel launches on the device; on a CPU, leaf operators that are no views.
+        launches: kernels, copies and fills that ran on the device; on a CPU, ``dispatched``.
         host_seconds: host time inside operators. device_seconds: time of kernels on the device (CPU: 0.0).
-        families: seconds by kernel family: "matmul", "fft", "elementwise", "copy", "other"; device time
-            where there is a device, self CPU time of operators otherwise.
-        by_operator: launches by name.
+        families: seconds by kernel family: "matmul", "fft", "elementwise", "reduction", "copy", "other";
+            device time where there is a device, self CPU time of operators otherwise.
+        by_operator: launches by the ATen operator that made them, "(no operator)" where none did.
         device: "cpu" or "cuda".
+        dispatched: leaf operators: those that reach a kernel, views and bare allocations left out.
+        family_launches: launches by kernel family.
+        by_kernel: launches by kernel name, template arguments left out (CPU: empty).
+        scopes: launches by the innermost ``record_function`` range around them, backward launches by the range
+            around their forward operator; "unscoped" for the rest.
+        scope_seconds: device seconds by range (CPU: seconds inside leaf operators).
+        span_seconds: from the first operator or launch to the last end.
+        busy_fraction: share of the span in which the device ran something (CPU: in which a leaf operator ran).
+        launch_calls: calls on the host that launch work on the device; a replayed graph is one (CPU: 0).
+        launch_seconds: host time inside those calls.
+        gaps: idle stretches of the device between its first and last kernel (CPU: 0).
+        gap_seconds, largest_gap_seconds: their sum and the largest.
+        starved_seconds: the part of the gaps in which the next kernel had not even been launched.
+        queue_delay_seconds: median time from a launching call's start to its first kernel's start; None unknown.
+        queue_depth: median number of kernels launched and not yet finished when another is launched; None unknown.
+        verdict: "launch-bound", "bandwidth-bound", "compute-bound" or "unknown". reason: why.
+        notes: what of the trace could not be read.
     """
 
     operators: int
@@ -73,6 +113,24 @@ class TraceSummary:
     families: dict[str, float]
     by_operator: dict[str, int]
     device: str
+    dispatched: int = 0
+    family_launches: dict[str, int] = field(default_factory=dict)
+    by_kernel: dict[str, int] = field(default_factory=dict)
+    scopes: dict[str, int] = field(default_factory=dict)
+    scope_seconds: dict[str, float] = field(default_factory=dict)
+    span_seconds: float = 0.0
+    busy_fraction: float | None = None
+    launch_calls: int = 0
+    launch_seconds: float = 0.0
+    gaps: int = 0
+    gap_seconds: float = 0.0
+    largest_gap_seconds: float = 0.0
+    starved_seconds: float = 0.0
+    queue_delay_seconds: float | None = None
+    queue_depth: float | None = None
+    verdict: str = "unknown"
+    reason: str = ""
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +144,49 @@ class Memory:
 
     peak_bytes: int
     how: str
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Energy of one call.
+
+    Attributes:
+        joules: of the whole device during one call, its idle share included; None where it cannot be read.
+        how: where the figure comes from, or why there is none.
+        calls: calls that were measured. seconds: of one call.
+    """
+
+    joules: float | None
+    how: str
+    calls: int = 0
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """The clock timed against itself.
+
+    Attributes:
+        comparisons: A/A comparisons made: the same call under two names.
+        excluded: share of them whose 95 % interval excludes 1 (a good clock: some 5 %).
+        excluded_by_1_percent: share of them whose whole interval is more than 1 % away from 1: false findings.
+        largest_deviation: largest |ratio - 1| of a comparison's median.
+        widest_half_width: largest relative half-width of an interval; None where a comparison had none.
+        doubled: ratio of a contender that makes the call twice to one that makes it once: 2 is right.
+        doubled_found: whether 2 lies in that interval, give or take 1 %.
+        seconds: median seconds of the call.
+        warnings: of the comparisons, each once.
+    """
+
+    comparisons: int
+    excluded: float
+    excluded_by_1_percent: float
+    largest_deviation: float
+    widest_half_width: float | None
+    doubled: Interval
+    doubled_found: bool
+    seconds: float
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,114 +1,368 @@
-"""Sum up torch.profiler traces: launches, time by kernel family, host against device."""
+"""Sum up torch.profiler traces: launches, kernel families, scopes, gaps, queue, and what bounds the call.
+
+On a GPU a launch is a kernel, copy or fill on the device, tied to the host call that made it by its
+correlation id. On a CPU it is a leaf operator: one that reaches a kernel, as a TorchDispatchMode
+sees it below autograd. The two ways of counting agree, forward and backward, but for these:
+
+- under a dispatch mode autograd works out of place: it sees ``add`` and ``index_put`` where a trace has ``add_``
+  and ``_index_put_impl_``;
+- a trace without input types misses the copy of a conjugated operand, unless an element-wise operator takes it;
+- a trace counts operators on empty tensors, which launch nothing;
+- operators of other namespaces than ATen are seen only through the ATen operators that they call, and
+  torch.compile's generated CPU code, which calls none, not at all;
+- an operator that the installed torch does not know is taken for a leaf.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise, takewhile
+from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import torch
-from torch.profiler import ProfilerActivity, profile
 
+from cdvft_bench.errors import UserError
+from cdvft_bench.timing.chrome import Event, Trace, parse, read_events, record, write_document
+from cdvft_bench.timing.families import family, kind, short_kernel
 from cdvft_bench.timing.result import TraceSummary
+from cdvft_bench.timing.verdict import judge, products
 
-# By fragments of operator names (CPU) and of kernel names (CUDA); the first family that matches wins.
-_FAMILIES = (
-    ("fft", ("fft", "regular_fft", "vector_fft", "bluestein")),
-    ("matmul", ("gemm", "mm", "cutlass", "cublas", "bmm", "linear", "xmma", "wgmma", "dot", "attention", "fmha", "flash")),
-    ("copy", ("copy", "memcpy", "memset", "clone", "fill", "zero", "cat", "pad", "eye", "index", "slice_backward",
-              "select_backward", "ones", "to_copy", "embedding", "arange", "stack", "block_diag")),
-    ("reduction", ("sum", "reduce", "norm", "mean", "softmax")),
-    ("elementwise", ("elementwise", "add", "mul", "div", "sub", "conj", "neg", "adam", "gelu", "sqrt", "exp", "tanh",
-                     "lerp", "addc", "triton", "where", "pow", "erf")),
-)  # fmt: skip
-
-_ALLOCATIONS = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided")
-_NO_KERNEL = frozenset(("_unsafe_view", "detach", "detach_", "alias", "lift_fresh", "_local_scalar_dense", "item",
-                        "is_nonzero", "result_type", "set_", "resize_", "as_strided_", *_ALLOCATIONS))  # fmt: skip
+UNSCOPED = "unscoped"
+NO_OPERATOR = "(no operator)"
+_FRAMES = ("ProfilerStep#", "PyTorch Profiler")  # ranges that the profiler itself makes
+_ENGINE = "autograd::engine::evaluate_function"
 
 
-def family(name: str) -> str:
-    """Kernel family of an operator or kernel name: fft, matmul, copy, reduction, elementwise or other."""
-    text = name.lower()
-    for label, fragments in _FAMILIES:
-        if any(fragment in text for fragment in fragments):
-            return label
-    return "other"
+def trace_call(
+    call: Callable[[], object], device: str | torch.device = "cpu", *, warm_ups: int = 1, shapes: bool = True
+) -> TraceSummary:
+    """Profile one call and sum it up.
 
-
-def trace_call(call: Callable[[], object], device: str = "cpu") -> TraceSummary:
-    """Profile one call (warm it up before) and sum it up."""
-    activities = [ProfilerActivity.CPU] + ([ProfilerActivity.CUDA] if device == "cuda" else [])
-    if device == "cuda":
-        torch.cuda.synchronize()
-    with profile(activities=activities) as profiler:
+    Args:
+        call: what to profile. Ranges of ``torch.profiler.record_function`` in it become scopes.
+        device: "cpu" or "cuda".
+        warm_ups: calls made before.
+        shapes: record input shapes, which the verdict on matrix products needs; costs host time.
+    """
+    for _ in range(warm_ups):
         call()
-        if device == "cuda":
-            torch.cuda.synchronize()
-    return _summary(profiler, device)
+    return analyse_events(record(call, device, shapes=shapes)["traceEvents"], device=_kind_of(device))
 
 
-def _summary(profiler: Any, device: str) -> TraceSummary:
-    events = profiler.events()
-    operators = [e for e in events if e.name.startswith("aten::")]
-    host = sum(e.self_cpu_time_total for e in operators) / 1e6
-    families: Counter[str] = Counter()
-    launched: Counter[str] = Counter()
-    device_seconds = 0.0
-    if device == "cuda":
-        for e in events:
-            if e.device_type == torch.autograd.DeviceType.CUDA:
-                launched[e.name] += 1
-                seconds = e.time_range.elapsed_us() / 1e6
-                families[family(e.name)] += seconds
-                device_seconds += seconds
-    else:
-        for e in operators:
-            families[family(e.name.removeprefix("aten::"))] += e.self_cpu_time_total / 1e6
-        for e in events:
-            if e.cpu_parent is None:
-                launched.update(_dispatched(e))
+def export_trace(
+    call: Callable[[], object],
+    path: str | Path,
+    device: str | torch.device = "cpu",
+    *,
+    warm_ups: int = 1,
+    shapes: bool = True,
+) -> TraceSummary:
+    """Profile one call into a compressed Chrome trace, without the machine's name, and sum it up.
+
+    Raises:
+        UserError: the path does not end in .json.gz or cannot be written.
+    """
+    for _ in range(warm_ups):
+        call()
+    document = record(call, device, shapes=shapes)
+    write_document(document, path)
+    return analyse_events(document["traceEvents"], device=_kind_of(device))
+
+
+def read_trace(path: str | Path) -> TraceSummary:
+    """Sum up a Chrome trace file of torch.profiler, plain or compressed, whoever made it.
+
+    Raises:
+        UserError: the file cannot be read, is no Chrome trace, or holds neither operators nor kernels.
+    """
+    try:
+        return analyse_events(read_events(path))
+    except UserError as error:
+        raise UserError(str(error) if str(path) in str(error) else f"trace {str(path)!r}: {error}") from error
+
+
+def _kind_of(device: str | torch.device) -> Literal["cpu", "cuda"]:
+    return "cuda" if torch.device(device).type == "cuda" else "cpu"
+
+
+def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None = None) -> TraceSummary:
+    """Sum up the ``traceEvents`` of a Chrome trace.
+
+    Args:
+        events: as loaded from JSON.
+        device: "cpu" or "cuda"; None for "cuda" where there are kernels or launches, else "cpu".
+
+    Raises:
+        UserError: there are neither operators nor kernels.
+    """
+    trace = parse(events)
+    operators = [e for e in trace.host if e.kind == "operator"]
+    aten = [e for e in operators if e.name.startswith("aten::")]
+    runtime = [e for e in trace.host if e.kind == "runtime"]
+    if not operators and not trace.device:
+        raise UserError("it holds neither operators nor kernels; record with ProfilerActivity.CPU or CUDA")
+    leaves = [leaf for e in trace.host if e.parent is None for leaf in _leaves(e)]
+    scope_of = _Scopes(operators).of
+    notes: list[str] = []
+    if trace.malformed:
+        notes.append(f"{trace.malformed} events without a time were left out")
+    launching = [e for e in runtime if _launches(e)]
+    starts = [e.start for e in (*operators, *launching, *trace.device)]
+    span = max(e.end for e in (*operators, *trace.device)) - min(starts)
+    host = sum(_self(e) for e in aten) / 1e9
+    dispatched = [name for _, names in leaves for name in names]
+    common: dict[str, Any] = {"operators": len(aten), "host_seconds": host, "dispatched": len(dispatched),
+                              "span_seconds": span / 1e9}  # fmt: skip
+    work = products(leaf for leaf, _ in leaves)
+    if device == "cpu" or (device is None and not trace.device and not launching):
+        seconds: Counter[str] = Counter()
+        for e in aten:
+            seconds[family(_bare(e))] += _self(e)
+        scopes, scope_seconds = _tally((scope_of(leaf), len(names), leaf.duration) for leaf, names in leaves)
+        busy = _union(leaf for leaf, _ in leaves)
+        fraction = _total(busy) / span if span else None
+        families = _seconds(seconds)
+        verdict, reason = judge("cpu", fraction, None, families, work)
+        return TraceSummary(
+            **common,
+            launches=len(dispatched),
+            device_seconds=0.0,
+            families=families,
+            by_operator=_sorted(Counter(dispatched)),
+            device="cpu",
+            family_launches=_sorted(Counter(map(family, dispatched))),
+            scopes=scopes,
+            scope_seconds=scope_seconds,
+            busy_fraction=fraction,
+            verdict=verdict,
+            reason=reason,
+            notes=tuple(notes),
+        )
+    return _on_device(trace, launching, scope_of, common, work, notes)
+
+
+# --- the device ----------------------------------------------------------------------------
+
+
+def _on_device(
+    trace: Trace,
+    launching: Sequence[Event],
+    scope_of: Callable[[Event], str],
+    common: Mapping[str, Any],
+    work: tuple[float, float] | None,
+    notes: list[str],
+) -> TraceSummary:
+    calls = {e.number("correlation"): e for e in launching if e.number("correlation") is not None}
+    made_by = [calls.get(k.number("correlation")) for k in trace.device]
+    orphans = made_by.count(None)
+    if orphans:
+        notes.append(f"{orphans} of {len(made_by)} kernels have no launching call in the trace: no scope, no operator")
+    if len({k.number("device") for k in trace.device}) > 1:
+        notes.append("kernels of several devices are taken together")
+    seconds: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    by_operator: Counter[str] = Counter()
+    for kernel, call in zip(trace.device, made_by, strict=True):
+        operator = _launcher(call)
+        label = family(kernel.name)
+        if label == "other" and operator != NO_OPERATOR:
+            label = family(operator)
+        counts[label] += 1
+        seconds[label] += kernel.duration
+        by_operator[operator] += 1
+    scopes, scope_seconds = _tally(
+        (scope_of(call) if call else UNSCOPED, 1, kernel.duration)
+        for kernel, call in zip(trace.device, made_by, strict=True)
+    )
+    busy = _union(trace.device)
+    span = round(common["span_seconds"] * 1e9)
+    fraction = _total(busy) / span if span else None
+    idle = _idle(trace.device, made_by, busy)
+    families = _seconds(seconds)
+    verdict, reason = judge("cuda", fraction, idle.starved / 1e9, families, work, common["span_seconds"])
     return TraceSummary(
-        operators=len(operators),
-        launches=sum(launched.values()),
-        host_seconds=host,
-        device_seconds=device_seconds,
-        families=dict(sorted(families.items())),
-        by_operator=dict(sorted(launched.items())),
-        device=device,
+        **common,
+        launches=len(trace.device),
+        device_seconds=sum(k.duration for k in trace.device) / 1e9,
+        families=families,
+        by_operator=_sorted(by_operator),
+        device="cuda",
+        family_launches=_sorted(counts),
+        by_kernel=_sorted(Counter(short_kernel(k.name) for k in trace.device)),
+        scopes=scopes,
+        scope_seconds=scope_seconds,
+        busy_fraction=fraction,
+        launch_calls=len(launching),
+        launch_seconds=sum(e.duration for e in launching) / 1e9,
+        gaps=len(idle.gaps),
+        gap_seconds=sum(idle.gaps) / 1e9,
+        largest_gap_seconds=max(idle.gaps, default=0) / 1e9,
+        starved_seconds=idle.starved / 1e9,
+        queue_delay_seconds=_queue_delay(trace.device, made_by),
+        queue_depth=_queue_depth(trace.device, made_by),
+        verdict=verdict,
+        reason=reason,
+        notes=tuple(notes),
     )
 
 
-@cache
-def _kind(name: str) -> Literal["none", "composite", "kernel"]:
-    """What an ATen operator does: launch nothing itself, stand for other operators, or run a kernel."""
-    if name in _NO_KERNEL:
-        return "none"
-    packet = getattr(torch.ops.aten, name, None)
-    if packet is None:
-        return "kernel"
-    overloads = [getattr(packet, o) for o in packet.overloads() if not o.endswith("out")]
-    overloads = [o for o in overloads if torch._C._dispatch_has_kernel(o.name())]  # the rest is TorchScript's alone
-    key = torch._C.DispatchKey.CompositeImplicitAutograd
-    if any(o.has_kernel_for_dispatch_key(key) for o in overloads):
-        return "composite"
-    return "none" if overloads and all(o.is_view for o in overloads) else "kernel"
+def _launches(event: Event) -> bool:
+    """Whether a runtime call puts work on the device: cudaLaunchKernel, cuLaunchKernelEx, cudaGraphLaunch, …"""
+    return any(part in event.name for part in ("Launch", "Memcpy", "Memset"))
 
 
-def _dispatched(event: Any) -> Iterator[str]:
-    """Names of the operators that reach a kernel under ``event``: what the dispatcher sees below autograd.
+def _launcher(call: Event | None) -> str:
+    """Name of the operator that made a launching call: the leaf one where there is one, else the innermost."""
+    above = [e for e in (call.above() if call else ()) if e.kind == "operator"]
+    aten = [_bare(e) for e in above if e.name.startswith("aten::")]
+    for name in reversed(aten):
+        if kind(name) == "kernel":
+            return name
+    return aten[0] if aten else above[0].name if above else NO_OPERATOR
+
+
+@dataclass(frozen=True)
+class _Idle:
+    gaps: list[int]
+    starved: int
+
+
+def _idle(kernels: Sequence[Event], made_by: Sequence[Event | None], busy: Sequence[tuple[int, int]]) -> _Idle:
+    """Idle stretches between kernels, and how much of them passed before the next kernel was launched; ns."""
+    launched: dict[int, int] = {}
+    for kernel, call in zip(kernels, made_by, strict=True):
+        if call is not None:
+            launched[kernel.start] = min(call.start, launched.get(kernel.start, call.start))
+    gaps, starved = [], 0
+    for (_, end), (start, _) in pairwise(busy):
+        gaps.append(start - end)
+        starved += min(max(launched.get(start, end) - end, 0), start - end)
+    return _Idle(gaps, starved)
+
+
+def _queue_delay(kernels: Sequence[Event], made_by: Sequence[Event | None]) -> float | None:
+    """Median seconds from a launching call's start to the start of the first kernel it launched."""
+    first: dict[int, int] = {}
+    for kernel, call in zip(kernels, made_by, strict=True):
+        if call is not None:
+            first.setdefault(id(call), kernel.start - call.start)  # kernels come in order of start
+    return median(first.values()) / 1e9 if first else None
+
+
+def _queue_depth(kernels: Sequence[Event], made_by: Sequence[Event | None]) -> float | None:
+    """Median number of kernels launched but not finished at the moments when another is launched."""
+    known = [(call.start, kernel.end) for kernel, call in zip(kernels, made_by, strict=True) if call is not None]
+    launched, ended = sorted(t for t, _ in known), sorted(t for _, t in known)
+    moments = sorted(set(launched))
+    return float(median(bisect_left(launched, t) - bisect_right(ended, t) for t in moments)) if moments else None
+
+
+# --- the host ------------------------------------------------------------------------------
+
+
+def _bare(event: Event) -> str:
+    return event.name.removeprefix("aten::")
+
+
+def _self(event: Event) -> int:
+    """ns inside the event and in none of its children."""
+    return event.duration - sum(c.duration for c in event.children)
+
+
+def _leaves(event: Event) -> Iterator[tuple[Event, list[str]]]:
+    """Leaf operators at or under ``event``, each with the names that the dispatcher sees for it.
 
     A composite operator (linear, matmul, reshape) stands for the ones inside it; what a kernel
     calls on its own account is part of it.
     """
-    name = event.name.removeprefix("aten::")
-    kind = _kind(name) if event.name.startswith("aten::") else "composite"
-    if kind == "kernel":
-        yield name
-        if family(name) == "elementwise":
-            # The dispatcher itself makes an operand explicit that was only marked as conjugated.
-            yield from ("clone" for child in event.cpu_children if child.name == "aten::clone")
-    elif kind == "composite":
-        for child in event.cpu_children:
-            yield from _dispatched(child)
+    left = [event]
+    while left:
+        one = left.pop()
+        what = kind(_bare(one)) if one.name.startswith("aten::") else "composite"
+        if what == "kernel":
+            yield one, [_bare(one), *["clone"] * _conjugations(one)]
+        elif what == "composite":
+            left.extend(reversed(one.children))
+
+
+def _conjugations(leaf: Event) -> int:
+    """Clones that the dispatcher itself made, before the leaf ran, of operands that were only marked as conjugated."""
+    leading = list(takewhile(lambda child: child.name == "aten::clone", leaf.children))
+    if any("Input type" in clone.args for clone in leading):
+        return sum("complex" in str(clone.args.get("Input type")) for clone in leading)
+    # Without recorded types, a clone inside another kind of operator may as well be the operator's own.
+    return len(leading) if family(_bare(leaf)) == "elementwise" else 0
+
+
+class _Scopes:
+    """Finds the annotated range that an event belongs to."""
+
+    def __init__(self, operators: Iterable[Event]) -> None:
+        # An autograd node bears the sequence number that was next when its forward operator started: of the
+        # operators that saw that number, the last made the node.
+        self._forward: dict[int, Event] = {}
+        for event in operators:
+            number = event.number("Sequence number")
+            if number is not None and not event.number("Fwd thread id"):
+                self._forward[number] = event
+        self._known: dict[int, str] = {}
+
+    def of(self, event: Event) -> str:
+        """Name of the innermost range around ``event``, or around its forward operator."""
+        path: list[Event] = []
+        found: str | None = None
+        for e in event.above():
+            found = self._known.get(id(e))
+            if found is None and e.kind == "annotation" and not e.name.startswith(_FRAMES):
+                found = e.name
+            if found is None and e.kind == "operator" and e.number("Fwd thread id"):
+                forward = self._forward.get(e.number("Sequence number") or 0)
+                if forward is not None and forward.start < e.start:
+                    found = self.of(forward)
+            path.append(e)
+            if found is not None:
+                break
+        result = found or UNSCOPED
+        for e in path:
+            self._known[id(e)] = result
+        return result
+
+
+# --- sums ----------------------------------------------------------------------------------
+
+
+def _union(events: Iterable[Event]) -> list[tuple[int, int]]:
+    """Stretches of time that the events cover together, in order."""
+    merged: list[tuple[int, int]] = []
+    for e in sorted(events, key=lambda e: e.start):
+        if merged and e.start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], e.end))
+        else:
+            merged.append((e.start, e.end))
+    return merged
+
+
+def _total(stretches: Iterable[tuple[int, int]]) -> int:
+    return sum(end - start for start, end in stretches)
+
+
+def _tally(entries: Iterable[tuple[str, int, int]]) -> tuple[dict[str, int], dict[str, float]]:
+    counts: Counter[str] = Counter()
+    time: Counter[str] = Counter()
+    for scope, launches, ns in entries:
+        counts[scope] += launches
+        time[scope] += ns
+    return _sorted(counts), _seconds(time)
+
+
+def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(counts.items()))
+
+
+def _seconds(ns: Mapping[str, int]) -> dict[str, float]:
+    return {name: value / 1e9 for name, value in sorted(ns.items())}

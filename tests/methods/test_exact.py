@@ -42,6 +42,16 @@ DRAWS: dict[str, Draw] = {
     "boft": lambda r, i, o: {"block_size": r.choice([2, 4, 8])},
     "cdvft": lambda r, i, o: {"m": r.randint(1, 5), **_circulant(r, i, o)},
     "block_circulant": _circulant,
+    "rslora": lambda r, i, o: {"rank": r.randint(1, 12)},
+    "lora_fa": lambda r, i, o: {"rank": r.randint(1, 12)},
+    "loha": lambda r, i, o: {"rank": r.randint(1, 12)},
+    "lokr": lambda r, i, o: {
+        "rank": r.randint(1, 6),
+        "decompose_both": r.random() < 0.5,
+        "decompose_factor": r.choice([-1, -1, 1, 2, 4]),
+    },
+    "miss": lambda r, i, o: {"rank": r.randint(1, min(i, 20))},
+    "ia3": lambda r, i, o: {"feedforward": r.random() < 0.5},
 }
 
 

@@ -1,0 +1,77 @@
+"""LoHa: ``dW`` is the entry-wise product of two low-rank ones (Hyeon-Woo et al., ICLR 2022, arXiv 2108.06098)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from cdvft_bench.analytic.cost import Cost
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mixed, mm
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.methods._lycoris import dense_change
+from cdvft_bench.methods._peft import PeftMethod
+from cdvft_bench.methods.base import register
+from cdvft_bench.methods.lora import check_rank_and_alpha
+
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+
+@register
+@dataclass(frozen=True)
+class LoHa(PeftMethod):
+    """``dW = (alpha / r) (A1 B1) * (A2 B2)``, of rank up to r^2. PEFT starts with A2 zero, so dW starts at zero.
+
+    PEFT builds the whole dW at every forward pass, multiplies by it densely, and builds both
+    factors again in the backward pass instead of keeping them.
+
+    Attributes:
+        rank: r, >= 1, of either factor.
+        alpha: the change is scaled by ``alpha / rank``.
+    """
+
+    name: ClassVar[str] = "loha"
+    title: ClassVar[str] = "LoHa"
+    source: ClassVar[str] = "Hyeon-Woo, Ye-Bin, Oh: ICLR 2022, arXiv 2108.06098"
+    not_covered: ClassVar[str] = "rank and module dropout; convolutions"
+
+    rank: int = 8
+    alpha: float = 8
+
+    def __post_init__(self) -> None:
+        check_rank_and_alpha(self.rank, self.alpha)
+
+    @property
+    def label(self) -> str:
+        return f"LoHa r={self.rank}" + ("" if self.alpha == 8 else f" alpha={self.alpha:g}")
+
+    def parameters(self, layer: LinearShape) -> Count:
+        """``2 r (d_in + d_out)``."""
+        return 2 * self.rank * (layer.d_in + layer.d_out)
+
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+        adapter = adapter_dtype(dtype)
+        d_in, d_out, weights = layer.d_in, layer.d_out, layer.weights
+        factor = mm(d_out, self.rank, d_in, adapter)
+        product = elementwise("mul", weights, adapter)
+        scale = mixed("mul", weights, adapter, (weights, adapter), (1, "float32"))  # the scale is a tensor
+        one_factor: Kernels = (
+            factor,
+            product,
+            mm(d_out, d_in, self.rank, adapter),
+            mm(self.rank, d_out, d_in, adapter),
+        )
+        return dense_change(
+            layer, tokens, dtype,
+            build=(factor, factor, product, scale),
+            build_backward=(scale, *one_factor, *one_factor),
+            parameters=self.parameters(layer),
+            tensors=4,
+            kept=ITEMSIZE["float32"],
+        )  # fmt: skip
+
+    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
+        from peft import LoHaConfig
+
+        return LoHaConfig(r=self.rank, alpha=self.alpha, target_modules=list(layers))
