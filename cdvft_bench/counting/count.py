@@ -47,9 +47,8 @@ def _count(module: nn.Module, call: Callable[[], Tensor], inputs: tuple[Any, ...
     for value in inputs.values() if isinstance(inputs, Mapping) else inputs:
         if isinstance(value, Tensor):
             value.grad = None  # adding to an older gradient would be one launch more
-    kept, _ = saved_bytes(module, call)
     with count_dispatch() as forward:
-        y = call()
+        kept, y = saved_bytes(module, call)
     backward: PassCount | None = None
     update: PassCount | None = None
     trained = [p for p in module.parameters() if p.requires_grad]

@@ -184,7 +184,7 @@ _HANDLES: dict[str, Handle] = {
     **dict.fromkeys(("aten::div", "aten::div_"), _product(11)),
     **dict.fromkeys(
         ("aten::neg", "aten::sqrt", "aten::rsqrt", "aten::exp", "aten::tanh", "aten::sigmoid", "aten::pow",
-         "aten::relu", "aten::cos", "aten::sin", "aten::reciprocal", "aten::abs"), _pointwise(1),
+         "aten::relu", "aten::cos", "aten::sin", "aten::reciprocal", "aten::abs", "aten::clamp"), _pointwise(1),
     ),
     "aten::addcmul": _pointwise(2),
     "aten::kron": _pointwise(1),
@@ -192,14 +192,7 @@ _HANDLES: dict[str, Handle] = {
     **dict.fromkeys(("aten::linalg_norm", "aten::linalg_vector_norm", "aten::norm"), _reduction(2)),
 }  # fmt: skip
 
-_PRODUCTS = ("matmul", "mm", "bmm", "linear", "addmm", "einsum", "conv", "_convolution")
-
-
-def _analysis(module: nn.Module, inputs: tuple[Any, ...]) -> Any:
-    analysis = FlopCountAnalysis(module, inputs)
-    analysis.unsupported_ops_warnings(False)
-    analysis.uncalled_modules_warnings(False)
-    return analysis
+_STOCK_PRODUCTS = {f"aten::{name}" for name in ("matmul", "mm", "bmm", "linear", "addmm", "einsum", "_convolution")}
 
 
 class _Keywords(nn.Module):
@@ -240,30 +233,42 @@ def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]
     try:
         with torch.no_grad(), _functions_in_the_open(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            analysis = _analysis(target, inputs)
-            analysis.set_op_handle(**_HANDLES)  # each handle returns a Counter of what it prices
-            totals: dict[str, float] = dict(analysis.by_operator())
+            analysis = FlopCountAnalysis(target, inputs)
+            analysis.unsupported_ops_warnings(False)
+            analysis.uncalled_modules_warnings(False)
+            stock = {name: handle for name, handle in analysis._op_handles.items() if name in _STOCK_PRODUCTS}
+            analysis.set_op_handle(**{name: _recording(name, handle, stock) for name, handle in _HANDLES.items()})
+            recorded: Counter[str] = analysis.by_operator()
             unsupported = dict(analysis.unsupported_ops())
-            stock = _analysis(target, inputs).by_operator()
-            by_operator = _by_operator(target, inputs)
     finally:
         logger.setLevel(level)
         for m, mode in training.items():
             m.training = mode
+    kinds, operators = Counter[str](), Counter[str]()
+    for key, value in recorded.items():
+        kind, _, name = key.partition(":")
+        kinds[kind] += value
+        if kind != "stock":
+            operators[name] += value
     return FvcoreCount(
-        macs=int(totals.get("macs", 0)),
-        fft_flops=float(totals.get("fft", 0.0)),
-        elementwise_flops=int(totals.get("elementwise", 0)),
-        by_operator=by_operator,
-        stock_macs=int(sum(v for k, v in stock.items() if k in _PRODUCTS)),
+        macs=int(kinds["macs"]),
+        fft_flops=float(kinds["fft"]),
+        elementwise_flops=int(kinds["elementwise"]),
+        by_operator={name: float(value) for name, value in sorted(operators.items()) if value},
+        stock_macs=int(kinds["stock"]),
         unsupported={k.removeprefix("aten::"): v for k, v in sorted(unsupported.items())},
     )
 
 
-def _by_operator(module: nn.Module, inputs: tuple[Any, ...]) -> dict[str, float]:
-    def sum_of(handle: Handle) -> Callable[[list[Any], list[Any]], float]:
-        return lambda i, o: float(sum(handle(i, o).values()))
+def _recording(name: str, handle: Handle, stock: Mapping[str, Any]) -> Handle:
+    """A handle whose counts also say which operator they are of, and what fvcore's own handle makes of it."""
+    short = name.removeprefix("aten::")
 
-    analysis = _analysis(module, inputs)
-    analysis.set_op_handle(**{name: sum_of(handle) for name, handle in _HANDLES.items()})
-    return {k: float(v) for k, v in sorted(analysis.by_operator().items()) if v}
+    def record(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        counts: Counter[str] = Counter({f"{kind}:{short}": n for kind, n in handle(inputs, outputs).items()})
+        if name in stock:
+            theirs = stock[name](inputs, outputs)
+            counts["stock:"] += sum(theirs.values()) if isinstance(theirs, Mapping) else theirs
+        return counts
+
+    return record

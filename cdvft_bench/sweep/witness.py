@@ -326,7 +326,7 @@ def time_case(case: Case, *, budget_s: float = 2.0, precision: float = 0.05, tra
     timing = time_interleaved(contenders, budget_s=budget_s, precision=precision, seed=case.seed, device=case.device)
     if not trace:
         return _timed(timing)
-    return _timed(timing, trace_call(subject, case.device), peak_memory(subject, case.device))
+    return _timed(timing, trace_call(subject, case.device, warm_ups=0), peak_memory(subject, case.device))
 
 
 def _timed(timing: Any, trace: Any = None, memory: Any = None) -> Timed:
