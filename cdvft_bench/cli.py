@@ -209,6 +209,42 @@ def report(stores: tuple[Path, ...], output: Path) -> None:
     _report(stores, output, f"cdvft-bench report {listed} --output {output}")
 
 
+# --- the clock itself, and traces -----------------------------------------------------------
+
+
+@main.command()
+@click.option("--comparisons", default=20, show_default=True, help="A/A comparisons to make.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def selftest(comparisons: int, device: str, as_json: bool) -> None:
+    """Time the same work against itself: how often does the clock claim a difference that is none?
+
+    Exits with 1 when an interval lies more than 1 % away from 1, or when doubled work is not found to be doubled.
+    """
+    from cdvft_bench.report.terminal import show_selftest
+    from cdvft_bench.timing.selftest import selftest as run_selftest
+
+    result = run_selftest(comparisons=comparisons, device=device)
+    _emit(result, as_json, lambda: show_selftest(result))
+    if result.excluded_by_1_percent > 0 or not result.doubled_found:
+        raise SystemExit(1)
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def trace(file: Path, as_json: bool) -> None:
+    """Analyse any Chrome trace of torch.profiler (.json or .json.gz): launches, families, gaps, what binds it."""
+    from cdvft_bench.report.terminal import show_trace
+    from cdvft_bench.timing.trace import read_trace
+
+    summary = read_trace(file)
+    _emit(summary, as_json, lambda: show_trace(summary))
+
+
+# --- what else ------------------------------------------------------------------------------
+
+
 @main.command()
 @click.argument("store", type=click.Path(path_type=Path))
 @click.argument("output", type=click.Path(path_type=Path, dir_okay=False))

@@ -97,6 +97,7 @@ def test_run_writes_store_and_report_and_goes_on_where_it_stopped(tmp_path: Path
         (["sweep", "nothing", "--store", "x.sqlite"], "neither a preset"),
         (["report", "nothing.sqlite"], "is not there"),
         (["count", "lora", "--layer", "8x8", "--device", "cuda"], "torch sees no GPU"),
+        (["trace", "nothing.json"], "nothing.json"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, arguments, message) -> None:
@@ -124,3 +125,21 @@ def test_export_is_read_like_a_store(tmp_path: Path) -> None:
     result = call("report", str(tmp_path / "s.jsonl.gz"), "--output", str(tmp_path / "report"))
     assert result.exit_code == 0, result.output
     assert call("export", str(tmp_path / "s.sqlite"), str(tmp_path / "s.txt")).exit_code == 2
+
+
+def test_trace_reads_what_torch_exports(tmp_path: Path) -> None:
+    import torch
+
+    with torch.profiler.profile() as profiler:
+        torch.randn(8, 8) @ torch.randn(8, 8)
+    profiler.export_chrome_trace(str(tmp_path / "trace.json"))
+    result = call("trace", str(tmp_path / "trace.json"))
+    assert result.exit_code == 0, result.output
+    assert "matmul" in result.output
+    assert json.loads(call("trace", str(tmp_path / "trace.json"), "--json").output)["launches"] == 3
+
+
+def test_selftest_reports_its_figures() -> None:
+    result = call("selftest", "--comparisons", "2", "--json")
+    assert json.loads(result.output)["comparisons"] == 2
+    assert result.exit_code in (0, 1)  # a busy machine may be found wanting

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cdvft_bench.sweep.case import Case
     from cdvft_bench.sweep.doctor import Finding
     from cdvft_bench.sweep.record import Predicted, Record
-    from cdvft_bench.timing.result import Interval, Timed
+    from cdvft_bench.timing.result import Interval, SelfTest, Timed, TraceSummary
 
 
 def _table(title: str, columns: Iterable[str], numeric_from: int = 1) -> Table:
@@ -220,6 +220,51 @@ def show_store(path: Path) -> None:
 
     with Store(path) as store:
         show_records(store.records())
+
+
+def show_selftest(result: SelfTest) -> None:
+    """Print how the clock does against itself."""
+    table = _table("the clock against itself", ["", "figure"])
+    width = result.widest_half_width
+    for name, text in (
+        ("comparisons of a call with itself", integer(result.comparisons)),
+        ("intervals that exclude 1 (some 5 % are due)", f"{result.excluded:.0%}"),
+        ("intervals more than 1 % away from 1 (false differences)", f"{result.excluded_by_1_percent:.0%}"),
+        ("largest deviation of a ratio from 1", f"{result.largest_deviation:.1%}"),
+        ("widest half-width of an interval", NOT_MEASURED if width is None else f"{width:.1%}"),
+        ("a contender that does the work twice (2 is right)", _interval(result.doubled)),
+        ("one call", _seconds(result.seconds)),
+    ):
+        table.add_row(name, text)
+    console = _console()
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
+
+
+def show_trace(summary: TraceSummary) -> None:
+    """Print what a trace says."""
+    console = _console()
+    table = _table(f"trace ({summary.device})", ["quantity", "value"])
+    busy = NOT_MEASURED if summary.busy_fraction is None else f"{summary.busy_fraction:.0%}"
+    for name, text in (
+        ("ATen operators", integer(summary.operators)),
+        ("launches", integer(summary.launches)),
+        ("host time in operators", _seconds(summary.host_seconds)),
+        ("device time", _seconds(summary.device_seconds)),
+        ("span", _seconds(summary.span_seconds)),
+        ("busy", busy),
+        ("gaps", f"{integer(summary.gaps)}, {_seconds(summary.gap_seconds)} in all"),
+        ("verdict", f"{summary.verdict}: {summary.reason}"),
+    ):
+        table.add_row(name, clean(text))
+    console.print(table)
+    table = _table("by family", ["family", "launches", "time"])
+    for name, seconds in sorted(summary.families.items(), key=lambda item: -item[1]):
+        table.add_row(name, integer(summary.family_launches.get(name, 0)), _seconds(seconds))
+    console.print(table)
+    for note in summary.notes:
+        console.print(f"note: {clean(note)}", highlight=False, markup=False)
 
 
 def show_doctor(findings: Iterable[Finding]) -> None:
