@@ -106,6 +106,10 @@ def run(
     key = store.put_environment(environment or read_environment())
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(_PRELOAD)
+    if todo:  # the server's imports take seconds, which are not the first case's
+        first = context.Process(target=_nothing, daemon=True)
+        first.start()
+        first.join()
     with _progress(len(todo)) as advance:
         for case in todo:
             record = _run_case(context, case, limits, work, key)
@@ -149,10 +153,9 @@ def _isolated(context: Any, case: Case, limits: Limits, work: Work) -> tuple[Evi
         try:
             if wait([receive, process.sentinel], timeout=limits.timeout_s) and receive.poll(0.5):
                 answer = receive.recv()
-        except EOFError:
-            pass
-        alive = process.is_alive() and answer is None
-        if alive and not receive.closed and process.exitcode is None and not wait([process.sentinel], timeout=0.2):
+        except (EOFError, OSError):
+            process.join(timeout=10)  # it has closed its end: it is dying, not hanging
+        if answer is None and not wait([process.sentinel], timeout=0.2):
             process.kill()
             process.join()
             return None, f"timed out after {limits.timeout_s:g} s"
@@ -193,6 +196,10 @@ def _child(send: Connection, case: Case, limits: Limits, work: Work, log: str) -
         if "can't allocate memory" in text or "out of memory" in text:
             text = f"out of memory: {text}"
         send.send((None, f"{type(error).__name__}: {text}"))
+
+
+def _nothing() -> None:
+    """What the fork server is warmed up with."""
 
 
 def _quiet(log: str) -> None:
