@@ -85,7 +85,7 @@ class Cost:
     """
 
     parameters: Count
-    tensors: int
+    tensors: Count
     forward: Kernels = ()
     backward: Kernels = ()
     saved_bytes: Count = 0
@@ -128,7 +128,8 @@ class Cost:
     def update(self) -> Kernels:
         """Kernels of the optimiser step; none where nothing is trained."""
         size = ITEMSIZE[self.parameter_dtype]
-        any_ = min(self.tensors, 1)
+        # An array comes from a grid of adapted layers, which all train something.
+        any_ = min(self.tensors, 1) if isinstance(self.tensors, int) else 1
         return (
             Kernel("_foreach_add_", "elementwise", any_, flops=self.tensors, read=4 * self.tensors,
                    written=4 * self.tensors, scope="optimizer"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, adapter_dtype, mm
-from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
+from cdvft_bench.analytic.linear import LinearShape, frozen_forward
 from cdvft_bench.methods._peft import add_result, add_result_backward, base_backward, cast
 
 # PEFT compares a random number with the probability of module dropout at every pass, even if it is
@@ -23,7 +23,8 @@ def dense_change(
     build_backward: Kernels,
     parameters: Count,
     tensors: Count,
-    kept: Count,
+    entries: Count = 0,
+    bytes_: Count = 0,
 ) -> Cost:
     """Cost of ``base(x) + x dW^T`` with a dW that is built anew.
 
@@ -31,9 +32,9 @@ def dense_change(
         layer, tokens, dtype: as in ``Method.cost``.
         build, build_backward: kernels that make dW from the parameters, and their gradients from dW's.
         parameters, tensors: trained.
-        kept: bytes that building keeps for the backward pass, without dW itself.
+        entries, bytes_: what building keeps for the backward pass without dW: entries of the adapter's dtype,
+            and bytes besides.
     """
-    itemsize(dtype)
     adapter = adapter_dtype(dtype)
     n_in, n_out = tokens * layer.d_in, tokens * layer.d_out
     forward = (
@@ -52,5 +53,7 @@ def dense_change(
         *build_backward,
         *base_backward(layer, tokens, dtype),
     )
-    saved = (layer.weights + n_in) * ITEMSIZE[adapter] + kept  # dW, x
+    saved: Count = (layer.weights + n_in) * ITEMSIZE[adapter]  # dW, x
+    saved = saved + entries * ITEMSIZE[adapter]
+    saved = saved + bytes_
     return Cost(parameters, tensors, forward, backward, saved, adapter)

@@ -53,6 +53,7 @@ class BOFT(PeftMethod):
     name: ClassVar[str] = "boft"
     title: ClassVar[str] = "BOFT"
     source: ClassVar[str] = "Liu et al.: ICLR 2024, arXiv 2311.06243"
+    not_covered: ClassVar[str] = "more than one butterfly factor, which needs a CUDA extension that PEFT compiles"
 
     block_size: int = 4
     n_butterfly_factor: int = 1

@@ -51,8 +51,25 @@ DRAWS: dict[str, Draw] = {
         "decompose_factor": r.choice([-1, -1, 1, 2, 4]),
     },
     "miss": lambda r, i, o: {"rank": r.randint(1, min(i, 20))},
+    "delora": lambda r, i, o: {"rank": r.randint(1, 8)},
+    "hra": lambda r, i, o: {"rank": r.randint(1, 6)},
+    "oft": lambda r, i, o: {"block_size": r.choice([2, 4, 8, 16, i])},
+    "randlora": lambda r, i, o: {"rank": r.randint(1, 12)},
+    "gralora": lambda r, i, o: {
+        "rank": 4 * r.randint(1, 3),
+        "gralora_k": r.choice([1, 2, 4]),
+        "hybrid_r": r.choice([0, 1, 3]),
+    },
+    "waveft": lambda r, i, o: {"n_frequency": r.randint(1, min(i * o, 300))},
+    "road": lambda r, i, o: {
+        "variant": r.choice(["road_1", "road_2", "road_4"]),
+        "group_size": r.choice([2, 4, 8, 16, o]),
+    },
     "ia3": lambda r, i, o: {"feedforward": r.random() < 0.5},
 }
+
+
+NEED_DIVISORS = {"c3a", "boft", "oft", "gralora", "road"}  # of the widths
 
 
 def operators(kernels: Kernels) -> dict[str, int]:
@@ -102,7 +119,7 @@ def differences(cost: Cost, counted: Counted) -> list[str]:
 def check(name: str, seed: int) -> list[str]:
     """Draw a case of a method, build it, and compare formula and count."""
     r = random.Random(f"{name} {seed}")
-    if name in ("cdvft", "block_circulant", "lora", "dora", "full", "vera", "fourierft"):
+    if name not in NEED_DIVISORS:
         most = r.choice([60, 60, 60, 3])  # now and then a layer so small that shapes degenerate
         d_in = r.randint(1, most)
         d_out = r.choice([d_in, r.randint(1, most)])
@@ -110,7 +127,7 @@ def check(name: str, seed: int) -> list[str]:
         d_in = d_out = 2
     else:
         d_in, d_out = 16 * r.randint(1, 4), 16 * r.randint(1, 4)
-    tokens, bias = r.randint(2, 20), r.random() < 0.5
+    tokens, bias = r.randint(2, 20), r.random() < 0.5 or name == "bitfit"
     dtype = r.choice(["float32", "float64", "bfloat16", "float16"])
     method = make_method(name, DRAWS.get(name, lambda r, i, o: {})(r, d_in, d_out))
     return [f"seed {seed}: {text}" for text in check_layer(method, d_in, d_out, tokens, bias, dtype)]

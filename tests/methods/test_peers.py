@@ -17,6 +17,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.errors import UserError
 from cdvft_bench.methods import Method, make_method
 from cdvft_bench.methods._peft import PeftMethod
+from cdvft_bench.methods.lokr import split
 
 PEERS = {
     "lora": {"rank": 3},
@@ -25,6 +26,19 @@ PEERS = {
     "c3a": {},
     "vera": {"rank": 7},
     "boft": {"block_size": 4},
+    "rslora": {"rank": 3},
+    "lora_fa": {"rank": 3},
+    "loha": {"rank": 3},
+    "lokr": {"rank": 2, "decompose_both": True},
+    "miss": {"rank": 5},
+    "ia3": {},
+    "oft": {"block_size": 4},
+    "hra": {"rank": 4},
+    "randlora": {"rank": 3},
+    "waveft": {"n_frequency": 40},
+    "gralora": {"rank": 4, "gralora_k": 2},
+    "delora": {"rank": 3},
+    "road": {"group_size": 8},
 }
 SIZES = [(48, 48), (48, 80), (80, 48), (24, 96)]
 
@@ -137,9 +151,9 @@ def test_a_grid_of_layers_costs_what_its_layers_cost(name, dtype) -> None:
 
     for i in range(30):
         one = method.cost(LinearShape(int(d_in[i]), int(d_out[i])), int(tokens[i]), dtype)
-        for field in fields(Cost):
-            several, single = getattr(grid, field.name), getattr(one, field.name)
-            if field.name not in ("forward", "backward"):
+        for attribute in (*(field.name for field in fields(Cost)), "update"):
+            several, single = getattr(grid, attribute), getattr(one, attribute)
+            if attribute not in ("forward", "backward", "update"):
                 assert at(several, i) == single
                 continue
             assert len(several) == len(single)
@@ -161,6 +175,17 @@ def test_a_grid_of_layers_costs_what_its_layers_cost(name, dtype) -> None:
         ("fourierft", {"scaling": float("inf")}, "scaling = inf is not finite"),
         ("c3a", {"block_size": 0}, "block_size = 0 is too small"),
         ("boft", {"block_size": 0}, "block_size = 0 is too small"),
+        ("lokr", {"decompose_factor": 0}, "decompose_factor = 0 is neither -1 nor an integer >= 1"),
+        ("lokr", {"decompose_both": 1}, "decompose_both = 1 is not a truth value"),
+        ("ia3", {"feedforward": "yes"}, "feedforward = 'yes' is not a truth value"),
+        ("oft", {"block_size": 1}, "block_size = 1 rotates nothing; it must be >= 2"),
+        ("hra", {"rank": 0}, "rank = 0 is too small"),
+        ("delora", {"delora_lambda": float("inf")}, "delora_lambda = inf is not finite"),
+        ("waveft", {"scaling": float("nan")}, "scaling = nan is not finite"),
+        ("gralora", {"rank": 1}, "rank = 1 is too small for GraLoRA; use at least 2"),
+        ("gralora", {"rank": 6, "gralora_k": 4}, "rank = 6 is not a multiple of gralora_k = 4"),
+        ("road", {"variant": "road_3"}, "variant 'road_3' is not known; use one of road_1"),
+        ("road", {"group_size": 5}, "group_size = 5 is odd"),
         ("boft", {"n_butterfly_factor": 2}, "n_butterfly_factor = 2 needs .* use n_butterfly_factor = 1"),
     ],
 )
@@ -174,6 +199,16 @@ def test_bad_hyperparameters_are_refused(name, values, message) -> None:
     [
         ("fourierft", {"n_frequency": 13}, (3, 4), "n_frequency = 13 is more than the 12 frequencies .* at most"),
         ("c3a", {"block_size": 8}, (24, 36), "block_size = 8 does not divide both widths of a 24x36 .* divisor of 12"),
+        ("waveft", {"n_frequency": 13}, (3, 4), "n_frequency = 13 is more than the 12 coefficients .* at most"),
+        ("miss", {"rank": 30}, (24, 40), "rank = 30 is more than d_in = 24.* use at most 24"),
+        ("oft", {"block_size": 5}, (24, 40), "block_size = 5 does not divide d_in = 24.* use a divisor of 24"),
+        ("road", {"group_size": 10}, (40, 24), "group_size = 10 does not divide d_out = 24.* even divisor of 24"),
+        (
+            "gralora",
+            {"rank": 5, "gralora_k": 5},
+            (40, 24),
+            "gralora_k = 5 does not cut a 40x24 layer into whole blocks",
+        ),
         ("boft", {"block_size": 5}, (24, 40), "block_size = 5 does not divide d_in = 24.* use a divisor of 24"),
     ],
 )
@@ -212,6 +247,35 @@ def test_c3a_takes_the_greatest_common_divisor_of_each_layer() -> None:
               if isinstance(m, C3ALayer)}  # fmt: skip
     assert blocks == {"q_proj": 48, "v_proj": 24, "down_proj": 16}
     assert method.resolved(LinearShape(80, 48)) == {"block_size": 16}
+
+
+def test_lora_fa_trains_b_alone() -> None:
+    adapted = small("lora_fa").adapt_model(bert(), ["query"])
+    assert {key.split(".")[-3] for key, p in adapted.named_parameters() if p.requires_grad} == {"lora_B"}
+
+
+@pytest.mark.parametrize("factor", [-1, 1, 2, 3, 4, 8, 100])
+def test_lokr_cuts_widths_as_peft_does(factor) -> None:
+    from peft.tuners.lokr.layer import factorization
+
+    widths = np.arange(1, 300)
+    shares, rest = split(widths, factor)
+    assert [factorization(int(w), factor) for w in widths] == list(zip(shares, rest, strict=True))
+    assert split(96, factor) == factorization(96, factor)
+
+
+def test_bitfit_trains_biases_of_targets_and_refuses_layers_without() -> None:
+    method = make_method("bitfit")
+    adapted = method.adapt_model(bert(), ["query", "value"])
+    names = [key for key, p in adapted.named_parameters() if p.requires_grad]
+    assert len(names) == 4
+    assert all(key.endswith(("query.bias", "value.bias")) for key in names)
+    with pytest.raises(UserError, match=r"layer 'model.layers.0.self_attn.q_proj': the layer has no bias"):
+        method.adapt_model(llama(), ["q_proj"])
+    for refused in (method.check, method.parameters, lambda layer: method.cost(layer, 4)):
+        with pytest.raises(UserError, match="no bias, all that BitFit trains"):
+            refused(LinearShape(8, 8, bias=False))
+    assert method.parameters(LinearShape(8, 12)) == 12
 
 
 def test_boft_builds_without_an_extension_and_without_noise(capfd) -> None:

@@ -37,6 +37,8 @@ NO_FORMULA = {
 SHARED = {
     "_circulant": ["cdvft", "block_circulant"],
     "_peft": ["lora", "dora", "fourierft", "c3a", "vera", "boft"],
+    "_lycoris": ["loha", "lokr"],
+    "_norms": ["hra", "delora"],
     "kernels": ["cdvft", "lora", "fourierft", "boft", "c3a", "dora"],
     "cost": ["cdvft", "full"],
     "linear": ["lora", "full", "cdvft"],

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, adapter_dtype, copy, mm, reduction
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, adapter_dtype, copy, elementwise, mm, reduction
+from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward, itemsize
 from cdvft_bench.errors import UserError
 from cdvft_bench.methods._circulant import flag
-from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, base_backward, cast, first_misfit
+from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, cast, first_misfit
 from cdvft_bench.methods.base import register
 
 if TYPE_CHECKING:
@@ -24,13 +24,13 @@ class MiSS(PeftMethod):
     """The input's blocks of r features are summed, then multiplied by one matrix. PEFT starts with it zero.
 
     Attributes:
-        rank: r, 2 to d_in: features in a block; the last block is padded.
+        rank: r, 1 to d_in: features in a block; the last block is padded.
     """
 
     name: ClassVar[str] = "miss"
     title: ClassVar[str] = "MiSS"
     source: ClassVar[str] = "Kang, Yin: arXiv 2409.15371"
-    not_covered: ClassVar[str] = "PEFT's starts 'bat' and 'mini', which are other layers; dropout"
+    not_covered: ClassVar[str] = "PEFT's starts 'bat' and 'mini', which are other layers"
 
     rank: int = 64
 
@@ -61,6 +61,7 @@ class MiSS(PeftMethod):
         n_in, n_out, thin = tokens * layer.d_in, tokens * layer.d_out, tokens * r
         blocks = -(-layer.d_in // r)
         padded, ragged = thin * blocks, flag(layer.d_in % r != 0)
+        same, gradient = adapter == dtype, tokens if r == 1 else padded
         forward = (
             *frozen_forward(layer, tokens, dtype),
             copy("constant_pad_nd", padded, dtype, reads=n_in, launches=ragged),
@@ -73,11 +74,12 @@ class MiSS(PeftMethod):
             *add_result_backward(n_out, dtype, adapter),
             mm(r, tokens, layer.d_out, adapter),
             mm(tokens, layer.d_out, r, adapter),
-            # Every block takes the gradient of the sum.
-            copy("clone", padded, adapter, reads=thin, launches=flag(blocks > 1)),
-            *cast(padded, adapter, dtype),
+            # Every block takes the gradient of the sum; blocks of one feature as a view of it.
+            copy("clone", padded, adapter, reads=thin, launches=flag(blocks > 1) * int(r > 1)),
+            *(() if same else (copy("_to_copy", padded, adapter, to=dtype, reads=gradient),)),
             copy("constant_pad_nd", n_in, dtype, launches=ragged),
-            *base_backward(layer, tokens, dtype),
+            *frozen_backward(layer, tokens, dtype),
+            elementwise("add", n_in, dtype, reads=n_in + (tokens if same and r == 1 else n_in)),
         )
         saved = thin * ITEMSIZE[adapter]  # the sum of the blocks
         return Cost(self.parameters(layer), 1, forward, backward, saved, adapter)

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mm, reduction
-from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.analytic.kernels import Count, Kernels, adapter_dtype, elementwise, mm, reduction
+from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.errors import UserError
 from cdvft_bench.methods._circulant import flag
 from cdvft_bench.methods._lycoris import dense_change
@@ -71,7 +71,7 @@ class LoKr(PeftMethod):
     name: ClassVar[str] = "lokr"
     title: ClassVar[str] = "LoKr"
     source: ClassVar[str] = "Yeh et al.: ICLR 2024, arXiv 2309.14859"
-    not_covered: ClassVar[str] = "rank and module dropout; convolutions"
+    not_covered: ClassVar[str] = "rank dropout and module dropout"
 
     rank: int = 8
     alpha: float = 8
@@ -110,6 +110,7 @@ class LoKr(PeftMethod):
         return first.parameters + second.parameters
 
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+        itemsize(dtype)
         adapter = adapter_dtype(dtype)
         weights = layer.weights
         first, second = self.factors(layer)
@@ -138,7 +139,7 @@ class LoKr(PeftMethod):
             ),
             parameters=self.parameters(layer),
             tensors=2 + first.thin + second.thin,
-            kept=(first.thin * first.entries + second.thin * second.entries) * ITEMSIZE[adapter],
+            entries=first.thin * first.entries + second.thin * second.entries,
         )  # fmt: skip
 
     def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
@@ -164,9 +165,9 @@ def split(width: Count, factor: int) -> tuple[Count, Count]:
 
 @cache
 def _share(width: int, factor: int) -> int:
-    if factor > 0 and width % factor == 0:
-        return factor
     bound = math.isqrt(width)
-    if factor > 0:
+    if factor != -1:
+        if width % factor == 0:
+            return factor
         bound = min(bound, factor)
     return next(m for m in range(bound, 0, -1) if width % m == 0)

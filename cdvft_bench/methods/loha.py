@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mixed, mm
-from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.methods._lycoris import dense_change
 from cdvft_bench.methods._peft import PeftMethod
 from cdvft_bench.methods.base import register
@@ -34,7 +34,7 @@ class LoHa(PeftMethod):
     name: ClassVar[str] = "loha"
     title: ClassVar[str] = "LoHa"
     source: ClassVar[str] = "Hyeon-Woo, Ye-Bin, Oh: ICLR 2022, arXiv 2108.06098"
-    not_covered: ClassVar[str] = "rank and module dropout; convolutions"
+    not_covered: ClassVar[str] = "rank dropout and module dropout"
 
     rank: int = 8
     alpha: float = 8
@@ -51,6 +51,7 @@ class LoHa(PeftMethod):
         return 2 * self.rank * (layer.d_in + layer.d_out)
 
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+        itemsize(dtype)
         adapter = adapter_dtype(dtype)
         d_in, d_out, weights = layer.d_in, layer.d_out, layer.weights
         factor = mm(d_out, self.rank, d_in, adapter)
@@ -68,7 +69,7 @@ class LoHa(PeftMethod):
             build_backward=(scale, *one_factor, *one_factor),
             parameters=self.parameters(layer),
             tensors=4,
-            kept=ITEMSIZE["float32"],
+            bytes_=ITEMSIZE["float32"],
         )  # fmt: skip
 
     def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
