@@ -33,6 +33,11 @@ def _circulant(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
     }
 
 
+def _gralora(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
+    k = r.choice([1, 2, 4, 8, 16 if d_in > 16 else 8])  # with 16, now and then, blocks of one output
+    return {"rank": max(2, k * r.randint(1, 3)), "gralora_k": k, "hybrid_r": r.choice([0, 1, 3])}
+
+
 DRAWS: dict[str, Draw] = {
     "lora": lambda r, i, o: {"rank": r.randint(1, 12)},
     "dora": lambda r, i, o: {"rank": r.randint(1, 12)},
@@ -55,11 +60,7 @@ DRAWS: dict[str, Draw] = {
     "hra": lambda r, i, o: {"rank": r.randint(1, 6)},
     "oft": lambda r, i, o: {"block_size": r.choice([2, 4, 8, 16, i])},
     "randlora": lambda r, i, o: {"rank": r.randint(1, 12)},
-    "gralora": lambda r, i, o: {
-        "rank": 4 * r.randint(1, 3),
-        "gralora_k": r.choice([1, 2, 4]),
-        "hybrid_r": r.choice([0, 1, 3]),
-    },
+    "gralora": _gralora,
     "waveft": lambda r, i, o: {"n_frequency": r.randint(1, min(i * o, 300))},
     "road": lambda r, i, o: {
         "variant": r.choice(["road_1", "road_2", "road_4"]),
