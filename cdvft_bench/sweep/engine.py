@@ -3,11 +3,14 @@
 A process is forked from a server that has torch, transformers and PEFT imported already, so it
 starts in a fraction of a second. Whatever happens in it (an exception, a crash, a hang, memory
 without end) costs that case alone and is recorded with its cause. A record is written in one
-transaction when its case is done: killing the sweep at any instant loses the case in flight.
+transaction when its case is done: killing the sweep at any instant loses the case in flight, and
+Ctrl-C ends it the same way. No process of a case outlives its sweep.
 """
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import multiprocessing
 import os
 import resource
@@ -16,8 +19,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,9 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.errors import UserError
 from cdvft_bench.sweep.case import Case
-from cdvft_bench.sweep.grid import Limits, read_grid
+from cdvft_bench.sweep.grid import LeftOut, Limits, read_grid
 from cdvft_bench.sweep.record import Record
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.store import Store, UnstorableError
 
 if TYPE_CHECKING:
     from cdvft_bench.counting.result import Counted
@@ -40,20 +43,30 @@ if TYPE_CHECKING:
 Work = Callable[[Case, Limits], "Evidence"]
 """What is done in a case's process: returns the label and the three witnesses."""
 
-_PRELOAD = [
+PRELOAD = (
     "cdvft_bench.sweep.witness", "cdvft_bench.counting.count", "cdvft_bench.timing.clock", "cdvft_bench.timing.trace",
     "cdvft_bench.timing.memory", "cdvft_bench.accuracy.models", "cdvft_reference", "peft", "transformers",
     "transformers.models.auto.modeling_auto",
-]  # fmt: skip
+)  # fmt: skip
+"""Modules that the fork server imports, so that no case has to."""
+
+_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a sweep went: cases run now, finished before, and recorded as failed in all."""
+    """How a sweep went.
+
+    Attributes:
+        run, skipped: cases run now, and finished before.
+        failed: cases of this sweep that are recorded as failed, now or before.
+        left_out: combinations of the grid that do not fit their subject.
+    """
 
     run: int
     skipped: int
     failed: int
+    left_out: int = 0
 
 
 def evaluate(case: Case, limits: Limits) -> Evidence:
@@ -73,9 +86,16 @@ def run_grid(grid: str, store_path: Path, retry_failed: bool = False) -> Outcome
         UserError: the grid or the store is not usable.
     """
     read = read_grid(grid)
-    cases = list(read)
+    entries = list(read.unfold())
+    cases = [entry for entry in entries if isinstance(entry, Case)]
+    left_out = [entry for entry in entries if isinstance(entry, LeftOut)]
+    if left_out:
+        reason = f"{left_out[0].method} on {left_out[0].subject}: {left_out[0].reason}"
+        print(f"{len(left_out)} combinations of {grid} left out, such as {reason}", file=sys.stderr)
+    if not cases:
+        raise UserError(f"grid {grid!r} has no case that fits its subject; change its hyperparameters or subjects")
     with Store(store_path, create=True) as store:
-        return run(cases, store, read.limits, retry_failed=retry_failed)
+        return replace(run(cases, store, read.limits, retry_failed=retry_failed), left_out=len(left_out))
 
 
 def run(
@@ -86,26 +106,28 @@ def run(
     retry_failed: bool = False,
     work: Work = evaluate,
     environment: Environment | None = None,
+    preload: Sequence[str] = PRELOAD,
 ) -> Outcome:
     """Run cases that the store does not hold yet.
 
     Args:
-        cases: finished ones are skipped.
+        cases: finished ones are skipped, and a case given twice is run once.
         store: records go here, each in a transaction.
         limits: of every case.
         retry_failed: run cases again that are recorded as failed.
         work: what to do in the case's process; importable from a module.
         environment: of this machine; read if not given.
+        preload: modules that the fork server imports when it starts, which it does once a process.
     """
     from cdvft_bench.timing.environment import read_environment
 
     limits = limits or Limits()
-    cases = list(cases)
+    cases = list({case.key: case for case in cases}.values())
     done = store.keys("ok") if retry_failed else store.keys()
     todo = [case for case in cases if case.key not in done]
     key = store.put_environment(environment or read_environment())
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOAD)
+    context.set_forkserver_preload(list(preload))
     if todo:  # the server's imports take seconds, which are not the first case's
         first = context.Process(target=_nothing, daemon=True)
         first.start()
@@ -113,7 +135,11 @@ def run(
     with _progress(len(todo)) as advance:
         for case in todo:
             record = _run_case(context, case, limits, work, key)
-            store.put(record)
+            try:
+                store.put(record)
+            except UnstorableError as error:
+                record = _failed(record, f"what was measured cannot be kept: {error}")
+                store.put(record)
             advance(record)
     keys = {case.key for case in cases}
     return Outcome(len(todo), len(cases) - len(todo), len(keys & store.keys("failed")))
@@ -137,6 +163,12 @@ def _run_case(context: Any, case: Case, limits: Limits, work: Work, environment:
     )
 
 
+def _failed(record: Record, error: str) -> Record:
+    return replace(
+        record, status="failed", label=_plain_label(record.case), predicted=None, counted=None, timed=None, error=error
+    )
+
+
 def _plain_label(case: Case) -> str:
     values = " ".join(f"{k}={v}" for k, v in case.hyperparameters)
     return f"{case.method} {values}".strip()
@@ -149,24 +181,28 @@ def _isolated(context: Any, case: Case, limits: Limits, work: Work) -> tuple[Evi
         process = context.Process(target=_child, args=(send, case, limits, work, log.name), daemon=True)
         process.start()
         send.close()
-        answer: tuple[Evidence | None, str | None] | None = None
         try:
-            if wait([receive, process.sentinel], timeout=limits.timeout_s) and receive.poll(0.5):
-                answer = receive.recv()
-        except (EOFError, OSError):
-            process.join(timeout=10)  # it has closed its end: it is dying, not hanging
-        if answer is None and not wait([process.sentinel], timeout=0.2):
-            process.kill()
+            return _answer(process, receive, limits.timeout_s) or (None, _death(process.exitcode, Path(log.name)))
+        finally:  # an interrupt of the sweep, too, ends its case
+            if process.is_alive():
+                process.kill()
             process.join()
-            return None, f"timed out after {limits.timeout_s:g} s"
-        process.join(timeout=5)
-        if process.is_alive():  # it has answered, but does not end
-            process.kill()
-            process.join()
-        receive.close()
-        if answer is not None:
+            receive.close()
+
+
+def _answer(process: Any, receive: Connection, timeout_s: float) -> tuple[Evidence | None, str | None] | None:
+    """What the process sends, or a timeout; None when it ended without a word."""
+    try:
+        if wait([receive, process.sentinel], timeout=timeout_s) and receive.poll(0.5):
+            answer: tuple[Evidence | None, str | None] = receive.recv()
+            process.join(timeout=5)  # one that has answered, but does not end, is killed
             return answer
-        return None, _death(process.exitcode, Path(log.name))
+    except (EOFError, OSError):
+        process.join(timeout=10)  # it has closed its end: it is dying, not hanging
+    if not wait([process.sentinel], timeout=0.2):
+        return None, f"timed out after {timeout_s:g} s"
+    process.join()
+    return None
 
 
 def _death(exitcode: int | None, log: Path) -> str:
@@ -176,26 +212,38 @@ def _death(exitcode: int | None, log: Path) -> str:
         lines = []
     tail = f": {lines[-1][:200]}" if lines else ""
     if exitcode is not None and exitcode < 0:
-        return f"killed by {signal.Signals(-exitcode).name}{tail}"
+        try:
+            name = signal.Signals(-exitcode).name
+        except ValueError:  # most real-time signals have no name
+            name = f"signal {-exitcode}"
+        outside = ", which came from outside, as when memory runs out" if name == "SIGKILL" else ""
+        return f"killed by {name}{outside}{tail}"
     return f"ended with exit code {exitcode} and no result{tail}"
 
 
 def _child(send: Connection, case: Case, limits: Limits, work: Work, log: str) -> None:
     _quiet(log)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the sweep, which ends its case
     _die_with_parent()
+    with contextlib.suppress(OSError):  # where memory runs out, this process goes first, not the sweep
+        Path("/proc/self/oom_score_adj").write_text("1000")
     if limits.memory_gib is not None:
         _limit_memory(int(limits.memory_gib * 2**30))
     try:
         send.send((work(case, limits), None))
     except UserError as error:
-        send.send((None, f"UserError: {error}"))
-    except MemoryError:
-        send.send((None, f"out of memory: limit {limits.memory_gib:g} GiB"))
+        send.send((None, _one_line("UserError", error)))
+    except MemoryError as error:
+        limit = None if limits.memory_gib is None else f"limit {limits.memory_gib:g} GiB"
+        send.send((None, _one_line("out of memory", limit or error)))
     except Exception as error:
-        text = " ".join(str(error).split())[:500]
-        if "can't allocate memory" in text or "out of memory" in text:
-            text = f"out of memory: {text}"
-        send.send((None, f"{type(error).__name__}: {text}"))
+        out_of_memory = "can't allocate memory" in str(error) or "out of memory" in str(error)
+        send.send((None, _one_line("out of memory" if out_of_memory else type(error).__name__, error)))
+
+
+def _one_line(kind: str, cause: object) -> str:
+    text = " ".join(str(cause).split())[:500].encode(errors="backslashreplace").decode()
+    return f"{kind}: {text}" if text else kind
 
 
 def _nothing() -> None:
@@ -211,7 +259,13 @@ def _quiet(log: str) -> None:
 
 
 def _die_with_parent() -> None:
-    """A sweep that is killed takes its case along."""
+    """A sweep that is killed takes its case along.
+
+    The fork server ends with the sweep, and the kernel then kills what the server forked, even a case
+    that holds the interpreter's lock; the thread serves where the kernel offers no such signal.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -23,13 +23,15 @@ A grid has a head and blocks; every list is an axis, and a block is the product 
     m = [1, 2]
     block_size = ["d", "d/2", 64]       # "d" is min(d_in, d_out) of the subject
 
-Hyperparameters that do not fit a subject are an error, or are left out with ``skip_invalid = true``
-in the block. Cases are made one by one, so a grid of any size takes no memory.
+Hyperparameters that do not fit a subject's widths are an error, or are left out (and counted, see
+:meth:`Grid.unfold`) with ``skip_invalid = true`` in the block; a misspelt name or a value that no
+subject could take is always an error. Cases are made one by one: a large grid costs the keys seen, no more.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -58,6 +60,19 @@ _AXES: dict[str, Sequence[Any]] = {
 }
 
 
+class MisfitError(UserError):
+    """A value that is right in itself, but does not fit the subject's widths."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A combination of a block with ``skip_invalid`` that does not fit its subject, and why."""
+
+    method: str
+    subject: str
+    reason: str
+
+
 @cache
 def subject_shapes(kind: SubjectKind, subject: str) -> tuple[LinearShape, ...]:
     """Shapes of the linear layers that an adapter takes on a subject."""
@@ -81,8 +96,12 @@ def make_case(
     """Check every value and make the case; block sizes written "d/2" become integers.
 
     Raises:
-        UserError: a value is unknown or does not fit the subject.
+        MisfitError: a hyperparameter does not fit the subject's widths.
+        UserError: a value is unknown or out of range.
     """
+    for name, text in (("method", method), ("kind", kind), ("subject", subject), ("dtype", dtype)):
+        if not isinstance(text, str):
+            raise UserError(f"{name} = {text!r} must be a text in quotes")
     if kind not in get_args(SubjectKind):
         raise UserError(f"kind {kind!r} is not known; use layer or model")
     if pass_ not in get_args(CasePass):
@@ -93,6 +112,9 @@ def make_case(
     for name, value, least in (("batch", batch, 1), ("sequence", sequence, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise UserError(f"{name} = {value!r} must be an integer >= {least}")
+    for name, given in hyperparameters.items():
+        if not isinstance(given, Value) or (isinstance(given, float) and not math.isfinite(given)):
+            raise UserError(f"{method}: {name} = {given!r} must be one finite number, text, true or false")
     shapes = subject_shapes(kind, subject)
     values = {k: _resolve(k, v, shapes) for k, v in hyperparameters.items()}
     if method == FROZEN:
@@ -101,7 +123,10 @@ def make_case(
     else:
         made = make_method(method, values)
         for shape in shapes:
-            made.check(shape)
+            try:
+                made.check(shape)
+            except UserError as error:
+                raise MisfitError(str(error)) from error
     return Case(method, tuple(sorted(values.items())), kind, subject, batch, sequence, dtype, pass_, device, seed)
 
 
@@ -114,7 +139,7 @@ def _resolve(name: str, value: Value, shapes: Sequence[LinearShape]) -> Value:
     width = min(min(int(s.d_in), int(s.d_out)) for s in shapes)
     parts = int(divisor or 1)
     if width % parts:
-        raise UserError(f"{name} = {value!r}: {parts} does not divide the subject's width {width}")
+        raise MisfitError(f"{name} = {value!r}: {parts} does not divide the subject's width {width}")
     return width // parts
 
 
@@ -151,12 +176,18 @@ class Grid:
     limits: Limits = Limits()
 
     def __iter__(self) -> Iterator[Case]:
+        return (entry for entry in self.unfold() if isinstance(entry, Case))
+
+    def unfold(self) -> Iterator[Case | LeftOut]:
+        """Each case once, and in their places the combinations that were left out."""
         seen: set[str] = set()
         for number, block in enumerate(self.blocks, 1):
-            for case in _unfold(block, f"{self.source}, block {number}"):
-                if case.key not in seen:
-                    seen.add(case.key)
-                    yield case
+            for entry in _unfold(block, f"{self.source}, block {number}"):
+                if isinstance(entry, Case):
+                    if entry.key in seen:
+                        continue
+                    seen.add(entry.key)
+                yield entry
 
 
 def _axis(block: Mapping[str, Any], key: str, where: str) -> list[Any]:
@@ -167,7 +198,7 @@ def _axis(block: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return values
 
 
-def _unfold(block: Mapping[str, Any], where: str) -> Iterator[Case]:
+def _unfold(block: Mapping[str, Any], where: str) -> Iterator[Case | LeftOut]:
     kind = block["kind"]
     axes = [_axis(block, key, where) for key in _AXES]
     for subject in _axis(block, "subjects", where):
@@ -182,8 +213,9 @@ def _unfold(block: Mapping[str, Any], where: str) -> Iterator[Case]:
                             method["name"], dict(zip(names, chosen, strict=True)), kind, subject, **workload
                         )
                     except UserError as error:
-                        if not block.get("skip_invalid", False):
+                        if not (isinstance(error, MisfitError) and block.get("skip_invalid", False)):
                             raise UserError(f"{where}, {method['name']} on {subject}: {error}") from error
+                        yield LeftOut(method["name"], subject, str(error))
 
 
 def presets() -> list[str]:
@@ -205,7 +237,7 @@ def read_grid(name: str) -> Grid:
         if not path.is_file():
             raise UserError(f"grid {name!r} is neither a preset ({', '.join(presets())}) nor a file")
         try:
-            text = path.read_text()
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{name} cannot be read: {error}") from error
     try:
@@ -224,9 +256,11 @@ def _parse(data: Mapping[str, Any], source: str) -> Grid:
     limits = {}
     for key in _LIMITS & head.keys():
         value = head[key]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-            raise UserError(f"{source}, [grid]: {key} = {value!r} must be a number > 0")
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+            raise UserError(f"{source}, [grid]: {key} = {value!r} must be a finite number > 0")
         limits[key] = float(value)
+    if not isinstance(head.get("description", ""), str):
+        raise UserError(f"{source}, [grid]: description = {head['description']!r} must be a text in quotes")
     blocks = data.get("block", [])
     if not isinstance(blocks, list) or not blocks:
         raise UserError(f"{source}: there is no [[block]]; a grid has at least one")
@@ -236,13 +270,15 @@ def _parse(data: Mapping[str, Any], source: str) -> Grid:
         for key in ("kind", "subjects", "method"):
             if key not in block:
                 raise UserError(f"{where}: {key} is missing")
+        if not isinstance(block.get("skip_invalid", False), bool):
+            raise UserError(f"{where}: skip_invalid = {block['skip_invalid']!r} must be true or false")
         for key in ("subjects", *_AXES):
             _axis(block, key, where)
         if not isinstance(block["method"], list) or not block["method"]:
             raise UserError(f"{where}: there is no [[block.method]]; a block has at least one")
         for method in block["method"]:
-            if not isinstance(method.get("name"), str):
-                raise UserError(f"{where}: a [[block.method]] has no name")
+            if not isinstance(method, Mapping) or not isinstance(method.get("name"), str):
+                raise UserError(f'{where}: a [[block.method]] has no name; write name = "cdvft", one method a table')
             for key in method:
                 _axis(method, key, f"{where}, method {method['name']}")
     return Grid(head["name"], head.get("description", ""), tuple(blocks), source, Limits(**limits))

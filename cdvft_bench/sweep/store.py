@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import math
 import sqlite3
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -41,8 +44,32 @@ class _Line(msgspec.Struct, omit_defaults=True):
     record: Record | None = None
 
 
+class UnstorableError(UserError):
+    """A record that JSON cannot give back as it was: a figure is not finite, or a text is no Unicode."""
+
+
 def _encode(value: object) -> str | None:
-    return None if value is None else msgspec.json.encode(value).decode()
+    if value is None:
+        return None
+    try:
+        plain = msgspec.to_builtins(value)
+        for where, number in _not_finite(plain, ""):
+            # JSON has no such number: it would come back as null.
+            raise UnstorableError(f"{where} = {number} is no finite number, so it is no measurement to keep")
+        return msgspec.json.encode(plain).decode()
+    except (TypeError, OverflowError, UnicodeError) as error:
+        raise UnstorableError(f"a {type(value).__name__} cannot be written as JSON: {error}") from error
+
+
+def _not_finite(value: object, where: str) -> Iterator[tuple[str, float]]:
+    if isinstance(value, float) and not math.isfinite(value):
+        yield where, value
+    elif isinstance(value, dict):
+        for key, part in value.items():
+            yield from _not_finite(part, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list | tuple):
+        for i, part in enumerate(value):
+            yield from _not_finite(part, f"{where}[{i}]")
 
 
 def _decode(text: str | None, kind: type[T]) -> T | None:
@@ -54,45 +81,69 @@ class Store:
 
     Args:
         path: SQLite file, or a ".jsonl" / ".jsonl.gz" file in the text form, which is read into memory.
-        create: make the file (and its folders) where there is none.
+        create: make the file (and its folders) where there is none; only an SQLite file can be written to.
 
     Raises:
-        UserError: the file is missing, is no store, or was made by a newer version.
+        UserError: the file is missing, cannot be used, is no store, or was made by a newer version.
     """
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
         self.path = Path(path)
         text_form = self.path.name.endswith((".jsonl", ".jsonl.gz"))
-        if not self.path.is_file() and (text_form or not create):
+        if text_form and create:
+            raise UserError(f"store {str(path)!r} is in the text form, which is read only; give an .sqlite file")
+        if text_form and not self.path.is_file():
+            raise UserError(f"store {str(path)!r} is not there; 'cdvft-bench export STORE {path}' makes one")
+        if not self.path.exists() and not create:
             raise UserError(f"store {str(path)!r} is not there; 'cdvft-bench sweep GRID --store {path}' makes one")
         try:
             if not text_form:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(":memory:" if text_form else self.path, timeout=30, isolation_level=None)
+        except (OSError, sqlite3.Error) as error:
+            raise UserError(f"{path} cannot be used as a store: {error}") from error
+        try:
             self._db.execute("PRAGMA foreign_keys = ON")
             self._db.execute("PRAGMA synchronous = FULL")
             self._open()
-        except (OSError, sqlite3.Error) as error:
+            if text_form:
+                self.import_text(self.path)
+        except sqlite3.Error as error:
+            self._db.close()
             raise UserError(f"{path} cannot be used as a store: {error}") from error
-        if text_form:
-            self.import_text(self.path)
+        except UserError:
+            self._db.close()
+            raise
 
     def _open(self) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        names = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if not names:
-            for statement in filter(str.strip, _TABLES.split(";")):
-                self._db.execute(statement)
-            self._db.execute("INSERT INTO meta VALUES (?)", (SCHEMA,))
-        elif not {"meta", "records", "environments"} <= names:
+        if not self._tables():
+            with self._transaction():
+                if not self._tables():  # another process may have been faster
+                    for statement in filter(str.strip, _TABLES.split(";")):
+                        self._db.execute(statement)
+                    self._db.execute("INSERT INTO meta VALUES (?)", (SCHEMA,))
+        if not {"meta", "records", "environments"} <= self._tables():
             raise UserError(f"{self.path} is an SQLite file, but no store of this suite")
-        else:
-            (schema,) = self._db.execute("SELECT schema FROM meta").fetchone()
-            if schema > SCHEMA:
-                raise UserError(
-                    f"{self.path} has schema {schema}, this version reads up to {SCHEMA}; update cdvft-bench"
-                )
-        self._db.execute("COMMIT")
+        schema = self._db.execute("SELECT max(schema) FROM meta").fetchone()[0]
+        if not isinstance(schema, int) or schema > SCHEMA:
+            raise UserError(f"{self.path} has schema {schema}, this version reads up to {SCHEMA}; update cdvft-bench")
+
+    def _tables(self) -> set[str]:
+        return {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """All of the block or nothing; a failing write (read-only or full disk, lock) is a UserError."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            yield
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            if isinstance(error, sqlite3.Error):
+                raise UserError(f"{self.path} cannot be written: {error}") from error
+            raise
 
     def __enter__(self) -> Store:
         return self
@@ -108,24 +159,38 @@ class Store:
 
     def put_environment(self, environment: Environment) -> str:
         """Keep an environment; returns its key."""
-        self._db.execute("INSERT OR IGNORE INTO environments VALUES (?, ?)", (environment.key, _encode(environment)))
+        with self._transaction():
+            self._put_environment(environment.key, environment)
         return environment.key
 
+    def _put_environment(self, key: str, environment: Environment) -> None:
+        # The key that the records hold, not today's: an environment of an older version may lack a field.
+        self._db.execute("INSERT OR IGNORE INTO environments VALUES (?, ?)", (key, _encode(environment)))
+
     def put(self, record: Record) -> None:
-        """Keep a record, in one transaction; an older one of the same case is replaced."""
+        """Keep a record, in one transaction; an older one of the same case is replaced.
+
+        Raises:
+            UnstorableError: it holds a NaN, an infinity, or a text that is no Unicode; the message has the place.
+            UserError: the file cannot be written, or does not hold the record's environment.
+        """
+        with self._transaction():
+            self._put(record)
+
+    def _put(self, record: Record) -> None:
         self._db.execute(
             f"INSERT OR REPLACE INTO records (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                record.case.key, _encode(record.case), record.status, record.label, _encode(record.predicted),
-                _encode(record.counted), _encode(record.timed), record.error, record.environment, record.created,
-                record.seconds,
+                record.case.key, _encode(record.case), record.status, _text(record.label), _encode(record.predicted),
+                _encode(record.counted), _encode(record.timed), _text(record.error), record.environment,
+                record.created, record.seconds,
             ),
         )  # fmt: skip
 
     def get(self, key: str) -> Record | None:
         """The record of a case's key, or None."""
         row = self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE key = ?", (key,)).fetchone()
-        return None if row is None else _record(row)
+        return None if row is None else self._record(row)
 
     def keys(self, status: str | None = None) -> set[str]:
         """Keys of all records, or of those with a status."""
@@ -135,7 +200,7 @@ class Store:
     def records(self) -> Iterator[Record]:
         """All records, in the order of their keys."""
         for row in self._db.execute(f"SELECT {_COLUMNS} FROM records ORDER BY key"):
-            yield _record(row)
+            yield self._record(row)
 
     def environments(self) -> dict[str, Environment]:
         """Environments by key."""
@@ -143,28 +208,53 @@ class Store:
         return {key: msgspec.json.decode(text, type=Environment) for key, text in rows}
 
     def merge(self, other: Store) -> int:
-        """Take over the other store's records (newer ones win) and environments; returns how many came."""
-        self._db.execute("BEGIN IMMEDIATE")
-        for environment in other.environments().values():
-            self.put_environment(environment)
+        """Take over the other store's environments and better records; returns how many records came.
+
+        A finished record is better than a failed one; of two alike the newer is. So the order of merging
+        does not matter.
+        """
         taken = 0
-        for record in other.records():
-            mine = self.get(record.case.key)
-            if mine is None or mine.created < record.created:
-                self.put(record)
-                taken += 1
-        self._db.execute("COMMIT")
+        with self._transaction():
+            for key, environment in other.environments().items():
+                self._put_environment(key, environment)
+            for record in other.records():
+                mine = self.get(record.case.key)
+                if mine is None or (mine.status == "ok", mine.created) < (record.status == "ok", record.created):
+                    self._put(record)
+                    taken += 1
         return taken
 
     def export_text(self, path: str | Path) -> None:
-        """Write the text form: JSON lines, sorted, compressed where the name ends in .gz; same content, same bytes."""
-        encoder = msgspec.json.Encoder(order="sorted")
-        lines = [encoder.encode(_Line(key=k, environment=e)) for k, e in self.environments().items()]
-        lines += [encoder.encode(_Line(record=r)) for r in self.records()]
-        data = b"\n".join(lines) + b"\n"
+        """Write the text form: JSON lines, sorted, compressed where the name ends in .gz; same content, same bytes.
+
+        The file appears when it is complete: an older one stands until then.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+        # Level 9, a gzip header without a time: what gzip.compress(data, 9, mtime=0) makes, but not all at once.
+        compress = zlib.compressobj(9, wbits=31) if path.suffix == ".gz" else None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f"{path.name}.part")
+            try:
+                with part.open("wb") as file:
+                    for line in self._lines():
+                        file.write(compress.compress(line) if compress else line)
+                    file.write(compress.flush() if compress else b"")
+                part.replace(path)
+            finally:
+                part.unlink(missing_ok=True)
+        except OSError as error:
+            raise UserError(f"{path} cannot be written: {error}") from error
+
+    def _lines(self) -> Iterator[bytes]:
+        encoder = msgspec.json.Encoder(order="sorted")
+        for key, environment in self.environments().items():
+            yield encoder.encode(_Line(key=key, environment=environment)) + b"\n"
+        for record in self.records():
+            yield encoder.encode(_Line(record=record)) + b"\n"
 
     def import_text(self, path: str | Path) -> None:
         """Read the text form, all of it or nothing.
@@ -173,42 +263,45 @@ class Store:
             UserError: a line is not a record; the message has its number.
         """
         path = Path(path)
+        number = 0
         try:
-            data = path.read_bytes()
-            lines = (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()
-        except (OSError, EOFError) as error:
+            with self._transaction(), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
+                for number, line in enumerate(lines, 1):  # noqa: B007 - the last one is named in the error
+                    entry = msgspec.json.decode(line, type=_Line)
+                    if entry.environment is not None:
+                        self._put_environment(entry.key or entry.environment.key, entry.environment)
+                    if entry.record is not None:
+                        self._put(entry.record)
+        except (OSError, EOFError, zlib.error) as error:
             raise UserError(f"{path} cannot be read: {error}") from error
-        self._db.execute("BEGIN IMMEDIATE")
-        for number, line in enumerate(lines, 1):
-            try:
-                entry = msgspec.json.decode(line, type=_Line)
-                if entry.environment is not None:
-                    self._db.execute(
-                        "INSERT OR IGNORE INTO environments VALUES (?, ?)", (entry.key, _encode(entry.environment))
-                    )
-                if entry.record is not None:
-                    self.put(entry.record)
-            except (msgspec.DecodeError, sqlite3.Error) as error:
-                self._db.execute("ROLLBACK")
-                raise UserError(f"{path}, line {number} is no record: {error}") from error
-        self._db.execute("COMMIT")
+        except (msgspec.DecodeError, UnicodeError, UserError) as error:
+            raise UserError(f"{path}, line {number} is no record: {error}") from error
 
     def intact(self) -> bool:
         """Whether SQLite finds the file sound."""
         return bool(self._db.execute("PRAGMA integrity_check").fetchone() == ("ok",))
 
+    def _record(self, row: tuple[str, ...]) -> Record:
+        case, status, label, predicted, counted, timed, error, environment, created, seconds = row
+        try:
+            return Record(
+                case=msgspec.json.decode(case, type=Case),
+                status=status,  # type: ignore[arg-type]
+                label=label,
+                predicted=_decode(predicted, Predicted),
+                counted=_decode(counted, Counted),
+                timed=_decode(timed, Timed),
+                error=error,
+                environment=environment,
+                created=created,
+                seconds=float(seconds),
+            )
+        except msgspec.DecodeError as fault:
+            raise UserError(f"{self.path} holds a record ({label}) that this version cannot read: {fault}") from fault
 
-def _record(row: tuple[str, ...]) -> Record:
-    case, status, label, predicted, counted, timed, error, environment, created, seconds = row
-    return Record(
-        case=msgspec.json.decode(case, type=Case),
-        status=status,  # type: ignore[arg-type]
-        label=label,
-        predicted=_decode(predicted, Predicted),
-        counted=_decode(counted, Counted),
-        timed=_decode(timed, Timed),
-        error=error,
-        environment=environment,
-        created=created,
-        seconds=float(seconds),
-    )
+
+def _text(text: str | None) -> str | None:
+    try:
+        return None if text is None else text.encode().decode()
+    except UnicodeError as error:
+        raise UnstorableError(f"text {text!r} is no Unicode: {error}") from error

@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import Cost, flops, total
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from cdvft_bench.counting.result import Counted
     from cdvft_bench.timing.result import Timed
+
+T = TypeVar("T")
 
 LORA = "lora r=8"
 """Name of the second foot of every ratio."""
@@ -307,6 +309,8 @@ def _feet(case: Case) -> dict[str, Case]:
 def time_case(case: Case, *, budget_s: float = 2.0, precision: float = 0.05, trace: bool = True) -> Timed:
     """Time the case, interleaved with the frozen subject and LoRA r = 8; trace it and take its peak memory.
 
+    A trace or a memory reading that fails is left out, and said in the notes: the times stand without it.
+
     Args:
         case: its pass says what one call is.
         budget_s, precision: see ``timing.clock.time_interleaved``.
@@ -314,6 +318,7 @@ def time_case(case: Case, *, budget_s: float = 2.0, precision: float = 0.05, tra
     """
     from cdvft_bench.timing.clock import Contender, time_interleaved
     from cdvft_bench.timing.memory import peak_memory
+    from cdvft_bench.timing.result import Timed
     from cdvft_bench.timing.trace import trace_call
 
     def call(one: Case) -> Callable[[], object]:
@@ -325,11 +330,16 @@ def time_case(case: Case, *, budget_s: float = 2.0, precision: float = 0.05, tra
     contenders += [Contender(name, call(foot)) for name, foot in _feet(case).items()]
     timing = time_interleaved(contenders, budget_s=budget_s, precision=precision, seed=case.seed, device=case.device)
     if not trace:
-        return _timed(timing)
-    return _timed(timing, trace_call(subject, case.device, warm_ups=0), peak_memory(subject, case.device))
+        return Timed(timing, None, None)
+    notes: list[str] = []
+    traced = _tried("trace", lambda: trace_call(subject, case.device, warm_ups=0), notes)
+    memory = _tried("peak memory", lambda: peak_memory(subject, case.device), notes)
+    return Timed(timing, traced, memory, tuple(notes))
 
 
-def _timed(timing: Any, trace: Any = None, memory: Any = None) -> Timed:
-    from cdvft_bench.timing.result import Timed
-
-    return Timed(timing, trace, memory)
+def _tried(what: str, reading: Callable[[], T], notes: list[str]) -> T | None:
+    try:
+        return reading()
+    except Exception as error:
+        notes.append(f"no {what}: {type(error).__name__}: {' '.join(str(error).split())}")
+        return None

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import random
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from cdvft_bench.errors import UserError
 from cdvft_bench.sweep.case import Case
-from cdvft_bench.sweep.engine import run
+from cdvft_bench.sweep.engine import run, run_grid
 from cdvft_bench.sweep.grid import Limits, make_case
 from cdvft_bench.sweep.store import Store
 from tests.sweep import work
@@ -22,13 +26,65 @@ SWEEP = """
 import sys
 from cdvft_bench.sweep.engine import run
 from cdvft_bench.sweep.store import Store
+from tests.sweep import work
 from tests.sweep.test_engine import many
-from tests.sweep.work import slowly
 
 if __name__ == "__main__":
     with Store(sys.argv[1], create=True) as store:
-        run(many(), store, work=slowly)
+        run(many(), store, work=getattr(work, sys.argv[2]), preload=["tests.sweep.work"])
 """
+
+
+def sweep(store_path: Path, doing: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SWEEP, str(store_path), doing]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def rows(store_path: Path) -> int:
+    """How many records the file holds, read as any other program would; 0 while there is no table yet."""
+    if not store_path.exists():
+        return 0
+    db = sqlite3.connect(store_path, timeout=10)
+    try:
+        return int(db.execute("SELECT count(*) FROM records").fetchone()[0])
+    except sqlite3.OperationalError:
+        return 0
+    finally:
+        db.close()
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            pytest.fail("what was waited for did not come")
+        time.sleep(0.02)
+
+
+def descendants(pid: int) -> set[int]:
+    """Processes below one, the fork server's children among them."""
+    try:
+        children = [int(c) for c in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return set()
+    return set(children).union(*map(descendants, children))
+
+
+def case_in_flight(process: subprocess.Popen[bytes]) -> set[int]:
+    """Wait until a case hangs; the fork server, multiprocessing's resource tracker and the case."""
+    found: list[set[int]] = []
+    while len(found) < 10 or found[-1] != found[-10]:  # the same case for half a second
+        wait_for(lambda: len(descendants(process.pid)) == 3)
+        found.append(descendants(process.pid))
+        time.sleep(0.05)
+    return found[-1]
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def seeded(seed: int) -> Case:
@@ -72,44 +128,102 @@ def test_failed_cases_are_run_again_only_when_asked(tmp_path: Path) -> None:
         assert (mended.run, mended.skipped, mended.failed) == (1, 1, 0)
 
 
-def _kill_and_resume(store_path: Path, kills: int, seed: int) -> None:
-    rng = random.Random(seed)
-    command = [sys.executable, "-c", SWEEP, str(store_path)]
-    for _ in range(kills):
-        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(rng.uniform(0.5, 6.0))
-        process.kill()
-        process.wait()
-        if store_path.exists():
-            with Store(store_path) as store:
-                assert store.intact()
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, timeout=200)
-    with Store(store_path) as store:
-        assert store.intact()
-        records = list(store.records())
-        assert sorted(r.case.seed for r in records) == list(range(60))  # every case once
-        assert all(r.status == "ok" and r.predicted is not None for r in records)
+def test_failures_that_are_hard_to_write_down(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.sqlite", create=True) as store:
+        outcome = run([seeded(s) for s in range(7)], store, work=work.speak_oddly)
+        assert (outcome.run, outcome.failed) == (7, 5)
+        errors = {r.case.seed: r.error for r in store.records()}
+    assert errors == {
+        0: None,
+        1: "RuntimeError: no Unicode: \\udc80",
+        2: "out of memory: 37 TiB asked for",
+        3: "what was measured cannot be kept: forward.flops.flop = nan is no finite number, "
+        "so it is no measurement to keep",
+        4: errors[4],
+        5: "killed by SIGKILL, which came from outside, as when memory runs out",
+        6: None,
+    }
+    assert "what was measured cannot be kept: text 'no Unicode: \\udc80'" in (errors[4] or "")
+
+
+def test_a_case_given_twice_is_run_once(tmp_path: Path) -> None:
+    with Store(tmp_path / "s.sqlite", create=True) as store:
+        outcome = run([seeded(0), seeded(1), seeded(0)], store, work=work.predict_only)
+        assert (outcome.run, outcome.skipped) == (2, 0)
+
+
+def test_what_a_grid_leaves_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grid = tmp_path / "grid.toml"
+    text = """
+        [grid]
+        name = "odd"
+        [[block]]
+        kind = "layer"
+        subjects = ["48x32"]
+        skip_invalid = true
+        [[block.method]]
+        name = "c3a"
+        block_size = 32
+    """
+    grid.write_text(text)
+    with pytest.raises(UserError, match="no case that fits"):
+        run_grid(str(grid), tmp_path / "s.sqlite")
+    assert "1 combinations of" in capsys.readouterr().err
+    assert not (tmp_path / "s.sqlite").exists()
+
+
+def test_a_sweep_is_not_run_into_a_file_that_cannot_keep_it(tmp_path: Path) -> None:
+    for existing in (False, True):
+        if existing:
+            (tmp_path / "s.jsonl").touch()
+        with pytest.raises(UserError, match="read only"):
+            run_grid("smoke", tmp_path / "s.jsonl")
 
 
 def test_sigkill_loses_nothing(tmp_path: Path) -> None:
-    _kill_and_resume(tmp_path / "s.sqlite", kills=5, seed=0)
+    store_path, rng = tmp_path / "s.sqlite", random.Random(0)
+    for _ in range(10):
+        before = rows(store_path)
+        process = sweep(store_path, "slowly")
+        wait_for(lambda before=before: rows(store_path) > before)  # type: ignore[misc]
+        time.sleep(rng.uniform(0, 0.15))
+        process.kill()
+        process.communicate()
+        done = rows(store_path)
+        assert before < done < len(many())  # it was killed on its way
+        with Store(store_path) as store:
+            assert store.intact()
+            kept = {r.case.key: r.created for r in store.records()}
+    process = sweep(store_path, "slowly")
+    assert process.communicate(timeout=100)[1] is not None
+    assert process.returncode == 0
+    with Store(store_path) as store:
+        assert store.intact()
+        records = list(store.records())
+    assert sorted(r.case.seed for r in records) == list(range(len(many())))  # every case once
+    assert all(r.status == "ok" and r.label == f"cdvft {r.case.seed}" for r in records)
+    assert kept.items() <= {r.case.key: r.created for r in records}.items()  # and none again
 
 
-def test_the_process_of_a_case_dies_with_the_sweep(tmp_path: Path) -> None:
-    code = SWEEP.replace("import slowly", "import misbehave as slowly").replace("many()", "many()[3:4]")
-    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "s.sqlite")], cwd=ROOT)
-    mine = f"/proc/{process.pid}/task/{process.pid}/children"
-    deadline = time.monotonic() + 60
-    grandchildren: list[str] = []
-    while time.monotonic() < deadline and not grandchildren:
-        time.sleep(0.2)
-        for child in Path(mine).read_text().split():  # the fork server and multiprocessing's resource tracker
-            grandchildren += Path(f"/proc/{child}/task/{child}/children").read_text().split()
-    if not grandchildren:
-        pytest.fail("the case never started")
+@pytest.mark.parametrize("doing", ["hang", "hold_the_lock"])
+def test_no_process_outlives_a_killed_sweep(tmp_path: Path, doing: str) -> None:
+    store_path = tmp_path / "s.sqlite"
+    process = sweep(store_path, doing)
+    below = case_in_flight(process)
     process.kill()
-    process.wait()
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline and any(Path(f"/proc/{pid}").exists() for pid in grandchildren):
-        time.sleep(0.1)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in grandchildren)
+    process.communicate()
+    wait_for(lambda: not any(map(running, below)), seconds=10)
+
+
+def test_an_interrupt_ends_the_sweep_and_its_case(tmp_path: Path) -> None:
+    store_path = tmp_path / "s.sqlite"
+    process = sweep(store_path, "hang_at_3")
+    wait_for(lambda: rows(store_path) == 3)
+    below = case_in_flight(process)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert b"KeyboardInterrupt" in said
+    wait_for(lambda: not any(map(running, below)), seconds=10)
+    with Store(store_path) as store:
+        assert store.intact()
+        assert sorted(r.case.seed for r in store.records()) == [0, 1, 2]  # nothing is blamed on the case in flight

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import tracemalloc
+import weakref
 from pathlib import Path
 
 import pytest
 
 from cdvft_bench.errors import UserError
-from cdvft_bench.sweep.grid import Grid, make_case, presets, read_grid
+from cdvft_bench.sweep.case import Case
+from cdvft_bench.sweep.grid import Grid, LeftOut, make_case, presets, read_grid
 
 GRID = """
 [grid]
@@ -53,16 +54,41 @@ def test_invalid_combinations_are_refused_or_skipped(tmp_path: Path) -> None:
         list(grid(tmp_path, text))
     skipped = grid(tmp_path, text.replace('kind = "layer"', 'kind = "layer"\nskip_invalid = true'))
     assert {dict(c.hyperparameters)["block_size"] for c in skipped} == {8}
+    left_out = [entry for entry in skipped.unfold() if isinstance(entry, LeftOut)]
+    assert len(left_out) == 2 * 2 * 2  # p = 32 and p = 5 in every workload
+    assert {(x.method, x.subject) for x in left_out} == {("c3a", "48x32")}
+    assert all("32" in x.reason or "5" in x.reason for x in left_out)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('name = "cdvft"', 'name = "cdfvt"'),
+        ("m = [1, 2]", "mm = [1, 2]"),
+        ("m = [1, 2]", "m = [0, 2]"),
+        ("m = [1, 2]", 'm = ["two"]'),
+        ("48x32", "48by32"),
+        ("[8, 16]", "[8, 0]"),
+        ('"forward"', '"fwd"'),
+        ('"d/4"', '"half"'),
+    ],
+)
+def test_a_mistake_is_never_skipped(tmp_path: Path, old: str, new: str) -> None:
+    assert old in GRID
+    text = GRID.replace('kind = "layer"', 'kind = "layer"\nskip_invalid = true').replace(old, new, 1)
+    with pytest.raises(UserError, match="block 1"):
+        list(grid(tmp_path, text))
 
 
 def test_a_hundred_thousand_cases_stream(tmp_path: Path) -> None:
     many = GRID.replace("sequence = [8, 16]", f"sequence = {list(range(1, 8401))}")
-    read = grid(tmp_path, many)
-    tracemalloc.start()
-    assert sum(1 for _ in read) == 8400 * 12
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 40 * 2**20  # the keys seen, not the cases
+    alive: weakref.WeakSet[Case] = weakref.WeakSet()
+    count = most = 0
+    for case in grid(tmp_path, many):
+        alive.add(case)
+        count, most = count + 1, max(most, len(alive))
+    assert count == 8400 * 12
+    assert most <= 3  # none is kept but its key
 
 
 @pytest.mark.parametrize("name", presets())
@@ -87,7 +113,7 @@ def test_the_quick_preset_is_the_main_job() -> None:
     [
         ("[grid]", "[grid", "is no TOML"),
         ('name = "test"', "", r"\[grid\] with a name is missing"),
-        ("budget_s = 0.5", "budget_s = 0", "budget_s = 0 must be a number > 0"),
+        ("budget_s = 0.5", "budget_s = 0", "budget_s = 0 must be a finite number > 0"),
         ("budget_s", "buget_s", "unknown key 'buget_s'"),
         ('kind = "layer"', "", "block 1: kind is missing"),
         ('kind = "layer"', 'kind = "layr"', "kind 'layr'"),
@@ -105,6 +131,16 @@ def test_the_quick_preset_is_the_main_job() -> None:
         ('"d/4"', '"d/5"', "5 does not divide"),
         ('"d/4"', '"half"', "neither an integer nor a fraction"),
         ("[[block.method]]", "[[block.metod]]", "unknown key 'metod'"),
+        ("budget_s = 0.5", "budget_s = inf", "budget_s = inf must be a finite number"),
+        ("budget_s = 0.5", "description = 3", "description = 3 must be a text"),
+        ('"48x32"', "768", "subject = 768 must be a text"),
+        ('"48x32"', '["48x32"]', "must be a text"),
+        ('kind = "layer"', 'kind = "layer"\ndtype = [["float32"]]', "must be a text"),
+        ('kind = "layer"', 'kind = "layer"\nskip_invalid = "no"', "skip_invalid = 'no' must be true or false"),
+        ('name = "cdvft"', 'name = ["cdvft", "lora"]', "has no name"),
+        ("m = [1, 2]", "m = [[1]]", r"m = \[1\] must be one finite number"),
+        ("m = [1, 2]", "alpha = nan", "alpha = nan must be one finite number"),
+        ("m = [1, 2]", "m = {a = 1}", "must be one finite number"),
     ],
 )
 def test_bad_grids_are_refused_in_one_line(tmp_path, old, new, message) -> None:

@@ -122,6 +122,18 @@ def test_the_profiler_launches_what_the_dispatcher_counts(method) -> None:
     assert timed.trace.launches == total
 
 
+def test_a_trace_that_fails_does_not_cost_the_times(monkeypatch) -> None:
+    def broken(*arguments: object, **options: object) -> None:
+        raise RuntimeError("the profiler\nis in use")
+
+    monkeypatch.setattr("cdvft_bench.timing.trace.trace_call", broken)
+    timed = witness.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
+    assert timed.timing is not None
+    assert timed.trace is None
+    assert timed.memory is not None
+    assert timed.notes == ("no trace: RuntimeError: the profiler is in use",)
+
+
 def test_random_weights_are_seeded() -> None:
     one, two = (load_model("minilm", pretrained=False, seed=3) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))

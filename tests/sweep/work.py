@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdvft_bench.errors import UserError
@@ -21,8 +24,9 @@ def predict_only(case: Case, limits: Limits) -> Evidence:
 
 
 def slowly(case: Case, limits: Limits) -> Evidence:
+    """Takes a moment, and imports nothing."""
     time.sleep(0.03)
-    return predict_only(case, limits)
+    return f"{case.method} {case.seed}", None, None, None
 
 
 def misbehave(case: Case, limits: Limits) -> Evidence:
@@ -32,7 +36,7 @@ def misbehave(case: Case, limits: Limits) -> Evidence:
     if case.seed == 2:
         os.kill(os.getpid(), signal.SIGSEGV)
     if case.seed == 3:
-        time.sleep(600)
+        hang(case, limits)
     if case.seed == 4:
         hoard = []
         while True:
@@ -42,3 +46,40 @@ def misbehave(case: Case, limits: Limits) -> Evidence:
     if case.seed == 6:
         os._exit(7)
     return predict_only(case, limits)
+
+
+def speak_oddly(case: Case, limits: Limits) -> Evidence:
+    """Failures that are hard to write down."""
+    if case.seed == 1:
+        raise RuntimeError("no Unicode: \udc80")
+    if case.seed == 2:
+        raise MemoryError("37 TiB asked for")
+    if case.seed == 3:
+        name, predicted, _, _ = predict_only(case, limits)
+        assert predicted is not None
+        forward = replace(predicted.forward, flops={"flop": float("nan")})
+        return name, replace(predicted, forward=forward), None, None
+    if case.seed == 4:
+        return "no Unicode: \udc80", None, None, None
+    if case.seed == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if case.seed == 6:
+        assert Path("/proc/self/oom_score_adj").read_text().strip() == "1000"
+    return predict_only(case, limits)
+
+
+def hang(case: Case, limits: Limits) -> Evidence:
+    """Never ends."""
+    time.sleep(600)
+    return slowly(case, limits)
+
+
+def hold_the_lock(case: Case, limits: Limits) -> Evidence:
+    """Hang in foreign code that does not let go of the interpreter's lock: no thread of Python runs any more."""
+    ctypes.PyDLL(None).sleep(600)
+    return slowly(case, limits)
+
+
+def hang_at_3(case: Case, limits: Limits) -> Evidence:
+    """Works until the case of seed 3, which never ends."""
+    return hang(case, limits) if case.seed == 3 else slowly(case, limits)
