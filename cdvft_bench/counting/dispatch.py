@@ -19,7 +19,7 @@ _WITHOUT_OUTPUT = {"_linalg_check_errors"}  # reads a solver's error codes back
 _MOVES = _WITHOUT_OUTPUT | {
     "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "fill_",
     "zero_", "copy_", "clone", "_to_copy", "eye", "constant_pad_nd", "slice_backward", "select_backward", "index",
-    "index_put_", "index_put", "_conj_physical", "conj_physical", "where", "cat", "stack", "gather", "embedding",
+    "index_put_", "index_put", "_conj_physical", "conj_physical", "conj_physical_", "where", "cat", "stack", "gather", "embedding",
     "arange", "masked_fill", "masked_fill_", "slice_scatter", "select_scatter", "block_diag", "repeat", "flip",
     "roll", "tril", "triu", "scatter", "native_dropout", "bernoulli_", "_foreach_copy_", "index_select",
     "embedding_dense_backward", "scalar_tensor", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_not",
@@ -78,7 +78,8 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
         if not any(t.numel() for t in outputs) and name not in _WITHOUT_OUTPUT:
             return out
         self._operators[name] += 1
-        read, written = _traffic(name, (args, tuple(kwargs.values())), outputs)
+        given = tuple(value for key, value in kwargs.items() if key != "out")  # written, not read
+        read, written = _traffic(name, (args, given), outputs)
         self._read += read
         self._written += written
         self._price(name, args, kwargs, outputs)
@@ -139,6 +140,8 @@ def _traffic(name: str, inputs: Any, outputs: list[Tensor]) -> tuple[int, int]:
     elif name == "index_put_":
         read = _bytes(_tensors(args[1:]))
         written = _bytes([args[2]])
+    elif name == "native_layer_norm_backward" and list(args[-1]) == [False, True, False]:  # the gain is not used
+        read = _bytes(_tensors((args[:2], args[3:5])))
     elif name == "_fused_adamw_":  # parameters and moments are written; gradients and step counters only read
         written = _bytes(_tensors((args[0], args[2], args[3])))
     return read, written
@@ -158,6 +161,7 @@ _MATMUL: dict[str, Callable[[Any, list[Tensor]], int]] = {
     "mm": lambda a, o: _complex(o[0].numel() * a[0].shape[-1], o[0]),
     "bmm": lambda a, o: _complex(o[0].numel() * a[0].shape[-1], o[0]),
     "addmm": lambda a, o: _complex(o[0].numel() * a[1].shape[-1], o[0]),
+    "addmm_": lambda a, o: _complex(o[0].numel() * a[1].shape[-1], o[0]),
     "baddbmm": lambda a, o: _complex(o[0].numel() * a[1].shape[-1], o[0]),
     "mv": lambda a, o: _complex(a[0].numel(), o[0]),
     "dot": lambda a, o: _complex(a[0].numel(), o[0]),
@@ -218,6 +222,10 @@ def _elementwise(name: str, args: Any, outputs: list[Tensor]) -> int | None:
         return n * (11 if both else wide)  # (a conj(b)) / |b|^2: a product, a square norm, two divisions
     if name in _UNARY:
         return n * wide
+    if name in ("addcmul", "addcmul_") and out.is_complex():
+        return n * 8  # a complex product and a complex sum
+    if name == "native_layer_norm_backward" and list(args[-1]) == [False, True, False]:
+        return args[0].numel() * 4  # of the gain alone: subtract the mean, scale, multiply, add
     if name in _PER_OUTPUT:
         return n * _PER_OUTPUT[name] * wide
     if name in _PER_INPUT:

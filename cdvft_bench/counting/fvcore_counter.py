@@ -21,8 +21,8 @@ from cdvft_bench.counting.result import FvcoreCount
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
 
 _FREE = (
-    "T", "__and__", "__or__", "all", "any", "arange", "bitwise_and", "bitwise_or", "block_diag", "cat", "clone",
-    "conj", "conj_physical", "constant_pad_nd", "contiguous", "detach_", "diff", "dropout", "embedding", "eq",
+    "T", "__and__", "__or__", "all", "any", "arange", "as_strided", "bitwise_and", "bitwise_or", "block_diag", "cat", "clone",
+    "conj", "diagonal", "flip", "conj_physical", "constant_pad_nd", "contiguous", "detach_", "diff", "dropout", "embedding", "eq",
     "expand_as", "eye", "ge", "gt", "index", "index_put_", "le", "lift_fresh", "logical_and", "logical_not", "lt",
     "masked_fill", "movedim", "ne", "new_ones", "new_zeros", "numpy_T", "ones", "ones_like", "pad", "real",
     "repeat", "repeat_interleave", "resolve_conj", "scalar_tensor", "stack", "t", "to", "tril", "triu", "type_as",
@@ -168,7 +168,7 @@ def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
 _HANDLES: dict[str, Handle] = {
     **{f"aten::{name}": _free for name in _FREE},
     **dict.fromkeys(("aten::mm", "aten::bmm", "aten::matmul", "aten::linear", "aten::mv", "aten::dot"), _matmul),
-    **dict.fromkeys(("aten::addmm", "aten::baddbmm"), _addmm),
+    **dict.fromkeys(("aten::addmm", "aten::addmm_", "aten::baddbmm"), _addmm),
     "aten::einsum": _einsum,
     "aten::linalg_solve": _solve,
     "aten::_convolution": _convolution,
@@ -186,7 +186,7 @@ _HANDLES: dict[str, Handle] = {
         ("aten::neg", "aten::sqrt", "aten::rsqrt", "aten::exp", "aten::tanh", "aten::sigmoid", "aten::pow",
          "aten::relu", "aten::cos", "aten::sin", "aten::reciprocal", "aten::abs", "aten::clamp"), _pointwise(1),
     ),
-    "aten::addcmul": _pointwise(2),
+    **dict.fromkeys(("aten::addcmul", "aten::addcmul_"), _pointwise(2, 8)),
     "aten::kron": _pointwise(1),
     **dict.fromkeys(("aten::sum", "aten::mean"), _reduction(1)),
     **dict.fromkeys(("aten::linalg_norm", "aten::linalg_vector_norm", "aten::norm"), _reduction(2)),

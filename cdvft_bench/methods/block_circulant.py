@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from cdvft_bench.analytic.circulant import CirculantPath, Factor, check_options, entries, resolve_block_size, wrap
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, adapter_dtype
 from cdvft_bench.analytic.linear import LinearShape, check_count
-from cdvft_bench.methods._circulant import Factor, check_options, entries, resolve_block_size, wrap
+from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.methods._reference import ReferenceMethod
 from cdvft_bench.methods.base import register
 
@@ -34,7 +35,7 @@ class BlockCirculant(ReferenceMethod):
     block_size: int | None = None
     alpha: float = 1.0
     convention: Literal["column", "row"] = "column"
-    path: Literal["fft", "handwritten"] = "fft"
+    path: CirculantPath = "fft"
 
     def __post_init__(self) -> None:
         if self.block_size is not None:
@@ -60,10 +61,18 @@ class BlockCirculant(ReferenceMethod):
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
         adapter = adapter_dtype(dtype)
         factor = self.factor(layer, tokens, adapter)
+        if self.path in FAST_PATHS:
+            fast = FastLayer(layer, tokens, dtype, [factor], 0, self.alpha, self.path)
+            return Cost(factor.parameters, 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter)
         forward, backward = wrap(factor.forward(), factor.backward(self.path), layer, tokens, dtype)
         return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes(self.path), adapter)
 
     def adapt_linear(self, base: nn.Linear) -> nn.Module:
+        from cdvft_bench.execution import FastBlockCirculantLinear
         from cdvft_reference import BlockCirculantLinear
 
-        return BlockCirculantLinear(base, self.block_size, self.alpha, self.convention, self.path)
+        if self.path == "fft" or self.path == "handwritten":
+            return BlockCirculantLinear(base, self.block_size, self.alpha, self.convention, self.path)
+        return FastBlockCirculantLinear(
+            base, self.path, block_size=self.block_size, alpha=self.alpha, convention=self.convention
+        )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import (
     ITEMSIZE,
@@ -22,7 +23,6 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
 from cdvft_bench.errors import UserError
-from cdvft_bench.methods._circulant import flag
 from cdvft_bench.methods._peft import PeftMethod, base_backward, cast, first_misfit
 from cdvft_bench.methods.base import register
 

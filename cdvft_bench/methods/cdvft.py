@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from cdvft_bench.analytic.circulant import CirculantPath, Factor, check_options, entries, flag, resolve_block_size, wrap
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import (
     ITEMSIZE,
@@ -19,7 +20,7 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count
 from cdvft_bench.errors import UserError
-from cdvft_bench.methods._circulant import Factor, check_options, entries, flag, resolve_block_size, wrap
+from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.methods._reference import ReferenceMethod
 from cdvft_bench.methods.base import register
 
@@ -38,7 +39,8 @@ class CDVFT(ReferenceMethod):
         alpha: scale of the weight change.
         convention: "column" or "row", see ``cdvft_reference.circulant``.
         init: "zero_diagonal", "zero_circulant" or "random", see ``cdvft_reference.CDVFTLinear``.
-        path: "fft" (autograd's backward), "handwritten" (the paper's backward).
+        path: how it is executed: "fft" (autograd's backward) and "handwritten" (the paper's backward) of the
+            reference; "fused", "stored", "merged", "merged_dense" of ``cdvft_bench.execution``.
     """
 
     name: ClassVar[str] = "cdvft"
@@ -50,7 +52,7 @@ class CDVFT(ReferenceMethod):
     alpha: float = 1.0
     convention: Literal["column", "row"] = "column"
     init: Literal["zero_diagonal", "zero_circulant", "random"] = "zero_diagonal"
-    path: Literal["fft", "handwritten"] = "fft"
+    path: CirculantPath = "fft"
 
     def __post_init__(self) -> None:
         check_count("m", self.m)
@@ -59,6 +61,11 @@ class CDVFT(ReferenceMethod):
         check_options(self.alpha, self.convention, self.path)
         if self.init not in ("zero_diagonal", "zero_circulant", "random"):
             raise UserError(f"init {self.init!r} is not known; use zero_diagonal, zero_circulant or random")
+        if self.path == "merged_dense" and self.m not in (1, 2):
+            raise UserError(
+                f"path 'merged_dense' folds the gradient of one circulant factor; m = {self.m} has "
+                f"{self.m - 1}; use 'merged'"
+            )
         if self.init == "zero_circulant" and self.m < 2:
             raise UserError(f"init 'zero_circulant' needs m >= 2, but m = {self.m} has no circulant factor")
 
@@ -88,6 +95,11 @@ class CDVFT(ReferenceMethod):
         adapter = adapter_dtype(dtype)
         size = ITEMSIZE[adapter]
         factors = self.factors(layer, tokens, adapter)
+        if self.path in FAST_PATHS and factors:
+            fast = FastLayer(layer, tokens, dtype, factors, self.m, self.alpha, self.path)
+            return Cost(
+                self.parameters(layer), 2 * self.m - 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter
+            )
 
         def diagonal(width: Count) -> Kernel:
             n = tokens * width
@@ -117,6 +129,12 @@ class CDVFT(ReferenceMethod):
         return Cost(self.parameters(layer), 2 * self.m - 1, forward, backward, saved, adapter)
 
     def adapt_linear(self, base: nn.Linear) -> nn.Module:
+        from cdvft_bench.execution import FastCDVFTLinear
         from cdvft_reference import CDVFTLinear
 
-        return CDVFTLinear(base, self.m, self.block_size, self.alpha, self.convention, self.init, self.path)
+        if self.path == "fft" or self.path == "handwritten":
+            return CDVFTLinear(base, self.m, self.block_size, self.alpha, self.convention, self.init, self.path)
+        return FastCDVFTLinear(
+            base, self.path, m=self.m, block_size=self.block_size, alpha=self.alpha, convention=self.convention,
+            init=self.init,
+        )  # fmt: skip

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, bmm, copy, elementwise, mm
 from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
-from cdvft_bench.methods._circulant import flag
 from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, base_backward, cast
 from cdvft_bench.methods.base import register
 from cdvft_bench.methods.lora import check_rank_and_alpha

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import (
     ITEMSIZE,
@@ -21,7 +22,6 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
 from cdvft_bench.errors import UserError
-from cdvft_bench.methods._circulant import flag
 from cdvft_bench.methods._peft import (
     PeftMethod,
     add_result,

@@ -27,10 +27,14 @@ Draw = Callable[[random.Random, int, int], dict[str, Any]]
 def _circulant(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
     return {
         "block_size": r.choice([None, r.randint(1, 70)]),
-        "path": r.choice(["fft", "handwritten"]),
+        "path": r.choice(["fft", "handwritten", "fused", "stored", "merged", "merged_dense"]),
         "convention": r.choice(["column", "row"]),
         "alpha": r.choice([1.0, 0.5]),
     }
+
+
+def _cdvft(m: int, options: dict[str, Any]) -> dict[str, Any]:
+    return {"m": min(m, 2) if options["path"] == "merged_dense" else m, **options}
 
 
 def _gralora(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
@@ -45,7 +49,7 @@ DRAWS: dict[str, Draw] = {
     "c3a": lambda r, i, o: {"block_size": r.choice([None, *(b for b in (2, 4, 8, 16) if i % b == o % b == 0)])},
     "vera": lambda r, i, o: {"rank": r.randint(1, 30)},
     "boft": lambda r, i, o: {"block_size": r.choice([2, 4, 8])},
-    "cdvft": lambda r, i, o: {"m": r.randint(1, 5), **_circulant(r, i, o)},
+    "cdvft": lambda r, i, o: _cdvft(r.randint(1, 5), _circulant(r, i, o)),
     "block_circulant": _circulant,
     "rslora": lambda r, i, o: {"rank": r.randint(1, 12)},
     "lora_fa": lambda r, i, o: {"rank": r.randint(1, 12)},
@@ -147,14 +151,23 @@ def check_layer(method: Method, d_in: int, d_out: int, tokens: int, bias: bool, 
     return [f"{where}: {text}" for text in differences(cost, count_layer(layer, x))]
 
 
-@pytest.mark.parametrize("path", ["fft", "handwritten"])
+@pytest.mark.parametrize("path", ["fft", "handwritten", "fused", "stored", "merged", "merged_dense"])
 @pytest.mark.parametrize("convention", ["column", "row"])
 @pytest.mark.parametrize(("d_in", "d_out", "p"), [(1, 1, 1), (2, 2, 2), (1, 2, 1), (2, 1, 1), (1, 1, 2), (3, 3, 3)])
 def test_degenerate_layers(d_in, d_out, p, convention, path) -> None:
     options = {"block_size": p, "convention": convention, "path": path}
-    methods = [make_method("block_circulant", options), *(make_method("cdvft", {"m": m, **options}) for m in (1, 2, 3))]
+    methods = [
+        make_method("block_circulant", options),
+        *(make_method("cdvft", {"m": m, **options}) for m in (1, 2, 3) if m < 3 or path != "merged_dense"),
+    ]
     found = [text for method in methods for text in check_layer(method, d_in, d_out, 4, True, "float64")]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize("d_out", [256, 257, 600])
+def test_more_rows_than_one_batch_of_the_merged_weight(d_out) -> None:
+    method = make_method("cdvft", {"m": 3, "block_size": 64, "path": "merged"})
+    assert not check_layer(method, 20, d_out, 3, True, "float32")
 
 
 @pytest.mark.parametrize("name", method_names())

@@ -27,6 +27,7 @@ OWN_TESTS = [
     "tests/analytic/test_cost.py",
     "tests/methods/test_peers.py",
     "tests/methods/test_exact.py::test_degenerate_layers",
+    "tests/methods/test_exact.py::test_more_rows_than_one_batch_of_the_merged_weight",
 ]
 
 # Functions that hold no formula: they check input, describe, or build the adapter.
@@ -35,7 +36,8 @@ NO_FORMULA = {
     "adapt_model", "environment", "no_extension", "itemsize", "convention", "first_misfit", "_adapt",
 }  # fmt: skip
 SHARED = {
-    "_circulant": ["cdvft", "block_circulant"],
+    "circulant": ["cdvft", "block_circulant"],
+    "costs": ["cdvft", "block_circulant"],
     "_peft": ["lora", "dora", "fourierft", "c3a", "vera", "boft"],
     "_lycoris": ["loha", "lokr"],
     "_norms": ["hra", "delora"],
@@ -81,8 +83,9 @@ def numbers(tree: ast.AST) -> Iterator[ast.Constant]:
 def files() -> list[Path]:
     methods = sorted((ROOT / "cdvft_bench" / "methods").glob("*.py"))
     analytic = [
-        ROOT / "cdvft_bench" / "analytic" / f"{name}.py" for name in ("kernels", "cost", "linear", "conventions")
-    ]
+        ROOT / "cdvft_bench" / "analytic" / f"{name}.py"
+        for name in ("kernels", "cost", "linear", "conventions", "circulant")
+    ] + [ROOT / "cdvft_bench" / "execution" / "costs.py"]
     return [p for p in methods if p.stem not in ("__init__", "base", "_reference")] + analytic
 
 

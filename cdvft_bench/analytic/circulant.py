@@ -1,4 +1,4 @@
-"""Kernels of the adapted layers in ``cdvft_reference``, shared by CDVFT and the block-circulant adapter.
+"""Kernels of the circulant layers in ``cdvft_reference``, shared by CDVFT and the block-circulant adapter.
 
 The operators are the ones that torch dispatches for ``cdvft_reference`` at the versions in
 constraints.txt. Two paths: "fft" (autograd's backward) and "handwritten" (the paper's).
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -30,6 +31,9 @@ from cdvft_bench.analytic.kernels import (
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.errors import UserError
 
+CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense"]
+"""Ways to execute the method: the reference's two, then those of ``cdvft_bench.execution``."""
+
 
 def flag(condition: object) -> Count:
     """1 where the condition holds, else 0: the launches of an operator that only some shapes need."""
@@ -43,8 +47,8 @@ def check_options(alpha: float, convention: str, path: str) -> None:
         raise UserError(f"alpha = {alpha} is not finite; give a finite scale")
     if convention not in ("column", "row"):
         raise UserError(f"convention {convention!r} is not known; use 'column' or 'row'")
-    if path not in ("fft", "handwritten"):
-        raise UserError(f"path {path!r} is not known; use 'fft' or 'handwritten'")
+    if path not in get_args(CirculantPath):
+        raise UserError(f"path {path!r} is not known; use one of {', '.join(get_args(CirculantPath))}")
 
 
 def resolve_block_size(block_size: int | None, layer: LinearShape) -> Count:

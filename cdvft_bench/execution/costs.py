@@ -1,0 +1,379 @@
+"""Kernels of the fast paths in ``cdvft_bench.execution``, operator by operator.
+
+Each function mirrors the one of the same name there: what it launches, reads, writes and keeps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cdvft_bench.analytic.circulant import Factor, casts, flag
+from cdvft_bench.analytic.kernels import (
+    ITEMSIZE,
+    Count,
+    Kernel,
+    Kernels,
+    bmm,
+    copy,
+    elementwise,
+    fft,
+    mixed,
+    mm,
+    reduction,
+    times,
+)
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+
+FAST_PATHS = ("fused", "stored", "merged", "merged_dense")
+FEW_BLOCKS = 9  # of execution.spectral
+ROWS_AT_ONCE = 256  # of execution.merged
+
+
+def column_dot(rows: Count, n: Count, dtype: str) -> Kernels:
+    """One pass over two (rows, n) operands: subtract a mean, scale, multiply, add."""
+    size = ITEMSIZE[dtype]
+    return (
+        copy("new_zeros", rows, dtype, reads=0),
+        copy("new_ones", rows, dtype, reads=0),
+        Kernel("native_layer_norm_backward", "reduction", flops=4 * rows * n, read=(2 * rows * n + 2 * rows) * size,
+               written=n * size),
+    )  # fmt: skip
+
+
+def scaled(n: Count, alpha: float, dtype: str, complex_: bool = False, op: str = "mul") -> Kernels:
+    """A small vector times alpha; nothing where alpha is 1."""
+    if alpha == 1.0:
+        return ()
+    return (elementwise(op, n, dtype, flops=2 if complex_ else 1, reads=n, complex_=complex_),)
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """The primitives of ``execution.spectral`` for one factor on ``rows`` rows."""
+
+    factor: Factor
+    rows: Count
+
+    @property
+    def _few(self) -> Count:
+        return flag(self.factor.q_out * self.factor.q_in <= FEW_BLOCKS)
+
+    @property
+    def _single(self) -> Count:
+        return flag((self.factor.q_out == 1) & (self.factor.q_in == 1))
+
+    def factor_spectrum(self, alpha: float) -> Kernels:
+        f = self.factor
+        n = f.q_out * f.q_in * f.bins
+        return (
+            fft("_fft_r2c", f.p, f.q_out * f.q_in, f.dtype),
+            elementwise("_conj_physical", n, f.dtype, flops=0, reads=n, launches=flag(f.row), complex_=True),
+            *scaled(n, alpha, f.dtype, complex_=True, op="mul_"),
+            self._copied(n),
+        )
+
+    def _copied(self, n: Count) -> Kernel:
+        """Frequencies moved to the front, or back; many blocks only."""
+        return copy("clone", 2 * n, self.factor.dtype, launches=1 - self._few)
+
+    def spectra(self, width: Count, blocks: Count) -> Kernels:
+        f = self.factor
+        padded = blocks * f.p
+        return (
+            copy("constant_pad_nd", self.rows * padded, f.dtype, reads=self.rows * width,
+                 launches=flag(width != padded)),
+            fft("_fft_r2c", f.p, self.rows * blocks, f.dtype),
+            self._copied(self.rows * blocks * f.bins),
+        )  # fmt: skip
+
+    def signals(self, width: Count, blocks: Count) -> Kernels:
+        f = self.factor
+        return (
+            self._copied(self.rows * blocks * f.bins),
+            fft("_fft_c2r", f.p, self.rows * blocks, f.dtype),
+            copy("clone", self.rows * width, f.dtype, launches=flag(width != blocks * f.p)),
+        )
+
+    def multiply(self, inner: Count, outer: Count, in_place: bool = False) -> Kernels:
+        f, n = self.factor, self.rows * self.factor.bins
+        several = self._few - self._single
+        return (
+            elementwise("mul_" if in_place else "mul", n, f.dtype, flops=6, reads=n + f.bins, launches=self._single,
+                        complex_=True),
+            elementwise("mul", n, f.dtype, flops=6, reads=n + f.bins, launches=several * outer, complex_=True),
+            elementwise("addcmul_", n, f.dtype, flops=8, reads=2 * n + f.bins, launches=several * outer * (inner - 1),
+                        complex_=True),
+            bmm(f.bins, self.rows, inner, outer, f.dtype, complex_=True, launches=1 - self._few),
+        )  # fmt: skip
+
+    def adjoint(self) -> Kernels:
+        n = self.factor.q_out * self.factor.q_in * self.factor.bins
+        return (elementwise("_conj_physical", n, self.factor.dtype, flops=0, reads=n, complex_=True),)
+
+    def conjugate_in_place(self, blocks: Count) -> Kernels:
+        n = self.rows * blocks * self.factor.bins
+        return (elementwise("conj_physical_", n, self.factor.dtype, flops=0, reads=n, complex_=True),)
+
+    def moment(self) -> Kernels:
+        f, t = self.factor, self.rows
+        n, spectrum = t * f.q_in * f.bins, f.q_out * f.q_in * f.bins
+        reads = t * f.bins + n
+        return (
+            elementwise("mul", n, f.dtype, flops=6, reads=reads, launches=self._few * f.q_out, complex_=True),
+            reduction("sum", n, f.q_in * f.bins, f.dtype, launches=self._few * f.q_out, complex_=True),
+            bmm(f.bins, f.q_out, t, f.q_in, f.dtype, complex_=True, launches=1 - self._few),
+            elementwise("_conj_physical", spectrum, f.dtype, flops=0, reads=spectrum, launches=flag(f.row),
+                        complex_=True),
+            fft("_fft_c2r", f.p, f.q_out * f.q_in, f.dtype),
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FastLayer:
+    """An adapted layer on a fast path.
+
+    Attributes:
+        layer: its shape. tokens: rows. dtype: of base and activations.
+        factors: circulant factors (in the adapter's dtype).
+        diagonals: their number, 0 for the block-circulant adapter.
+        alpha: scale of the change. path: one of FAST_PATHS.
+    """
+
+    layer: LinearShape
+    tokens: Count
+    dtype: str
+    factors: Sequence[Factor]
+    diagonals: int
+    alpha: float
+    path: str
+
+    @property
+    def _adapter(self) -> str:
+        return self.factors[0].dtype
+
+    @property
+    def _half(self) -> bool:
+        return self.dtype != self._adapter
+
+    def _spectral(self, factor: Factor) -> Spectral:
+        return Spectral(factor, self.tokens)
+
+    def forward(self) -> Kernels:
+        """The forward pass, base and change."""
+        return self._fused_forward() if self.path in ("fused", "stored") else self._merged_forward()
+
+    def backward(self) -> Kernels:
+        """The backward pass, with the gradient of the input."""
+        if self.path in ("fused", "stored"):
+            return self.factor_gradients(input_gradient=True) + self._add_product()
+        merged = (*self.merged_weight(), *frozen_backward(self.layer, self.tokens, self.dtype))
+        if self.path == "merged_dense":
+            return merged + self._fold_gradients()
+        return merged + self.spectra_of_factors() + self.factor_gradients(input_gradient=False)
+
+    @property
+    def saved_bytes(self) -> Count:
+        """x; on the FFT paths the factors' spectra; on "stored" the activations' spectra, and the products.
+
+        Without diagonals "stored" needs neither products nor x itself.
+        """
+        size = ITEMSIZE[self._adapter]
+        saved: Count = self.tokens * self.layer.d_in * ITEMSIZE[self.dtype]
+        if self.path in ("merged", "merged_dense"):
+            return saved
+        for f in self.factors:
+            saved = saved + 2 * f.q_out * f.q_in * f.bins * size
+            if self.path == "stored":
+                saved = saved if self.diagonals else saved - self.tokens * f.width * ITEMSIZE[self.dtype]
+                saved = saved + 2 * self.tokens * f.q_in * f.bins * size
+                saved = saved + (self.tokens * f.d_out * size if self.diagonals else 0)
+        return saved
+
+    # --- execution.fused ---------------------------------------------------------------------
+
+    def spectra_of_factors(self) -> Kernels:
+        kernels: Kernels = ()
+        for i, f in enumerate(self.factors):
+            last = i == len(self.factors) - 1
+            kernels += self._spectral(f).factor_spectrum(self.alpha if last and not self.diagonals else 1.0)
+        return kernels
+
+    def _input_spectrum(self, i: int) -> Kernels:
+        f = self.factors[i]
+        n = self.tokens * f.width
+        if self.diagonals:
+            dtype = self.dtype if i == 0 else f.dtype
+            first: Kernels = (mixed("mul", n, f.dtype, (n, dtype), (f.width, f.dtype)),)
+        else:
+            first = casts(n, self.dtype, f.dtype, inward=True)
+        return first + self._spectral(f).spectra(f.width, f.q_in)
+
+    def _fused_forward(self) -> Kernels:
+        keep = self.path == "stored"
+        kernels = self.spectra_of_factors()
+        for i, f in enumerate(self.factors):
+            s = self._spectral(f)
+            kernels += self._input_spectrum(i)
+            kernels += s.multiply(f.q_in, f.q_out, in_place=not keep)
+            kernels += s.signals(f.d_out, f.q_out)
+            kernels += s.conjugate_in_place(f.q_in) if keep else ()
+        if self.diagonals:
+            kernels += scaled(self.layer.d_out, self.alpha, self._adapter)
+        return kernels + self._add_base()
+
+    def _add_base(self) -> Kernels:
+        n, d_out, dtype = self.tokens * self.layer.d_out, self.layer.d_out, self._adapter
+        multiplied = elementwise("mul", n, dtype, reads=n + d_out)
+        if self._half:
+            added = mixed("add_", n, self.dtype, (n, self.dtype), (n, dtype))
+            base = frozen_forward(self.layer, self.tokens, self.dtype)
+            return (*base, *((multiplied,) if self.diagonals else ()), added)
+        if self.layer.bias:
+            joined: Kernels = (
+                elementwise("addcmul", n, dtype, flops=2, reads=n + 2 * d_out)
+                if self.diagonals
+                else elementwise("add_", n, dtype, reads=n + d_out),
+            )
+        else:
+            joined = (multiplied,) if self.diagonals else ()
+        return (*joined, _onto(mm(self.tokens, self.layer.d_in, d_out, dtype)))
+
+    def _recall(self) -> Kernels:
+        if self.path == "stored":
+            return ()
+        kernels: Kernels = ()
+        for i, f in enumerate(self.factors):
+            s = self._spectral(f)
+            kernels += self._input_spectrum(i)
+            if self.diagonals:
+                kernels += s.multiply(f.q_in, f.q_out) + s.signals(f.d_out, f.q_out)
+            kernels += s.conjugate_in_place(f.q_in)
+        return kernels
+
+    def factor_gradients(self, input_gradient: bool) -> Kernels:
+        t, d_out, dtype = self.tokens, self.layer.d_out, self._adapter
+        kernels = (*self._recall(), *casts(t * d_out, self.dtype, dtype, inward=True))
+        if self.diagonals:
+            kernels += column_dot(t, d_out, dtype) + 2 * scaled(d_out, self.alpha, dtype)
+            kernels += (elementwise("mul", t * d_out, dtype, reads=t * d_out + d_out),)
+        for i, f in reversed(list(enumerate(self.factors))):
+            s = self._spectral(f)
+            kernels += s.spectra(f.d_out, f.q_out) + s.moment()
+            if not self.diagonals:
+                kernels += scaled(f.parameters, self.alpha, dtype)
+                if not input_gradient:
+                    return kernels
+            kernels += s.adjoint() + s.multiply(f.q_out, f.q_in, in_place=True) + s.signals(f.width, f.q_in)
+            if self.diagonals:
+                n = t * f.width
+                kernels += casts(n, self.dtype, dtype, inward=True) if i == 0 else ()
+                kernels += column_dot(t, f.width, dtype)
+                if i or input_gradient:
+                    kernels += (elementwise("mul_", n, dtype, reads=n + f.width),)
+        return kernels
+
+    def _add_product(self) -> Kernels:
+        n = self.tokens * self.layer.d_in
+        if not self._half:
+            return (_onto(mm(self.tokens, self.layer.d_out, self.layer.d_in, self.dtype)),)
+        added = mixed("add_", n, self.dtype, (n, self.dtype), (n, self._adapter))
+        return (*frozen_backward(self.layer, self.tokens, self.dtype), added)
+
+    # --- execution.merged --------------------------------------------------------------------
+
+    def _merged_forward(self) -> Kernels:
+        return self.merged_weight() + frozen_forward(self.layer, self.tokens, self.dtype)
+
+    def _circulant_view(self, f: Factor) -> Kernels:
+        n = f.parameters
+        reversed_ = times((copy("flip", n, f.dtype), copy("roll", n, f.dtype)), 1 - flag(f.row))
+        return (*reversed_, copy("copy_", n * f.p, f.dtype, reads=n))
+
+    def _padded(self, width: Count, padded: Count) -> Kernel:
+        return copy("constant_pad_nd", padded, self._adapter, reads=width, launches=flag(width != padded))
+
+    def merged_weight(self) -> Kernels:
+        if len(self.factors) > 1:
+            return self._merged_by_rows()
+        (f,) = self.factors
+        d_in, d_out, dtype = self.layer.d_in, self.layer.d_out, self._adapter
+        square, n = f.parameters * f.p, self.layer.weights
+        kernels = self._circulant_view(f)
+        if not self.diagonals:
+            kernels += (copy("new_full", d_in, dtype, reads=0),)
+        kernels += (
+            self._padded(d_in, f.q_in * f.p),
+            elementwise("mul", square, dtype, reads=square + f.q_in * f.p),
+        )
+        if not self.diagonals:
+            return (*kernels, mixed("add", n, self.dtype, (n, self.dtype), (n, dtype)))
+        added = mixed("addcmul", n, self.dtype, (n, self.dtype), (n + d_out, dtype), flops=2)
+        return (*kernels, *scaled(d_out, self.alpha, dtype), added)
+
+    def _merged_by_rows(self) -> Kernels:
+        d_out, dtype = self.layer.d_out, self._adapter
+        kernels = self.spectra_of_factors()
+        for f in self.factors:
+            kernels += self._spectral(f).adjoint()
+        kernels += scaled(d_out, self.alpha, dtype)
+        whole, rest = d_out // ROWS_AT_ONCE, d_out % ROWS_AT_ONCE
+        return kernels + times(self._rows(ROWS_AT_ONCE), whole) + times(self._rows(np.maximum(rest, 1)), flag(rest > 0))
+
+    def _rows(self, rows: Count) -> Kernels:
+        d_out, d_in, dtype = self.layer.d_out, self.layer.d_in, self._adapter
+        kernels: Kernels = (copy("new_zeros", rows * d_out, dtype, reads=0), copy("copy_", rows, dtype))
+        for f in reversed(self.factors):
+            s, n = Spectral(f, rows), rows * f.width
+            kernels += s.spectra(d_out, f.q_out) + s.multiply(f.q_out, f.q_in, in_place=True)
+            kernels += (*s.signals(f.width, f.q_in), elementwise("mul_", n, dtype, reads=n + f.width))
+        return (*kernels, mixed("add", rows * d_in, self.dtype, (rows * d_in, self.dtype), (rows * d_in, dtype)))
+
+    def _fold(self, f: Factor) -> Kernels:
+        square, n = f.parameters * f.p, f.parameters
+        shifted = times((copy("flip", n, f.dtype), copy("roll", n, f.dtype)), flag(f.row))
+        return (
+            copy("new_zeros", 2 * square, f.dtype, reads=0),
+            copy("flip", square, f.dtype),
+            copy("copy_", square, f.dtype),
+            reduction("sum", 2 * square, 2 * n, f.dtype),
+            elementwise("add", n, f.dtype),
+            copy("roll", n, f.dtype),
+            *shifted,
+        )
+
+    def _fold_gradients(self) -> Kernels:
+        (f,) = self.factors
+        d_in, d_out, dtype = self.layer.d_in, self.layer.d_out, self._adapter
+        square, n = f.parameters * f.p, self.layer.weights
+        rows, columns = f.q_out * f.p, f.q_in * f.p
+        ragged = flag((rows != d_out) | (columns != d_in))
+        kernels: Kernels = (
+            mm(d_out, self.tokens, d_in, self.dtype),
+            *casts(n, self.dtype, dtype, inward=True),
+            copy("constant_pad_nd", square, dtype, reads=n, launches=ragged),
+        )
+        if not self.diagonals:
+            return kernels + self._fold(f) + scaled(f.parameters, self.alpha, dtype)
+        vector = replace(mm(rows, columns, 1, dtype), op="mv")
+        return (
+            *kernels,
+            self._padded(d_in, columns),
+            *scaled(d_out, self.alpha, dtype),
+            self._padded(d_out, rows),
+            *self._circulant_view(f),
+            elementwise("mul", square, dtype),
+            replace(mm(columns, rows, 1, dtype), op="mv"),
+            vector,
+            *scaled(d_out, self.alpha, dtype),
+            elementwise("mul", square, dtype, reads=square + columns),
+            elementwise("mul", square, dtype, reads=square + rows),
+            *self._fold(f),
+        )
+
+
+def _onto(product: Kernel) -> Kernel:
+    """A matrix product added onto its output in place."""
+    return replace(product, op="addmm_", read=product.read + product.written, scope="base")

@@ -1,0 +1,168 @@
+"""CDVFT merged into the weight: ``W + dW`` in a scratch buffer, then one matrix product a pass.
+
+For m = 2 the change has an entry-wise closed form, ``dW[r, s] = alpha a_3[r] c[(r - s) mod p] a_1[s]``: it is
+added to W without a transform. For m > 2 rows of dW come out of the transposed factors, a block of rows at a
+time. The buffer is shared by all layers of a device and dtype and never saved: backward builds it again.
+
+The factors' gradients come from the activations by FFT (the passes of ``fused``), or for m = 2 from the dense
+gradient ``g^T x``, folded along the wrapped diagonals of each block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cdvft_bench.execution import spectral
+from cdvft_bench.execution.fused import Plan, factor_gradients, is_by_block, scaled, spectra_of_factors
+
+ROWS_AT_ONCE = 256
+"""Rows of dW that one batch of transforms makes where m > 2."""
+
+_buffers: dict[tuple[torch.device, torch.dtype, str], Tensor] = {}
+
+
+def _buffer(name: str, n: int, like: Tensor) -> Tensor:
+    """A scratch tensor of ``n`` entries, the same memory at every call: the caller uses it up before it returns."""
+    key = (like.device, like.dtype, name)
+    held = _buffers.get(key)
+    if held is None or held.numel() < n:
+        held = _buffers[key] = like.new_empty(n)
+    return held[:n]
+
+
+def release_buffers() -> None:
+    """Give the scratch memory of all devices back."""
+    _buffers.clear()
+
+
+def circulant_view(c: Tensor, row: bool) -> Tensor:
+    """The blocks ``C_ij[r, s] = c_ij[(r - s) mod p]`` as a (q_out, p, q_in, p) view of a scratch buffer.
+
+    The buffer repeats the reversed vector; a row stride of p - 1 then moves each row one step on.
+    """
+    q_out, q_in, p = c.shape
+    reversed_ = c if row else torch.roll(c.flip(-1), 1, -1)  # entry k is c[-k mod p]
+    repeated = _buffer("circulant", q_out * q_in * p * p, c)
+    repeated.view(q_out, q_in, p, p).copy_(reversed_.unsqueeze(2).expand(-1, -1, p, -1))
+    return repeated.as_strided((q_out, p, q_in, p), (q_in * p * p, max(p - 1, 1), p * p, 1), repeated.storage_offset())
+
+
+def _padded(a: Tensor, n: int) -> Tensor:
+    return torch.nn.functional.pad(a, (0, n - a.shape[0])) if a.shape[0] != n else a
+
+
+def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], plan: Plan) -> Tensor:
+    """``W + alpha dW`` (d_out, d_in) in W's dtype, in scratch memory: valid until the next call.
+
+    Args:
+        weight: W.
+        diagonals: m vectors, or none for the block-circulant adapter.
+        circulants: their circulant factors, each (q_out, q_in, p).
+        plan: scale and convention.
+    """
+    if len(circulants) > 1:
+        return _merged_by_rows(weight, diagonals, circulants, plan)
+    (c,) = circulants
+    d_out, d_in = weight.shape
+    blocks = circulant_view(c, plan.row)
+    q_out, p, q_in, _ = blocks.shape
+    right = _buffer("right", q_out * p * q_in * p, c).view(q_out, p, q_in, p)
+    first = diagonals[0] if diagonals else c.new_full((d_in,), plan.alpha)
+    torch.mul(blocks, _padded(first, q_in * p).view(q_in, p), out=right)
+    change = right.view(q_out * p, q_in * p)[:d_out, :d_in]
+    out = _buffer("merged", d_out * d_in, weight).view(d_out, d_in)
+    if not diagonals:
+        return torch.add(weight, change, out=out)
+    return torch.addcmul(weight, change, scaled(diagonals[1], plan.alpha).unsqueeze(1), out=out)
+
+
+def _merged_by_rows(weight: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], plan: Plan) -> Tensor:
+    d_out, d_in = weight.shape
+    out = _buffer("merged", d_out * d_in, weight).view(d_out, d_in)
+    blocks = [is_by_block(c) for c in circulants]
+    adjoints = [spectral.adjoint(s, b) for s, b in zip(spectra_of_factors(circulants, plan), blocks, strict=True)]
+    last = scaled(diagonals[-1], plan.alpha)
+    for some, kept in zip(out.split(ROWS_AT_ONCE), weight.split(ROWS_AT_ONCE), strict=True):
+        # Rows of the identity through the transposed factors, the last diagonal already applied.
+        rows = last.new_zeros(some.shape[0], d_out)
+        start = some.storage_offset() // d_in
+        rows.diagonal(start).copy_(last[start : start + some.shape[0]])
+        for c, by_block, c_hat, a in reversed(list(zip(circulants, blocks, adjoints, diagonals, strict=False))):
+            g_hat = spectral.spectra(rows, c.shape[0], c.shape[2], by_block)
+            u_hat = spectral.multiply(g_hat, c_hat, by_block, in_place=True)
+            rows = spectral.signals(u_hat, c.shape[2], a.shape[0], by_block).mul_(a)
+        torch.add(kept, rows, out=some)
+    return out
+
+
+def fold(dense: Tensor, p: int, row: bool) -> Tensor:
+    """Sums along the wrapped diagonals of each p by p block of ``dense`` (q_out p, q_in p): (q_out, q_in, p).
+
+    Entry k of a block is ``sum_r dense[r, (r - k) mod p]``: the transpose of building a circulant block.
+    """
+    q_out, q_in = dense.shape[0] // p, dense.shape[1] // p
+    # A row stride of 2p + 1 in rows of 2p moves row r to the right by r; columns run backwards, so that the
+    # entries of one wrapped diagonal stand below each other.
+    skewed = dense.new_zeros(q_out, q_in, p, 2 * p)
+    shifted = skewed.as_strided((q_out, q_in, p, p), (q_in * 2 * p * p, 2 * p * p, 2 * p + 1, 1))
+    shifted.copy_(dense.view(q_out, p, q_in, p).permute(0, 2, 1, 3).flip(-1))
+    halves = skewed.sum(2)  # entry r + p - 1 - s
+    summed = torch.roll(halves[..., :p] + halves[..., p:], 1, -1)  # entry (r - s) mod p
+    return torch.roll(summed.flip(-1), 1, -1) if row else summed
+
+
+class MergedFunction(torch.autograd.Function):
+    """See the module's docstring. Inputs: x (T, d_in), weight, bias or None, plan, dense_gradient, factors."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, dense_gradient: bool, *factors: Tensor
+    ) -> Tensor:
+        ctx.plan, ctx.dense_gradient = plan, dense_gradient
+        ctx.save_for_backward(x, weight, *factors)
+        dtype = plan.dtype or x.dtype
+        merged = merged_weight(weight, factors[: plan.diagonals], factors[plan.diagonals :], plan)
+        return torch.nn.functional.linear(x.to(dtype), merged.to(dtype), None if bias is None else bias.to(dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        plan: Plan = ctx.plan
+        x, weight, *factors = ctx.saved_tensors
+        diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
+        g = g.contiguous()
+        grad_x = None
+        if ctx.needs_input_grad[0]:
+            merged = merged_weight(weight, diagonals, circulants, plan)
+            grad_x = torch.mm(g, merged.to(g.dtype)).to(x.dtype)
+        if ctx.dense_gradient:
+            grads = _fold_gradients(x, g, diagonals, circulants[0], plan)
+        else:
+            c_hats = spectra_of_factors(circulants, plan)
+            grads, _ = factor_gradients(plan, x, g, diagonals, circulants, c_hats, None, input_gradient=False)
+        return (grad_x, None, None, None, None, *grads)
+
+
+def _fold_gradients(x: Tensor, g: Tensor, diagonals: Sequence[Tensor], c: Tensor, plan: Plan) -> list[Tensor | None]:
+    """Gradients of the factors of m = 2 from the dense gradient ``g^T x``."""
+    q_out, q_in, p = c.shape
+    dense = torch.mm(g.t(), x.to(g.dtype)).to(c.dtype)
+    padding = (0, q_in * p - dense.shape[1], 0, q_out * p - dense.shape[0])
+    if any(padding):
+        dense = torch.nn.functional.pad(dense, padding)
+    if not diagonals:
+        return [scaled(fold(dense, p, plan.row), plan.alpha)]
+    d_in, d_out = diagonals[0].shape[0], diagonals[1].shape[0]
+    first = _padded(diagonals[0], q_in * p)
+    last = _padded(scaled(diagonals[1], plan.alpha), q_out * p)
+    entries = torch.empty_like(dense)
+    torch.mul(dense.view(q_out, p, q_in, p), circulant_view(c, plan.row), out=entries.view(q_out, p, q_in, p))
+    grad_first = torch.mv(entries.t(), last)[:d_in]
+    grad_last = scaled(torch.mv(entries, first)[:d_out], plan.alpha)
+    grad_c = fold(dense * first * last.unsqueeze(1), p, plan.row)
+    return [grad_first, grad_last, grad_c]

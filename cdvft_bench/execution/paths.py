@@ -1,0 +1,164 @@
+"""The ways of executing one adapted layer, behind two functions: :func:`change` and :func:`adapted_linear`."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from cdvft_bench.errors import UserError
+from cdvft_bench.execution.fused import FusedFunction, Plan
+from cdvft_bench.execution.merged import MergedFunction
+from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
+from cdvft_reference.circulant import Convention, block_circulant_fft, block_circulant_handwritten, check_convention
+
+Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense"]
+PATHS: tuple[Path, ...] = get_args(Path)
+"""What each does is told in docs/execution.md; "auto" lets the planner pick one of them."""
+
+
+def check_path(path: str, m: int) -> None:
+    """Raise UserError unless ``path`` is known and can execute m diagonals (0: the block-circulant adapter)."""
+    if path != "auto" and path not in PATHS:
+        raise UserError(f"path {path!r} is not known; use one of auto, {', '.join(PATHS)}")
+    if path == "merged_dense" and m > 2:
+        raise UserError(
+            f"path 'merged_dense' folds the gradient of one circulant factor, so m must be 2, not {m}; use 'merged'"
+        )
+
+
+def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> Path:
+    check_path(path, len(diagonals))
+    if not circulants:
+        return "fft"  # m = 1 is one element-wise product: nothing to transform, nothing to choose
+    if path == "auto":
+        from cdvft_bench.execution.planner import pick
+
+        return pick(x, diagonals, circulants, d_out)
+    return path  # type: ignore[return-value]
+
+
+def _reference(
+    x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int, path: Path, convention: Convention
+) -> Tensor:
+    """The change without its scale, by the reference's products."""
+    if diagonals:
+        product = cdvft_handwritten if path == "handwritten" else cdvft_fft
+        return product(x, diagonals, circulants, d_out, convention)
+    one = block_circulant_handwritten if path == "handwritten" else block_circulant_fft
+    return one(x, circulants[0], d_out, convention)
+
+
+def _check(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> None:
+    if not x.is_floating_point():
+        raise TypeError(f"input dtype {x.dtype} is not floating-point; the layer takes floating-point activations")
+    expected = max(len(diagonals) - 1, 0) if diagonals else 1
+    if len(circulants) != expected:
+        raise ValueError(
+            f"{len(diagonals)} diagonals and {len(circulants)} circulants; CDVFT has m diagonals and m - 1 circulants, "
+            "the block-circulant adapter no diagonal and one circulant"
+        )
+    width = diagonals[0].shape[0] if diagonals else None
+    if width is not None and x.shape[-1] != width:
+        raise ValueError(f"input has width {x.shape[-1]}; this layer has d_in = {width}")
+    for c in circulants:
+        if c.ndim != 3 or -(-d_out // c.shape[2]) != c.shape[0]:
+            raise ValueError(f"a circulant factor of shape {tuple(c.shape)} does not map to {d_out} outputs; it is "
+                             "(ceil(d_out / p), ceil(width / p), p)")  # fmt: skip
+    if circulants and -(-x.shape[-1] // circulants[0].shape[2]) != circulants[0].shape[1]:
+        raise ValueError(f"a circulant factor of shape {tuple(circulants[0].shape)} does not take {x.shape[-1]} inputs")
+
+
+def change(
+    x: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    *,
+    alpha: float = 1.0,
+    path: str = "auto",
+    convention: Convention = "column",
+) -> Tensor:
+    """``alpha dW x`` alone, for layers whose base is executed elsewhere (several adapters, quantised weights).
+
+    Args:
+        x: (..., d_in), floating-point.
+        diagonals: m vectors, the first (d_in,), the others (d_out,); empty for the block-circulant adapter.
+        circulants: m - 1 factors (q_out, q_in, p); one for the block-circulant adapter.
+        d_out: output width.
+        alpha: scale.
+        path: one of ``PATHS`` or "auto". The merged paths need the base's weight; here they run as "fused".
+        convention: "column" or "row", see ``cdvft_reference.circulant``.
+
+    Returns:
+        (..., d_out) in the dtype of x.
+
+    Raises:
+        UserError, ValueError, TypeError: path, convention, shapes or dtype do not fit.
+    """
+    check_convention(convention)
+    _check(x, diagonals, circulants, d_out)
+    chosen = _resolve(path, x, diagonals, circulants, d_out)
+    if x.numel() == 0:
+        return x.new_zeros(*x.shape[:-1], d_out)
+    with torch.autocast(x.device.type, enabled=False):
+        if chosen in ("fft", "handwritten"):
+            factors_x = x.to((*diagonals, *circulants)[0].dtype)
+            return (_reference(factors_x, diagonals, circulants, d_out, chosen, convention) * alpha).to(x.dtype)
+        plan = _plan(d_out, alpha, convention, diagonals, chosen, None)
+        flat = x.reshape(-1, x.shape[-1])
+        return FusedFunction.apply(flat, None, None, plan, *diagonals, *circulants).view(*x.shape[:-1], d_out)
+
+
+def adapted_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    *,
+    alpha: float = 1.0,
+    path: str = "auto",
+    convention: Convention = "column",
+) -> Tensor:
+    """``x W^T + b + alpha dW x`` with W and b frozen: a whole adapted layer in one go.
+
+    Args:
+        weight: (d_out, d_in), frozen. bias: (d_out,), frozen, or None. The others: see :func:`change`.
+
+    Returns:
+        (..., d_out) in the dtype of the base layer's output (under autocast, autocast's).
+
+    Raises:
+        UserError, ValueError, TypeError: as :func:`change`; also where W or b is to be trained.
+    """
+    check_convention(convention)
+    d_out = weight.shape[0]
+    _check(x, diagonals, circulants, d_out)
+    if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
+        raise ValueError("weight and bias must be frozen (requires_grad=False); to train them too, add change() to the "
+                         "base layer's output")  # fmt: skip
+    kind = x.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    chosen = _resolve(path, x, diagonals, circulants, d_out)
+    if chosen in ("fft", "handwritten") or x.numel() == 0:
+        h = torch.nn.functional.linear(x, weight, bias)
+        return h + change(x, diagonals, circulants, d_out, alpha=alpha, path=chosen, convention=convention).to(h.dtype)
+    flat = x.reshape(-1, x.shape[-1])
+    plan = _plan(d_out, alpha, convention, diagonals, chosen, dtype)
+    with torch.autocast(kind, enabled=False) if dtype is not None else contextlib.nullcontext():
+        if chosen in ("fused", "stored"):
+            h = FusedFunction.apply(flat, weight, bias, plan, *diagonals, *circulants)
+        else:
+            h = MergedFunction.apply(flat, weight, bias, plan, chosen == "merged_dense", *diagonals, *circulants)
+    return h.view(*x.shape[:-1], d_out)
+
+
+def _plan(
+    d_out: int, alpha: float, convention: Convention, diagonals: Sequence[Tensor], path: Path, dtype: torch.dtype | None
+) -> Plan:
+    keep = path == "stored" and torch.is_grad_enabled()
+    return Plan(d_out, float(alpha), convention == "row", len(diagonals), keep, dtype)

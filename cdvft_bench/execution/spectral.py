@@ -1,0 +1,113 @@
+"""Block-circulant products in the frequency domain: the primitives of every FFT path.
+
+A row of ``width`` entries is ``q`` blocks of ``p`` (zero-padded at the end); its spectrum is one real
+transform a block, ``f = p // 2 + 1`` frequencies. Few blocks are multiplied element by element, many as
+one small matrix product a frequency, for which the frequencies come first in memory:
+
+- at most ``FEW_BLOCKS`` blocks in the factor: (T, q, f)
+- more: (f, T, q)
+
+Nothing here is differentiated by autograd; see ``fused`` for the passes built from it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FEW_BLOCKS = 9
+"""Largest q_out * q_in multiplied element by element: at 3 by 3 blocks that was still the faster way
+(CPU, 768 and 4096 wide), at 4 by 4 no longer."""
+
+
+def few(q_out: int, q_in: int) -> bool:
+    """Whether a factor of q_out by q_in blocks is multiplied element by element."""
+    return q_out * q_in <= FEW_BLOCKS
+
+
+def _copied(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def factor_spectrum(c: Tensor, row: bool, scale: float = 1.0) -> Tensor:
+    """The spectrum of a factor ``c`` (q_out, q_in, p): (q_out, q_in, f), or (f, q_in, q_out) for many blocks.
+
+    ``row`` is the first-row convention (a conjugation); ``scale`` is multiplied in.
+    """
+    c_hat = torch.fft.rfft(c)
+    if row:
+        c_hat = c_hat.conj_physical()
+    if scale != 1.0:
+        c_hat *= scale
+    return c_hat if few(*c.shape[:2]) else _copied(c_hat.permute(2, 1, 0))
+
+
+def spectra(x: Tensor, blocks: int, p: int, by_block: bool) -> Tensor:
+    """Spectra of the rows of ``x`` (T, width): (T, blocks, f), or (f, T, blocks) without ``by_block``."""
+    padding = blocks * p - x.shape[1]
+    if padding:
+        x = torch.nn.functional.pad(x, (0, padding))
+    x_hat = torch.fft.rfft(x.view(-1, blocks, p))
+    return x_hat if by_block else _copied(x_hat.permute(2, 0, 1))
+
+
+def signals(x_hat: Tensor, p: int, width: int, by_block: bool) -> Tensor:
+    """Back to rows (T, width), contiguous; the inverse of :func:`spectra`."""
+    if not by_block:
+        x_hat = _copied(x_hat.permute(1, 2, 0))
+    x = torch.fft.irfft(x_hat, n=p).view(x_hat.shape[0], -1)
+    return x if x.shape[1] == width else _copied(x[:, :width])
+
+
+def multiply(x_hat: Tensor, c_hat: Tensor, by_block: bool, in_place: bool = False) -> Tensor:
+    """``y_i = sum_j c_ij x_j`` at every frequency; ``in_place`` lets a single block overwrite ``x_hat``."""
+    if not by_block:
+        return torch.bmm(x_hat, c_hat)
+    q_out, q_in, f = c_hat.shape
+    if (q_out, q_in) == (1, 1):
+        return x_hat.mul_(c_hat[0]) if in_place else x_hat * c_hat[0]
+    y_hat = x_hat.new_empty(x_hat.shape[0], q_out, f)
+    for i in range(q_out):
+        torch.mul(x_hat[:, 0], c_hat[i, 0], out=y_hat[:, i])
+        for j in range(1, q_in):
+            y_hat[:, i].addcmul_(x_hat[:, j], c_hat[i, j])
+    return y_hat
+
+
+def adjoint(c_hat: Tensor, by_block: bool) -> Tensor:
+    """The spectrum of the transposed factor."""
+    conjugate = c_hat.conj_physical()
+    return conjugate.transpose(0, 1) if by_block else conjugate.transpose(1, 2)
+
+
+def moment(g_hat: Tensor, conjugate_x_hat: Tensor, p: int, row: bool, by_block: bool) -> Tensor:
+    """The gradient of a factor, (q_out, q_in, p): ``irfft(sum_t conj(x_t) g_t)``, summed before the transform.
+
+    Args:
+        g_hat, conjugate_x_hat: spectra of the output's gradient and, conjugated, of the input.
+        p: block size. row: first-row convention. by_block: layout of both spectra.
+    """
+    if by_block:
+        q_out, q_in, f = g_hat.shape[1], conjugate_x_hat.shape[1], g_hat.shape[2]
+        if (q_out, q_in) == (1, 1):
+            summed = (g_hat * conjugate_x_hat).sum(0, keepdim=True)
+        else:
+            summed = g_hat.new_empty(q_out, q_in, f)
+            for i in range(q_out):
+                torch.sum(g_hat[:, i : i + 1] * conjugate_x_hat, 0, out=summed[i])
+    else:
+        summed = torch.bmm(g_hat.transpose(1, 2), conjugate_x_hat).permute(1, 2, 0)
+    return torch.fft.irfft(summed.conj_physical() if row else summed, n=p)
+
+
+def column_dot(a: Tensor, b: Tensor) -> Tensor:
+    """``sum_t a[t] * b[t]`` for a, b (T, n): the gradient of a diagonal, (n,), in one pass over both.
+
+    A layer norm's gain has this gradient when mean and scale are 0 and 1; torch fuses product and sum there.
+    """
+    rows, n = a.shape
+    mean, scale = a.new_zeros(rows, 1), a.new_ones(rows, 1)
+    gain = a[0]  # asked for by the operator, not used for the gain's own gradient
+    dot: Tensor
+    _, dot, _ = torch.ops.aten.native_layer_norm_backward(b, a, [n], mean, scale, gain, None, [False, True, False])
+    return dot
