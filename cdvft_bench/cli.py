@@ -40,6 +40,38 @@ def main() -> None:
     """
 
 
+# --- claims ------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option(
+    "--ledger", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of claims; the suite's own if none."
+)
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Stores for the clock, .csv for accuracy; repeatable.",
+)
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write JUnit XML.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(ledger: Path | None, records: tuple[Path, ...], junit: Path | None, as_json: bool) -> None:
+    """Judge a ledger's claims. Exits with 1 when a verdict is not the one that the ledger expects."""
+    from cdvft_bench.claims import show_verification, to_json, to_junit
+    from cdvft_bench.claims import verify as judge
+    from cdvft_bench.claims.export import write_text
+
+    verification = judge(ledger, records)
+    if junit is not None:
+        write_text(junit, to_junit(verification))
+    if as_json:
+        click.echo(to_json(verification), nl=False)
+    else:
+        show_verification(verification)
+    if not verification.as_pinned:
+        raise SystemExit(1)
+
+
 # --- one case ------------------------------------------------------------------------------
 
 

@@ -1,0 +1,59 @@
+"""Claims: a ledger of what was claimed, and a judge who hears the witnesses. ``verify`` does it all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cdvft_bench.claims.export import to_json, to_junit
+    from cdvft_bench.claims.table import VerdictRow, rows, show_verification, verdict_table
+    from cdvft_bench.claims.verdict import Verdict, Verification
+
+__all__ = [
+    "Verdict",
+    "VerdictRow",
+    "Verification",
+    "rows",
+    "show_verification",
+    "to_json",
+    "to_junit",
+    "verdict_table",
+    "verify",
+]
+
+# pytest imports this package for its plugin at every start, so nothing heavy is imported until it is asked for.
+_HOMES = {
+    "Verdict": "verdict",
+    "VerdictRow": "table",
+    "Verification": "verdict",
+    "rows": "table",
+    "show_verification": "table",
+    "to_json": "export",
+    "to_junit": "export",
+    "verdict_table": "table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def verify(ledger: str | Path | None = None, records: Sequence[str | Path] = ()) -> Verification:
+    """Judge every claim of a ledger.
+
+    Args:
+        ledger: a ledger file; None is the suite's own, on CDVFT and BCA.
+        records: what the clock and the accuracy witness read: stores (.sqlite, .jsonl, .jsonl.gz) and tables of
+            fine-tuning runs (.csv, the columns of ``accuracy.published``).
+
+    Raises:
+        UserError: the ledger or a file of records is not as it should be, or a module of a ledger fails.
+    """
+    from cdvft_bench.claims.judge import verify_ledger
+
+    return verify_ledger(ledger, records)

@@ -1,0 +1,257 @@
+"""The judge: hears the witnesses of every claim at every setting that the claim leaves open."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Protocol
+
+from cdvft_bench.claims.claim import Claim, Ledger, Word
+from cdvft_bench.claims.count import Count
+from cdvft_bench.claims.formula import Formula
+from cdvft_bench.claims.laws import Figure, Ratio
+from cdvft_bench.claims.ledger import read_ledger
+from cdvft_bench.claims.point import Point, Setting, Subject, Value
+from cdvft_bench.claims.quantities import Witness
+from cdvft_bench.claims.records import Accuracy, Clock, read_records
+from cdvft_bench.claims.silence import Silent
+from cdvft_bench.claims.text import axis_text, number, percent, plural, setting, value_text
+from cdvft_bench.claims.verdict import Reading, Testimony, Verdict, Verification
+from cdvft_bench.errors import UserError
+from cdvft_bench.timing.clock import fixed_threads
+
+SHOWN = 6
+"""Settings that hold which a verdict lists; the rest are counted."""
+
+
+class Voice(Protocol):
+    """A witness."""
+
+    def say(self, point: Point, subject: Subject | None) -> tuple[float, ...]:
+        """The figure at a point; raises Silent."""
+        ...
+
+
+Voices = Mapping[Witness, Voice]
+
+
+def voices(folder: Path, records: Sequence[str | Path] = ()) -> Voices:
+    """The four witnesses; ``folder`` is the ledger's, ``records`` what was recorded.
+
+    Raises:
+        UserError: a file of records is not as it should be.
+    """
+    timed, runs = read_records(records)
+    return {"formula": Formula(folder), "count": Count(folder), "clock": Clock(timed), "accuracy": Accuracy(runs)}
+
+
+def verify_ledger(ledger: str | Path | Ledger | None = None, records: Sequence[str | Path] = ()) -> Verification:
+    """Judge every claim of a ledger, see ``claims.verify``."""
+    book = ledger if isinstance(ledger, Ledger) else read_ledger(ledger)
+    witnesses = voices(book.folder, records)
+    verdicts, seconds = [], []
+    for claim in book.claims:
+        start = time.perf_counter()
+        try:
+            verdicts.append(judge(claim, witnesses))
+        except UserError as error:
+            raise UserError(f"{book.path}, claim {claim.id!r}: {error}") from error
+        seconds.append(time.perf_counter() - start)
+    return Verification(book.title, book.path, tuple(verdicts), tuple(seconds))
+
+
+def judge(claim: Claim, witnesses: Voices) -> Verdict:
+    """Judge one claim.
+
+    Raises:
+        UserError: a foreign module or function fails, or hyperparameters do not fit a layer.
+    """
+    with fixed_threads(1):  # the layers are small, and on a busy machine threads wait for each other
+        readings = [
+            Reading(s, tuple(hear(claim, s, w, witnesses[w]) for w in claim.witnesses)) for s in claim.settings()
+        ]
+    judged = [r for r in readings if r.judged]
+    hits = [r for r in judged if r.holds]
+    verdict = Verdict(claim, "not measured", "", tried=len(readings), judged=len(judged), hits=len(hits))
+    if not judged:
+        verdict = replace(verdict, detail=_missing(readings[0]), readings=tuple(readings[:1]))
+    elif len(hits) == len(judged):
+        verdict = replace(
+            verdict, word="holds", detail=_everywhere(claim, readings), readings=_some(claim, hits, judged)
+        )
+    elif hits:
+        needed, exact = conditions(claim, hits, judged)
+        verdict = replace(
+            verdict, word="holds only if", detail=_only_if(claim, needed, exact, hits, judged), needed=needed,
+            readings=_some(claim, hits, judged),
+        )  # fmt: skip
+    else:
+        nearest = min(judged, key=lambda r: abs(r.miss))
+        verdict = replace(
+            verdict, word="fails", detail=_fails(nearest, judged), readings=_some(claim, [nearest], judged)
+        )
+    return replace(verdict, pinned=_pin(claim, verdict))
+
+
+def hear(claim: Claim, at: Setting, witness: Witness, voice: Voice) -> Testimony:
+    """One witness on a claim at one setting of its open axes."""
+    point, law = claim.point.at(at), claim.law
+    try:
+        if law.over is None:
+            figures = [_figure(point, None, voice)]
+        else:
+            values = law.over.counted if witness == "count" and law.over.counted else law.over.values
+            figures = [_figure(point.changed(law.over.axis, v), float(v), voice) for v in values]  # type: ignore[arg-type]
+    except Silent as silent:
+        return Testimony(witness, silent.reason, None, remedy=silent.remedy)
+    outcome = law.judge(figures, claim.tolerance)
+    return Testimony(witness, outcome.text, outcome.holds, outcome.miss, outcome.ratio)
+
+
+def _figure(point: Point, x: float | None, voice: Voice) -> Figure:
+    against = None if point.against is None else voice.say(point, point.against)
+    return Figure(x, voice.say(point, point.subject), against)
+
+
+def conditions(
+    claim: Claim, hits: Sequence[Reading], judged: Sequence[Reading]
+) -> tuple[tuple[tuple[str, tuple[Value, ...]], ...], bool]:
+    """Axes of which not every value is among the hits, with those that are; and whether they say it all.
+
+    They do when every judged setting that has these values is a hit.
+    """
+    needed = []
+    for axis, values in claim.open:
+        good = {repr(dict(r.setting)[axis]) for r in hits}
+        if not good >= {repr(dict(r.setting)[axis]) for r in judged}:
+            needed.append((axis, tuple(v for v in values if repr(v) in good)))
+    allowed = sum(all(dict(r.setting)[axis] in values for axis, values in needed) for r in judged)
+    return tuple(needed), allowed == len(hits)
+
+
+def by_chance(law: Ratio, ratios: Sequence[float]) -> float:
+    """How many of so many ratios would round to a printed figure if they lay where they do by chance.
+
+    Their density within a quarter of the figure, times the width of the window that rounds to it.
+    """
+    expected = 0.0
+    for figure in law.expected:
+        near = sum(abs(r / figure - 1) <= 0.25 for r in ratios)
+        expected += near * law.rounding(figure) / 0.5
+    return expected
+
+
+# --- words ---------------------------------------------------------------------------------
+
+
+def _missing(reading: Reading) -> str:
+    silent = [t for t in reading.heard if t.holds is None]
+    return "; ".join(f"missing: {t.witness} ({t.text}; to supply it: {t.remedy})" for t in silent)
+
+
+def _everywhere(claim: Claim, readings: Sequence[Reading]) -> str:
+    judged = sum(r.judged for r in readings)
+    if len(readings) == 1:
+        return "all witnesses agree" if len(claim.witnesses) > 1 else f"as the {claim.witnesses[0]} says"
+    rest = "" if judged == len(readings) else f"; {plural(len(readings) - judged, 'setting')} not judged"
+    return f"in all {plural(judged, 'setting')} tried{rest}"
+
+
+def _fails(nearest: Reading, judged: Sequence[Reading]) -> str:
+    off = "off" if math.isinf(nearest.miss) else f"off by {percent(nearest.miss)}"
+    if nearest.disagree:
+        pro = ", ".join(t.witness for t in nearest.heard if t.holds)
+        con = ", ".join(t.witness for t in nearest.heard if not t.holds)
+        off += f"; the witnesses disagree: {pro} for it, {con} against"
+    if len(judged) == 1:
+        return off
+    return f"in none of {plural(len(judged), 'setting')} tried; nearest: {off}, at {setting(nearest.setting)}"
+
+
+def _only_if(
+    claim: Claim,
+    needed: Sequence[tuple[str, tuple[Value, ...]]],
+    exact: bool,
+    hits: Sequence[Reading],
+    judged: Sequence[Reading],
+) -> str:
+    terms = [f"{axis_text(axis)} = {' or '.join(map(value_text, values))}" for axis, values in needed]
+    if not terms:
+        terms = ["axes are chosen together"]
+    parts = [", ".join(terms) + ("" if exact else " (needed; not each combination of them will do)")]
+    parts.append(f"{len(hits):,} of {plural(len(judged), 'setting')} tried")
+    others = [t for r in judged if not r.holds for t in r.heard]
+    ratios = [t.ratio for t in others if t.ratio is not None]
+    if ratios:
+        low, high, middle = min(ratios), max(ratios), statistics.median(ratios)
+        parts.append(f"the others give {number(low)} to {number(high)} (median {number(middle)})")
+    else:
+        misses = sorted(abs(t.miss) for t in others if not t.holds)
+        parts.append(f"the others are off by {_span(misses)}")
+    law = claim.law
+    if isinstance(law, Ratio) and law.digits is not None:
+        spoken = [r.heard[0].ratio for r in judged if r.heard[0].ratio is not None]
+        parts += [_figure_text(law, e, spoken) for e in law.expected] if len(law.expected) > 1 else []
+        different = len({round(r.heard[0].ratio or 0.0, 9) for r in hits})
+        parts.append(f"the hits come to {plural(different, 'different ratio')}")
+        parts.append(f"by chance alone some {number(by_chance(law, spoken), 2)} would hit")
+    return "; ".join(parts)
+
+
+def _figure_text(law: Ratio, expected: float, ratios: Sequence[float]) -> str:
+    """How one of several printed figures fares."""
+    found = sum(round(r, law.digits) == round(expected, law.digits) for r in ratios)
+    if found:
+        return f"{expected} comes out {found} times" if found > 1 else f"{expected} comes out once"
+    nearest = min(ratios, key=lambda r: abs(r / expected - 1))
+    return f"{expected} never, nearest {number(nearest, 5)} ({percent(nearest / expected - 1)})"
+
+
+def _span(misses: Sequence[float]) -> str:
+    texts = [
+        percent(m).removeprefix("+") if math.isfinite(m) else "more than can be said" for m in (misses[0], misses[-1])
+    ]
+    return texts[0] if texts[0] == texts[1] else f"{texts[0]} to {texts[1]}"
+
+
+def _some(claim: Claim, first: Sequence[Reading], judged: Sequence[Reading]) -> tuple[Reading, ...]:
+    """Readings to show: of those the verdict rests on a few, those the ledger asks for, and each axis changed alone."""
+    shown = {r.setting: r for r in sorted(first, key=lambda r: _rank(claim, r))[:SHOWN]}
+    best = next(iter(shown.values()))
+    for reading in judged:
+        asked = any(set(s) <= set(reading.setting) for s in claim.show)
+        if asked or _apart(best.setting, reading.setting) == 1:
+            shown.setdefault(reading.setting, reading)
+    return tuple(shown.values())
+
+
+def _rank(claim: Claim, reading: Reading) -> int:
+    """How far down the axes' lists the values stand: a ledger puts first what is most usual."""
+    values = dict(reading.setting)
+    return sum([repr(v) for v in choices].index(repr(values[axis])) for axis, choices in claim.open)
+
+
+def _apart(a: Setting, b: Setting) -> int:
+    return sum(repr(x) != repr(y) for x, y in zip(a, b, strict=True))
+
+
+def _pin(claim: Claim, verdict: Verdict) -> str:
+    """Why the verdict is not the pinned one; "" where it is."""
+    word: Word = claim.verdict
+    if verdict.word != word:
+        if word == "not measured" and {"clock", "accuracy"} & set(claim.witnesses):
+            return ""  # somebody has measured since: news, not a regression
+        return f"the ledger expects {word!r}, the verdict is {verdict.word!r}"
+    found = dict(verdict.needed)
+    for axis, values in claim.only_if:
+        now = found.get(axis, dict(claim.open)[axis])
+        if set(map(repr, now)) != set(map(repr, values)):
+            return (
+                f"the ledger expects it to hold only with {axis} = {' or '.join(map(value_text, values))}, "
+                f"it does with {' or '.join(map(value_text, now))}"
+            )
+    return ""

@@ -1,0 +1,134 @@
+"""Verdicts as rows, as a Markdown table, and on a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdvft_bench.claims.text import setting, value_text
+from cdvft_bench.claims.verdict import Reading, Verdict, Verification
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+@dataclass(frozen=True)
+class VerdictRow:
+    """One claim's verdict in words, for tables.
+
+    Attributes:
+        id: of the claim. statement: what is claimed. source: paper and section.
+        verdict: "holds", "holds only if ...", "fails" or "not measured".
+        detail: what the verdict rests on. witnesses: their numbers at the setting it rests on.
+        as_pinned: it is the ledger's; else ``pinned`` says how not.
+    """
+
+    id: str
+    statement: str
+    source: str
+    verdict: str
+    detail: str
+    witnesses: str
+    as_pinned: bool
+    pinned: str
+
+
+def rows(verification: Verification) -> list[VerdictRow]:
+    """A row a claim, in the ledger's order."""
+    return [_row(v) for v in verification.verdicts]
+
+
+def verdict_table(verification: Verification) -> str:
+    """The verdicts as a Markdown table, ending in a newline."""
+    lines = ["| claim | verdict | witnesses |", "|---|---|---|"]
+    for row in rows(verification):
+        claim = f"{row.statement} ({row.source})"
+        verdict = f"**{row.verdict}**: {row.detail}" if row.detail else f"**{row.verdict}**"
+        if not row.as_pinned:
+            verdict += f" — **not as pinned**: {row.pinned}"
+        lines.append("| " + " | ".join(_cell(c) for c in (claim, verdict, row.witnesses or "—")) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def show_verification(verification: Verification, console: Console | None = None) -> None:
+    """Print the verdicts as a table, and under it those that the ledger does not expect."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = console or Console()
+    colours = {"holds": "green", "holds only if": "yellow", "fails": "red", "not measured": "dim"}
+    table = Table(title=escape(verification.title), title_justify="left", header_style="bold", show_lines=True)
+    for name, ratio in (("claim", 3), ("verdict", 4), ("witnesses", 4)):
+        table.add_column(name, overflow="fold", ratio=ratio)
+    for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
+        colour = colours[verdict.word]
+        pinned = "" if row.as_pinned else f"\n[bold red]not as pinned: {escape(row.pinned)}[/]"
+        table.add_row(
+            f"[bold]{escape(row.id)}[/]\n{escape(row.statement)}\n[dim]{escape(row.source)}[/]",
+            f"[bold {colour}]{escape(row.verdict)}[/]\n{escape(row.detail)}{pinned}",
+            escape(row.witnesses),
+        )
+    console.print(table)
+    console.print(escape(summary(verification)))
+
+
+def summary(verification: Verification) -> str:
+    """One line: how many of each verdict, and whether all are as pinned."""
+    words = [v.word for v in verification.verdicts]
+    counts = ", ".join(f"{words.count(w)} {w}" for w in ("holds", "holds only if", "fails", "not measured"))
+    other = [v.claim.id for v in verification.verdicts if not v.as_pinned]
+    pinned = "all as pinned" if not other else f"NOT as pinned: {', '.join(other)}"
+    return f"{len(words)} claims: {counts}; {pinned}; {sum(verification.seconds):.0f} s"
+
+
+def verdict_words(verdict: Verdict) -> str:
+    """The verdict with the assumption it needs: the ledger's words where they are still right, else the axes."""
+    if verdict.word != "holds only if":
+        return verdict.word
+    if verdict.as_pinned:
+        return f"holds only if {verdict.claim.assumption}"
+    return "holds only if " + setting(tuple((a, " or ".join(map(value_text, vs))) for a, vs in verdict.needed))
+
+
+def numbers_of(reading: Reading) -> str:
+    """What the witnesses said at one setting; those who said the same are named together."""
+    said: dict[str, list[str]] = {}
+    for t in reading.heard:
+        said.setdefault(t.text, []).append(t.witness)
+    return "; ".join(f"{' and '.join(who)}: {text}" for text, who in said.items())
+
+
+def _row(verdict: Verdict) -> VerdictRow:
+    claim = verdict.claim
+    return VerdictRow(
+        id=claim.id,
+        statement=claim.statement,
+        source=f"{claim.source.paper}, {claim.source.section}",
+        verdict=verdict_words(verdict),
+        detail=verdict.detail,
+        witnesses=_witnesses(verdict),
+        as_pinned=verdict.as_pinned,
+        pinned=verdict.pinned,
+    )
+
+
+def _witnesses(verdict: Verdict) -> str:
+    """The numbers that the verdict rests on, and beside them the settings that the ledger asks to see."""
+    if verdict.word == "not measured":
+        spoken = [t for r in verdict.readings for t in r.heard if t.holds is not None]
+        return "; ".join(f"{t.witness}: {t.text}" for t in spoken)
+    shown = list(verdict.readings[:1])
+    if verdict.word == "holds only if":
+        shown += [r for r in verdict.readings if not r.holds and r not in shown][:1]
+    shown += [r for r in verdict.readings if r not in shown and _asked(verdict, r)]
+    texts = [numbers_of(r) + (f" [{setting(r.setting)}]" if r.setting else "") for r in shown]
+    return " · ".join(texts)
+
+
+def _asked(verdict: Verdict, reading: Reading) -> bool:
+    return any(set(s) <= set(reading.setting) for s in verdict.claim.show)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,132 @@
+"""The witnesses who read what was recorded."""
+
+from __future__ import annotations
+
+import csv
+import random
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from cdvft_bench.accuracy.published import PublishedRun
+from cdvft_bench.claims.judge import verify_ledger
+from cdvft_bench.claims.ledger import parse_ledger
+from cdvft_bench.claims.records import Clock, read_records
+from cdvft_bench.errors import UserError
+from cdvft_bench.sweep.grid import make_case
+from cdvft_bench.sweep.record import Record
+from cdvft_bench.timing.result import Interval, Samples, Timed, Timing
+
+HEAD = '[ledger]\ntitle = "t"\nversion = 1\n'
+ACCURACY = (
+    HEAD
+    + """
+[[claim]]
+id = "accuracy"
+statement = "s"
+source = { paper = "p", section = "s" }
+quantity = "accuracy"
+subject = { method = "c3a", block_size = 64 }
+against = { method = "lora", rank = 8 }
+law = { kind = "ratio", low = 0.99 }
+witnesses = ["accuracy"]
+verdict = "not measured"
+"""
+)
+TIME = (
+    HEAD
+    + """
+[[claim]]
+id = "time"
+statement = "s"
+source = { paper = "p", section = "s" }
+quantity = { name = "time", pass = "step" }
+subject = { method = "cdvft", m = 2 }
+against = { method = "lora", rank = 8 }
+layer = "768x768"
+tokens = 128
+law = { kind = "ratio", high = 1.1 }
+witnesses = ["clock"]
+"""
+)
+
+
+def table(path: Path, *runs: tuple[str, str, float]) -> Path:
+    names = [f.name for f in fields(PublishedRun)]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names)
+        writer.writeheader()
+        for i, (method, hyperparameters, accuracy) in enumerate(runs):
+            row = dict.fromkeys(names, "1") | {"experiment": f"e{i}", "method": method, "target_modules": '["q"]'}
+            writer.writerow(row | {"hyperparameters": hyperparameters, "test_accuracy": str(accuracy)})
+    return path
+
+
+def test_accuracy_is_the_best_configuration_s_mean(tmp_path: Path) -> None:
+    c3a = [random.Random(4).uniform(0.5, 0.6) for _ in range(3)]
+    path = table(
+        tmp_path / "runs.csv",
+        *(("C3A", '{"block_size": 64}', a) for a in c3a),
+        ("C3A", '{"block_size": 32}', 0.99),
+        ("LORA", '{"r": 8, "use_dora": false}', 0.4),
+        ("LORA", '{"r": 8, "lora_alpha": 16}', 0.8),
+        ("LORA", '{"r": 8, "use_dora": true}', 0.95),
+        ("LORA", '{"r": 16}', 0.9),
+    )
+    verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
+    assert verdict.readings[0].heard[0].ratio == pytest.approx(sum(c3a) / 3 / 0.8)
+    assert verdict.word == "fails"
+    assert verdict.as_pinned  # somebody has measured since: no regression
+
+
+def test_accuracy_without_a_run_is_not_measured(tmp_path: Path) -> None:
+    path = table(tmp_path / "runs.csv", ("C3A", '{"block_size": 64}', 0.5))
+    verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
+    assert verdict.word == "not measured"
+    assert "no recorded fine-tuning run of lora (rank = 8)" in verdict.detail
+
+
+def record(created: str, ratio: float, tokens: int = 128, **hyperparameters: int) -> Record:
+    method = "cdvft" if "m" in hyperparameters else "lora"
+    case = make_case(method, hyperparameters, "layer", "768x768", 2, tokens // 2, seed=3)
+    seconds = Samples("x", (1.0,), 1.0, 1.0, 1.0)
+    timing = Timing((seconds,), {"frozen": Interval(ratio, None, None)}, 1, "perf_counter", 1)
+    return Record(case, "ok", "x", None, None, Timed(timing, None, None), None, "e", created, 1.0)
+
+
+def judged_time(*records: Record) -> tuple[str, str]:
+    from cdvft_bench.claims.judge import judge
+
+    claim = parse_ledger(TIME, "a.toml", Path()).claims[0]
+    verdict = judge(claim, {"clock": Clock(records)})
+    return verdict.word, verdict.detail + verdict.readings[0].heard[0].text
+
+
+def test_time_is_the_newest_record_of_the_same_case() -> None:
+    lora = record("2026-01-01", 1.25, rank=8)
+    # A block size of 768 is the default on this layer, written out.
+    old, new = record("2026-01-01", 9.0, m=2), record("2026-01-02", 1.5, m=2, block_size=768)
+    other = [
+        record("2026-01-03", 1.0, m=3),
+        record("2026-01-03", 1.0, m=2, tokens=64),
+        record("2026-01-04", 1.0, rank=4),
+    ]
+    word, text = judged_time(lora, old, new, *other)
+    assert word == "fails"
+    assert "= 1.2 " in text or "= 1.2000" in text
+    assert judged_time(lora, record("2026-01-05", 1.3, m=2), old)[0] == "holds"
+
+
+def test_time_without_a_record_is_not_measured() -> None:
+    word, text = judged_time(record("2026-01-01", 1.25, rank=8))
+    assert word == "not measured"
+    assert "no record times cdvft (m = 2) on 768x768, 128 tokens, cpu" in text
+
+
+def test_bad_records(tmp_path: Path) -> None:
+    (tmp_path / "x.txt").write_text("")
+    (tmp_path / "x.csv").write_text("a,b\n")
+    for name, rule in {"none.csv": "no such file", "x.txt": "must end in", "x.csv": "lacks the column"}.items():
+        with pytest.raises(UserError, match=rule):
+            read_records([tmp_path / name])
