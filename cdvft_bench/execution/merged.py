@@ -10,6 +10,7 @@ gradient ``g^T x``, folded along the wrapped diagonals of each block.
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cdvft_bench.execution import spectral
+from cdvft_bench.execution import spectral, triton_path
 from cdvft_bench.execution.fused import Plan, factor_gradients, is_by_block, scaled, spectra_of_factors
 
 ROWS_AT_ONCE = 256
@@ -69,6 +70,9 @@ def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Seque
         return _merged_by_rows(weight, diagonals, circulants, plan)
     (c,) = circulants
     d_out, d_in = weight.shape
+    if weight.is_cuda and importlib.util.find_spec("triton") is not None:
+        out = _buffer("merged", d_out * d_in, weight).view(d_out, d_in)
+        return triton_path.merged_weight(weight, list(diagonals), c, plan, out)
     blocks = circulant_view(c, plan.row)
     q_out, p, q_in, _ = blocks.shape
     right = _buffer("right", q_out * p * q_in * p, c).view(q_out, p, q_in, p)

@@ -12,10 +12,11 @@ from torch import Tensor
 from cdvft_bench.errors import UserError
 from cdvft_bench.execution.fused import FusedFunction, Plan
 from cdvft_bench.execution.merged import MergedFunction
+from cdvft_bench.execution.triton_path import TritonFunction, misfit
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
 from cdvft_reference.circulant import Convention, block_circulant_fft, block_circulant_handwritten, check_convention
 
-Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense"]
+Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "triton"]
 PATHS: tuple[Path, ...] = get_args(Path)
 """What each does is told in docs/execution.md; "auto" lets the planner pick one of them."""
 
@@ -38,6 +39,11 @@ def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequ
         from cdvft_bench.execution.planner import pick
 
         return pick(x, diagonals, circulants, d_out)
+    if path == "triton":
+        c = circulants[0]
+        reason = misfit(x.device, c.dtype, x.dtype, (c.shape[0], c.shape[1]), c.shape[2], len(circulants))
+        if reason:
+            raise UserError(f"path 'triton' cannot execute this layer: {reason}; use 'auto'")
     return path  # type: ignore[return-value]
 
 
@@ -110,7 +116,8 @@ def change(
             return (_reference(factors_x, diagonals, circulants, d_out, chosen, convention) * alpha).to(x.dtype)
         plan = _plan(d_out, alpha, convention, diagonals, chosen, None)
         flat = x.reshape(-1, x.shape[-1])
-        return FusedFunction.apply(flat, None, None, plan, *diagonals, *circulants).view(*x.shape[:-1], d_out)
+        function = TritonFunction if chosen == "triton" else FusedFunction
+        return function.apply(flat, None, None, plan, *diagonals, *circulants).view(*x.shape[:-1], d_out)
 
 
 def adapted_linear(
@@ -150,7 +157,9 @@ def adapted_linear(
     flat = x.reshape(-1, x.shape[-1])
     plan = _plan(d_out, alpha, convention, diagonals, chosen, dtype)
     with torch.autocast(kind, enabled=False) if dtype is not None else contextlib.nullcontext():
-        if chosen in ("fused", "stored"):
+        if chosen == "triton":
+            h = TritonFunction.apply(flat, weight, bias, plan, *diagonals, *circulants)
+        elif chosen in ("fused", "stored"):
             h = FusedFunction.apply(flat, weight, bias, plan, *diagonals, *circulants)
         else:
             h = MergedFunction.apply(flat, weight, bias, plan, chosen == "merged_dense", *diagonals, *circulants)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.errors import UserError
+from cdvft_bench.execution import PATHS as ALL_PATHS
 from cdvft_bench.execution import (
-    PATHS,
     FastBlockCirculantLinear,
     FastCDVFTLinear,
     adapted_linear,
@@ -30,6 +30,7 @@ from cdvft_reference import CDVFTLinear
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import Convention, dense_block_circulant
 
+PATHS = [p for p in ALL_PATHS if p != "triton"]  # test_triton.py has that one
 FAST = [p for p in PATHS if p not in ("fft", "handwritten")]
 
 

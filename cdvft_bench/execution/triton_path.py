@@ -1,0 +1,197 @@
+"""The path "triton": one kernel a pass for diagonal-circulant-diagonal, see ``triton_kernels``.
+
+For a single circulant factor of one block (p >= both widths), float32 factors, and a CUDA device; Triton's
+interpreter (``TRITON_INTERPRET=1``) runs the same kernels on the CPU, which is how they are tested without a GPU.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cdvft_bench.execution.fused import Plan, scaled
+
+LARGEST_FACTOR = 128
+"""Largest p1 and p2: a DFT matrix of 128 x 128 still fits beside the rows."""
+
+LARGEST_HALF, LARGEST_FULL = 4096, 2048
+"""Largest P1 * P2 whose backward kernel fits a Hopper multiprocessor's shared memory: for 16-bit and for float32
+activations. A program holds as many entries of an operand, in one row or several."""
+
+WARPS = 8
+
+PROGRAMS = 512
+"""Programs of the backward kernel, each with its own partial sums: several for every multiprocessor."""
+
+
+def split(p: int) -> tuple[int, int] | None:
+    """p = p1 * p2 with the least padded area, or None where no split fits on chip (a large prime)."""
+    pairs = [(p1, p // p1) for p1 in range(1, LARGEST_FACTOR + 1) if p % p1 == 0 and p // p1 <= LARGEST_FACTOR]
+    return min(pairs, key=lambda pair: (_padded(pair[0]) * _padded(pair[1]), abs(pair[0] - pair[1])), default=None)
+
+
+def _padded(n: int) -> int:
+    return max(16, 1 << (n - 1).bit_length())  # matrix units take at least 16
+
+
+def widths(p: int) -> tuple[int, int]:
+    """The padded factors P1 and P2 of a p that has a split."""
+    p1, p2 = split(p) or (1, 1)
+    return _padded(p1), _padded(p2)
+
+
+def _largest(activations: torch.dtype) -> int:
+    return LARGEST_FULL if activations == torch.float32 else LARGEST_HALF
+
+
+def rows_at_once(p: int, activations: torch.dtype) -> int:
+    """Rows of x that a program holds."""
+    return max(1, _largest(activations) // math.prod(widths(p)))
+
+
+def misfit(
+    device: torch.device, dtype: torch.dtype, activations: torch.dtype, blocks: tuple[int, int], p: int, circulants: int
+) -> str:
+    """Why this path cannot execute a layer; empty where it can.
+
+    Args:
+        device: of the activations. dtype: of the factors. activations: dtype of x.
+        blocks: q_out and q_in. p: block size. circulants: number of circulant factors.
+    """
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
+    if circulants != 1 or blocks != (1, 1):
+        return f"it takes one circulant factor of one block, not {circulants} of {blocks[0]} x {blocks[1]}"
+    if dtype != torch.float32:
+        return f"its factors are float32, not {str(dtype).removeprefix('torch.')}"
+    if split(p) is None:
+        return f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}"
+    if math.prod(widths(p)) > _largest(activations):
+        return f"p = {p} with activations of {str(activations).removeprefix('torch.')} exceeds the shared memory"
+    return ""
+
+
+@lru_cache(maxsize=32)
+def _dft_tables(p1: int, p2: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """DFT matrices of p1 and p2 points and the twiddle w_p^(n2 k1), each (2, rows, columns) zero-padded, float32."""
+
+    def table(rows: int, columns: int, period: int) -> Tensor:
+        steps = torch.outer(torch.arange(rows), torch.arange(columns)) % period
+        angle = steps.double() * (-2 * math.pi / period)
+        padded = torch.zeros(2, _padded(rows), _padded(columns), dtype=torch.float64)
+        padded[0, :rows, :columns], padded[1, :rows, :columns] = angle.cos(), angle.sin()
+        return padded.float().to(device)
+
+    return table(p1, p1, p1), table(p2, p2, p2), table(p1, p2, p1 * p2)
+
+
+def _spectrum(c: Tensor, p1: int, p2: int, row: bool) -> Tensor:
+    """FFT(c) in the kernels' layout, (2, P1, P2): entry (k1, k2) is frequency k1 + p1 k2."""
+    c_hat = torch.fft.fft(c).view(p2, p1).t()
+    imaginary = -c_hat.imag if row else c_hat.imag
+    pad = (0, _padded(p2) - p2, 0, _padded(p1) - p1)
+    return torch.nn.functional.pad(torch.stack([c_hat.real, imaginary]), pad)
+
+
+def _circulant_gradient(moment: Tensor, p1: int, p2: int, row: bool) -> Tensor:
+    """From the sum of ``conj(U) V`` in the kernels' layout, (2, P1, P2), to the gradient of c, (p,)."""
+    summed = torch.complex(moment[0, :p1, :p2], -moment[1, :p1, :p2] if row else moment[1, :p1, :p2])
+    return torch.fft.ifft(summed.t().reshape(-1)).real.contiguous()
+
+
+def precision(dtype: torch.dtype) -> str:
+    """Of the matrix units: TF32 keeps more bits than 16-bit activations have; three TF32 products for float32."""
+    return "tf32x3" if dtype == torch.float32 else "tf32"
+
+
+class TritonFunction(torch.autograd.Function):
+    """Inputs: x (T, d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, *factors: Tensor
+    ) -> Tensor:
+        from cdvft_bench.execution.triton_kernels import forward_kernel
+
+        x = x.contiguous()
+        c = factors[plan.diagonals]
+        p = c.shape[2]
+        p1, p2 = split(p) or (1, 1)
+        f1, f2, twiddle = _dft_tables(p1, p2, x.device)
+        spectrum = _spectrum(c.view(-1), p1, p2, plan.row)
+        dtype = plan.dtype or x.dtype
+        base = None
+        if weight is not None:
+            base = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+        out = x.new_empty(x.shape[0], plan.d_out, dtype=dtype) if base is None else base
+        P1, P2 = f1.shape[1], f2.shape[1]
+        B = rows_at_once(p, x.dtype)
+        first, last = (factors[0], factors[1]) if plan.diagonals else (x, x)
+        forward_kernel[(-(-x.shape[0] // B),)](
+            x, out, first, last, spectrum, f1, f2, twiddle, out, x.shape[0], x.shape[1], plan.d_out, p1, p2,
+            plan.alpha / p, DIAGONALS=plan.diagonals > 0, BASE=base is not None, P1=P1, P2=P2, B=B,
+            PRECISION=precision(x.dtype), num_warps=WARPS,
+        )  # fmt: skip
+        ctx.plan, ctx.has_weight = plan, weight is not None
+        ctx.save_for_backward(x, *((weight,) if weight is not None else ()), *factors, spectrum)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        from cdvft_bench.execution.triton_kernels import backward_kernel
+
+        plan: Plan = ctx.plan
+        x, *saved = ctx.saved_tensors
+        weight = saved.pop(0) if ctx.has_weight else None
+        *factors, spectrum = saved
+        c = factors[plan.diagonals]
+        p = c.shape[2]
+        p1, p2 = split(p) or (1, 1)
+        f1, f2, twiddle = _dft_tables(p1, p2, x.device)
+        g = g.contiguous()
+        wanted = ctx.needs_input_grad[0]
+        base = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if wanted and weight is not None else None
+        grad_x = base if base is not None else torch.empty_like(x)
+        P1, P2 = f1.shape[1], f2.shape[1]
+        B = rows_at_once(p, x.dtype)
+        tiles = max(1, -(-x.shape[0] // (B * PROGRAMS)))
+        programs = -(-x.shape[0] // (B * tiles))
+        moment = x.new_empty(programs, 2, P1, P2, dtype=torch.float32)
+        partial = x.new_empty(2, programs if plan.diagonals else 0, p, dtype=torch.float32)
+        first, last = (factors[0], factors[1]) if plan.diagonals else (x, x)
+        backward_kernel[(programs,)](
+            x, g, grad_x, first, last, spectrum, f1, f2, twiddle, grad_x, partial[0], partial[1], moment,
+            x.shape[0], x.shape[1], plan.d_out, p1, p2, plan.alpha / p, tiles,
+            DIAGONALS=plan.diagonals > 0, INPUT=wanted, BASE=base is not None, P1=P1, P2=P2, B=B,
+            PRECISION=precision(x.dtype), num_warps=WARPS,
+        )  # fmt: skip
+        grad_c = scaled(_circulant_gradient(moment.sum(0), p1, p2, plan.row), plan.alpha).view_as(c)
+        diagonals: list[Tensor] = []
+        if plan.diagonals:
+            totals = partial.sum(1)
+            diagonals = [totals[0, : x.shape[1]].contiguous(), totals[1, : plan.d_out].contiguous()]
+        return (grad_x if wanted else None, None, None, None, *diagonals, grad_c)
+
+
+def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:
+    """``W + alpha dW`` by one kernel at memory bandwidth, for any block size; see ``execution.merged``."""
+    from cdvft_bench.execution.triton_kernels import merged_weight_kernel
+
+    d_out, d_in = weight.shape
+    first, last = diagonals or (c, c)
+    rows, columns = 16, 256
+    merged_weight_kernel[(-(-d_out // rows), -(-d_in // columns))](
+        weight, first, last, c, out, d_out, d_in, c.shape[2], c.shape[1], plan.alpha,
+        DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=rows, COLUMNS=columns,
+    )  # fmt: skip
+    return out

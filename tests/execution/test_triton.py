@@ -1,0 +1,157 @@
+"""The Triton kernels: interpreted on a CPU, compiled for a GPU without one, and on a GPU where there is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from cdvft_bench.execution.triton_path import misfit, split
+
+HAS_TRITON = importlib.util.find_spec("triton") is not None
+NEEDS_TRITON = "the package triton is not installed (tox -e triton installs it)"
+SHARED_BYTES_OF_A_HOPPER_SM = 232_448
+
+INTERPRETED = """
+import itertools, sys, torch
+from cdvft_bench.execution.fused import Plan
+from cdvft_bench.execution.triton_path import TritonFunction, merged_weight
+from cdvft_bench.execution import adapted_linear, change
+from cdvft_reference.cdvft import FactorShapes, cdvft_dense
+from cdvft_reference.circulant import dense_block_circulant
+
+torch.manual_seed(int(sys.argv[1]))
+relative = lambda a, b: float((a - b).detach().double().norm() / b.detach().double().norm())
+shapes = [(8, 8, 8, 3), (12, 10, 12, 5), (30, 48, 48, 9), (7, 7, 7, 2), (96, 96, 96, 20), (1, 1, 1, 1)]
+for (d_in, d_out, p, tokens), row, diagonal, based in itertools.product(shapes, *[(False, True)] * 3):
+    shapes_ = FactorShapes(d_in, d_out, 2, p)
+    D = [torch.randn(s, requires_grad=True) for s in shapes_.diagonals] if diagonal else []
+    C = [torch.randn(s, requires_grad=True) for s in shapes_.circulants]
+    W, b = (torch.randn(d_out, d_in), torch.randn(d_out)) if based else (None, None)
+    x, g = torch.randn(tokens, d_in, requires_grad=True), torch.randn(tokens, d_out)
+    convention = "row" if row else "column"
+    F64 = [t.detach().double().requires_grad_() for t in (x, *D, *C)]
+    D64, C64 = F64[1:1 + len(D)], F64[1 + len(D):]
+    dense = cdvft_dense(D64, C64, d_out, convention) if D else dense_block_circulant(C64[0], d_in, d_out, convention)
+    exact = 0.7 * F64[0] @ dense.T
+    if based:
+        exact = exact + torch.nn.functional.linear(F64[0], W.double(), b.double())
+        h = adapted_linear(x, W, b, D, C, alpha=0.7, path="triton", convention=convention)
+        out = merged_weight(W, D, C[0], Plan(d_out, 0.7, row, len(D)), torch.empty_like(W))
+        assert relative(out, W.double() + 0.7 * dense) < 1e-6
+    else:
+        h = change(x, D, C, d_out, alpha=0.7, path="triton", convention=convention)
+    ours = [h, *torch.autograd.grad(h, [x, *D, *C], g)]
+    theirs = [exact, *torch.autograd.grad(exact, F64, g.double())]
+    assert max(relative(a, b) for a, b in zip(ours, theirs)) < 1e-5, (d_in, d_out, p, tokens, row, diagonal, based)
+# Blocks, in the merged weight alone.
+for d_in, d_out, p in [(10, 7, 3), (33, 18, 16), (300, 20, 64)]:
+    shapes_ = FactorShapes(d_in, d_out, 2, p)
+    D, C = [torch.randn(s) for s in shapes_.diagonals], [torch.randn(s) for s in shapes_.circulants]
+    W = torch.randn(d_out, d_in)
+    out = merged_weight(W.bfloat16(), D, C[0], Plan(d_out), torch.empty(d_out, d_in, dtype=torch.bfloat16))
+    assert relative(out, W.bfloat16() + cdvft_dense(D, C, d_out)) < 4e-3
+# Half-precision activations, float32 inside.
+D, C = [torch.randn(64), torch.randn(64)], [torch.randn(1, 1, 64)]
+x = torch.randn(20, 64)
+h = change(x.bfloat16(), D, C, 64, path="triton")
+assert h.dtype == torch.bfloat16
+assert relative(h, x.bfloat16().double() @ cdvft_dense(D, C, 64).double().T) < 4e-3
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_kernels_equal_the_oracle_under_the_interpreter(seed) -> None:
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED, str(seed)], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def compiled(name: str, pointers: dict[str, str], constants: dict[str, object]) -> int:
+    """Compile a kernel for an H100 or H200, no device needed; the shared memory of a program, in bytes."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from cdvft_bench.execution import triton_kernels
+
+    kernel = getattr(triton_kernels, name)
+    types = dict.fromkeys(kernel.arg_names, "i32") | {"scale": "fp32", "alpha": "fp32"} | pointers
+    signature = {n: "constexpr" if n in constants else types[n] for n in kernel.arg_names}
+    places = {(kernel.arg_names.index(n),): value for n, value in constants.items()}
+    source = ASTSource(kernel, signature, constexprs=places)
+    return int(triton.compile(source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 8}).metadata.shared)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+@pytest.mark.parametrize("p", [768, 1024, 2048, 3072, 4096])
+@pytest.mark.parametrize("activations", ["bf16", "fp32"])
+def test_kernels_compile_for_a_gpu_and_fit_its_shared_memory(p, activations) -> None:
+    from cdvft_bench.execution.triton_path import precision, rows_at_once, widths
+
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[activations]
+    if misfit(torch.device("cuda"), torch.float32, dtype, (1, 1), p, 1):
+        pytest.skip("the path refuses this case")
+    P1, P2 = widths(p)
+    shape = {"P1": P1, "P2": P2, "B": rows_at_once(p, dtype), "PRECISION": precision(dtype), "DIAGONALS": True}
+    act = f"*{activations}"
+    forward = dict.fromkeys(["first", "last", "spectrum", "f1", "f2", "twiddle"], "*fp32")
+    backward = {**forward, **dict.fromkeys(["grad_first", "grad_last", "moment"], "*fp32")}
+    used = [
+        compiled("forward_kernel", forward | dict.fromkeys(["x", "base", "out"], act), {**shape, "BASE": True}),
+        compiled("backward_kernel", backward | dict.fromkeys(["x", "g", "base", "grad_x"], act),
+                 {**shape, "BASE": True, "INPUT": True}),
+    ]  # fmt: skip
+    assert max(used) <= SHARED_BYTES_OF_A_HOPPER_SM
+
+
+def test_what_does_not_fit_is_said(monkeypatch) -> None:
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    cpu, cuda, f32, bf16 = torch.device("cpu"), torch.device("cuda"), torch.float32, torch.bfloat16
+    if not HAS_TRITON:
+        assert "not installed" in misfit(cuda, f32, bf16, (1, 1), 768, 1)
+        return
+    assert "not on cpu" in misfit(cpu, f32, f32, (1, 1), 768, 1)
+    assert misfit(cuda, f32, bf16, (1, 1), 768, 1) == ""
+    assert "one block" in misfit(cuda, f32, bf16, (2, 2), 384, 1)
+    assert "2 of 1 x 1" in misfit(cuda, f32, bf16, (1, 1), 768, 2)
+    assert "float64" in misfit(cuda, torch.float64, torch.float64, (1, 1), 768, 1)
+    assert "p = 131" in misfit(cuda, f32, bf16, (1, 1), 131, 1)
+    assert "shared memory" in misfit(cuda, f32, f32, (1, 1), 4096, 1)
+
+
+def test_splits_are_balanced() -> None:
+    assert split(768) == (24, 32)
+    assert split(4096) == (64, 64)
+    assert split(7) == (1, 7)
+    assert split(131) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and HAS_TRITON), reason="needs a CUDA device and triton")
+@pytest.mark.parametrize("d", [768, 1024, 4096])
+def test_kernels_equal_the_oracle_on_a_gpu(d) -> None:
+    from cdvft_bench.execution import adapted_linear
+    from cdvft_reference.cdvft import cdvft_dense
+
+    torch.manual_seed(0)
+    device = torch.device("cuda")
+    factors = [torch.randn(d, device=device), torch.randn(d, device=device), torch.randn(1, 1, d, device=device)]
+    weight, x = torch.randn(d, d, device=device), torch.randn(512, d, device=device)
+    exact = x.double() @ (weight.double() + cdvft_dense([f.double() for f in factors[:2]], [factors[2].double()], d)).T
+    h = adapted_linear(x.bfloat16(), weight.bfloat16(), None, factors[:2], factors[2:], path="triton")
+    assert float((h.double() - exact).norm() / exact.norm()) < 1e-2
+
+
+def test_the_room_holds_no_cuda_call_at_import() -> None:
+    source = Path(__file__).parents[2] / "cdvft_bench" / "execution" / "__init__.py"
+    assert "triton" not in source.read_text()
