@@ -31,8 +31,8 @@ from cdvft_bench.analytic.kernels import (
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.errors import UserError
 
-CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense"]
-"""Ways to execute the method: the reference's two, then those of ``cdvft_bench.execution``."""
+CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "triton", "auto"]
+"""Ways to execute the method: the reference's two, then those of ``cdvft_bench.execution``; "auto" lets it pick."""
 
 
 def flag(condition: object) -> Count:

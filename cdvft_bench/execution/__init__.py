@@ -1,17 +1,41 @@
 """Fast ways to execute CDVFT and the block-circulant adapter, and the planner that picks one."""
 
-from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
-from cdvft_bench.execution.merged import merged_weight, release_buffers
-from cdvft_bench.execution.paths import PATHS, Path, adapted_linear, change, check_path
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
+    from cdvft_bench.execution.merged import merged_weight, release_buffers
+    from cdvft_bench.execution.paths import PATHS, Path, adapted_linear, change, check_path
+    from cdvft_bench.execution.planner import Problem, rank
 
 __all__ = [
     "PATHS",
     "FastBlockCirculantLinear",
     "FastCDVFTLinear",
     "Path",
+    "Problem",
     "adapted_linear",
     "change",
     "check_path",
     "merged_weight",
+    "rank",
     "release_buffers",
 ]
+
+_HOMES = {
+    "layer": ("FastBlockCirculantLinear", "FastCDVFTLinear"),
+    "merged": ("merged_weight", "release_buffers"),
+    "paths": ("PATHS", "Path", "adapted_linear", "change", "check_path"),
+    "planner": ("Problem", "rank"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    # torch takes seconds to import, and the closed forms in this room do without it.
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

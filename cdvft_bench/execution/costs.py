@@ -26,8 +26,9 @@ from cdvft_bench.analytic.kernels import (
     times,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+from cdvft_bench.execution.splits import widths
 
-FAST_PATHS = ("fused", "stored", "merged", "merged_dense")
+FAST_PATHS = ("fused", "stored", "merged", "merged_dense", "triton")
 FEW_BLOCKS = 9  # of execution.spectral
 ROWS_AT_ONCE = 256  # of execution.merged
 
@@ -163,10 +164,14 @@ class FastLayer:
 
     def forward(self) -> Kernels:
         """The forward pass, base and change."""
+        if self.path == "triton":
+            return self._triton_forward()
         return self._fused_forward() if self.path in ("fused", "stored") else self._merged_forward()
 
     def backward(self) -> Kernels:
         """The backward pass, with the gradient of the input."""
+        if self.path == "triton":
+            return self._triton_backward()
         if self.path in ("fused", "stored"):
             return self.factor_gradients(input_gradient=True) + self._add_product()
         merged = (*self.merged_weight(), *frozen_backward(self.layer, self.tokens, self.dtype))
@@ -184,6 +189,8 @@ class FastLayer:
         saved: Count = self.tokens * self.layer.d_in * ITEMSIZE[self.dtype]
         if self.path in ("merged", "merged_dense"):
             return saved
+        if self.path == "triton":
+            return saved + 2 * self._triton_area * size
         for f in self.factors:
             saved = saved + 2 * f.q_out * f.q_in * f.bins * size
             if self.path == "stored":
@@ -372,6 +379,31 @@ class FastLayer:
             elementwise("mul", square, dtype, reads=square + rows),
             *self._fold(f),
         )
+
+    # --- execution.triton_path ---------------------------------------------------------------
+    # No dispatcher sees inside a Triton kernel: these serve predictions, and leave out the small transforms of c.
+
+    @property
+    def _triton_area(self) -> int:
+        p1, p2 = widths(int(self.factors[0].p))
+        return p1 * p2
+
+    def _triton(self, op: str, transforms: int, read: Count, written: Count) -> Kernel:
+        p1, p2 = widths(int(self.factors[0].p))
+        # A transform multiplies by the first DFT matrix twice and by the second four times; so does an inverse.
+        macs = transforms * self.tokens * p1 * p2 * (2 * p1 + 4 * p2)
+        size = ITEMSIZE[self.dtype]
+        return Kernel(op, "matmul", macs=macs, read=read * size, written=written * size)
+
+    def _triton_forward(self) -> Kernels:
+        n_in, n_out = self.tokens * self.layer.d_in, self.tokens * self.layer.d_out
+        fused = self._triton("forward_kernel", 2, n_in + n_out, n_out)
+        return (*frozen_forward(self.layer, self.tokens, self.dtype), fused)
+
+    def _triton_backward(self) -> Kernels:
+        n_in, n_out = self.tokens * self.layer.d_in, self.tokens * self.layer.d_out
+        fused = self._triton("backward_kernel", 4 if self.diagonals else 3, 2 * n_in + n_out, n_in)
+        return (*frozen_backward(self.layer, self.tokens, self.dtype), fused)
 
 
 def _onto(product: Kernel) -> Kernel:

@@ -38,7 +38,7 @@ def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequ
     if path == "auto":
         from cdvft_bench.execution.planner import pick
 
-        return pick(x, diagonals, circulants, d_out)
+        return pick(x, diagonals, circulants, d_out)  # type: ignore[return-value]
     if path == "triton":
         c = circulants[0]
         reason = misfit(x.device, c.dtype, x.dtype, (c.shape[0], c.shape[1]), c.shape[2], len(circulants))

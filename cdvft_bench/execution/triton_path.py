@@ -17,9 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution.fused import Plan, scaled
-
-LARGEST_FACTOR = 128
-"""Largest p1 and p2: a DFT matrix of 128 x 128 still fits beside the rows."""
+from cdvft_bench.execution.splits import LARGEST_FACTOR, padded, split, widths
 
 LARGEST_HALF, LARGEST_FULL = 4096, 2048
 """Largest P1 * P2 whose backward kernel fits a Hopper multiprocessor's shared memory: for 16-bit and for float32
@@ -29,22 +27,6 @@ WARPS = 8
 
 PROGRAMS = 512
 """Programs of the backward kernel, each with its own partial sums: several for every multiprocessor."""
-
-
-def split(p: int) -> tuple[int, int] | None:
-    """p = p1 * p2 with the least padded area, or None where no split fits on chip (a large prime)."""
-    pairs = [(p1, p // p1) for p1 in range(1, LARGEST_FACTOR + 1) if p % p1 == 0 and p // p1 <= LARGEST_FACTOR]
-    return min(pairs, key=lambda pair: (_padded(pair[0]) * _padded(pair[1]), abs(pair[0] - pair[1])), default=None)
-
-
-def _padded(n: int) -> int:
-    return max(16, 1 << (n - 1).bit_length())  # matrix units take at least 16
-
-
-def widths(p: int) -> tuple[int, int]:
-    """The padded factors P1 and P2 of a p that has a split."""
-    p1, p2 = split(p) or (1, 1)
-    return _padded(p1), _padded(p2)
 
 
 def _largest(activations: torch.dtype) -> int:
@@ -87,9 +69,9 @@ def _dft_tables(p1: int, p2: int, device: torch.device) -> tuple[Tensor, Tensor,
     def table(rows: int, columns: int, period: int) -> Tensor:
         steps = torch.outer(torch.arange(rows), torch.arange(columns)) % period
         angle = steps.double() * (-2 * math.pi / period)
-        padded = torch.zeros(2, _padded(rows), _padded(columns), dtype=torch.float64)
-        padded[0, :rows, :columns], padded[1, :rows, :columns] = angle.cos(), angle.sin()
-        return padded.float().to(device)
+        entries = torch.zeros(2, padded(rows), padded(columns), dtype=torch.float64)
+        entries[0, :rows, :columns], entries[1, :rows, :columns] = angle.cos(), angle.sin()
+        return entries.float().to(device)
 
     return table(p1, p1, p1), table(p2, p2, p2), table(p1, p2, p1 * p2)
 
@@ -98,7 +80,7 @@ def _spectrum(c: Tensor, p1: int, p2: int, row: bool) -> Tensor:
     """FFT(c) in the kernels' layout, (2, P1, P2): entry (k1, k2) is frequency k1 + p1 k2."""
     c_hat = torch.fft.fft(c).view(p2, p1).t()
     imaginary = -c_hat.imag if row else c_hat.imag
-    pad = (0, _padded(p2) - p2, 0, _padded(p1) - p1)
+    pad = (0, padded(p2) - p2, 0, padded(p1) - p1)
     return torch.nn.functional.pad(torch.stack([c_hat.real, imaginary]), pad)
 
 

@@ -11,6 +11,7 @@ from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, adapter_dtype
 from cdvft_bench.analytic.linear import LinearShape, check_count
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
+from cdvft_bench.execution.planner import planned
 from cdvft_bench.methods._reference import ReferenceMethod
 from cdvft_bench.methods.base import register
 
@@ -61,8 +62,9 @@ class BlockCirculant(ReferenceMethod):
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
         adapter = adapter_dtype(dtype)
         factor = self.factor(layer, tokens, adapter)
-        if self.path in FAST_PATHS:
-            fast = FastLayer(layer, tokens, dtype, [factor], 0, self.alpha, self.path)
+        path = planned(self.path, layer, [factor], 0, tokens, dtype)
+        if path in FAST_PATHS:
+            fast = FastLayer(layer, tokens, dtype, [factor], 0, self.alpha, path)
             return Cost(factor.parameters, 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter)
         forward, backward = wrap(factor.forward(), factor.backward(self.path), layer, tokens, dtype)
         return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes(self.path), adapter)

@@ -21,6 +21,7 @@ from cdvft_bench.analytic.kernels import (
 from cdvft_bench.analytic.linear import LinearShape, check_count
 from cdvft_bench.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
+from cdvft_bench.execution.planner import planned
 from cdvft_bench.methods._reference import ReferenceMethod
 from cdvft_bench.methods.base import register
 
@@ -40,7 +41,7 @@ class CDVFT(ReferenceMethod):
         convention: "column" or "row", see ``cdvft_reference.circulant``.
         init: "zero_diagonal", "zero_circulant" or "random", see ``cdvft_reference.CDVFTLinear``.
         path: how it is executed: "fft" (autograd's backward) and "handwritten" (the paper's backward) of the
-            reference; "fused", "stored", "merged", "merged_dense" of ``cdvft_bench.execution``.
+            reference; "fused", "stored", "merged", "merged_dense", "triton" of ``cdvft_bench.execution``, or "auto".
     """
 
     name: ClassVar[str] = "cdvft"
@@ -95,8 +96,9 @@ class CDVFT(ReferenceMethod):
         adapter = adapter_dtype(dtype)
         size = ITEMSIZE[adapter]
         factors = self.factors(layer, tokens, adapter)
-        if self.path in FAST_PATHS and factors:
-            fast = FastLayer(layer, tokens, dtype, factors, self.m, self.alpha, self.path)
+        path = planned(self.path, layer, factors, self.m, tokens, dtype)
+        if path in FAST_PATHS and factors:
+            fast = FastLayer(layer, tokens, dtype, factors, self.m, self.alpha, path)
             return Cost(
                 self.parameters(layer), 2 * self.m - 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter
             )

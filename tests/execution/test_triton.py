@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from cdvft_bench.execution.triton_path import misfit, split
+from cdvft_bench.execution.splits import split, widths
+from cdvft_bench.execution.triton_path import misfit
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 NEEDS_TRITON = "the package triton is not installed (tox -e triton installs it)"
@@ -96,7 +97,7 @@ def compiled(name: str, pointers: dict[str, str], constants: dict[str, object]) 
 @pytest.mark.parametrize("p", [768, 1024, 2048, 3072, 4096])
 @pytest.mark.parametrize("activations", ["bf16", "fp32"])
 def test_kernels_compile_for_a_gpu_and_fit_its_shared_memory(p, activations) -> None:
-    from cdvft_bench.execution.triton_path import precision, rows_at_once, widths
+    from cdvft_bench.execution.triton_path import precision, rows_at_once
 
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[activations]
     if misfit(torch.device("cuda"), torch.float32, dtype, (1, 1), p, 1):

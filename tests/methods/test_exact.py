@@ -27,7 +27,7 @@ Draw = Callable[[random.Random, int, int], dict[str, Any]]
 def _circulant(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
     return {
         "block_size": r.choice([None, r.randint(1, 70)]),
-        "path": r.choice(["fft", "handwritten", "fused", "stored", "merged", "merged_dense"]),
+        "path": r.choice(["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "auto"]),
         "convention": r.choice(["column", "row"]),
         "alpha": r.choice([1.0, 0.5]),
     }

@@ -1,0 +1,117 @@
+"""Predicted time: each kernel takes the longest of its arithmetic, its memory traffic and its launch.
+
+Rates are measured by ``cdvft_bench.timing.calibrate`` or copied from a datasheet, and say which. A prediction is no
+measurement; how far it misses is found by comparing it with recorded times.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from cdvft_bench.analytic.kernels import Kernel, Kernels
+from cdvft_bench.errors import UserError
+
+Curve = tuple[tuple[float, float], ...]
+"""A rate against the size of a kernel: (size, units a second), sizes increasing."""
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a device can do.
+
+    Attributes:
+        device: its name. source: "measured", or the datasheet's title.
+        matmul: real FLOP/s of a matrix product by dtype, against its FLOPs.
+        complex_bmm: real FLOP/s of batched complex products, against their FLOPs.
+        fft: real FLOP/s of transforms (2.5 n log2 n for a real one), against their FLOPs.
+        bandwidth: bytes/s read and written by kind ("elementwise", "reduction", "copy"), against the bytes.
+        launch_s: seconds from one launch to the next at least.
+        asynchronous: whether launches overlap with execution (a GPU) or come on top (a CPU).
+        threads: CPU threads that the rates hold for; 0 on a GPU.
+    """
+
+    device: str
+    source: str
+    matmul: Mapping[str, Curve]
+    complex_bmm: Curve
+    fft: Curve
+    bandwidth: Mapping[str, Curve]
+    launch_s: float
+    asynchronous: bool = False
+    threads: int = 0
+    notes: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for a JSON file."""
+        return asdict(self)
+
+
+def rates_from_json(document: Any) -> Rates:
+    """The inverse of :meth:`Rates.to_json`.
+
+    Raises:
+        UserError: the document is not one that it wrote.
+    """
+
+    def curve(points: Any) -> Curve:
+        made = tuple((float(size), float(rate)) for size, rate in points)
+        if not made or any(rate <= 0 for _, rate in made) or sorted(made) != list(made):
+            raise ValueError("a curve needs points of increasing size with rates above 0")
+        return made
+
+    try:
+        return Rates(
+            device=str(document["device"]),
+            source=str(document["source"]),
+            matmul={str(k): curve(v) for k, v in document["matmul"].items()},
+            complex_bmm=curve(document["complex_bmm"]),
+            fft=curve(document["fft"]),
+            bandwidth={kind: curve(document["bandwidth"][kind]) for kind in ("elementwise", "reduction", "copy")},
+            launch_s=float(document["launch_s"]),
+            asynchronous=bool(document["asynchronous"]),
+            threads=int(document["threads"]),
+            notes=tuple(map(str, document.get("notes", ()))),
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"these are no calibrated rates ({type(error).__name__}: {error}); measure them anew with "
+            "cdvft-bench calibrate"
+        ) from error
+
+
+def at(curve: Curve, size: float) -> float:
+    """A rate at a size: linear between measured points on a logarithmic axis, constant beyond the ends."""
+    if size <= curve[0][0]:
+        return curve[0][1]
+    for (low, low_rate), (high, high_rate) in itertools.pairwise(curve):
+        if size <= high:
+            share = math.log(size / low) / math.log(high / low)
+            return low_rate + share * (high_rate - low_rate)
+    return curve[-1][1]
+
+
+def kernel_seconds(kernel: Kernel, rates: Rates, dtype: str) -> float:
+    """Seconds of one launch of ``kernel``; ``dtype`` is that of the matrix products."""
+    bytes_ = float(kernel.read + kernel.written)
+    if kernel.kind == "matmul":
+        flops = 2.0 * float(kernel.macs)
+        curve = rates.complex_bmm if kernel.op == "bmm" else rates.matmul.get(dtype) or rates.matmul["float32"]
+        arithmetic, traffic = flops / at(curve, flops), bytes_ / rates.bandwidth["elementwise"][-1][1]
+    elif kernel.kind == "fft":
+        price = 2.5 if kernel.fft_real else 5.0
+        length = float(kernel.fft_length)
+        flops = price * length * max(math.log2(length), 1.0) * float(kernel.fft_batch)
+        arithmetic, traffic = flops / at(rates.fft, flops), bytes_ / rates.bandwidth["elementwise"][-1][1]
+    else:
+        arithmetic, traffic = 0.0, bytes_ / at(rates.bandwidth[kernel.kind], bytes_)
+    busy = max(arithmetic, traffic) if bytes_ else 0.0
+    return max(busy, rates.launch_s) if rates.asynchronous else busy + rates.launch_s
+
+
+def predict_seconds(kernels: Kernels, rates: Rates, dtype: str = "float32") -> float:
+    """Seconds of a sequence of kernels, each an integer shape (no grids), launched one after the other."""
+    return sum(kernel_seconds(k, rates, dtype) * float(k.launches) for k in kernels if k.launches)

@@ -1,0 +1,232 @@
+"""Which path to take: predicted time and memory of every path that can execute a layer.
+
+The costs are the closed forms of ``costs``, the rates those of ``cdvft-bench calibrate``, or built-in ones where the
+device was never calibrated. ``python -m cdvft_bench.timing.calibrate`` measures them on a bare node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cdvft_bench.analytic.circulant import Factor
+from cdvft_bench.analytic.cost import total
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, mm
+from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
+from cdvft_bench.analytic.roofline import Rates, predict_seconds, rates_from_json
+from cdvft_bench.errors import UserError
+from cdvft_bench.execution.costs import FastLayer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+MATMUL_PATHS = ("fused", "stored", "merged", "merged_dense")
+
+# One set of rates a kind of device, for devices that were not calibrated.
+BUILT_IN = {
+    "cpu": Rates(
+        device="two cores of a server CPU (AVX-512)",
+        source="built in: rounded from a calibration of another machine",
+        matmul={"float32": ((2e7, 1.2e11), (1.5e8, 1.9e11), (5e9, 2e11)), "bfloat16": ((2e7, 2e11), (5e9, 4e11))},
+        complex_bmm=((1.6e6, 5e10), (3.9e7, 1e11)),
+        fft=((3e5, 2e10), (1.9e7, 5e10), (7.5e7, 4e10)),
+        bandwidth={
+            "elementwise": ((3e4, 1.2e10), (5e5, 9e10), (8e6, 1.3e11), (3.4e7, 5e10), (1.3e8, 1e10)),
+            "reduction": ((3e4, 2e9), (5e5, 2.5e10), (8e6, 1e11), (3.4e7, 8e10), (1.3e8, 1e10)),
+            "copy": ((3e4, 2e10), (5e5, 4e10), (8e6, 1.3e11), (3.4e7, 6e10), (1.3e8, 1e10)),
+        },
+        launch_s=3e-6,
+        threads=2,
+    ),
+    "cuda": Rates(
+        device="NVIDIA H200",
+        source="NVIDIA H200 Tensor Core GPU datasheet (SXM): peak rates, no efficiency taken off",
+        matmul={"float32": ((1e9, 6.7e13),), "bfloat16": ((1e9, 9.89e14),), "float16": ((1e9, 9.89e14),)},
+        complex_bmm=((1e9, 6.7e13),),
+        fft=((1e9, 6.7e13),),
+        bandwidth=dict.fromkeys(("elementwise", "reduction", "copy"), ((1000000.0, 4800000000000.0),)),
+        launch_s=4e-6,
+        asynchronous=True,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One adapted layer to execute.
+
+    Attributes:
+        d_in, d_out: widths. p: block size. m: diagonals, 0 for the block-circulant adapter.
+        tokens: rows of the input. dtype: of base and activations. device: "cpu" or "cuda".
+        training: whether backward follows. bias: whether the base has one.
+
+    Raises:
+        UserError: a number is not an integer >= 1 (m: 0 or >= 2), or the dtype or device is not known.
+    """
+
+    d_in: int
+    d_out: int
+    p: int
+    m: int = 2
+    tokens: int = 1024
+    dtype: str = "float32"
+    device: str = "cpu"
+    training: bool = True
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("d_in", "d_out", "p", "tokens"):
+            check_count(name, getattr(self, name))
+        if isinstance(self.m, bool) or not isinstance(self.m, int) or self.m < 0 or self.m == 1:
+            raise UserError(
+                f"m = {self.m!r} leaves nothing to plan: give an integer >= 2, or 0 for the block-circulant "
+                "adapter (m = 1 is one element-wise product)"
+            )
+        itemsize(self.dtype)
+        if self.device not in ("cpu", "cuda"):
+            raise UserError(f"device {self.device!r} is not known; use cpu or cuda")
+
+    @property
+    def layer(self) -> LinearShape:
+        return LinearShape(self.d_in, self.d_out, self.bias)
+
+    @property
+    def factors(self) -> list[Factor]:
+        """The circulant factors."""
+        dtype = adapter_dtype(self.dtype)
+        inputs = ([self.d_in] + [self.d_out] * self.m)[: max(self.m - 1, 1)]
+        return [Factor(width, self.d_out, self.p, self.tokens, dtype) for width in inputs]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths that can execute it, without the reference's, which do more of the same work."""
+        paths = [p for p in MATMUL_PATHS if p != "merged_dense" or self.m in (0, 2)]
+        if self.device != "cuda":
+            return tuple(paths)
+        import torch
+
+        from cdvft_bench.execution.triton_path import misfit
+
+        first = self.factors[0]
+        adapter, activations = getattr(torch, first.dtype), getattr(torch, self.dtype)
+        blocks = (int(first.q_out), int(first.q_in))
+        if not misfit(torch.device(self.device), adapter, activations, blocks, self.p, len(self.factors)):
+            paths.append("triton")
+        return tuple(paths)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a path is predicted to take for one layer.
+
+    Attributes:
+        path: its name. seconds: forward and, in training, backward, base layer included.
+        overhead_s: the same less the frozen layer alone.
+        saved_bytes: kept for backward. launches: operators. flops: multiply-adds twice, element-wise work once.
+        read_written: bytes.
+    """
+
+    path: str
+    seconds: float
+    overhead_s: float
+    saved_bytes: int
+    launches: int
+    flops: float
+    read_written: int
+
+
+def kernels_of(problem: Problem, path: str) -> tuple[Kernels, int]:
+    """Kernels of the pass (or both passes in training) and the bytes kept for backward."""
+    fast = FastLayer(problem.layer, problem.tokens, problem.dtype, problem.factors, problem.m, 1.0, path)
+    return fast.forward() + (fast.backward() if problem.training else ()), int(fast.saved_bytes)
+
+
+def estimate(problem: Problem, path: str, rates: Rates) -> Estimate:
+    """Predict one path. Raises UserError where the path cannot execute the layer."""
+    if path not in problem.paths:
+        raise UserError(f"path {path!r} cannot execute this layer; {', '.join(problem.paths)} can")
+    kernels, saved = kernels_of(problem, path)
+    sums = total(kernels)
+    seconds = predict_seconds(kernels, rates, problem.dtype)
+    base = frozen_forward(problem.layer, problem.tokens, problem.dtype)
+    base += (mm(problem.tokens, problem.d_out, problem.d_in, problem.dtype),) if problem.training else ()
+    return Estimate(
+        path, seconds, seconds - predict_seconds(base, rates, problem.dtype), saved, int(sums.launches),
+        2.0 * float(sums.macs) + float(sums.elementwise_flops), int(sums.read + sums.written),
+    )  # fmt: skip
+
+
+def rank(problem: Problem, rates: Rates | None = None) -> list[Estimate]:
+    """Every path's estimate, fastest first; ``rates`` default to :func:`device_rates`."""
+    rates = rates or device_rates(problem.device)
+    return sorted((estimate(problem, path, rates) for path in problem.paths), key=lambda e: e.seconds)
+
+
+def rates_path(device: str) -> Path:
+    """The file of a device's rates: $CDVFT_BENCH_RATES, or one in the user's cache folder; a GPU's has "-cuda"."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    path = Path(os.environ.get("CDVFT_BENCH_RATES") or Path(cache) / "cdvft_bench" / "rates.json")
+    return path if device == "cpu" else path.with_name(f"{path.stem}-{device}{path.suffix}")
+
+
+@lru_cache(maxsize=8)
+def _read_rates(path: Path) -> Rates | None:
+    return rates_from_json(json.loads(path.read_text())) if path.is_file() else None
+
+
+def device_rates(device: str) -> Rates:
+    """Calibrated rates of "cpu" or "cuda" where there are some, else built-in ones, which say so."""
+    path = rates_path(device)
+    try:
+        return _read_rates(path) or BUILT_IN[device]
+    except (OSError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"rates {str(path)!r} cannot be read: {error}; measure them with cdvft-bench calibrate"
+        ) from error
+
+
+@lru_cache(maxsize=4096)
+def _pick(problem: Problem) -> str:
+    return rank(problem)[0].path
+
+
+def pick_for(problem: Problem) -> str:
+    """The path predicted to be fastest."""
+    return _pick(problem)
+
+
+def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> str:
+    """The path predicted to be fastest for a layer and its input.
+
+    Args:
+        x: (..., d_in). diagonals, circulants: the factors. d_out: output width.
+    """
+    dtype = str(x.dtype).removeprefix("torch.")
+    device = x.device.type if x.device.type in BUILT_IN else "cpu"
+    problem = Problem(
+        x.shape[-1], d_out, circulants[0].shape[2], len(diagonals), max(x.numel() // x.shape[-1], 1),
+        dtype if dtype in ITEMSIZE else "float32", device, circulants[0].requires_grad,
+    )  # fmt: skip
+    return _pick(problem)
+
+
+def planned(
+    path: str, layer: LinearShape, factors: Sequence[Factor], m: int, tokens: Count, dtype: str, device: str = "cpu"
+) -> str:
+    """The path that a layer takes: "auto" is resolved by the planner, per shape (no grids), for training.
+
+    Raises:
+        UserError: "auto" for a grid of shapes.
+    """
+    if path != "auto" or not factors:
+        return path
+    shapes = (layer.d_in, layer.d_out, factors[0].p, tokens)
+    if not all(isinstance(n, int) for n in shapes):
+        raise UserError("path 'auto' is planned shape by shape; name a path to price a grid of shapes at once")
+    d_in, d_out, p, rows = (int(n) for n in shapes)
+    return pick_for(Problem(d_in, d_out, p, m, rows, dtype, device, bias=layer.bias))
