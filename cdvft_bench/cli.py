@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -180,11 +180,33 @@ def time(as_json: bool, budget: float, precision: float, **options: Any) -> None
 # --- many cases ----------------------------------------------------------------------------
 
 
-def _sweep(grid: str, store_path: Path, retry_failed: bool) -> bool:
-    """Run a grid into a store; True when no case of it is recorded as failed."""
+LEFT = 3
+"""Exit code when a budget was spent and cases are left."""
+
+
+def _seconds(text: str | None) -> float | None:
+    """Seconds from "540", "540s", "9m" or "0.5h"."""
+    from argparse import ArgumentTypeError
+
+    from cdvft_bench.timing.__main__ import seconds
+
+    try:
+        return None if text is None else seconds(text)
+    except ArgumentTypeError as error:
+        raise UserError(f"--budget: {error}") from error
+
+
+def _sweep(
+    grid: str, store_path: Path, retry_failed: bool, budget: str | None = None, device: str | None = None
+) -> int:
+    """Run a grid into a store; 0 when no case of it is recorded as failed, 3 when cases are left, else 1."""
     from cdvft_bench.sweep.engine import run_grid
 
-    return run_grid(grid, store_path, retry_failed=retry_failed).failed == 0
+    outcome = run_grid(grid, store_path, retry_failed=retry_failed, budget_s=_seconds(budget), device=device)
+    if outcome.left:
+        click.echo(f"{outcome.left} cases left; the same command goes on with them", err=True)
+        return LEFT
+    return int(outcome.failed > 0)
 
 
 def _report(stores: tuple[Path, ...], output: Path, command: str) -> None:
@@ -194,7 +216,7 @@ def _report(stores: tuple[Path, ...], output: Path, command: str) -> None:
     click.echo(f"Report: {paths.html}")
 
 
-_grid_help = "A preset's name (quick, smoke) or a TOML file."
+_grid_help = "A preset's name (quick, smoke, paper-layers, paper-models) or a TOML file."
 
 
 @main.command()
@@ -209,11 +231,11 @@ def run(grid: str, output: Path, retry_failed: bool) -> None:
     from cdvft_bench.report.terminal import show_store
 
     store = output / "records.sqlite"
-    complete = _sweep(grid, store, retry_failed)
+    code = _sweep(grid, store, retry_failed)
     show_store(store)
     _report((store,), output / "report", f"cdvft-bench report {store} --output {output / 'report'}")
-    if not complete:
-        raise SystemExit(1)
+    if code:
+        raise SystemExit(code)
 
 
 @main.command()
@@ -223,10 +245,38 @@ def run(grid: str, output: Path, retry_failed: bool) -> None:
     help="SQLite file of records; it is made, or gone on with.",
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
-def sweep(grid: str, store: Path, retry_failed: bool) -> None:
-    """Run GRID (a preset's name or a TOML file) into a store. Finished cases are not run again."""
-    if not _sweep(grid, store, retry_failed):
-        raise SystemExit(1)
+@click.option("--budget", metavar="TIME", help="Stop before this much time is spent, as 540s or 9m; go on later.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Run every case here (cpu or cuda) instead of where the grid says.",
+)
+def sweep(grid: str, store: Path, retry_failed: bool, budget: str | None, device: str | None) -> None:
+    """Run GRID (a preset's name or a TOML file) into a store. Finished cases are not run again.
+
+    Exits with 1 when a case is recorded as failed, with 3 when the budget left cases over: run it again.
+    """
+    code = _sweep(grid, store, retry_failed, budget, device)
+    if code:
+        raise SystemExit(code)
+
+
+@main.command("import")
+@click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--store", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    help="SQLite file of records; it is made, or added to.",
+)  # fmt: skip
+def import_rows(rows: tuple[Path, ...], store: Path) -> None:
+    """Take over ROWS that 'python -m cdvft_bench.timing' wrote on a bare node; the closed forms are added."""
+    from cdvft_bench.sweep.slices import put_slice, read_slice
+    from cdvft_bench.sweep.store import Store
+
+    for path in rows:
+        read_slice(path)  # before anything is written
+    with Store(store, create=True) as opened:
+        for path in rows:
+            click.echo(f"{put_slice(opened, path)} records: {path}")
 
 
 @main.command()
@@ -239,6 +289,51 @@ def report(stores: tuple[Path, ...], output: Path) -> None:
     """Write tables, figures and the page from STORES: records (.sqlite or .jsonl.gz), of any machine."""
     listed = " ".join(str(s) for s in stores)
     _report(stores, output, f"cdvft-bench report {listed} --output {output}")
+
+
+@main.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--tolerance", default=0.05, show_default=True, help="Relative difference that does not count.")
+@click.option(
+    "--basis", type=click.Choice(["time", "frozen"]), default="time", show_default=True,
+    help="Compare times, or ratios to the frozen subject, which cancels the machine's speed.",
+)  # fmt: skip
+@click.option("--csv", "csv_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here, too.")
+@click.option("--all", "everything", is_flag=True, help="Print the rows without a difference, too.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compare(
+    a: Path,
+    b: Path,
+    tolerance: float,
+    basis: Literal["time", "frozen"],
+    csv_path: Path | None,
+    everything: bool,
+    as_json: bool,
+) -> None:
+    """Compare the times of two stores, A before and B after, case by case.
+
+    Exits with 1 when a case became slower by more than the tolerance, with its whole 95 % interval.
+    """  # fmt: skip
+    from cdvft_bench.report.compare import compare_stores
+    from cdvft_bench.report.compare_table import show_comparison, write_csv
+
+    comparison = compare_stores(a, b, tolerance=tolerance, basis=basis)
+    if csv_path is not None:
+        write_csv(comparison, csv_path)
+    _emit(comparison, as_json, lambda: show_comparison(comparison, everything))
+    if comparison.exit_code:
+        raise SystemExit(comparison.exit_code)
+
+
+@main.command("profile-readme")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Else README.md beside the store.")
+def profile_readme(store: Path, output: Path | None) -> None:
+    """Write the README of a recorded profile: machine, counts, warnings, and where CDVFT costs less time."""
+    from cdvft_bench.report.profile_readme import write_profile_readme
+
+    click.echo(write_profile_readme(store, output=output))
 
 
 # --- the clock itself, and traces -----------------------------------------------------------

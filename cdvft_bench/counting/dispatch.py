@@ -19,12 +19,12 @@ _WITHOUT_OUTPUT = {"_linalg_check_errors"}  # reads a solver's error codes back
 _MOVES = _WITHOUT_OUTPUT | {
     "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "fill_",
     "zero_", "copy_", "clone", "_to_copy", "eye", "constant_pad_nd", "slice_backward", "select_backward", "index",
-    "index_put_", "index_put", "_conj_physical", "conj_physical", "conj_physical_", "where", "cat", "stack", "gather", "embedding",
+    "index_put_", "index_put", "_conj_physical", "conj_physical", "where", "cat", "stack", "gather", "embedding",
     "arange", "masked_fill", "masked_fill_", "slice_scatter", "select_scatter", "block_diag", "repeat", "flip",
     "roll", "tril", "triu", "scatter", "native_dropout", "bernoulli_", "_foreach_copy_", "index_select",
     "embedding_dense_backward", "scalar_tensor", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_not",
     "logical_or", "bitwise_and", "bitwise_not", "any", "all", "diagonal_backward", "scatter_add", "cumsum",
-    "new_empty", "unfold_backward", "complex", "view_as_complex_copy", "rand",
+    "new_empty", "unfold_backward", "complex", "view_as_complex_copy", "rand", "conj_physical_",
 }  # fmt: skip
 _ADDITIVE = {"add", "add_", "sub", "sub_", "rsub"}
 _PRODUCTS = {"mul", "mul_"}

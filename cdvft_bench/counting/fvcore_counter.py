@@ -21,12 +21,12 @@ from cdvft_bench.counting.result import FvcoreCount
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
 
 _FREE = (
-    "T", "__and__", "__or__", "all", "any", "arange", "as_strided", "bitwise_and", "bitwise_or", "block_diag", "cat", "clone",
-    "conj", "diagonal", "flip", "conj_physical", "constant_pad_nd", "contiguous", "detach_", "diff", "dropout", "embedding", "eq",
-    "expand_as", "eye", "ge", "gt", "index", "index_put_", "le", "lift_fresh", "logical_and", "logical_not", "lt",
-    "masked_fill", "movedim", "ne", "new_ones", "new_zeros", "numpy_T", "ones", "ones_like", "pad", "real",
-    "repeat", "repeat_interleave", "resolve_conj", "scalar_tensor", "stack", "t", "to", "tril", "triu", "type_as",
-    "unbind", "view_as", "where", "zeros", "zeros_like",
+    "T", "__and__", "__or__", "all", "any", "arange", "as_strided", "bitwise_and", "bitwise_or", "block_diag",
+    "cat", "clone", "conj", "conj_physical", "constant_pad_nd", "contiguous", "detach_", "diagonal", "diff",
+    "dropout", "embedding", "eq", "expand_as", "eye", "flip", "ge", "gt", "index", "index_put_", "le",
+    "lift_fresh", "logical_and", "logical_not", "lt", "masked_fill", "movedim", "ne", "new_ones", "new_zeros",
+    "numpy_T", "ones", "ones_like", "pad", "real", "repeat", "repeat_interleave", "resolve_conj", "scalar_tensor",
+    "stack", "t", "to", "tril", "triu", "type_as", "unbind", "view_as", "where", "zeros", "zeros_like",
 )  # fmt: skip
 
 

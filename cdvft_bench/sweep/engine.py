@@ -10,7 +10,7 @@ Ctrl-C ends it the same way. No process of a case outlives its sweep.
 from __future__ import annotations
 
 import contextlib
-import ctypes
+import fcntl
 import multiprocessing
 import os
 import resource
@@ -50,8 +50,6 @@ PRELOAD = (
 )  # fmt: skip
 """Modules that the fork server imports, so that no case has to."""
 
-_PR_SET_PDEATHSIG = 1
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -61,12 +59,14 @@ class Outcome:
         run, skipped: cases run now, and finished before.
         failed: cases of this sweep that are recorded as failed, now or before.
         left_out: combinations of the grid that do not fit their subject.
+        left: cases that the budget did not reach.
     """
 
     run: int
     skipped: int
     failed: int
     left_out: int = 0
+    left: int = 0
 
 
 def evaluate(case: Case, limits: Limits) -> Evidence:
@@ -79,8 +79,15 @@ def evaluate(case: Case, limits: Limits) -> Evidence:
     return witness.label(case), predicted, counted, timed
 
 
-def run_grid(grid: str, store_path: Path, retry_failed: bool = False) -> Outcome:
+def run_grid(
+    grid: str, store_path: Path, retry_failed: bool = False, *, budget_s: float | None = None, device: str | None = None
+) -> Outcome:
     """Run a preset or a grid file into a store, with a progress bar.
+
+    Args:
+        grid, store_path, retry_failed: what, where to, and whether failed cases are run again.
+        budget_s: see :func:`run`.
+        device: to run every case on, instead of the grid's own.
 
     Raises:
         UserError: the grid or the store is not usable.
@@ -88,6 +95,7 @@ def run_grid(grid: str, store_path: Path, retry_failed: bool = False) -> Outcome
     read = read_grid(grid)
     entries = list(read.unfold())
     cases = [entry for entry in entries if isinstance(entry, Case)]
+    cases = [replace(case, device=device) for case in cases] if device is not None else cases
     left_out = [entry for entry in entries if isinstance(entry, LeftOut)]
     if left_out:
         reason = f"{left_out[0].method} on {left_out[0].subject}: {left_out[0].reason}"
@@ -95,7 +103,8 @@ def run_grid(grid: str, store_path: Path, retry_failed: bool = False) -> Outcome
     if not cases:
         raise UserError(f"grid {grid!r} has no case that fits its subject; change its hyperparameters or subjects")
     with Store(store_path, create=True) as store:
-        return replace(run(cases, store, read.limits, retry_failed=retry_failed), left_out=len(left_out))
+        outcome = run(cases, store, read.limits, retry_failed=retry_failed, budget_s=budget_s)
+    return replace(outcome, left_out=len(left_out))
 
 
 def run(
@@ -107,6 +116,7 @@ def run(
     work: Work = evaluate,
     environment: Environment | None = None,
     preload: Sequence[str] = PRELOAD,
+    budget_s: float | None = None,
 ) -> Outcome:
     """Run cases that the store does not hold yet.
 
@@ -118,6 +128,8 @@ def run(
         work: what to do in the case's process; importable from a module.
         environment: of this machine; read if not given.
         preload: modules that the fork server imports when it starts, which it does once a process.
+        budget_s: seconds that this run may take: a case that would exceed it, if it took as long as the longest
+            so far, is not begun, but one is always made. None is no limit.
     """
     from cdvft_bench.timing.environment import read_environment
 
@@ -132,8 +144,11 @@ def run(
         first = context.Process(target=_nothing, daemon=True)
         first.start()
         first.join()
+    started, longest, made = time.monotonic(), 0.0, 0
     with _progress(len(todo)) as advance:
         for case in todo:
+            if made and budget_s is not None and time.monotonic() - started + longest > budget_s:
+                break
             record = _run_case(context, case, limits, work, key)
             try:
                 store.put(record)
@@ -141,8 +156,10 @@ def run(
                 record = _failed(record, f"what was measured cannot be kept: {error}")
                 store.put(record)
             advance(record)
+            made, longest = made + 1, max(longest, record.seconds)
     keys = {case.key for case in cases}
-    return Outcome(len(todo), len(cases) - len(todo), len(keys & store.keys("failed")))
+    failed = len(keys & store.keys("failed"))
+    return Outcome(made, len(cases) - len(todo), failed, left=len(todo) - made)
 
 
 def _run_case(context: Any, case: Case, limits: Limits, work: Work, environment: str) -> Record:
@@ -261,17 +278,22 @@ def _quiet(log: str) -> None:
 def _die_with_parent() -> None:
     """A sweep that is killed takes its case along.
 
-    The fork server ends with the sweep, and the kernel then kills what the server forked, even a case
-    that holds the interpreter's lock; the thread serves where the kernel offers no such signal.
+    The sweep's end closes a pipe. A thread watches it, and where the kernel can (Linux) it is asked to kill
+    this process at that moment: foreign code that holds the interpreter's lock stops every thread.
+    (The fork server's own end is no help: it lives as long as the processes that it forked.)
     """
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    with contextlib.suppress(AttributeError, OSError):
+        pipe = parent.sentinel
+        fcntl.fcntl(pipe, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(pipe, fcntl.F_SETSIG, signal.SIGKILL)
+        fcntl.fcntl(pipe, fcntl.F_SETFL, fcntl.fcntl(pipe, fcntl.F_GETFL) | os.O_ASYNC)
 
     def watch() -> None:
-        if parent is not None:
-            wait([parent.sentinel])
-            os._exit(1)
+        wait([parent.sentinel])
+        os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 

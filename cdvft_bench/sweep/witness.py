@@ -186,9 +186,11 @@ def _base_layer(subject: str, dtype: str, device: str, seed: int) -> nn.Linear:
 
 @cache
 def _base_model(subject: str, dtype: str, device: str, seed: int) -> nn.Module:
-    from cdvft_bench.accuracy.models import load_model
+    from cdvft_bench.accuracy.models import PACKAGED, load_model
 
-    return load_model(subject, dtype=dtype, device=device, seed=seed).requires_grad_(False)
+    # Real weights where a package has them; times and counts do not depend on them.
+    real = subject in PACKAGED
+    return load_model(subject, pretrained=real, dtype=dtype, device=device, seed=seed).requires_grad_(False)
 
 
 def _leave_zero(module: nn.Module, seed: int) -> None:
@@ -212,8 +214,9 @@ def build(case: Case) -> Subject:
     import torch
 
     require_device(case.device)
-    if case.kind == "model" and model_shape(case.subject).vocabulary is None:
-        raise UserError(f"{case.subject} takes images; whole models are run on text: use one of its layers instead")
+    tokens = model_shape(case.subject).image_tokens if case.kind == "model" else None
+    if tokens is not None and case.sequence != tokens:
+        raise UserError(f"{case.subject} makes {tokens} tokens of an image; give sequence = {tokens}")
     method = case_method(case)
     key = (case.subject, case.dtype, case.device, case.seed)
     generator = torch.Generator(case.device).manual_seed(case.seed)
@@ -244,11 +247,19 @@ def _build_model(case: Case, module: nn.Module, generator: Any) -> Subject:
     from cdvft_bench.counting.count import floating_output
 
     vocabulary = model_shape(case.subject).vocabulary
-    assert vocabulary is not None  # build() has refused image models
+    inputs: dict[str, Tensor] = {}
+    extra: Tensor | None = None
+    if vocabulary is None:
+        config: Any = module.config
+        size = (case.batch, config.num_channels, config.image_size, config.image_size)
+        dtype = getattr(torch, case.dtype)
+        inputs["pixel_values"] = torch.randn(size, dtype=dtype, device=case.device, generator=generator)
+        if case.method == FROZEN:  # the backward pass ends at the embeddings, as with text
+            module.get_submodule("embeddings").register_forward_hook(lambda *found: found[-1].requires_grad_())
+        return _subject(module, inputs, lambda: floating_output(module(**inputs)), extra)
     shape = (case.batch, case.sequence)
     ids = torch.randint(0, vocabulary, shape, device=case.device, generator=generator)
-    inputs: dict[str, Tensor] = {"attention_mask": torch.ones_like(ids)}
-    extra: Tensor | None = None
+    inputs["attention_mask"] = torch.ones_like(ids)
     if case.method == FROZEN:
         extra = module.get_input_embeddings()(ids).detach().requires_grad_()  # type: ignore[operator]
         inputs["inputs_embeds"] = extra
@@ -318,23 +329,36 @@ def time_case(case: Case, *, budget_s: float = 2.0, precision: float = 0.05, tra
     """
     from cdvft_bench.timing.clock import Contender, time_interleaved
     from cdvft_bench.timing.memory import peak_memory
-    from cdvft_bench.timing.result import Timed
+    from cdvft_bench.timing.result import Timed, TraceSummary
+    from cdvft_bench.timing.scopes import scoped
     from cdvft_bench.timing.trace import trace_call
 
     def call(one: Case) -> Callable[[], object]:
-        subject = build(one)
-        return subject.step if case.pass_ == "step" else subject.forward
+        return _call(build(one), case)
 
-    subject = call(case)
+    built = build(case)
+    subject = _call(built, case)
     contenders = [Contender(label(case) if case.method != FROZEN else FROZEN, subject)]
     contenders += [Contender(name, call(foot)) for name, foot in _feet(case).items()]
     timing = time_interleaved(contenders, budget_s=budget_s, precision=precision, seed=case.seed, device=case.device)
     if not trace:
         return Timed(timing, None, None)
     notes: list[str] = []
-    traced = _tried("trace", lambda: trace_call(subject, case.device, warm_ups=0), notes)
+
+    def traced_call() -> TraceSummary:
+        with scoped(built.module) as scoping:
+            summary = trace_call(subject, case.device, warm_ups=0)
+        if scoping.silent:
+            notes.append("adapted layers do not call their base: the trace has the base's product under adapter")
+        return summary
+
+    traced = _tried("trace", traced_call, notes)
     memory = _tried("peak memory", lambda: peak_memory(subject, case.device), notes)
     return Timed(timing, traced, memory, tuple(notes))
+
+
+def _call(subject: Subject, case: Case) -> Callable[[], object]:
+    return subject.step if case.pass_ == "step" else subject.forward
 
 
 def _tried(what: str, reading: Callable[[], T], notes: list[str]) -> T | None:

@@ -76,6 +76,22 @@ class Modes:
 
 
 @dataclass(frozen=True)
+class Part:
+    """What the base, the adapter, or neither of them had of a trace, see ``timing.scopes``.
+
+    Attributes:
+        launches: as ``TraceSummary.launches``. backward_launches: those of them made by autograd's backward.
+        seconds: device seconds (CPU: seconds inside leaf operators).
+        families: launches by kernel family.
+    """
+
+    launches: int
+    backward_launches: int
+    seconds: float
+    families: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TraceSummary:
     """A torch.profiler trace, summed up. Host times include what the profiler itself costs.
 
@@ -104,6 +120,8 @@ class TraceSummary:
         queue_depth: median number of kernels launched and not yet finished when another is launched; None unknown.
         verdict: "launch-bound", "bandwidth-bound", "compute-bound" or "unknown". reason: why.
         notes: what of the trace could not be read.
+        parts: shares of "base", "adapter" and "neither", which add up to the whole; empty where the call did not
+            run under ``timing.scopes``.
     """
 
     operators: int
@@ -131,6 +149,7 @@ class TraceSummary:
     verdict: str = "unknown"
     reason: str = ""
     notes: tuple[str, ...] = ()
+    parts: dict[str, Part] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -191,9 +210,19 @@ class SelfTest:
 
 @dataclass(frozen=True)
 class Timed:
-    """The clock's part of a record."""
+    """The clock's part of a record.
+
+    Attributes:
+        timing: the case beside the frozen subject and LoRA, eagerly.
+        trace, memory: of one call; None not measured.
+        notes: what could not be measured, and why.
+        modes: the case eagerly, as a CUDA graph, compiled; None not measured.
+        energy: of one call; None not measured.
+    """
 
     timing: Timing | None
     trace: TraceSummary | None
     memory: Memory | None
     notes: tuple[str, ...] = field(default=())
+    modes: Modes | None = None
+    energy: Energy | None = None

@@ -27,15 +27,13 @@ from typing import Any, Literal
 import torch
 
 from cdvft_bench.errors import UserError
+from cdvft_bench.timing.attribution import UNSCOPED, Scopes, shares
 from cdvft_bench.timing.chrome import Event, Trace, parse, read_events, record, write_document
 from cdvft_bench.timing.families import family, kind, short_kernel
 from cdvft_bench.timing.result import TraceSummary
 from cdvft_bench.timing.verdict import judge, products
 
-UNSCOPED = "unscoped"
 NO_OPERATOR = "(no operator)"
-_FRAMES = ("ProfilerStep#", "PyTorch Profiler")  # ranges that the profiler itself makes
-_ENGINE = "autograd::engine::evaluate_function"
 
 
 def trace_call(
@@ -107,7 +105,7 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
     if not operators and not trace.device:
         raise UserError("it holds neither operators nor kernels; record with ProfilerActivity.CPU or CUDA")
     leaves = [leaf for e in trace.host if e.parent is None for leaf in _leaves(e)]
-    scope_of = _Scopes(operators).of
+    scopes_of = Scopes(operators)
     notes: list[str] = []
     if trace.malformed:
         notes.append(f"{trace.malformed} events without a time were left out")
@@ -123,7 +121,8 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
         seconds: Counter[str] = Counter()
         for e in aten:
             seconds[family(_bare(e))] += _self(e)
-        scopes, scope_seconds = _tally((scope_of(leaf), len(names), leaf.duration) for leaf, names in leaves)
+        scopes, scope_seconds = _tally((scopes_of.of(leaf), len(names), leaf.duration) for leaf, names in leaves)
+        parts = shares(scopes_of, ((leaf, [family(n) for n in names], leaf.duration) for leaf, names in leaves))
         busy = _union(leaf for leaf, _ in leaves)
         fraction = _total(busy) / span if span else None
         families = _seconds(seconds)
@@ -142,8 +141,9 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
             verdict=verdict,
             reason=reason,
             notes=tuple(notes),
+            parts=parts,
         )
-    return _on_device(trace, launching, scope_of, common, work, notes)
+    return _on_device(trace, launching, scopes_of, common, work, notes)
 
 
 # --- the device ----------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
 def _on_device(
     trace: Trace,
     launching: Sequence[Event],
-    scope_of: Callable[[Event], str],
+    scopes_of: Scopes,
     common: Mapping[str, Any],
     work: tuple[float, float] | None,
     notes: list[str],
@@ -167,17 +167,23 @@ def _on_device(
     seconds: Counter[str] = Counter()
     counts: Counter[str] = Counter()
     by_operator: Counter[str] = Counter()
+    labels: list[str] = []
     for kernel, call in zip(trace.device, made_by, strict=True):
         operator = _launcher(call)
         label = family(kernel.name)
         if label == "other" and operator != NO_OPERATOR:
             label = family(operator)
+        labels.append(label)
         counts[label] += 1
         seconds[label] += kernel.duration
         by_operator[operator] += 1
     scopes, scope_seconds = _tally(
-        (scope_of(call) if call else UNSCOPED, 1, kernel.duration)
+        (scopes_of.of(call) if call else UNSCOPED, 1, kernel.duration)
         for kernel, call in zip(trace.device, made_by, strict=True)
+    )
+    parts = shares(
+        scopes_of,
+        ((call, [label], k.duration) for k, call, label in zip(trace.device, made_by, labels, strict=True)),
     )
     busy = _union(trace.device)
     span = round(common["span_seconds"] * 1e9)
@@ -208,6 +214,7 @@ def _on_device(
         verdict=verdict,
         reason=reason,
         notes=tuple(notes),
+        parts=parts,
     )
 
 
@@ -297,40 +304,6 @@ def _conjugations(leaf: Event) -> int:
         return sum("complex" in str(clone.args.get("Input type")) for clone in leading)
     # Without recorded types, a clone inside another kind of operator may as well be the operator's own.
     return len(leading) if family(_bare(leaf)) == "elementwise" else 0
-
-
-class _Scopes:
-    """Finds the annotated range that an event belongs to."""
-
-    def __init__(self, operators: Iterable[Event]) -> None:
-        # An autograd node bears the sequence number that was next when its forward operator started: of the
-        # operators that saw that number, the last made the node.
-        self._forward: dict[int, Event] = {}
-        for event in operators:
-            number = event.number("Sequence number")
-            if number is not None and not event.number("Fwd thread id"):
-                self._forward[number] = event
-        self._known: dict[int, str] = {}
-
-    def of(self, event: Event) -> str:
-        """Name of the innermost range around ``event``, or around its forward operator."""
-        path: list[Event] = []
-        found: str | None = None
-        for e in event.above():
-            found = self._known.get(id(e))
-            if found is None and e.kind == "annotation" and not e.name.startswith(_FRAMES):
-                found = e.name
-            if found is None and e.kind == "operator" and e.number("Fwd thread id"):
-                forward = self._forward.get(e.number("Sequence number") or 0)
-                if forward is not None and forward.start < e.start:
-                    found = self.of(forward)
-            path.append(e)
-            if found is not None:
-                break
-        result = found or UNSCOPED
-        for e in path:
-            self._known[id(e)] = result
-        return result
 
 
 # --- sums ----------------------------------------------------------------------------------

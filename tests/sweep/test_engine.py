@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import sqlite3
@@ -37,7 +38,12 @@ if __name__ == "__main__":
 
 def sweep(store_path: Path, doing: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-c", SWEEP, str(store_path), doing]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    environment = {**os.environ, "SWEEP_TEST_MARK": str(mark(store_path))}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def mark(store_path: Path) -> Path:
+    return store_path.with_suffix(".mark")
 
 
 def rows(store_path: Path) -> int:
@@ -70,14 +76,12 @@ def descendants(pid: int) -> set[int]:
     return set(children).union(*map(descendants, children))
 
 
-def case_in_flight(process: subprocess.Popen[bytes]) -> set[int]:
-    """Wait until a case hangs; the fork server, multiprocessing's resource tracker and the case."""
-    found: list[set[int]] = []
-    while len(found) < 10 or found[-1] != found[-10]:  # the same case for half a second
-        wait_for(lambda: len(descendants(process.pid)) == 3)
-        found.append(descendants(process.pid))
-        time.sleep(0.05)
-    return found[-1]
+def case_in_flight(process: subprocess.Popen[bytes], store_path: Path) -> set[int]:
+    """Wait until a case hangs: the fork server, multiprocessing's resource tracker and the case."""
+    wait_for(mark(store_path).exists)
+    below = descendants(process.pid)
+    assert len(below) == 3
+    return below
 
 
 def running(pid: int) -> bool:
@@ -209,17 +213,20 @@ def test_sigkill_loses_nothing(tmp_path: Path) -> None:
 def test_no_process_outlives_a_killed_sweep(tmp_path: Path, doing: str) -> None:
     store_path = tmp_path / "s.sqlite"
     process = sweep(store_path, doing)
-    below = case_in_flight(process)
+    below = case_in_flight(process, store_path)
     process.kill()
-    process.communicate()
-    wait_for(lambda: not any(map(running, below)), seconds=10)
+    try:
+        wait_for(lambda: not any(map(running, below)), seconds=10)
+    finally:
+        for pid in filter(running, below):
+            os.kill(pid, signal.SIGKILL)
+        process.communicate(timeout=10)
 
 
 def test_an_interrupt_ends_the_sweep_and_its_case(tmp_path: Path) -> None:
     store_path = tmp_path / "s.sqlite"
     process = sweep(store_path, "hang_at_3")
-    wait_for(lambda: rows(store_path) == 3)
-    below = case_in_flight(process)
+    below = case_in_flight(process, store_path)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=20)
     assert b"KeyboardInterrupt" in said

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from cdvft_bench.accuracy.models import load_model, package_status
-from cdvft_bench.analytic.models import frozen_model_macs, model_shape, target_linears
+from cdvft_bench.analytic.models import MODELS, frozen_model_macs, model_shape, target_linears
 from cdvft_bench.errors import UserError
 from cdvft_bench.methods import make_method, method_names
 from cdvft_bench.sweep import witness
 from cdvft_bench.sweep.case import Case
-from cdvft_bench.sweep.grid import FROZEN, make_case
+from cdvft_bench.sweep.grid import FROZEN, make_case, subject_shapes
 
 NINE = ["full", "lora", "dora", "fourierft", "c3a", "vera", "boft", "cdvft", "block_circulant"]
 
@@ -141,11 +141,43 @@ def test_random_weights_are_seeded() -> None:
 
 def test_what_cannot_be_had_is_said(monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match="takes images"):
+    with pytest.raises(UserError, match="makes 197 tokens of an image"):
         witness.build(make_case("lora", {}, "model", "vit-base"))
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="torch sees no GPU"):
             witness.count(make_case("lora", {}, "layer", "8x8", device="cuda"))
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "sequence"),
+    [
+        ("vit-base", SMALL, 197),
+        ("gpt2-medium", {"n_embd": 32, "n_layer": 2, "n_head": 4}, 8),
+        ("roberta-base", SMALL, 8),
+    ],
+)
+def test_models_without_a_package_run_on_random_weights(monkeypatch, name, values, sequence) -> None:
+    """Images, GPT-2's transposed layers, and no network: parameters and products are those of the formula."""
+    spec = MODELS[name]
+    monkeypatch.setitem(MODELS, name, replace(spec, values={**spec.values, **values}))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    caches = (model_shape, subject_shapes, witness._base_model)
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        for method in ("frozen", "lora", "cdvft", "c3a"):
+            case = make_case(method, {}, "model", name, 2, sequence)
+            counted, predicted = witness.count(case), witness.predict(case)
+            assert counted.parameters == predicted.parameters
+            patches = 2 * model_shape(name).patch_macs  # the convolution before the first linear layer
+            assert counted.forward.macs == predicted.forward.macs + patches
+            witness.build(case).step()
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 @pytest.mark.gpu

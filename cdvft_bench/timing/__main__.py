@@ -1,0 +1,144 @@
+"""Time a slice of cases on a bare node: torch, numpy and this checkout, nothing installed.
+
+From a checkout, on any machine::
+
+    python -m cdvft_bench.timing --layers 768x768,4096x4096 --tokens 128,1024 \\
+        --methods frozen,lora:rank=8,cdvft:m=2:block_size=d+d/4 --device cuda \\
+        --modes eager,graph,compile --output rows.jsonl --budget 540s
+
+Rows are appended as they come; the same command goes on where it stopped. Exit codes: 0 all cases
+are done, 1 some of them failed, 2 misuse, 3 cases are left (run the same command again).
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from cdvft_bench.errors import UserError
+
+METHODS = (
+    "frozen,lora:rank=8,cdvft:m=1+2+3+4,cdvft:m=2:block_size=d/2+d/4+d/8,cdvft:m=2:path=handwritten,block_circulant"
+)
+LEFT = 3
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m cdvft_bench.timing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--layers", required=True, help="d_in x d_out, as 768x768,4096x1024-nobias")
+    add("--tokens", required=True, help="as 128,1024")
+    add("--methods", default=METHODS, help="NAME[:HYPERPARAMETER=VALUE[+VALUE]...], ... (default: %(default)s)")
+    add("--dtypes", default="float32", help="float32, bfloat16, float16, float64 (default: %(default)s)")
+    add("--passes", default="forward,step", help="forward, step (default: %(default)s)")
+    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--modes", default="eager", help="eager, graph, compile (default: %(default)s)")
+    add("--output", required=True, type=Path, help="rows, .jsonl")
+    add("--budget", type=seconds, default=None, help="of the whole slice, as 540s or 9m (default: none)")
+    add("--case-budget", type=seconds, default=1.0, help="of timing a case (default: 1s)")
+    add("--energy", type=seconds, default=None, help="of repeating a call for its energy (default: 2s on cuda)")
+    add("--precision", type=float, default=0.05, help="half-width of a ratio's interval (default: %(default)s)")
+    add("--threads", type=int, default=None, help="torch's CPU threads (default: as they are)")
+    add("--seed", type=int, default=0, help="of weights, inputs and order (default: %(default)s)")
+    add("--no-trace", action="store_true", help="neither profile a call nor take its peak memory")
+    add("--retry-failed", action="store_true", help="run cases again that the file holds as failed")
+    add("--list", action="store_true", help="say what would be run, and run nothing")
+    return parser
+
+
+def seconds(text: str) -> float:
+    """Seconds from "540", "540s", "9m" or "0.5h"."""
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time > 0; write 540s, 9m or 0.5h")
+    return value
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    _find_reference()
+    try:
+        return _run(options)
+    except UserError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted; the same command goes on.", file=sys.stderr)
+        return 130
+
+
+def _run(options: argparse.Namespace) -> int:
+    from cdvft_bench.timing.bare import BareCase, unfold
+    from cdvft_bench.timing.modes import Mode
+    from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    known: tuple[Mode, ...] = ("eager", "graph", "compile")
+    modes = _listed(options.modes)
+    for mode in modes:
+        if mode not in known:
+            raise UserError(f"mode {mode!r} is not known; use {', '.join(known)}")
+    if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
+        raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
+    entries = list(
+        unfold(
+            _listed(options.layers), [int(t) for t in _listed(options.tokens)], _listed(options.methods),
+            dtypes=_listed(options.dtypes), passes=_listed(options.passes), device=options.device, seed=options.seed,
+        )
+    )  # fmt: skip
+    cases = [entry for entry in entries if isinstance(entry, BareCase)]
+    reasons = [entry for entry in entries if not isinstance(entry, BareCase)]
+    if reasons:
+        say(f"{len(reasons)} combinations left out, such as {reasons[0]}")
+    if not cases:
+        raise UserError("no case fits its layer; change the layers or the hyperparameters")
+    if options.list:
+        for case in cases:
+            print(f"{case.key} {case.subject} {case.sequence} {case.dtype} {case.pass_} {case.device} {case.label}")
+        return 0
+    cuda = options.device.startswith("cuda")
+    settings = Settings(
+        budget_s=options.budget, case_s=options.case_budget, precision=options.precision,
+        modes=tuple(mode for mode in known if mode in modes), trace=not options.no_trace, threads=options.threads,
+        energy_s=(2.0 if cuda else 0.0) if options.energy is None else options.energy,
+        retry_failed=options.retry_failed,
+    )  # fmt: skip
+    try:
+        progress = run_slice(cases, options.output, settings, say)
+    except BrokenDeviceError as error:
+        say(f"{error}; the same command goes on with the next case")
+        return LEFT
+    said = f"{progress.run} cases run ({progress.failed} failed), {progress.skipped} done before, {progress.left} left"
+    say(f"{said}: {options.output}")
+    return LEFT if progress.left else int(progress.failed > 0)
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _find_reference() -> None:
+    """In a bare checkout, where nothing is installed, the reference lies in a folder of its own."""
+    if importlib.util.find_spec("cdvft_reference") is None:
+        folder = Path(__file__).resolve().parents[2] / "reference"
+        if not (folder / "cdvft_reference").is_dir():
+            raise SystemExit("cdvft_reference is not to be found; run from a checkout, or pip install cdvft-bench")
+        sys.path.insert(0, str(folder))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

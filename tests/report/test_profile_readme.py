@@ -1,0 +1,190 @@
+"""A profile's README says what the records say: counts, warnings, and where CDVFT costs less time."""
+
+from __future__ import annotations
+
+import random
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cdvft_bench.errors import UserError
+from cdvft_bench.report.crossover import PEERS, crossover_points, summary
+from cdvft_bench.report.profile_readme import profile_readme, write_profile_readme
+from cdvft_bench.sweep.case import Case, CasePass, Value
+from cdvft_bench.sweep.record import Record
+from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.witness import LORA, label
+from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.timing.result import Energy, Interval, Modes, Samples, Timed, Timing
+from tests.report.report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_records
+
+WIDTHS, TOKENS = (768, 4096), (128, 2048, 32768)
+NOISE = 0.01
+
+
+def samples(name: str, median: float, rng: random.Random) -> Samples:
+    seconds = tuple(median * rng.lognormvariate(0, NOISE) for _ in range(15))
+    q = [float(v) for v in np.quantile(seconds, [0.5, 0.25, 0.75])]
+    return Samples(name, seconds, *q)
+
+
+def timed(method: str, values: dict[str, Value], d: int, tokens: int, ratio: float, pass_: CasePass = "step") -> Record:
+    """A record that took ``ratio`` times the frozen layer, where LoRA takes 1.2 times; each run on its own machine."""
+    case = Case(method, tuple(sorted(values.items())), "layer", f"{d}x{d}", 1, tokens, "float32", pass_, "cuda")
+    rng = random.Random(case.key)
+    frozen = d * d * tokens * 1e-12 * rng.uniform(0.5, 2)  # the machine's speed differs from run to run
+    runs = [samples(label(case), frozen * ratio, rng), samples("frozen", frozen, rng), samples(LORA, frozen * 1.2, rng)]
+    if method == "lora":
+        runs = runs[:2]
+
+    def over(other: Samples) -> Interval:
+        values = np.array(runs[0].seconds) / np.array(other.seconds)
+        return Interval(*(float(v) for v in np.quantile(values, [0.5, 0.1, 0.9])))
+
+    timing = Timing(tuple(runs), {s.name: over(s) for s in runs[1:]}, 15, "cuda_event", 1)
+    return Record(case, "ok", label(case), None, None, Timed(timing, None, None), None, ENVIRONMENT,
+                  "2026-01-02T03:04:05Z", 2.0)  # fmt: skip
+
+
+def ratio_of(m: int, d: int, tokens: int) -> float:
+    """CDVFT with two diagonals crosses LoRA's 1.2 between 2,048 and 32,768 tokens at the larger width alone."""
+    return 1.0 + 0.1 * m + (0.2 if d == 768 else 0.4 if tokens < 10_000 else -0.1)
+
+
+@pytest.fixture(scope="module")
+def campaign() -> list[Record]:
+    records = []
+    for d in WIDTHS:
+        for tokens in TOKENS:
+            records += [timed("cdvft", {"m": m, "block_size": p}, d, tokens, ratio_of(m, d, tokens) + (p != d) * 0.3)
+                        for m in (2, 3) for p in (d, d // 4)]  # fmt: skip
+            records += [timed("lora", {"rank": 8}, d, tokens, 1.2), timed("lora", {"rank": 64}, d, tokens, 0.9)]
+            records.append(timed("c3a", {"block_size": d}, d, tokens, 1.5))
+            records.append(timed("c3a", {"block_size": d // 8}, d, tokens, 1.3))
+    return records
+
+
+def readme(records: list[Record]) -> str:
+    return profile_readme(records, ENVIRONMENTS, name="test", file="records.jsonl.gz", command="make it")
+
+
+def test_crossovers_against_lora_are_where_they_were_put(campaign: list[Record]) -> None:
+    points = {(p.case.subject, p.case.tokens): p for p in crossover_points(campaign, "lora")}
+    assert set(points) == {(f"{d}x{d}", n) for d in WIDTHS for n in TOKENS}
+    for (subject, tokens), point in points.items():
+        d = int(subject.partition("x")[0])
+        assert len(point.pairs) == 4
+        for pair in point.pairs:
+            assert pair.peer.label == "LoRA r=8"  # a faster LoRA of another rank is another method's setting
+            whole = pair.block_size == str(d)
+            expected = (ratio_of(pair.m, d, tokens) + (not whole) * 0.3) / 1.2
+            assert pair.ratio.value == pytest.approx(expected, rel=0.02)
+            assert pair.word == ("less" if expected < 0.97 else "more" if expected > 1.03 else pair.word)
+        less = [(p.m, p.block_size) for p in point.having("less")]
+        assert less == ([(2, "4096")] if (d, tokens) == (4096, 32768) else [])
+        assert point.paper is not None
+        assert (point.paper.m, point.paper.block_size) == (2, str(d))
+
+
+def test_another_peer_is_its_fastest_setting_on_its_own_run(campaign: list[Record]) -> None:
+    for point in crossover_points(campaign, "c3a"):
+        d = int(point.case.subject.partition("x")[0])
+        for pair in point.pairs:
+            assert pair.peer.case.hyperparameters == (("block_size", d // 8),)
+            expected = (ratio_of(pair.m, d, point.case.tokens) + (pair.block_size != str(d)) * 0.3) / 1.3
+            assert pair.ratio.value == pytest.approx(expected, rel=0.02)
+            assert pair.ratio.low is not None
+
+
+def test_sentences_name_the_region(campaign: list[Record]) -> None:
+    said = summary(crossover_points(campaign, "lora"), "lora")
+    assert said.startswith("CDVFT costs less time than LoRA of rank 8 in 1 of 24 measured settings (more in ")
+    assert "on 4096x4096; tokens 32,768; m 2; p 4096. Best is CDVFT m=2 p=4096 on 4096x4096" in said
+    small = [r for r in campaign if r.case.subject == "768x768"]
+    assert "in none of 12 measured settings" in summary(crossover_points(small, "lora"), "lora")
+    assert summary(crossover_points(campaign, "fourierft"), "fourierft") == "CDVFT against FourierFT: not measured."
+
+
+def test_what_was_not_measured_says_so(campaign: list[Record]) -> None:
+    text = readme(campaign)
+    for witness in ("count", "trace", "peak memory", "CUDA graph", "compiled", "energy"):
+        assert f"| {witness} | not measured |" in text
+    assert f"| time | {len(campaign)} of {len(campaign)} |" in text
+    assert "CDVFT against FourierFT: not measured." in text
+    alone = readme([r for r in campaign if r.case.method == "cdvft"])
+    for peer in PEERS[1:]:
+        assert f"CDVFT against {'FourierFT' if peer == 'fourierft' else 'C3A'}: not measured." in alone
+    untimed = readme([replace(r, timed=None) for r in campaign])
+    assert "Time: not measured." in untimed
+    assert untimed.count(": not measured.") == 1 + len(PEERS)
+
+
+def test_counts_and_warnings_add_up(campaign: list[Record]) -> None:
+    def warn(record: Record, *warnings: str) -> Record:
+        assert record.timed is not None
+        assert record.timed.timing is not None
+        timing = replace(record.timed.timing, warnings=warnings)
+        modes = Modes(timing, None, {}, {}, ("graph not run: no",))
+        return replace(record, timed=replace(record.timed, timing=timing, modes=modes, energy=Energy(0.25, "NVML")))
+
+    drifts = ["the machine drifted: +12% (p = 3e-05)", "the machine drifted: -7% (p = 0.001)"]
+    records = [warn(campaign[0], drifts[0]), warn(campaign[1], drifts[1], "other"), failed(campaign[2], "killed")]
+    text = readme([*records, *campaign[3:]])
+    assert f"{len(campaign)} cases: {len(campaign) - 1} done, 1 failed." in text
+    assert f"The clock warned in 2 of {len(campaign) - 1} timed cases." in text
+    assert sum(f"| {drift} | 2 |" in text for drift in drifts) == 1  # one kind of warning, told by one of them
+    assert "| other | 1 |" in text
+    assert "| graph not run: no | 2 |" in text
+    assert f"| energy | 2 of {len(campaign) - 1} |" in text
+    assert re.search(r"\| CDVFT m=3 p=768 \| 768x768, 128 tokens, float32, step \| killed \|", text)
+    older = [replace(r, created="2025-01-01T00:00:00Z") for r in campaign[:2]]
+    assert "2 older rows of the same cases aside" in readme([*older, *campaign])
+
+
+def test_the_same_records_give_the_same_text(campaign: list[Record]) -> None:
+    shuffled = campaign[:]
+    random.Random(4).shuffle(shuffled)
+    assert readme(shuffled) == readme(campaign)
+
+
+def test_machines_are_kept_apart(campaign: list[Record]) -> None:
+    moved = [replace(r, environment="other") for r in campaign]
+    text = profile_readme([*campaign, *moved], ENVIRONMENTS, name="t", file="f", command="c")
+    assert "Machine 1:" in text
+    assert "Environment other: not recorded." in text
+    assert "layers, machine 1" not in text  # the sentence has the machine, not the group's key twice
+    assert text.count("in 1 of 24 measured settings") == 2
+
+
+def test_hostile_text_stays_text() -> None:
+    records = [failed(r, HOSTILE) for r in make_records()[:2]] + make_records()[2:]
+    text = readme(records)
+    assert "<script>" not in text
+    assert "\u202e" not in text
+
+
+def test_the_readme_stands_beside_the_records(tmp_path: Path, campaign: list[Record]) -> None:
+    folder = tmp_path / "gpu-layers"
+    with Store(tmp_path / "records.sqlite", create=True) as store:
+        key = store.put_environment(read_environment())
+        for record in campaign:
+            store.put(replace(record, environment=key))
+        store.export_text(folder / "records.jsonl.gz")
+    path = write_profile_readme(folder / "records.jsonl.gz")
+    assert path == folder / "README.md"
+    text = path.read_text()
+    assert text.startswith("# Profile gpu-layers\n")
+    assert "`cdvft-bench profile-readme profiles/gpu-layers/records.jsonl.gz`" in text
+    assert f"| torch | {read_environment().torch} |" in text
+    assert str(tmp_path) not in text
+    assert write_profile_readme(folder / "records.jsonl.gz").read_text() == text
+    assert not list(folder.glob("*.part"))
+    with pytest.raises(UserError, match="cannot be written"):
+        write_profile_readme(folder / "records.jsonl.gz", output=path / "below" / "README.md")
+    with Store(tmp_path / "empty.sqlite", create=True):
+        pass
+    with pytest.raises(UserError, match="holds no record"):
+        write_profile_readme(tmp_path / "empty.sqlite")
