@@ -369,6 +369,63 @@ def trace(file: Path, as_json: bool) -> None:
     _emit(summary, as_json, lambda: show_trace(summary))
 
 
+# --- which path ------------------------------------------------------------------------------
+
+
+@main.command()
+@click.option("--d", "width", type=int, help="Width of a square layer.")
+@click.option("--layer", help="Instead: d_in x d_out as 768x3072, or a model's layer as roberta-base:query.")
+@click.option("--p", "block_size", type=int, help="Block size; the smaller width if not given.")
+@click.option("--m", default=2, show_default=True, help="Diagonal factors; 0 is the block-circulant adapter.")
+@click.option("--tokens", default=1024, show_default=True, help="Rows of the input.")
+@click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--inference", is_flag=True, help="Forward alone.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def plan(
+    width: int | None,
+    layer: str | None,
+    block_size: int | None,
+    m: int,
+    tokens: int,
+    dtype: str,
+    device: str,
+    inference: bool,
+    as_json: bool,
+) -> None:
+    """Predict every way of executing a CDVFT layer, fastest first, and say on what that rests."""
+    from cdvft_bench.analytic.models import layer_shape
+    from cdvft_bench.execution.planner import Problem, device_rates, rank
+    from cdvft_bench.report.terminal import show_plan
+
+    if (width is None) == (layer is None):
+        raise UserError("give either --d (a square layer's width) or --layer (e.g. 768x3072 or roberta-base:query)")
+    shape = layer_shape(layer or f"{width}x{width}")
+    d_in, d_out = int(shape.d_in), int(shape.d_out)
+    problem = Problem(d_in, d_out, block_size or min(d_in, d_out), m, tokens, dtype, device, not inference, shape.bias)
+    rates = device_rates(device)
+    estimates = rank(problem, rates)
+    _emit(
+        {"problem": problem, "rates": rates.source, "device": rates.device, "paths": estimates},
+        as_json,
+        lambda: show_plan(problem, estimates, rates),
+    )
+
+
+@main.command()
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the user's own.")
+def calibrate(device: str, threads: int | None, output: Path | None) -> None:
+    """Measure what this machine can do: the rates by which plan and path="auto" choose. Under a minute."""
+    from cdvft_bench.execution.planner import rates_path
+    from cdvft_bench.timing import calibrate as bench
+
+    path = output or rates_path(device)
+    bench.write(bench.calibrate(device, threads), path)
+    click.echo(f"Rates: {path}")
+
+
 # --- what else ------------------------------------------------------------------------------
 
 

@@ -143,3 +143,62 @@ def test_selftest_reports_its_figures() -> None:
     result = call("selftest", "--comparisons", "2", "--json")
     assert json.loads(result.output)["comparisons"] == 2
     assert result.exit_code in (0, 1)  # a busy machine may be found wanting
+
+
+def test_plan_ranks_the_paths() -> None:
+    result = call("plan", "--d", "768", "--tokens", "128", "--json")
+    assert result.exit_code == 0, result.output
+    plan = json.loads(result.output)
+    seconds = [path["seconds"] for path in plan["paths"]]
+    assert seconds == sorted(seconds)
+    assert {path["path"] for path in plan["paths"]} == {"fused", "stored", "merged", "merged_dense"}
+    shown = call("plan", "--layer", "roberta-base:query", "--m", "3", "--inference")
+    assert "Predicted, not measured" in shown.output
+    assert call("plan").exit_code == 2
+    assert "leaves nothing to plan" in call("plan", "--d", "8", "--m", "1").output
+
+
+def test_calibrate_writes_rates_that_plan_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rates.json"
+    monkeypatch.setenv("CDVFT_BENCH_RATES", str(path))
+    monkeypatch.setattr("cdvft_bench.timing.calibrate.LEAST_S", 1e-4)
+    monkeypatch.setattr("cdvft_bench.timing.calibrate.LARGEST", 1e6)
+    result = call("calibrate", "--threads", "1")
+    assert result.exit_code == 0, result.output
+    assert json.loads(path.read_text())["source"] == "measured"
+    assert json.loads(call("plan", "--d", "64", "--json").output)["rates"] == "measured"
+    path.write_text("{}")
+    refused = call("plan", "--d", "65", "--json")
+    assert refused.exit_code == 2
+    assert "no calibrated rates" in refused.output
+
+
+def test_verify_judges_a_ledger(tmp_path: Path) -> None:
+    ledger = tmp_path / "mine.toml"
+    ledger.write_text(
+        """
+[ledger]
+title = "mine"
+version = 1
+
+[[claim]]
+id = "parameters"
+statement = "CDVFT trains 3 d parameters a layer."
+source = { paper = "a paper", section = "3" }
+quantity = "parameters"
+subject = { method = "cdvft", m = 2 }
+layer = "96x96"
+law = { kind = "equals", expected = 288 }
+witnesses = ["formula", "count"]
+"""
+    )
+    junit = tmp_path / "report.xml"
+    result = call("verify", "--ledger", str(ledger), "--junit", str(junit))
+    assert result.exit_code == 0, result.output
+    assert "holds" in result.output
+    assert "<testcase" in junit.read_text()
+    ledger.write_text(ledger.read_text().replace("288", "289"))
+    wrong = call("verify", "--ledger", str(ledger), "--json")
+    assert wrong.exit_code == 1
+    assert json.loads(wrong.output)
+    assert call("verify", "--ledger", str(tmp_path / "none.toml")).exit_code == 2

@@ -50,6 +50,13 @@ def verdict_table(verification: Verification) -> str:
     return "\n".join(lines) + "\n"
 
 
+def short_table(verification: Verification) -> str:
+    """Statements and verdicts alone, as a Markdown table that ends in a newline."""
+    lines = ["| claim | verdict |", "|---|---|"]
+    lines += [f"| {_cell(row.statement)} | {_cell(row.verdict)} |" for row in rows(verification)]
+    return "\n".join(lines) + "\n"
+
+
 def show_verification(verification: Verification, console: Console | None = None) -> None:
     """Print the verdicts as a table, and under it those that the ledger does not expect."""
     from rich.console import Console

@@ -175,15 +175,21 @@ def rates_path(device: str) -> Path:
 
 
 @lru_cache(maxsize=8)
-def _read_rates(path: Path) -> Rates | None:
-    return rates_from_json(json.loads(path.read_text())) if path.is_file() else None
+def _read_rates(path: Path, changed: int) -> Rates:
+    return rates_from_json(json.loads(path.read_text()))
 
 
 def device_rates(device: str) -> Rates:
-    """Calibrated rates of "cpu" or "cuda" where there are some, else built-in ones, which say so."""
+    """Calibrated rates of "cpu" or "cuda" where there are some, else built-in ones, which say so.
+
+    Raises:
+        UserError: the file of calibrated rates is damaged.
+    """
     path = rates_path(device)
+    if not path.is_file():
+        return BUILT_IN[device]
     try:
-        return _read_rates(path) or BUILT_IN[device]
+        return _read_rates(path, path.stat().st_mtime_ns)
     except (OSError, json.JSONDecodeError) as error:
         raise UserError(
             f"rates {str(path)!r} cannot be read: {error}; measure them with cdvft-bench calibrate"

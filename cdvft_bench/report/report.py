@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from cdvft_bench.errors import UserError
 from cdvft_bench.report import tables
+from cdvft_bench.report.claims import claims_section, claims_table
 from cdvft_bench.report.figures import section_figures
 from cdvft_bench.report.groups import latest, sections
 from cdvft_bench.report.page import Origin, SectionView, build_page, render_html, render_markdown
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from cdvft_bench.accuracy.published import PublishedRun
+    from cdvft_bench.claims.table import VerdictRow
 
 _SUFFIXES = {"figures": (".png", ".svg"), "tables": (".csv",)}
 _FILES = ("report.html", "report.md")
@@ -71,7 +73,12 @@ class ReportPaths:
 
 
 def write_report(
-    sources: Iterable[Source], out_dir: Path, *, command: str, published: Published | None = None
+    sources: Iterable[Source],
+    out_dir: Path,
+    *,
+    command: str,
+    published: Published | None = None,
+    verdicts: Sequence[VerdictRow] = (),
 ) -> ReportPaths:
     """Write a report of all records of ``sources`` into ``out_dir``, as a whole or not at all.
 
@@ -83,6 +90,7 @@ def write_report(
         out_dir: a new or empty folder, or one that holds a report, which is replaced.
         command: how to make the report again; it is printed on the page.
         published: others' figures to show accuracy against cost; None leaves that section out.
+        verdicts: on the claims of a ledger; none leaves that section out.
 
     Raises:
         UserError: there is no record, or ``out_dir`` holds files that are no part of a report.
@@ -101,7 +109,8 @@ def write_report(
     figures = {section.anchor: section_figures(section, styles) for section in grouped}
     extra = _published_section(published, styles) if published else ([], None)
     origins = [Origin(clean(Path(s.name).name), len(s.records)) for s in given]
-    page = build_page(grouped, records, used, figures, extra[1], origins, replaced, command, styles)
+    claims = claims_section(verdicts, styles) if verdicts else None
+    page = build_page(grouped, records, used, figures, claims, extra[1], origins, replaced, command, styles)
     everything = [f for made in (*figures.values(), extra[0]) for f in made if isinstance(f, Drawn)]
     files: dict[str, bytes] = {
         "report.html": render_html(page).encode(),
@@ -114,6 +123,8 @@ def write_report(
         files[f"tables/{name}.csv"] = csv(frame)
     if published:
         files["tables/published.csv"] = csv(published_table(published.runs))
+    if verdicts:
+        files["tables/claims.csv"] = csv(claims_table(verdicts))
     _write(target, files)
     return ReportPaths(
         directory=target,
@@ -125,7 +136,9 @@ def write_report(
 
 
 def report_stores(stores: Sequence[Path], out_dir: Path, *, command: str) -> ReportPaths:
-    """Write a report of whole stores, with the published figures beside them.
+    """Write a report of whole stores, with the claims' verdicts and the published figures beside them.
+
+    The verdicts are judged anew, with the stores as the clock's records.
 
     Args:
         stores: SQLite or text-form stores.
@@ -135,6 +148,7 @@ def report_stores(stores: Sequence[Path], out_dir: Path, *, command: str) -> Rep
         UserError: a store cannot be read, or as for ``write_report``.
     """
     from cdvft_bench.accuracy.published import MODEL, SOURCE, published_runs
+    from cdvft_bench.claims import rows, verify
     from cdvft_bench.sweep.store import Store
 
     sources = []
@@ -142,7 +156,8 @@ def report_stores(stores: Sequence[Path], out_dir: Path, *, command: str) -> Rep
         with Store(path) as store:
             sources.append(Source(path.name, list(store.records()), store.environments()))
     published = Published(published_runs(), SOURCE, cdvft_on(MODEL))
-    return write_report(sources, out_dir, command=command, published=published)
+    verdicts = rows(verify(records=stores))
+    return write_report(sources, out_dir, command=command, published=published, verdicts=verdicts)
 
 
 def cdvft_on(model: str) -> dict[str, int]:

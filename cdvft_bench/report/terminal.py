@@ -24,7 +24,9 @@ from cdvft_bench.report.witnesses import (
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from cdvft_bench.analytic.roofline import Rates
     from cdvft_bench.counting.result import Counted
+    from cdvft_bench.execution.planner import Estimate, Problem
     from cdvft_bench.sweep.case import Case
     from cdvft_bench.sweep.doctor import Finding
     from cdvft_bench.sweep.record import Predicted, Record
@@ -265,6 +267,29 @@ def show_trace(summary: TraceSummary) -> None:
     console.print(table)
     for note in summary.notes:
         console.print(f"note: {clean(note)}", highlight=False, markup=False)
+
+
+def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> None:
+    """Print the predicted time and memory of every path, fastest first, and what the prediction rests on."""
+    what = "forward and backward" if problem.training else "forward"
+    title = (
+        f"{problem.d_in} x {problem.d_out}, p = {problem.p}, m = {problem.m}, {problem.tokens:,} tokens, "
+        f"{problem.dtype}, {problem.device}: {what}"
+    )
+    columns = ("path", "predicted", "beyond the frozen layer", "launches", "kept for backward", "bytes moved")
+    table = _table(title, columns)
+    for e in estimates:
+        table.add_row(
+            e.path, _seconds(e.seconds), _seconds(e.overhead_s), integer(e.launches), f"{prefixed(e.saved_bytes)}B",
+            f"{prefixed(e.read_written)}B",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(
+        "Predicted, not measured: each kernel takes the longest of arithmetic, traffic and launch, at the rates of "
+        f"{rates.device} ({rates.source}). To measure this machine's: cdvft-bench calibrate --device {problem.device}",
+        highlight=False,
+    )
 
 
 def show_doctor(findings: Iterable[Finding]) -> None:

@@ -25,7 +25,9 @@ from cdvft_bench.timing.environment import read_environment
 Points = list[tuple[float, float]]
 
 DTYPES = ("float32", "bfloat16")
-LONGEST_S = 0.25  # a point that takes longer a call is not measured on a larger size
+LONGEST_S = 0.25  # a call that takes longer is repeated three times, not seven
+LEAST_S = 0.05  # a point is measured for so long at least
+LARGEST = 2e8  # entries of the largest operand
 ROWS = (16, 128, 1024, 4096)
 
 
@@ -64,8 +66,8 @@ def calibrate(device: str = "cpu", threads: int | None = None) -> dict[str, Any]
         }
 
 
-def _seconds(call: Callable[[], object], device: torch.device, least: float = 0.05) -> float:
-    """Least seconds of a call, of at least 7 and for at least ``least`` seconds in all.
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Least seconds of a call, of at least 7 and for at least ``LEAST_S`` seconds in all.
 
     The least, not the median: a rate says what the device can do, and other work only ever takes away from it.
     """
@@ -73,7 +75,7 @@ def _seconds(call: Callable[[], object], device: torch.device, least: float = 0.
     for _ in range(3):
         call()
     times: list[float] = []
-    while len(times) < 7 or (sum(times) < least and len(times) < 500):
+    while len(times) < 7 or (sum(times) < LEAST_S and len(times) < 500):
         if gpu:
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
@@ -106,11 +108,11 @@ def _matmul(device: torch.device, dtype: torch.dtype) -> Points:
     found = []
     for rows in ROWS if device.type == "cpu" else (*ROWS, 16384):
         for width in (768, 4096) if device.type == "cuda" else (768,):
+            if rows * width > LARGEST:
+                continue
             x, w = _randn(rows, width, device=device, dtype=dtype), _randn(width, width, device=device, dtype=dtype)
             taken = _seconds(lambda x=x, w=w: x @ w, device)  # type: ignore[misc]
             found.append((2.0 * rows * width * width, 2.0 * rows * width * width / taken))
-            if taken > LONGEST_S:
-                break
     return _points(found)
 
 
@@ -150,8 +152,10 @@ def _column_dot(x: Tensor, y: Tensor) -> Tensor:
 
 def _traffic(device: torch.device, call: Callable[[Tensor, Tensor], Tensor]) -> Points:
     """Bytes a second of a call that reads two operands, or reads one and writes as much."""
-    found = []
+    found: Points = []
     for rows in (4, 64, 256, 1024, 4096, 16384) if device.type == "cpu" else (16, 256, 4096, 32768, 131072):
+        if rows * 1024 > LARGEST:
+            break
         x, y = _randn(rows, 1024, device=device), _randn(rows, 1024, device=device)
         taken = _seconds(lambda x=x, y=y: call(x, y), device)  # type: ignore[misc]
         bytes_ = 2.0 * x.numel() * x.element_size()

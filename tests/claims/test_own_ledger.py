@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
 
 from cdvft_bench.claims import verify
 from cdvft_bench.claims.export import to_json, to_junit
-from cdvft_bench.claims.table import rows, summary, verdict_table
+from cdvft_bench.claims.table import rows, short_table, summary, verdict_table
 from cdvft_bench.claims.verdict import Verification
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +86,9 @@ def test_json(verification: Verification) -> None:
     assert [c["id"] for c in document["claims"]] == [v.claim.id for v in verification.verdicts]
     first = document["claims"][0]
     assert first["readings"][0]["witnesses"][0]["ratio"] == pytest.approx(16 / 3)
+
+
+def test_the_documents_show_these_verdicts(verification: Verification) -> None:
+    """Made by ``python -m cdvft_bench.claims > docs/verdicts.md``, and with ``--short`` for the README."""
+    assert (ROOT / "docs" / "verdicts.md").read_text() == verdict_table(verification)
+    assert short_table(verification) in (ROOT / "README.md").read_text()

@@ -1,0 +1,113 @@
+"""The planner: it ranks by predicted time, resolves "auto", and says where its rates come from."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from cdvft_bench.analytic.kernels import Kernel, fft
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.analytic.roofline import Rates, at, kernel_seconds, predict_seconds, rates_from_json
+from cdvft_bench.errors import UserError
+from cdvft_bench.execution import FastCDVFTLinear, Problem, rank
+from cdvft_bench.execution.planner import BUILT_IN, device_rates, estimate, kernels_of, pick
+from cdvft_bench.methods import make_method
+
+CPU = BUILT_IN["cpu"]
+
+
+def test_rates_are_interpolated_and_end_flat() -> None:
+    curve = ((1e3, 1.0), (1e5, 3.0))
+    assert at(curve, 1.0) == 1.0
+    assert at(curve, 1e4) == pytest.approx(2.0)
+    assert at(curve, 1e9) == 3.0
+
+
+def test_a_kernel_takes_the_longest_of_its_parts() -> None:
+    flat = Rates("d", "test", {"float32": ((1, 1e9),)}, ((1, 1e9),), ((1, 1e9),),
+                 dict.fromkeys(("elementwise", "reduction", "copy"), ((1, 1e6),)), 1e-6, asynchronous=True)  # fmt: skip
+    copy = Kernel("copy_", "copy", read=1000, written=1000)
+    assert kernel_seconds(copy, flat, "float32") == pytest.approx(2e-3)
+    product = Kernel("mm", "matmul", macs=10**9, read=10, written=10)
+    assert kernel_seconds(product, flat, "float32") == pytest.approx(2.0)
+    tiny = Kernel("mul", "elementwise", flops=1, read=0, written=0)
+    assert kernel_seconds(tiny, flat, "float32") == 1e-6
+    assert kernel_seconds(copy, dataclasses.replace(flat, asynchronous=False), "float32") == pytest.approx(2e-3 + 1e-6)
+    transform = fft("_fft_r2c", 1024, 100, "float32")
+    assert kernel_seconds(transform, flat, "float32") >= 2.5 * 1024 * 10 * 100 / 1e9
+    assert predict_seconds((copy, copy, copy.times(0)), flat) == pytest.approx(4e-3)
+
+
+@pytest.mark.parametrize("m", [0, 2, 3])
+@pytest.mark.parametrize("training", [True, False])
+def test_estimates_are_those_of_the_closed_forms(m, training) -> None:
+    problem = Problem(768, 512, 256, m, 100, training=training)
+    method = (
+        make_method("cdvft", {"m": m, "block_size": 256}) if m else make_method("block_circulant", {"block_size": 256})
+    )
+    for found in rank(problem, CPU):
+        cost = dataclasses.replace(method, path=found.path).cost(LinearShape(768, 512), 100)
+        expected = cost.forward + (cost.backward if training else ())
+        assert kernels_of(problem, found.path)[0] == expected
+        assert found.seconds == pytest.approx(predict_seconds(expected, CPU))
+        assert found.saved_bytes == cost.saved_bytes
+    seconds = [e.seconds for e in rank(problem, CPU)]
+    assert seconds == sorted(seconds)
+
+
+def test_more_tokens_make_the_merged_weight_pay() -> None:
+    """The buffer costs d * d once; the transforms it saves cost tokens * d."""
+    few, many = (
+        estimate(Problem(1024, 1024, 1024, tokens=t), "merged", CPU).seconds
+        / estimate(Problem(1024, 1024, 1024, tokens=t), "fused", CPU).seconds
+        for t in (16, 4096)
+    )
+    assert many < 1 < few
+
+
+def test_auto_executes_what_is_picked() -> None:
+    torch.manual_seed(0)
+    layer = FastCDVFTLinear(nn.Linear(32, 32), "auto", init="random")
+    x = torch.randn(10, 32)
+    picked = pick(x, list(layer.diagonals), list(layer.circulants), 32)
+    layer.execution_path = picked
+    expected = layer(x)
+    layer.execution_path = "auto"
+    assert torch.equal(layer(x), expected)
+    grid = LinearShape(np.array([8, 16]), np.array([8, 16]))
+    with pytest.raises(UserError, match="shape by shape"):
+        make_method("cdvft", {"path": "auto"}).cost(grid, 4)
+
+
+def test_what_cannot_be_planned_is_refused() -> None:
+    with pytest.raises(UserError, match="m = 1 leaves nothing to plan"):
+        Problem(8, 8, 8, 1)
+    with pytest.raises(UserError, match="d_in = 0"):
+        Problem(0, 8, 8)
+    with pytest.raises(UserError, match="dtype 'int8'"):
+        Problem(8, 8, 8, dtype="int8")
+    with pytest.raises(UserError, match="device 'tpu'"):
+        Problem(8, 8, 8, device="tpu")
+    with pytest.raises(UserError, match="'merged_dense' cannot execute"):
+        estimate(Problem(8, 8, 8, 3), "merged_dense", CPU)
+
+
+def test_rates_files(tmp_path, monkeypatch) -> None:
+    path = tmp_path / "r.json"
+    monkeypatch.setenv("CDVFT_BENCH_RATES", str(path))
+    assert device_rates("cpu").source.startswith("built in")
+    path.write_text(json.dumps(dataclasses.replace(CPU, source="measured").to_json()))
+    other = tmp_path / "other.json"
+    monkeypatch.setenv("CDVFT_BENCH_RATES", str(other))
+    path.rename(other)
+    assert device_rates("cpu").source == "measured"
+    assert rates_from_json(CPU.to_json()) == rates_from_json(json.loads(json.dumps(CPU.to_json())))
+    assert device_rates("cuda").source.startswith("NVIDIA H200")
+    for broken in ("{}", '{"device": 1}', "[]", json.dumps({**CPU.to_json(), "fft": [[1, -1]]})):
+        with pytest.raises(UserError, match="no calibrated rates"):
+            rates_from_json(json.loads(broken))
