@@ -57,7 +57,7 @@ class Page:
     headlines: tuple[Finding, ...]
     conventions: tuple[tuple[str, str], ...]
     sections: tuple[SectionView, ...]
-    claims: SectionView | None
+    leading: tuple[SectionView, ...]
     published: SectionView | None
     appendix: tuple[TableView, ...]
     environments: TableView
@@ -74,7 +74,7 @@ def build_page(
     records: Sequence[Record],
     environments: Mapping[str, object],
     figures: Mapping[str, Sequence[Drawn | Skipped]],
-    claims: SectionView | None,
+    leading: Sequence[SectionView],
     published: SectionView | None,
     origins: Sequence[Origin],
     replaced: int,
@@ -88,7 +88,7 @@ def build_page(
         records: the records in them.
         environments: environment rows by key.
         figures: the figures of every section by its anchor.
-        claims: the section of the claims' verdicts, where they were judged.
+        leading: sections that stand before those of the subjects: verdicts, paths.
         published: the section of published figures, where there is one.
         origins: the stores.
         replaced: rows left out because a newer one of the same case on the same machine is there.
@@ -124,7 +124,7 @@ def build_page(
         headlines=tuple(headlines(sections, records)),
         conventions=tuple((c.name, c.statement) for c in CONVENTIONS.values()),
         sections=tuple(section_view(s, figures.get(s.anchor, ()), styles) for s in sections),
-        claims=claims,
+        leading=tuple(leading),
         published=published,
         appendix=appendix,
         environments=view(

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdvft_bench.errors import UserError
-from cdvft_bench.report import tables
+from cdvft_bench.report import paths, tables
 from cdvft_bench.report.claims import claims_section, claims_table
 from cdvft_bench.report.figures import section_figures
 from cdvft_bench.report.groups import latest, sections
@@ -109,8 +109,10 @@ def write_report(
     figures = {section.anchor: section_figures(section, styles) for section in grouped}
     extra = _published_section(published, styles) if published else ([], None)
     origins = [Origin(clean(Path(s.name).name), len(s.records)) for s in given]
-    claims = claims_section(verdicts, styles) if verdicts else None
-    page = build_page(grouped, records, used, figures, claims, extra[1], origins, replaced, command, styles)
+    compared = paths.settings(records)
+    leading = [claims_section(verdicts, styles)] if verdicts else []
+    leading += [paths.paths_section(compared, styles)] if compared else []
+    page = build_page(grouped, records, used, figures, leading, extra[1], origins, replaced, command, styles)
     everything = [f for made in (*figures.values(), extra[0]) for f in made if isinstance(f, Drawn)]
     files: dict[str, bytes] = {
         "report.html": render_html(page).encode(),
@@ -123,6 +125,8 @@ def write_report(
         files[f"tables/{name}.csv"] = csv(frame)
     if published:
         files["tables/published.csv"] = csv(published_table(published.runs))
+    if compared:
+        files["tables/paths.csv"] = csv(paths.paths_table(compared))
     if verdicts:
         files["tables/claims.csv"] = csv(claims_table(verdicts))
     _write(target, files)

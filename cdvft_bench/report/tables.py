@@ -168,7 +168,7 @@ def time_table(records: Iterable[Record]) -> DataFrame:
             ("LoRA r=8", ratio_to_lora8(record), is_lora8(record.case)),
         )
         for name, value, itself in feet:
-            row |= _interval_cells(f"ratio to {name}", value, BASELINE if itself and timing else NOT_MEASURED)
+            row |= interval_cells(f"ratio to {name}", value, BASELINE if itself and timing else NOT_MEASURED)
         row["median [ms]"] = _of(mine, lambda s: 1e3 * s.median)
         row["first quartile [ms]"] = _of(mine, lambda s: 1e3 * s.q25)
         row["third quartile [ms]"] = _of(mine, lambda s: 1e3 * s.q75)
@@ -333,7 +333,8 @@ def _difference(value: float | None, foot: float | None) -> Cell:
     return 0 if abs(difference) <= 1e-9 * max(abs(value), abs(foot)) else difference
 
 
-def _interval_cells(name: str, value: Interval | None, absent: str) -> Row:
+def interval_cells(name: str, value: Interval | None, absent: str) -> Row:
+    """A ratio's three cells: value, low end and high end; ``absent`` where there is no ratio."""
     if value is None:
         return {f"{name} [×]": absent, f"{name}, low [×]": absent, f"{name}, high [×]": absent}
     low, high = (NOT_MEASURED if bound is None else bound for bound in (value.low, value.high))

@@ -1,0 +1,134 @@
+"""The ways of executing one method side by side: time, memory, and what the planner's pick loses."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdvft_bench.report.groups import Section, Workload, sections
+from cdvft_bench.report.page import SectionView
+from cdvft_bench.report.style import Styles
+from cdvft_bench.report.tables import interval_cells
+from cdvft_bench.report.text import NOT_MEASURED, clean
+from cdvft_bench.report.views import view
+from cdvft_bench.report.witnesses import counted_launches, ratio_to_frozen, ratio_to_lora8
+from cdvft_bench.sweep.record import Record
+from cdvft_bench.timing.result import Interval
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+LEAST = 3  # paths of one setting that make a comparison
+CAPTION = (
+    "Median ratios with 95 % intervals, timed round by round beside the frozen layer and LoRA r = 8. Overhead is the "
+    "time beyond the frozen layer's; it is set against that of the path fft, which torch's autograd differentiates."
+)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One method with one set of hyperparameters on one workload, executed by several paths.
+
+    Attributes:
+        section, workload: where. label: the method with its hyperparameters, without the path.
+        paths: the record of every path that was timed.
+    """
+
+    section: Section
+    workload: Workload
+    label: str
+    paths: dict[str, Record]
+
+    def ratio(self, path: str) -> Interval | None:
+        """Time over the frozen layer's."""
+        record = self.paths.get(path)
+        return ratio_to_frozen(record) if record else None
+
+    def gain(self, path: str) -> float | None:
+        """How many times less overhead a path has than "fft"; None where either is no overhead at all."""
+        ours, naive = self.ratio(path), self.ratio("fft")
+        if ours is None or naive is None or ours.value <= 1 or naive.value <= 1:
+            return None
+        return (naive.value - 1) / (ours.value - 1)
+
+    @property
+    def regret(self) -> float | None:
+        """Time of the planner's pick over the fastest path's, less 1; None without either."""
+        auto = self.ratio("auto")
+        others = [r.value for p in self.paths if p != "auto" and (r := self.ratio(p)) is not None]
+        return auto.value / min(others) - 1 if auto is not None and len(others) >= LEAST - 1 else None
+
+
+def settings(records: Iterable[Record]) -> list[Setting]:
+    """Every setting that at least ``LEAST`` paths executed."""
+    found: list[Setting] = []
+    for section in sections(records):
+        for workload, rows in section.workloads().items():
+            groups: dict[tuple[object, ...], dict[str, Record]] = {}
+            for record in rows:
+                values = dict(record.case.hyperparameters)
+                path = values.pop("path", "fft" if record.case.method in ("cdvft", "block_circulant") else None)
+                if path is not None and record.timed is not None:
+                    groups.setdefault((record.case.method, *sorted(values.items())), {})[str(path)] = record
+            for paths in groups.values():
+                if len(paths) >= LEAST:
+                    shortest = min((r.label for r in paths.values()), key=len)
+                    found.append(Setting(section, workload, shortest, paths))
+    return found
+
+
+def paths_table(found: Sequence[Setting]) -> DataFrame:
+    """One row a setting and path."""
+    from pandas import DataFrame
+
+    rows = []
+    for setting in found:
+        ordered = sorted(setting.paths, key=lambda p: (r.value if (r := setting.ratio(p)) else float("inf"), p))
+        for path in ordered:
+            record = setting.paths[path]
+            counted = record.counted
+            launches = counted_launches(record)
+            gain = setting.gain(path)
+            rows.append({
+                "layer": clean(setting.section.title),
+                "workload": setting.workload.short,
+                "method": clean(record.case.method),
+                "setting": clean(setting.label),
+                "path": clean(path),
+                **interval_cells("time over frozen", setting.ratio(path), NOT_MEASURED),
+                **interval_cells("time over LoRA r=8", ratio_to_lora8(record), NOT_MEASURED),
+                "times less overhead than fft": NOT_MEASURED if gain is None else f"{gain:.2f}",
+                "launches": NOT_MEASURED if launches is None else launches,
+                "kept for backward [bytes]": NOT_MEASURED if counted is None else counted.saved_bytes,
+            })  # fmt: skip
+    return DataFrame(rows)
+
+
+def regret_sentence(found: Sequence[Setting]) -> str:
+    """What the planner's picks lose against the fastest path, in words; empty where nothing was planned."""
+    regrets = {f"{s.label} on {s.section.title}, {s.workload.short}": r for s in found if (r := s.regret) is not None}
+    if not regrets:
+        return ""
+    worst = max(regrets, key=lambda name: regrets[name])
+    return (
+        f"The planner's pick (path auto) takes {100 * statistics.median(regrets.values()):.1f} % longer than the fastest "
+        f"path in the median over {len(regrets)} settings, at worst {100 * regrets[worst]:.1f} % ({clean(worst)}); the "
+        "clock's own noise is part of both figures."
+    )
+
+
+def paths_section(found: Sequence[Setting], styles: Styles) -> SectionView:
+    """The section of a report."""
+    sentence = regret_sentence(found)
+    caption = f"{CAPTION} {sentence}" if sentence else CAPTION
+    return SectionView(
+        anchor="paths",
+        title="Ways of executing CDVFT",
+        facts=(("settings", f"{len(found):,}"),),
+        findings=(),
+        figures=(),
+        skipped=(),
+        tables=(view(paths_table(found), "Path by path", "paths", caption, styles),),
+    )

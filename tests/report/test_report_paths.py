@@ -1,0 +1,67 @@
+"""Paths beside each other: grouped by setting, ranked by time, regret of the planner's pick, claims' section."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from report_records import ENVIRONMENTS, make_records
+
+from cdvft_bench.claims.table import VerdictRow
+from cdvft_bench.report.paths import paths_table, regret_sentence, settings
+from cdvft_bench.report.report import Source, write_report
+from cdvft_bench.report.text import NOT_MEASURED
+from cdvft_bench.sweep.record import Record
+from cdvft_bench.timing.result import Interval
+
+
+def executed(path: str, ratio: float) -> Record:
+    """A CDVFT step on a layer, executed by ``path``, ``ratio`` times as long as the frozen layer."""
+    record = next(r for r in make_records() if r.case.method == "cdvft" and r.case.pass_ == "step" and r.timed)
+    assert record.timed is not None
+    assert record.timed.timing is not None
+    values = {**dict(record.case.hyperparameters), "path": path}
+    if path == "fft":
+        del values["path"]
+    case = replace(record.case, hyperparameters=tuple(sorted(values.items())))
+    ratios = {**record.timed.timing.ratios, "frozen": Interval(ratio, ratio - 0.01, ratio + 0.01)}
+    timed = replace(record.timed, timing=replace(record.timed.timing, ratios=ratios))
+    label = "CDVFT m=2 p=8" + ("" if path == "fft" else f" {path}")
+    return replace(record, case=case, label=label, timed=timed)
+
+
+def test_paths_are_ranked_and_set_against_the_naive_one() -> None:
+    found = settings([executed("fft", 1.6), executed("stored", 1.2), executed("fused", 1.3)])
+    assert len(found) == 1
+    table = paths_table(found)
+    assert list(table["path"]) == ["stored", "fused", "fft"]
+    assert list(table["times less overhead than fft"]) == ["3.00", "2.00", "1.00"]
+    assert regret_sentence(found) == ""
+
+
+def test_regret_is_what_the_pick_loses() -> None:
+    found = settings([executed("fft", 1.6), executed("stored", 1.2), executed("fused", 1.3), executed("auto", 1.26)])
+    assert found[0].regret == pytest.approx(0.05)
+    assert "5.0 % longer than the fastest path in the median over 1 settings" in regret_sentence(found)
+
+
+def test_no_overhead_is_no_gain() -> None:
+    found = settings([executed("fft", 1.6), executed("stored", 0.99), executed("fused", 1.3)])
+    assert list(paths_table(found)["times less overhead than fft"])[0] == NOT_MEASURED
+
+
+def test_two_paths_are_no_comparison() -> None:
+    assert settings([executed("fft", 1.6), executed("stored", 1.2)]) == []
+
+
+def test_sections_of_the_report(tmp_path: Path) -> None:
+    records = [executed("fft", 1.6), executed("stored", 1.2), executed("fused", 1.3)]
+    verdicts = [VerdictRow("a-claim", "<b>It is so.</b>", "a paper, 3", "holds", "", "formula: 3", True, "")]
+    made = write_report([Source("s", records, {**ENVIRONMENTS})], tmp_path / "r", command="make", verdicts=verdicts)
+    page, text = made.html.read_text(), made.markdown.read_text()
+    assert 'id="claims"' in page
+    assert 'id="paths"' in page
+    assert "<b>It is so.</b>" not in page
+    assert "Ways of executing CDVFT" in text
+    assert {p.name for p in made.tables} >= {"claims.csv", "paths.csv"}
