@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -19,6 +19,10 @@ from cdvft_reference.circulant import Convention, block_circulant_fft, block_cir
 Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "triton"]
 PATHS: tuple[Path, ...] = get_args(Path)
 """What each does is told in docs/execution.md; "auto" lets the planner pick one of them."""
+
+
+# Outside of compiled graphs: a compiler would see a buffer that lives on between layers, and alias it.
+_merged: Any = torch.compiler.disable(MergedFunction.apply)
 
 
 def check_path(path: str, m: int) -> None:
@@ -162,7 +166,7 @@ def adapted_linear(
         elif chosen in ("fused", "stored"):
             h = FusedFunction.apply(flat, weight, bias, plan, *diagonals, *circulants)
         else:
-            h = MergedFunction.apply(flat, weight, bias, plan, chosen == "merged_dense", *diagonals, *circulants)
+            h = _merged(flat, weight, bias, plan, chosen == "merged_dense", *diagonals, *circulants)
     return h.view(*x.shape[:-1], d_out)
 
 

@@ -1,0 +1,278 @@
+"""Adapted layers: a frozen ``nn.Linear`` or GPT-2 ``Conv1D`` with one or several CDVFT adapters."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from cdvft_bench.errors import UserError
+from cdvft_bench.execution import adapted_linear, change
+from cdvft_bench.tuner.config import CdvftConfig
+from cdvft_reference.cdvft import FactorShapes, cdvft_dense
+from cdvft_reference.circulant import compute_dtype, dense_block_circulant
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one adapter is on one layer: its factors' shapes, and the configuration's scale, convention and path."""
+
+    shapes: FactorShapes
+    diagonals: bool
+    alpha: float
+    convention: Any
+    path: str
+
+
+def widths(layer: nn.Module) -> tuple[int, int]:
+    """d_in and d_out of a layer that can be adapted: linear, quantised linear, or Conv1D.
+
+    Raises:
+        TypeError: it is neither a linear layer nor a Conv1D.
+    """
+    if isinstance(layer, Conv1D):
+        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+    if isinstance(layer, nn.Linear):  # quantised layers are subclasses, or hold a quantised weight
+        return layer.in_features, layer.out_features
+    raise TypeError(
+        f"a {type(layer).__name__} cannot be adapted; target torch.nn.Linear or transformers' Conv1D layers"
+    )
+
+
+def settings_of(config: CdvftConfig, m: int, block_size: int | None, d_in: int, d_out: int) -> Settings:
+    """The settings of a configuration on a layer.
+
+    Raises:
+        UserError: the block size exceeds the layer.
+    """
+    p = min(d_in, d_out) if block_size is None else block_size
+    if p > max(d_in, d_out):
+        raise UserError(
+            f"block_size = {p} is larger than a layer of {d_in} x {d_out}; give at most {max(d_in, d_out)}, or leave "
+            "the layer out"
+        )
+    shapes = FactorShapes(d_in, d_out, m if config.diagonals else 2, p)
+    return Settings(shapes, config.diagonals, config.alpha, config.convention, config.path)
+
+
+class CdvftLayer(BaseTunerLayer):
+    """Parameters of the adapters of one layer, each kind a dictionary by adapter name.
+
+    Equal shapes are stacked: ``cdvft_first`` (d_in,) is a_1, ``cdvft_last`` (m - 1, d_out) the other diagonals,
+    ``cdvft_circulant`` (q_out, q_in, p) the first circulant factor, ``cdvft_circulants`` (m - 2, q_out, q_out, p) the
+    others. An adapter has only those that its m and kind call for. Factors are float32 on 16-bit and quantised bases.
+    """
+
+    adapter_layer_names = ("cdvft_first", "cdvft_last", "cdvft_circulant", "cdvft_circulants")
+    other_param_names = ("cdvft_settings",)
+
+    def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
+        self.base_layer = base_layer
+        self.cdvft_first = nn.ParameterDict({})
+        self.cdvft_last = nn.ParameterDict({})
+        self.cdvft_circulant = nn.ParameterDict({})
+        self.cdvft_circulants = nn.ParameterDict({})
+        self.cdvft_settings: dict[str, Settings] = {}
+        self._disable_adapters = False
+        self.merged_adapters: list[str] = []
+        self.kwargs = kwargs
+        self.in_features, self.out_features = widths(self.get_base_layer())
+
+    def update_layer(self, adapter_name: str, settings: Settings, config: CdvftConfig) -> None:
+        """Add an adapter, or replace the one of that name."""
+        weight = self.get_base_layer().weight
+        dtype = compute_dtype(weight.dtype) if weight.dtype.is_floating_point else torch.float32
+        shapes = settings.shapes
+        self.cdvft_settings[adapter_name] = settings
+
+        def parameter(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.empty(*shape, dtype=dtype, device=weight.device))
+
+        for held in (self.cdvft_first, self.cdvft_last, self.cdvft_circulant, self.cdvft_circulants):
+            if adapter_name in held:
+                del held[adapter_name]
+        if settings.diagonals:
+            self.cdvft_first[adapter_name] = parameter(shapes.d_in)
+            if shapes.m > 1:
+                self.cdvft_last[adapter_name] = parameter(shapes.m - 1, shapes.d_out)
+        if shapes.m > 1:
+            self.cdvft_circulant[adapter_name] = parameter(*shapes.circulants[0])
+        if shapes.m > 2:
+            self.cdvft_circulants[adapter_name] = parameter(shapes.m - 2, *shapes.circulants[1])
+        self.reset_parameters(adapter_name, config.init)
+        self._move_adapter_to_device_of_base_layer(adapter_name)
+        self.set_adapter(self.active_adapters, inference_mode=config.inference_mode)
+
+    @torch.no_grad()
+    def reset_parameters(self, adapter_name: str, init: str) -> None:
+        """Draw the initial factors, as ``cdvft_reference.CDVFTLinear`` does."""
+        diagonals, circulants = self.factors(adapter_name)
+        if not diagonals:
+            circulants[0].normal_(std=self._deviation(circulants[0])) if init == "random" else circulants[0].zero_()
+            return
+        for c in circulants:
+            c.normal_(std=self._deviation(c))
+        for a in diagonals:
+            a.normal_() if init == "random" else a.fill_(1.0)
+        if init == "zero_circulant":
+            circulants[-1].zero_()
+        elif init == "zero_diagonal":
+            diagonals[-1].zero_()
+
+    @staticmethod
+    def _deviation(c: Tensor) -> float:
+        return float(c.shape[1] * c.shape[2]) ** -0.5
+
+    def factors(self, adapter_name: str) -> tuple[list[Tensor], list[Tensor]]:
+        """The diagonals and the circulant factors of an adapter, in the order in which they are applied.
+
+        Raises:
+            ValueError: there is no such adapter on this layer.
+        """
+        if adapter_name not in self.cdvft_settings:
+            raise ValueError(f"adapter {adapter_name!r} is not on this layer; it has {', '.join(self.cdvft_settings)}")
+        diagonals, circulants = [], []
+        if adapter_name in self.cdvft_first:
+            diagonals.append(self.cdvft_first[adapter_name])
+        if adapter_name in self.cdvft_last:
+            diagonals += self.cdvft_last[adapter_name].unbind(0)
+        if adapter_name in self.cdvft_circulant:
+            circulants.append(self.cdvft_circulant[adapter_name])
+        if adapter_name in self.cdvft_circulants:
+            circulants += self.cdvft_circulants[adapter_name].unbind(0)
+        return diagonals, circulants
+
+    def get_delta_weight(self, adapter_name: str) -> Tensor:
+        """``alpha dW`` in the base weight's orientation, in the factors' dtype."""
+        diagonals, circulants = self.factors(adapter_name)
+        s = self.cdvft_settings[adapter_name]
+        if diagonals:
+            dense = cdvft_dense(diagonals, circulants, self.out_features, s.convention)
+        else:
+            dense = dense_block_circulant(circulants[0], self.in_features, self.out_features, s.convention)
+        dense = dense * s.alpha
+        return dense.T if isinstance(self.get_base_layer(), Conv1D) else dense
+
+    def delete_adapter(self, adapter_name: str) -> None:
+        super().delete_adapter(adapter_name)
+        self.cdvft_settings.pop(adapter_name, None)
+
+    def supports_lora_conversion(self, adapter_name: str = "default") -> bool:
+        return True
+
+
+class CdvftLinear(nn.Module, CdvftLayer):
+    """A linear layer or Conv1D with CDVFT adapters."""
+
+    base_layer: Any
+    active_adapters: list[str]
+    _active_adapter: Any
+
+    def __init__(
+        self, base_layer: nn.Module, adapter_name: str, settings: Settings, config: CdvftConfig, **kwargs: Any
+    ) -> None:
+        super().__init__()
+        CdvftLayer.__init__(self, base_layer, **kwargs)
+        self._active_adapter = adapter_name
+        self.update_layer(adapter_name, settings, config)
+
+    def forward(self, x: Tensor, *args: Any, adapter_names: list[str] | None = None, **kwargs: Any) -> Tensor:
+        """(..., d_in) to (..., d_out); ``adapter_names``, one a sample, mixes adapters in a batch."""
+        if self.disable_adapters:
+            if self.merged:
+                self.unmerge()
+            return self.base_layer(x, *args, **kwargs)
+        if adapter_names is not None:
+            return self._mixed_batch(x, adapter_names, *args, **kwargs)
+        if self.merged:
+            return self.base_layer(x, *args, **kwargs)
+        active = [name for name in self.active_adapters if name in self.cdvft_settings]
+        if len(active) == 1 and self._is_plain(x):
+            return self._whole(x, active[0])
+        h = self.base_layer(x, *args, **kwargs)
+        for name in active:
+            h = h + self._change(x, name).to(h.dtype)
+        return h
+
+    def _is_plain(self, x: Tensor) -> bool:
+        """Whether base and adapter can run in one go: an unquantised frozen weight that is on the input's device."""
+        base = self.base_layer
+        if type(base) not in (nn.Linear, Conv1D) or type(base.weight) is not nn.Parameter:
+            return False
+        bias = base.bias
+        trained = base.weight.requires_grad or (bias is not None and bias.requires_grad)
+        same = x.dtype == base.weight.dtype or torch.is_autocast_enabled(x.device.type)
+        return same and not trained and not base._forward_hooks and not base._forward_pre_hooks
+
+    def _whole(self, x: Tensor, name: str) -> Tensor:
+        base = self.base_layer
+        weight = base.weight.t() if isinstance(base, Conv1D) else base.weight
+        diagonals, circulants = self.factors(name)
+        s = self.cdvft_settings[name]
+        return adapted_linear(
+            x, weight, base.bias, diagonals, circulants, alpha=s.alpha, path=s.path, convention=s.convention
+        )
+
+    def _change(self, x: Tensor, name: str) -> Tensor:
+        diagonals, circulants = self.factors(name)
+        s = self.cdvft_settings[name]
+        path = s.path if s.path in ("fft", "handwritten", "stored", "triton") else "fused"
+        return change(x, diagonals, circulants, self.out_features, alpha=s.alpha, path=path, convention=s.convention)
+
+    def _mixed_batch(self, x: Tensor, adapter_names: list[str], *args: Any, **kwargs: Any) -> Tensor:
+        if len(x) != len(adapter_names):
+            raise ValueError(f"{len(adapter_names)} adapter_names for a batch of {len(x)}; give one a sample")
+        if self.merged:
+            raise ValueError("adapter_names cannot be mixed while an adapter is merged; call unmerge_adapter() first")
+        h = self.base_layer(x, *args, **kwargs)
+        for name in sorted(set(adapter_names) & set(self.cdvft_settings)):
+            rows = torch.tensor([i for i, given in enumerate(adapter_names) if given == name], device=x.device)
+            h = h.index_add(0, rows, self._change(x[rows], name).to(h.dtype))
+        return h
+
+    @torch.no_grad()
+    def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Add the change of the active (or named) adapters to the base weight.
+
+        Args:
+            safe_merge: refuse, and leave the weight alone, where the result is not finite.
+            adapter_names: which; None is all active ones.
+
+        Raises:
+            ValueError: ``safe_merge`` found a value that is not finite. TypeError: the base is quantised.
+        """
+        for name in check_adapters_to_merge(self, adapter_names):
+            if name not in self.cdvft_settings:
+                continue
+            weight: Any = self.get_base_layer().weight
+            if type(weight) is not nn.Parameter or not weight.dtype.is_floating_point:
+                kind = type(weight).__name__
+                raise TypeError(f"a quantised weight ({kind}) cannot take a change; dequantise the base model first")
+            merged = (weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.get_delta_weight(name)).to(
+                weight.dtype
+            )
+            if safe_merge and not torch.isfinite(merged).all():
+                raise ValueError(f"merging adapter {name!r} gives values that are not finite; the adapter seems broken")
+            weight.copy_(merged)
+            self.merged_adapters.append(name)
+
+    @torch.no_grad()
+    def unmerge(self) -> None:
+        """Take merged changes out again, up to the rounding of the weight's dtype."""
+        if not self.merged:
+            warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
+            return
+        while self.merged_adapters:
+            name = self.merged_adapters.pop()
+            if name in self.cdvft_settings:
+                weight: Any = self.get_base_layer().weight
+                wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+                weight.copy_((wide - self.get_delta_weight(name)).to(weight.dtype))
+
+    def __repr__(self) -> str:
+        return "cdvft." + super().__repr__()
