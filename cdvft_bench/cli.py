@@ -426,6 +426,54 @@ def calibrate(device: str, threads: int | None, output: Path | None) -> None:
     click.echo(f"Rates: {path}")
 
 
+# --- accuracy ------------------------------------------------------------------------------
+
+
+@main.command()
+@click.argument("preset", default="cpu-small")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Results, .jsonl.")
+@click.option("--budget", help="Begin no run after so long, e.g. 540s or 2h.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
+def train(preset: str, output: Path, budget: str | None, device: str, threads: int | None) -> None:
+    """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
+
+    Exits with 3 when the budget is spent and runs are left.
+    """
+    from dataclasses import asdict
+
+    import torch
+    from transformers.utils import logging
+
+    from cdvft_bench.accuracy.search import read_preset
+    from cdvft_bench.accuracy.search import train as run_preset
+    from cdvft_bench.timing.clock import require_device
+    from cdvft_bench.timing.environment import read_environment
+
+    logging.disable_progress_bar()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    require_device(device)
+    environment = read_environment()
+    left = run_preset(
+        read_preset(preset), output, asdict(environment), environment.key, device, _seconds(budget), say=click.echo
+    )
+    if left:
+        click.echo(f"{left} runs or more are left; run the same command again to go on")
+        raise SystemExit(3)
+
+
+@main.command()
+@click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
+def pareto(results: Path, output: Path) -> None:
+    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, a page."""
+    from cdvft_bench.report.accuracy import write_accuracy
+
+    command = f"cdvft-bench pareto {results.name} --output {output.name}"
+    click.echo(f"Page: {write_accuracy(results, output, command)}")
+
+
 # --- what else ------------------------------------------------------------------------------
 
 

@@ -75,6 +75,13 @@ def package_status() -> list[PackageStatus]:
     return found
 
 
+def model_source(name: str) -> str:
+    """Where a model's weights and tokenizer are: the folder of its package, or its hub id."""
+    packaged = PACKAGED.get(name)
+    folder = _folder(packaged) if packaged else None
+    return str(folder) if folder is not None else model_spec(name).hub_id
+
+
 def load_model(
     name: str, *, pretrained: bool = True, dtype: str = "float32", device: str = "cpu", seed: int = 0
 ) -> nn.Module:

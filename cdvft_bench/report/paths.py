@@ -112,10 +112,10 @@ def regret_sentence(found: Sequence[Setting]) -> str:
     if not regrets:
         return ""
     worst = max(regrets, key=lambda name: regrets[name])
+    median, most = 100 * statistics.median(regrets.values()), 100 * regrets[worst]
     return (
-        f"The planner's pick (path auto) takes {100 * statistics.median(regrets.values()):.1f} % longer than the fastest "
-        f"path in the median over {len(regrets)} settings, at worst {100 * regrets[worst]:.1f} % ({clean(worst)}); the "
-        "clock's own noise is part of both figures."
+        f"The planner's pick (path auto) takes {median:.1f} % longer than the fastest path in the median over "
+        f"{len(regrets)} settings, at worst {most:.1f} % ({clean(worst)}); the clock's own noise is part of both figures."
     )
 
 

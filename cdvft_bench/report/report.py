@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from cdvft_bench.errors import UserError
 from cdvft_bench.report import paths, tables
 from cdvft_bench.report.claims import claims_section, claims_table
 from cdvft_bench.report.figures import section_figures
+from cdvft_bench.report.files import check_replaceable, write_folder
 from cdvft_bench.report.groups import latest, sections
 from cdvft_bench.report.page import Origin, SectionView, build_page, render_html, render_markdown
 from cdvft_bench.report.published import published_figures, published_table
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
     from cdvft_bench.accuracy.published import PublishedRun
     from cdvft_bench.claims.table import VerdictRow
-
-_SUFFIXES = {"figures": (".png", ".svg"), "tables": (".csv",)}
-_FILES = ("report.html", "report.md")
 
 
 @dataclass(frozen=True)
@@ -101,7 +97,7 @@ def write_report(
         names = ", ".join(clean(source.name) for source in given) or "no store"
         raise UserError(f"{names} holds no record: a report needs at least one; run a grid first (cdvft-bench run)")
     target = out_dir.resolve()
-    _check_replaceable(target)
+    check_replaceable(target)
     environments = {key: fields for source in given for key, fields in source.environments.items()}
     used = {key: environments.get(key, {"environment": None}) for key in sorted({r.environment for r in records})}
     styles = Styles(r.case.method for r in records)
@@ -129,7 +125,7 @@ def write_report(
         files["tables/paths.csv"] = csv(paths.paths_table(compared))
     if verdicts:
         files["tables/claims.csv"] = csv(claims_table(verdicts))
-    _write(target, files)
+    write_folder(target, files)
     return ReportPaths(
         directory=target,
         html=target / "report.html",
@@ -197,43 +193,3 @@ def _published_section(published: Published, styles: Styles) -> tuple[list[Drawn
         tables=(table,) if table.rows else (),
     )
     return figures, section
-
-
-def _check_replaceable(target: Path) -> None:
-    """Refuse a folder whose replacement would delete anything that is no part of a report."""
-    if not target.exists():
-        return
-    if not target.is_dir():
-        raise UserError(f"{target} is a file; a report needs a folder: name another")
-    for path in sorted(target.iterdir()):
-        suffixes = _SUFFIXES.get(path.name)
-        foreign = [path] if path.name not in _FILES and suffixes is None else []
-        if suffixes is not None:
-            foreign = [p for p in path.iterdir() if p.suffix not in suffixes] if path.is_dir() else [path]
-        if foreign:
-            raise UserError(
-                f"{target} holds {foreign[0].name!r}, which is no part of a report and would be lost; "
-                "name a new or empty folder"
-            )
-
-
-def _write(target: Path, files: Mapping[str, bytes]) -> None:
-    """Put the files where ``target`` is: written beside it first, then renamed into its place."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    workspace = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    try:
-        fresh, old = workspace / "new", workspace / "old"
-        for name, content in files.items():
-            path = fresh / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(content)
-        if target.exists():
-            target.rename(old)
-        try:
-            fresh.rename(target)
-        except OSError:
-            if old.exists():
-                old.rename(target)
-            raise
-    finally:
-        shutil.rmtree(workspace, ignore_errors=True)

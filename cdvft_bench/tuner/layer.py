@@ -170,6 +170,7 @@ class CdvftLinear(nn.Module, CdvftLayer):
     """A linear layer or Conv1D with CDVFT adapters."""
 
     base_layer: Any
+    get_base_layer: Any
     active_adapters: list[str]
     _active_adapter: Any
 
