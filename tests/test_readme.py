@@ -18,10 +18,10 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-def test_python_block_runs(capsys) -> None:
+def test_python_blocks_run(capsys) -> None:
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), {})
-    assert capsys.readouterr().out.startswith("2304 ")
+    assert "2304 " in capsys.readouterr().out
 
 
 COMMANDS = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines() if "#" in line]

@@ -224,8 +224,8 @@ def _differences(runs: Sequence[TrialResult], found: Sequence[Score]) -> list[st
     except UserError as error:
         return [f"Not measured: {markdown(error)}."]
     lines = [
-        f"Accuracy less that of {markdown(against)}, paired by seed, with 95 % intervals (Student's t); p corrected for "
-        f"{len(made)} comparisons (Holm).",
+        f"Accuracy less that of {markdown(against)}, paired by seed, with 95 % intervals (Student's t); p corrected "
+        f"for {len(made)} comparisons (Holm).",
         "",
         "| method | difference [points] | p, corrected |",
         "|:--|--:|--:|",

@@ -115,7 +115,7 @@ def regret_sentence(found: Sequence[Setting]) -> str:
     median, most = 100 * statistics.median(regrets.values()), 100 * regrets[worst]
     return (
         f"The planner's pick (path auto) takes {median:.1f} % longer than the fastest path in the median over "
-        f"{len(regrets)} settings, at worst {most:.1f} % ({clean(worst)}); the clock's own noise is part of both figures."
+        f"{len(regrets)} settings, at worst {most:.1f} % ({clean(worst)}); the clock's noise is part of both figures."
     )
 
 
