@@ -197,12 +197,21 @@ def _seconds(text: str | None) -> float | None:
 
 
 def _sweep(
-    grid: str, store_path: Path, retry_failed: bool, budget: str | None = None, device: str | None = None
+    grid: str,
+    store_path: Path,
+    retry_failed: bool,
+    budget: str | None = None,
+    device: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
 ) -> int:
     """Run a grid into a store; 0 when no case of it is recorded as failed, 3 when cases are left, else 1."""
     from cdvft_bench.sweep.engine import run_grid
 
-    outcome = run_grid(grid, store_path, retry_failed=retry_failed, budget_s=_seconds(budget), device=device)
+    outcome = run_grid(
+        grid, store_path, retry_failed=retry_failed, budget_s=_seconds(budget), device=device, engine=engine,
+        address=address,
+    )  # fmt: skip
     if outcome.left:
         click.echo(f"{outcome.left} cases left; the same command goes on with them", err=True)
         return LEFT
@@ -251,12 +260,22 @@ def run(grid: str, output: Path, retry_failed: bool) -> None:
     type=click.Choice(["cpu", "cuda"]),
     help="Run every case here (cpu or cuda) instead of where the grid says.",
 )
-def sweep(grid: str, store: Path, retry_failed: bool, budget: str | None, device: str | None) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="Here, one case after the other, or on a Ray cluster, one a slot.",
+)
+@click.option("--address", help="Of a running Ray cluster; one is started here if not given.")
+def sweep(
+    grid: str, store: Path, retry_failed: bool, budget: str | None, device: str | None, engine: str, address: str | None
+) -> None:
     """Run GRID (a preset's name or a TOML file) into a store. Finished cases are not run again.
 
     Exits with 1 when a case is recorded as failed, with 3 when the budget left cases over: run it again.
     """
-    code = _sweep(grid, store, retry_failed, budget, device)
+    code = _sweep(grid, store, retry_failed, budget, device, engine, address)
     if code:
         raise SystemExit(code)
 

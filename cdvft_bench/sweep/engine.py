@@ -80,7 +80,14 @@ def evaluate(case: Case, limits: Limits) -> Evidence:
 
 
 def run_grid(
-    grid: str, store_path: Path, retry_failed: bool = False, *, budget_s: float | None = None, device: str | None = None
+    grid: str,
+    store_path: Path,
+    retry_failed: bool = False,
+    *,
+    budget_s: float | None = None,
+    device: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
 ) -> Outcome:
     """Run a preset or a grid file into a store, with a progress bar.
 
@@ -88,6 +95,7 @@ def run_grid(
         grid, store_path, retry_failed: what, where to, and whether failed cases are run again.
         budget_s: see :func:`run`.
         device: to run every case on, instead of the grid's own.
+        engine: "local", or "ray" for a cluster at ``address`` (None starts one here).
 
     Raises:
         UserError: the grid or the store is not usable.
@@ -102,8 +110,17 @@ def run_grid(
         print(f"{len(left_out)} combinations of {grid} left out, such as {reason}", file=sys.stderr)
     if not cases:
         raise UserError(f"grid {grid!r} has no case that fits its subject; change its hyperparameters or subjects")
+    if engine == "local" and address is not None:
+        raise UserError(f"an address ({address}) belongs to engine 'ray'; add --engine ray")
     with Store(store_path, create=True) as store:
-        outcome = run(cases, store, read.limits, retry_failed=retry_failed, budget_s=budget_s)
+        if engine == "ray":
+            from cdvft_bench.sweep import ray_engine
+
+            outcome = ray_engine.run(
+                cases, store, read.limits, address=address, retry_failed=retry_failed, budget_s=budget_s
+            )
+        else:
+            outcome = run(cases, store, read.limits, retry_failed=retry_failed, budget_s=budget_s)
     return replace(outcome, left_out=len(left_out))
 
 
@@ -145,15 +162,15 @@ def run(
         first.start()
         first.join()
     started, longest, made = time.monotonic(), 0.0, 0
-    with _progress(len(todo)) as advance:
+    with progress(len(todo)) as advance:
         for case in todo:
             if made and budget_s is not None and time.monotonic() - started + longest > budget_s:
                 break
-            record = _run_case(context, case, limits, work, key)
+            record = run_case(context, case, limits, work, key)
             try:
                 store.put(record)
             except UnstorableError as error:
-                record = _failed(record, f"what was measured cannot be kept: {error}")
+                record = failure(case, f"what was measured cannot be kept: {error}", key, record.seconds)
                 store.put(record)
             advance(record)
             made, longest = made + 1, max(longest, record.seconds)
@@ -162,7 +179,12 @@ def run(
     return Outcome(made, len(cases) - len(todo), failed, left=len(todo) - made)
 
 
-def _run_case(context: Any, case: Case, limits: Limits, work: Work, environment: str) -> Record:
+def run_case(context: Any, case: Case, limits: Limits, work: Work, environment: str) -> Record:
+    """Run a case in a process of its own; whatever happens there, this returns its record.
+
+    Args:
+        context: multiprocessing's, of a fork server. case, limits, work: what to do. environment: key of its row.
+    """
     start = time.perf_counter()
     evidence, error = _isolated(context, case, limits, work)
     label, predicted, counted, timed = evidence or (_plain_label(case), None, None, None)
@@ -180,10 +202,10 @@ def _run_case(context: Any, case: Case, limits: Limits, work: Work, environment:
     )
 
 
-def _failed(record: Record, error: str) -> Record:
-    return replace(
-        record, status="failed", label=_plain_label(record.case), predicted=None, counted=None, timed=None, error=error
-    )
+def failure(case: Case, error: str, environment: str, seconds: float = 0.0) -> Record:
+    """A record that says why a case has no witnesses."""
+    created = datetime.now(UTC).isoformat(timespec="milliseconds")
+    return Record(case, "failed", _plain_label(case), None, None, None, error, environment, created, seconds)
 
 
 def _plain_label(case: Case) -> str:
@@ -304,7 +326,7 @@ def _limit_memory(extra: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-class _progress:  # noqa: N801 - used as a with statement
+class progress:  # noqa: N801 - used as a with statement
     """A progress bar on a terminal, a line every so often elsewhere."""
 
     def __init__(self, total: int) -> None:

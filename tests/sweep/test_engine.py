@@ -209,6 +209,37 @@ def test_sigkill_loses_nothing(tmp_path: Path) -> None:
     assert kept.items() <= {r.case.key: r.created for r in records}.items()  # and none again
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
+    """At any instant: while the server starts, between cases, inside a transaction."""
+    store_path, rng = tmp_path / "s.sqlite", random.Random(1)
+    kept: dict[str, str] = {}
+    for _ in range(200):
+        process = sweep(store_path, "slowly")
+        time.sleep(rng.uniform(0, 1.2))
+        process.kill()
+        process.communicate()
+        if not store_path.exists():
+            continue
+        try:
+            with Store(store_path) as store:
+                assert store.intact()
+                now = {r.case.key: r.created for r in store.records()}
+        except UserError:  # killed before the store's first transaction: there is nothing to lose yet
+            assert not kept
+            continue
+        assert kept.items() <= now.items()
+        kept = now
+        if len(kept) == len(many()):  # done: another sweep
+            store_path.unlink()
+            kept = {}
+    assert sweep(store_path, "slowly").wait(timeout=200) == 0
+    with Store(store_path) as store:
+        assert store.intact()
+        assert sorted(r.case.seed for r in store.records()) == list(range(len(many())))
+
+
 @pytest.mark.parametrize("doing", ["hang", "hold_the_lock"])
 def test_no_process_outlives_a_killed_sweep(tmp_path: Path, doing: str) -> None:
     store_path = tmp_path / "s.sqlite"

@@ -1,0 +1,52 @@
+"""Parameters and FLOPs of the families that are compared, by the suite's closed forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.errors import UserError
+from cdvft_bench.methods import make_method
+
+TOKENS = 512
+"""Tokens over which FourierFT's and the merged paths' cost of building ``dW`` is spread."""
+
+_METHODS = {
+    "cdvft": "cdvft",
+    "block_circulant": "block_circulant",
+    "lora": "lora",
+    "fourierft_best": "fourierft",
+    "fourierft_random": "fourierft",
+    "vera": "vera",
+}
+
+FAMILIES = tuple(_METHODS)
+"""Families in the order of tables."""
+
+TITLES = {
+    "cdvft": "CDVFT",
+    "block_circulant": "BCA",
+    "lora": "LoRA",
+    "fourierft_best": "FourierFT, best positions",
+    "fourierft_random": "FourierFT, random positions",
+    "vera": "VeRA",
+}
+"""Families as tables name them."""
+
+
+def cost_of(family: str, options: Mapping[str, int], d_in: int, d_out: int, tokens: int = TOKENS) -> tuple[int, float]:
+    """Trained parameters, and forward FLOPs a token that the adapter adds (convention ``flop``).
+
+    Args:
+        family: one of :data:`FAMILIES`.
+        options: the method's hyperparameters, such as ``{"m": 2, "block_size": 16}``.
+        d_in, d_out: layer widths.
+        tokens: tokens of the forward pass.
+
+    Raises:
+        UserError: the family or an option is not known.
+    """
+    if family not in _METHODS:
+        raise UserError(f"family {family!r} is not known; use one of {', '.join(FAMILIES)}")
+    cost = make_method(_METHODS[family], dict(options)).cost(LinearShape(d_in, d_out, bias=False), tokens)
+    return int(cost.parameters), float(cost.flops("forward", "flop", scope="adapter")) / tokens

@@ -1,0 +1,39 @@
+"""What a finding is.
+
+``holds`` is computed from the profile's rows: a statement whose evidence contradicts it says so, and one
+without evidence is not measured. Labels: "proved" (by the argument in ``docs/expressivity.md``, or by exact
+arithmetic for the shapes named), "checked numerically" (in floating point, on draws), "conjectured".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Label = Literal["proved", "checked numerically", "conjectured"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One statement.
+
+    Attributes:
+        id: stable name.
+        statement: one or two sentences.
+        label: how it is known.
+        evidence: named figures.
+        assumptions: under which it is meant.
+        holds: whether the profile agrees; None when the profile does not measure it.
+    """
+
+    id: str
+    statement: str
+    label: Label
+    evidence: Mapping[str, float]
+    assumptions: str
+    holds: bool | None
+
+    def __post_init__(self) -> None:
+        if self.label not in get_args(Label):
+            raise ValueError(f"label {self.label!r} is not known; use one of {', '.join(get_args(Label))}")

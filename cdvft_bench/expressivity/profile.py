@@ -1,0 +1,176 @@
+"""The profile of a run: one JSON line a finished job, and the environment. Interrupted runs go on.
+
+A profile folder holds ``environment.json`` and ``rows.jsonl``; each line of the latter is
+``{"job": key, "kind": kind, "rows": [...]}``.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from cdvft_bench import __version__
+from cdvft_bench.errors import UserError
+from cdvft_bench.expressivity.experiments import EXPERIMENTS, Row
+from cdvft_bench.expressivity.presets import Job
+
+ROWS = "rows.jsonl"
+ENVIRONMENT = "environment.json"
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A recorded run.
+
+    Attributes:
+        environment: what it ran on and with.
+        rows: rows by kind of experiment, in the order in which they were recorded.
+    """
+
+    environment: dict[str, Any]
+    rows: dict[str, list[Row]]
+
+    def of(self, kind: str, **equal: object) -> list[Row]:
+        """Rows of a kind whose fields have the given values."""
+        return [row for row in self.rows.get(kind, []) if all(row.get(k) == v for k, v in equal.items())]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)
+
+
+def environment(preset: str, seed: int) -> dict[str, Any]:
+    """Versions and machine kind; nothing that names a person, a host or a path."""
+    return {
+        "cdvft_bench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "preset": preset,
+        "seed": seed,
+        "dtype": "float64 and complex128",
+    }
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """Finished jobs; a last line that was cut off is left out."""
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    result = []
+    for number, line in enumerate(lines):
+        if not line:
+            continue
+        try:
+            document = json.loads(line)
+            result.append({"job": document["job"], "kind": document["kind"], "rows": document["rows"]})
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) - 1:
+                break
+            raise UserError(
+                f"{path.name}, line {number + 1} is not a finished job ({error}); restore the file"
+            ) from None
+    return result
+
+
+def load(folder: Path) -> Profile:
+    """Read a profile.
+
+    Raises:
+        UserError: the folder holds no profile, or a damaged one.
+    """
+    for name in (ENVIRONMENT, ROWS):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} holds no {name}; make a profile with 'python -m cdvft_bench.expressivity run'")
+    try:
+        known = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{folder / ENVIRONMENT} is not JSON ({error}); restore the file") from None
+    rows: dict[str, list[Row]] = {}
+    for line in _read_lines(folder / ROWS):
+        rows.setdefault(line["kind"], []).extend(line["rows"])
+    return Profile(known, rows)
+
+
+def perform(job: Job) -> list[Row]:
+    """Run one job on one thread."""
+    torch.set_num_threads(1)
+    return EXPERIMENTS[job.kind](**job.settings)
+
+
+def _finished(jobs: list[Job], workers: int) -> Iterable[tuple[Job, list[Row]]]:
+    if workers == 1:
+        for job in jobs:
+            yield job, perform(job)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        pending = {pool.submit(perform, job): job for job in jobs}
+        try:
+            while pending:
+                done, _ = wait(pending, return_when=FIRST_COMPLETED)
+                for future in done:
+                    yield pending.pop(future), future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def record(
+    jobs: list[Job],
+    folder: Path,
+    known: dict[str, Any],
+    workers: int = 1,
+    progress: Callable[[int, int, Job], None] | None = None,
+) -> Profile:
+    """Run the jobs that a folder does not hold yet, and add each as it ends.
+
+    Args:
+        jobs: what to measure.
+        folder: the profile, made if need be.
+        known: its environment; a folder recorded with another is refused.
+        workers: processes, >= 1.
+        progress: called with the number of finished jobs, of all jobs, and the job that ended.
+
+    Raises:
+        UserError: the folder was recorded with other versions, preset or seed, or cannot be written.
+    """
+    if workers < 1:
+        raise UserError(f"workers = {workers} is too small; it must be >= 1")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); give a folder that can") from None
+    if (folder / ENVIRONMENT).exists():
+        before = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        changed = sorted(k for k in known.keys() | before.keys() if known.get(k) != before.get(k))
+        if changed:
+            raise UserError(f"{folder} was recorded with another {', '.join(changed)}; give a new folder")
+    else:
+        write_atomically(folder / ENVIRONMENT, json.dumps(known, indent=1) + "\n")
+    path = folder / ROWS
+    lines = _read_lines(path)
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))  # drops a line that was cut off
+    have = {line["job"] for line in lines}
+    missing = [job for job in jobs if job.key not in have]
+    with path.open("a", encoding="utf-8") as out:
+        for count, (job, rows) in enumerate(_finished(missing, workers), start=len(jobs) - len(missing) + 1):
+            out.write(json.dumps({"job": job.key, "kind": job.kind, "rows": rows}) + "\n")
+            out.flush()
+            if progress is not None:
+                progress(count, len(jobs), job)
+    order = {job.key: k for k, job in enumerate(jobs)}
+    lines = sorted(_read_lines(path), key=lambda line: order.get(line["job"], len(order)))
+    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))  # the same file however many workers
+    return load(folder)
