@@ -287,15 +287,20 @@ def sweep(
     help="SQLite file of records; it is made, or added to.",
 )  # fmt: skip
 def import_rows(rows: tuple[Path, ...], store: Path) -> None:
-    """Take over ROWS that 'python -m cdvft_bench.timing' wrote on a bare node; the closed forms are added."""
+    """Take over ROWS: tables of 'export' (.csv, .parquet), or what 'python -m cdvft_bench.timing' wrote.
+
+    Rows of a bare node get their closed forms here.
+    """
     from cdvft_bench.sweep.slices import put_slice, read_slice
     from cdvft_bench.sweep.store import Store
+    from cdvft_bench.sweep.tables import SUFFIXES, put_table, read_table
 
-    for path in rows:
-        read_slice(path)  # before anything is written
+    for path in rows:  # before anything is written
+        read_table(path) if path.suffix in SUFFIXES else read_slice(path)
     with Store(store, create=True) as opened:
         for path in rows:
-            click.echo(f"{put_slice(opened, path)} records: {path}")
+            taken = put_table(opened, path) if path.suffix in SUFFIXES else put_slice(opened, path)
+            click.echo(f"{taken} records: {path}")
 
 
 @main.command()
@@ -502,12 +507,19 @@ def pareto(results: Path, output: Path) -> None:
 def export(store: Path, output: Path) -> None:
     """Write STORE's records and environments to OUTPUT as text (.jsonl or .jsonl.gz), for keeping in a repository.
 
-    The same records give the same bytes; every command that reads a store reads this form too.
+    The same records give the same bytes; every command that reads a store reads this form too. As .csv or .parquet
+    it is a table for other tools, which 'import' reads back.
     """
     from cdvft_bench.sweep.store import Store
+    from cdvft_bench.sweep.tables import SUFFIXES, write_table
+
+    if output.suffix in SUFFIXES:
+        with Store(store) as opened:
+            click.echo(f"{write_table(opened, output)} records: {output}")
+        return
 
     if not output.name.endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"output {str(output)!r} must end in .jsonl or .jsonl.gz")
+        raise UserError(f"output {str(output)!r} must end in .jsonl, .jsonl.gz, .csv or .parquet")
     with Store(store) as opened:
         opened.export_text(output)
         click.echo(f"{len(opened.keys())} records: {output}")
