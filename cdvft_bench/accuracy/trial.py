@@ -7,12 +7,10 @@ import json
 import math
 import random
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
-from cdvft_bench.accuracy.tasks import Example, Task, load_task
+from cdvft_bench.accuracy.workloads import Workload, make_workload
 from cdvft_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,13 +84,17 @@ class TrialResult:
     Attributes:
         trial: what was run. label: the method with its hyperparameters.
         accuracy: share of the scored split that is right; None where training diverged.
-        losses: mean loss of the first ten steps, then of every epoch; None where it is not finite.
+        losses: mean loss of the first ten steps (or the first epoch, if shorter), then of every epoch; None where
+            it is not finite.
         diverged: the loss became infinite or NaN.
         parameters: trained parameters beside the classifier, counted. formula_parameters: by closed form, None for
-            "head" and for full fine-tuning, which trains all of the model.
+            "head".
         step_flops: FLOPs of a training step of the adapted layers and the products, convention "flop", by formula.
         step_seconds: median seconds of a step. seconds: of the whole trial.
         peak_bytes: high-water mark of a GPU's allocator over the trial; None on a CPU, where it is not measured.
+        training_bytes: what training takes beside the model's weights: tensors that autograd saved in the first step,
+            gradients, and AdamW's two moments, on any device; None where it was not read.
+        curve: the loss of every step, None where it is not finite.
         error: why the trial failed, one line. environment: key of the environment.
     """
 
@@ -110,112 +112,90 @@ class TrialResult:
     error: str | None = None
     environment: str = ""
     created: str = field(default="")
+    training_bytes: int | None = None
+    curve: tuple[float | None, ...] = ()
 
 
-@lru_cache(maxsize=4)
-def _task(name: str) -> Task:
-    return load_task(name)
-
-
-@lru_cache(maxsize=2)
-def _tokenizer(model: str) -> Any:
-    from transformers import AutoTokenizer
-
-    from cdvft_bench.accuracy.models import model_source
-
-    return AutoTokenizer.from_pretrained(model_source(model))
-
-
-@lru_cache(maxsize=16)
-def _encoded(model: str, task: str, split: str, n: int, length: int) -> list[tuple[list[int], int]]:
-    examples: Sequence[Example] = getattr(_task(task), split)[:n]
-    encoded = _tokenizer(model)([e.text for e in examples], truncation=True, max_length=length)["input_ids"]
-    return [(ids, e.label) for ids, e in zip(encoded, examples, strict=True)]
-
-
-def _batch(rows: Sequence[tuple[list[int], int]], pad: int, device: str) -> tuple[Tensor, Tensor, Tensor]:
+def _prepare(trial: Trial, device: str) -> Workload:
+    """The workload with its adapted model, and a classifier where the task has classes."""
     import torch
 
-    longest = max(len(ids) for ids, _ in rows)
-    ids = torch.tensor([i + [pad] * (longest - len(i)) for i, _ in rows], device=device)
-    mask = torch.tensor([[1] * len(i) + [0] * (longest - len(i)) for i, _ in rows], device=device)
-    return ids, mask, torch.tensor([label for _, label in rows], device=device)
-
-
-def _classifier(trial: Trial, classes: int, device: str) -> tuple[nn.Module, nn.Module]:
-    """The adapted encoder, and a classifier on the mean of its last hidden states."""
-    import torch
-    from torch import nn
-
-    from cdvft_bench.accuracy.models import load_model
     from cdvft_bench.analytic.models import model_spec
     from cdvft_bench.methods import make_method
 
-    body = load_model(trial.model, device=device)
+    workload = make_workload(trial.model, trial.task, trial.length, device)
+    generation = workload.task.kind == "generation"
+    if generation and trial.method == HEAD:
+        raise UserError(f"task {trial.task} has no classifier, so the method 'head' has nothing to train; leave it out")
+    body = workload.load()
     torch.manual_seed(trial.seed)
-    head = nn.Linear(cast(Any, body.config).hidden_size, classes).to(device)
-    nn.init.zeros_(head.bias)
+    if not generation:
+        workload.add_head()
     if trial.method == HEAD:
-        return body.requires_grad_(False), head
-    method = make_method(trial.method, dict(trial.hyperparameters))
-    return method.adapt_model(body, model_spec(trial.model).targets), head
+        body.requires_grad_(False)
+    else:
+        method = make_method(trial.method, dict(trial.hyperparameters))
+        workload.body = method.adapt_model(body, model_spec(trial.model).targets)
+    return workload
 
 
 def run_trial(trial: Trial, device: str = "cpu") -> TrialResult:
     """Fine-tune and score. A loss that is not finite ends training and is recorded, not raised.
 
     Raises:
-        UserError: the model, task or method is unknown, or a package is missing.
+        UserError: the model, task or method is unknown, they do not suit each other, or a package is missing.
     """
     import torch
     from torch import nn
 
     begun = time.perf_counter()
-    classes = len(_task(trial.task).classes)
-    body, head = _classifier(trial, classes, device)
-    adapter = [p for p in body.parameters() if p.requires_grad]
-    groups = [{"params": head.parameters(), "lr": trial.head_lr}]
-    if adapter:
-        groups.append({"params": adapter, "lr": trial.lr})
+    workload = _prepare(trial, device)
+    adapter = [p for p in workload.body.parameters() if p.requires_grad]
+    head = list(workload.head.parameters()) if workload.head is not None else []
+    groups = [{"params": group, "lr": lr} for group, lr in ((head, trial.head_lr), (adapter, trial.lr)) if group]
     optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-    rows = _encoded(trial.model, trial.task, "train", trial.examples, trial.length)
-    pad = _tokenizer(trial.model).pad_token_id or 0
+    rows = workload.rows("train", trial.examples)
     order = random.Random(trial.seed)
-    per_epoch = -(-len(rows) // trial.batch)
-    total, warm = per_epoch * trial.epochs, max(1, per_epoch * trial.epochs // 10)
+    total = -(-len(rows) // trial.batch) * trial.epochs
+    warm = max(1, total // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warm, (total - step) / max(total - warm, 1))
     )
     losses: list[float] = []
     times: list[float] = []
     epoch_losses: list[float] = []
+    saved: SavedBytes | None = None
     _reset_peak(device)
-    body.train()
-    diverged = False
-    for _ in range(trial.epochs):
+    workload.body.train()
+    while len(losses) < total:
+        begin = len(losses)
         shuffled = order.sample(rows, len(rows))
-        losses = []
         for start in range(0, len(shuffled), trial.batch):
             t = time.perf_counter()
-            ids, mask, labels = _batch(shuffled[start : start + trial.batch], pad, device)
-            loss = nn.functional.cross_entropy(_logits(body, head, ids, mask), labels)
+            batch = shuffled[start : start + trial.batch]
+            if saved is None:
+                with SavedBytes(workload.body) as saved:
+                    loss = workload.loss(batch)
+            else:
+                loss = workload.loss(batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            nn.utils.clip_grad_norm_([*adapter, *head.parameters()], 1.0)
+            nn.utils.clip_grad_norm_([*adapter, *head], 1.0)
             optimizer.step()
             schedule.step()
             losses.append(float(loss.detach()))
             times.append(time.perf_counter() - t)
             if not math.isfinite(losses[-1]):
-                diverged = True
                 break
-            if len(times) == 10:
-                epoch_losses.append(sum(losses) / len(losses))
-        epoch_losses.append(sum(losses) / len(losses))
-        if diverged:
+        if begin == 0:
+            epoch_losses.append(sum(losses[:10]) / len(losses[:10]))
+        epoch_losses.append(sum(losses[begin:]) / len(losses[begin:]))
+        if not math.isfinite(losses[-1]):
             break
-    accuracy = None if diverged else _score(trial, body, head, pad, device)
-    formula, flops = _cost(trial)
+    diverged = not math.isfinite(losses[-1])
+    trained = sum(p.numel() * p.element_size() for p in (*adapter, *head))
+    accuracy = None if diverged else _score(trial, workload)
+    formula, flops = _cost(trial, workload)
     return TrialResult(
         trial=trial,
         label=trial.label,
@@ -228,43 +208,67 @@ def run_trial(trial: Trial, device: str = "cpu") -> TrialResult:
         step_seconds=sorted(times)[len(times) // 2],
         seconds=time.perf_counter() - begun,
         peak_bytes=_peak(device),
+        # Beside the frozen weights: what the backward pass waits for, gradients, and AdamW's two moments.
+        training_bytes=None if saved is None else saved.bytes + 3 * trained,
+        curve=tuple(round(loss, 6) if math.isfinite(loss) else None for loss in losses),
     )
 
 
-def _logits(body: nn.Module, head: nn.Module, ids: Tensor, mask: Tensor) -> Tensor:
-    states = body(input_ids=ids, attention_mask=mask).last_hidden_state
-    weight = mask.unsqueeze(-1).to(states.dtype)
-    logits: Tensor = head((states * weight).sum(1) / weight.sum(1))
-    return logits
-
-
-def _score(trial: Trial, body: nn.Module, head: nn.Module, pad: int, device: str) -> float:
+def _score(trial: Trial, workload: Workload) -> float:
     import torch
 
-    rows = _encoded(trial.model, trial.task, trial.evaluate, trial.scored, trial.length)
-    ordered = sorted(rows, key=lambda row: len(row[0]))  # little padding
-    body.eval()
-    right = 0
+    rows = workload.rows(trial.evaluate, trial.scored)
+    ordered = sorted(rows, key=lambda row: len(row[0])) if isinstance(rows[0], tuple) else rows  # little padding
+    workload.body.eval()
     with torch.no_grad():
-        for start in range(0, len(ordered), 64):
-            ids, mask, labels = _batch(ordered[start : start + 64], pad, device)
-            right += int((_logits(body, head, ids, mask).argmax(1) == labels).sum())
+        right = sum(workload.right(ordered[start : start + 64]) for start in range(0, len(ordered), 64))
     return right / len(rows)
 
 
-def _cost(trial: Trial) -> tuple[int | None, float | None]:
+class SavedBytes:
+    """While entered, adds up in ``bytes`` what autograd saves for the backward pass; a storage counts once.
+
+    Args:
+        model: parameters and buffers of it are there anyway, and are not counted.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.bytes = 0
+        self._seen = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+
+    def __enter__(self) -> SavedBytes:
+        import torch
+
+        # Detached, because a saved output that kept its own node would keep itself alive.
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._hooks.__exit__()
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor.detach()
+
+
+def _cost(trial: Trial, workload: Workload) -> tuple[int | None, float | None]:
     """Adapter parameters, and FLOPs of a step on a full batch, by closed form."""
     from cdvft_bench.analytic.models import frozen_model_macs, model_shape, target_linears
     from cdvft_bench.methods import make_method
 
     shape = model_shape(trial.model)
-    frozen = 2.0 * float(frozen_model_macs(shape, trial.batch, trial.length))
+    batch, length = workload.tokens(trial.batch)
+    frozen = 2.0 * float(frozen_model_macs(shape, batch, length))
     if trial.method == HEAD:
         return None, frozen
     if trial.method == "full":  # each product again for the gradient of its input, and of its weight
-        return None, 3 * frozen
+        return shape.total_parameters, 3 * frozen
     method = make_method(trial.method, dict(trial.hyperparameters))
-    tokens = trial.batch * trial.length
+    tokens = batch * length
     layers = [linear.shape for linear in target_linears(shape)]
     costs = [method.cost(layer, tokens) for layer in layers]
     beside = sum(float(c.flops("step", "flop", scope="adapter")) for c in costs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import threading
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.sweep import work
 from tests.sweep.test_engine import seeded
 
 ROOT = str(Path(__file__).parents[2])
+os.environ.setdefault("RAY_worker_niceness", "0")  # a starved worker is no dead one
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the package ray is not installed")
 
 
