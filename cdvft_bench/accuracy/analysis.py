@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -82,12 +83,23 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
     return sorted(found, key=lambda s: -s.mean)
 
 
-def _half_width(values: np.ndarray) -> float | None:
-    from scipy.stats import t
+def _student() -> Any:
+    """Student's t distribution.
 
+    Raises:
+        UserError: scipy is not installed.
+    """
+    try:
+        from scipy.stats import t
+    except ImportError as error:
+        raise UserError("intervals need the package scipy; pip install 'cdvft-bench[train]'") from error
+    return t
+
+
+def _half_width(values: np.ndarray) -> float | None:
     if len(values) < 2:
         return None
-    return float(t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    return float(_student().ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
 
 
 def differences(results: Sequence[TrialResult], against: str) -> list[Difference]:
@@ -96,8 +108,7 @@ def differences(results: Sequence[TrialResult], against: str) -> list[Difference
     Raises:
         UserError: ``against`` has no run, or no method shares two seeds with it.
     """
-    from scipy.stats import t
-
+    t = _student()
     runs = final_runs(results)
     if against not in runs:
         raise UserError(f"{against!r} has no run on the test split; there are {', '.join(runs) or 'none'}")

@@ -83,8 +83,8 @@ class CdvftConfig(PeftConfig):
             _positive("block_size", self.block_size)
         for name, value in self.block_size_pattern.items():
             _positive(f"block_size_pattern[{name!r}]", value)
-        if not math.isfinite(self.alpha):
-            raise UserError(f"alpha = {self.alpha} is not finite; give a finite scale")
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not math.isfinite(self.alpha):
+            raise UserError(f"alpha = {self.alpha!r} is not a finite number; give a finite scale")
         if self.convention not in ("column", "row"):
             raise UserError(f"convention {self.convention!r} is not known; use 'column' or 'row'")
         if self.init not in INITS:

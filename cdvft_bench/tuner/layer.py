@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer, check_adapters_to_merge
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from cdvft_bench.errors import UserError
@@ -33,8 +34,13 @@ def widths(layer: nn.Module) -> tuple[int, int]:
     """d_in and d_out of a layer that can be adapted: linear, quantised linear, or Conv1D.
 
     Raises:
-        TypeError: it is neither a linear layer nor a Conv1D.
+        TypeError: it is neither a linear layer nor a Conv1D, or its weight is used without calling it.
     """
+    if isinstance(layer, NonDynamicallyQuantizableLinear):
+        raise TypeError(
+            "torch.nn.MultiheadAttention reads the weight of its out_proj without calling it, so an adapter there would "
+            "have no effect; leave it out with exclude_modules"
+        )
     if isinstance(layer, Conv1D):
         return int(layer.weight.shape[0]), int(layer.weight.shape[1])
     if isinstance(layer, nn.Linear):  # quantised layers are subclasses, or hold a quantised weight
@@ -111,7 +117,7 @@ class CdvftLayer(BaseTunerLayer):
     @torch.no_grad()
     def reset_parameters(self, adapter_name: str, init: str) -> None:
         """Draw the initial factors, as ``cdvft_reference.CDVFTLinear`` does."""
-        diagonals, circulants = self.factors(adapter_name)
+        diagonals, circulants = self._stored(adapter_name)
         if not diagonals:
             circulants[0].normal_(std=self._deviation(circulants[0])) if init == "random" else circulants[0].zero_()
             return
@@ -131,9 +137,16 @@ class CdvftLayer(BaseTunerLayer):
     def factors(self, adapter_name: str) -> tuple[list[Tensor], list[Tensor]]:
         """The diagonals and the circulant factors of an adapter, in the order in which they are applied.
 
+        They are at least float32, even where the whole model was cast to 16 bit afterwards: no FFT takes bfloat16.
+
         Raises:
             ValueError: there is no such adapter on this layer.
         """
+        diagonals, circulants = self._stored(adapter_name)
+        return [a.to(compute_dtype(a.dtype)) for a in diagonals], [c.to(compute_dtype(c.dtype)) for c in circulants]
+
+    def _stored(self, adapter_name: str) -> tuple[list[Tensor], list[Tensor]]:
+        """The factors as they are held: views of the parameters, in the parameters' dtype."""
         if adapter_name not in self.cdvft_settings:
             raise ValueError(f"adapter {adapter_name!r} is not on this layer; it has {', '.join(self.cdvft_settings)}")
         diagonals, circulants = [], []
@@ -148,7 +161,7 @@ class CdvftLayer(BaseTunerLayer):
         return diagonals, circulants
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
-        """``alpha dW`` in the base weight's orientation, in the factors' dtype."""
+        """``alpha dW`` in the base weight's orientation, at least float32."""
         diagonals, circulants = self.factors(adapter_name)
         s = self.cdvft_settings[adapter_name]
         if diagonals:

@@ -10,11 +10,12 @@ from torch import nn
 
 from cdvft_bench.errors import UserError
 from cdvft_bench.tuner.config import CdvftConfig
-from cdvft_bench.tuner.layer import settings_of, widths
+from cdvft_bench.tuner.layer import Settings
 from cdvft_bench.tuner.registration import NAME
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _PREFIX = "base_model.model."
+Shape = tuple[int, ...]
 
 
 def check_adapter(model: nn.Module, folder: str | Path) -> CdvftConfig:
@@ -49,30 +50,55 @@ def check_adapter(model: nn.Module, folder: str | Path) -> CdvftConfig:
             found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise UserError(f"{WEIGHTS} in {str(folder)!r} is damaged: {error}") from error
-    modules = dict(model.named_modules())
-    layers = sorted({key.rpartition(".cdvft_")[0] for key in found if ".cdvft_" in key})
-    if not layers:
-        raise UserError(f"{WEIGHTS} in {str(folder)!r} holds no CDVFT tensor")
-    for layer in layers:
-        name = layer.removeprefix(_PREFIX)
-        if name not in modules:
-            raise UserError(f"the adapter has a layer {name!r} that the model lacks; is it of another model?")
-        expected = _shapes(config, name, modules[name])
-        given = {
-            key.removeprefix(f"{layer}."): shape for key, shape in found.items() if key.startswith(f"{layer}.cdvft_")
-        }
-        if given != expected:
-            raise UserError(f"{name}: the adapter's tensors {_said(given)} do not fit the layer's, {_said(expected)}")
+    _check_layers(model, config, found)
+    _check_others(model, found)
     return config
 
 
-def _shapes(config: CdvftConfig, key: str, module: nn.Module) -> dict[str, tuple[int, ...]]:
-    from cdvft_bench.tuner.model import _matching
+def _check_layers(model: nn.Module, config: CdvftConfig, found: dict[str, Shape]) -> None:
+    """See that every adapted layer has its factors, all of them, in the right shapes."""
+    from cdvft_bench.tuner.model import CdvftModel, resolve_settings
 
-    m = _matching(config.m_pattern, key, config.m) or config.m
-    settings = settings_of(config, m, _matching(config.block_size_pattern, key, config.block_size), *widths(module))
+    given: dict[str, dict[str, Shape]] = {}
+    for key, shape in found.items():
+        layer, separator, factor = key.rpartition(f".{CdvftModel.prefix}")
+        if separator:
+            given.setdefault(layer.removeprefix(_PREFIX), {})[CdvftModel.prefix + factor] = shape
+    if not given:
+        raise UserError(f"{WEIGHTS} holds no CDVFT tensor")
+    modules = dict(model.named_modules())
+    for name, factors in sorted(given.items()):
+        if name not in modules:
+            raise UserError(f"the adapter has a layer {name!r} that the model lacks; is it of another model?")
+        expected = _shapes(resolve_settings(config, name, modules[name]))
+        if factors != expected:
+            raise UserError(f"{name}: the adapter's tensors {_said(factors)} do not fit the layer's, {_said(expected)}")
+    if config.target_modules is not None:
+        targets = [k for k in modules if k and CdvftModel._check_target_module_exists(config, k)]
+        missing = sorted(set(targets) - set(given))
+        if missing:
+            raise UserError(
+                f"{WEIGHTS} lacks the factors of {', '.join(missing)}; it is not whole, or is of another model"
+            )
+
+
+def _check_others(model: nn.Module, found: dict[str, Shape]) -> None:
+    """See that saved heads and biases fit the model's."""
+    from cdvft_bench.tuner.model import CdvftModel
+
+    held = {name: tuple(value.shape) for name, value in model.state_dict().items() if hasattr(value, "shape")}
+    for key, shape in found.items():
+        name = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
+        if f".{CdvftModel.prefix}" in key or held.get(name) == shape:
+            continue
+        if name not in held:
+            raise UserError(f"the adapter has a tensor {name!r} that the model lacks; is it of another model?")
+        raise UserError(f"{name}: the adapter's {list(shape)} does not fit the model's {list(held[name])}")
+
+
+def _shapes(settings: Settings) -> dict[str, Shape]:
     shapes = settings.shapes
-    expected: dict[str, tuple[int, ...]] = {}
+    expected: dict[str, Shape] = {}
     if settings.diagonals:
         expected["cdvft_first"] = (shapes.d_in,)
         if shapes.m > 1:
@@ -84,7 +110,7 @@ def _shapes(config: CdvftConfig, key: str, module: nn.Module) -> dict[str, tuple
     return expected
 
 
-def _said(shapes: dict[str, tuple[int, ...]]) -> str:
+def _said(shapes: dict[str, Shape]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items())) or "none"
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer, _maybe_include_all_linear_layers
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from cdvft_bench.errors import UserError
@@ -17,12 +19,43 @@ from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import CdvftLayer, CdvftLinear, Settings, settings_of, widths
 
 
-def _matching(patterns: Mapping[str, int], key: str, default: int | None) -> int | None:
-    """The value of the first pattern, a name or regular expression, that ends the module's name."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", key):
-            return value
-    return default
+def matches(pattern: str, key: str) -> bool:
+    """Whether a pattern, a name or regular expression, ends the module's name ``key``."""
+    return re.match(rf"(.*\.)?({pattern})$", key) is not None
+
+
+def resolve_settings(config: CdvftConfig, key: str, layer: nn.Module) -> Settings:
+    """The settings of a configuration on the layer named ``key``, patterns taken into account.
+
+    Raises:
+        UserError: the block size exceeds the layer. TypeError: the layer is of a kind that cannot be adapted.
+    """
+
+    def value(patterns: Mapping[str, int]) -> int | None:
+        return next((number for pattern, number in patterns.items() if matches(pattern, key)), None)
+
+    try:
+        m, p = value(config.m_pattern), value(config.block_size_pattern)
+        d_in, d_out = widths(layer)
+        return settings_of(config, m or config.m, p or config.block_size, d_in, d_out)
+    except (UserError, TypeError) as error:
+        raise type(error)(f"{key}: {error}") from error
+
+
+def _warn_of_unused(config: CdvftConfig, adapted: Iterable[str]) -> None:
+    keys = list(adapted)
+    for option in ("block_size_pattern", "m_pattern"):
+        unused = sorted(p for p in getattr(config, option) if not any(matches(p, key) for key in keys))
+        if unused and keys:
+            warnings.warn(f"{option}: {', '.join(unused)} matches no adapted layer and has no effect", stacklevel=2)
+
+
+def _expansion(model: nn.Module, call: Mapping[str, Any]) -> int:
+    """How often a call of generate repeats every sample: once a beam, or once a returned sequence."""
+    configs = [c for c in (call.get("generation_config"), getattr(model, "generation_config", None)) if c is not None]
+    sources = [call, *(vars(c) for c in configs)]
+    numbers = [next((s[n] for s in sources if s.get(n) is not None), 1) for n in ("num_beams", "num_return_sequences")]
+    return max(numbers)
 
 
 class CdvftModel(BaseTuner):
@@ -32,29 +65,25 @@ class CdvftModel(BaseTuner):
     tuner_layer_cls = CdvftLayer
     target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 
-    def _settings(self, config: CdvftConfig, target: nn.Module, key: str) -> Settings:
-        base = target.get_base_layer() if isinstance(target, BaseTunerLayer) else target
-        try:
-            d_in, d_out = widths(base)
-            m = _matching(config.m_pattern, key, config.m)
-            p = _matching(config.block_size_pattern, key, config.block_size)
-            return settings_of(config, m or config.m, p, d_in, d_out)
-        except UserError as error:
-            raise UserError(f"{key}: {error}") from error
-        except TypeError as error:
-            raise TypeError(f"{key}: {error}") from error
+    def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
+        """Put an adapter in, the first or a further one, unless some layer does not fit: then no layer is touched."""
+        self._check_fit(model, self.peft_config[adapter_name], kwargs.get("state_dict"))
+        super().inject_adapter(model, adapter_name, *args, **kwargs)
 
-    def _pre_injection_hook(self, model: nn.Module, config: CdvftConfig, adapter_name: str) -> None:
-        # One layer that does not fit must not leave a model that is adapted by half.
+    def _check_fit(self, model: nn.Module, config: CdvftConfig, state_dict: Mapping[str, Any] | None) -> None:
         prepared = self._prepare_adapter_config(config, self.get_model_config(model))
-        if prepared.target_modules == "all-linear":
-            return  # PEFT resolves it to linear layers alone
-        for key, module in model.named_modules():
-            if not key or isinstance(module, nn.ParameterDict) or self.prefix in key:
+        prepared = _maybe_include_all_linear_layers(copy.copy(prepared), model)
+        modules = dict(model.named_modules())
+        named = {key.rsplit(f".{self.prefix}", 1)[0].removeprefix("_orig_mod.") for key in state_dict or ()}
+        inside = tuple(f"{key}." for key, module in modules.items() if isinstance(module, BaseTunerLayer))
+        adapted = []
+        for key, module in modules.items():
+            if not key or key.startswith(inside):
                 continue
-            inside_adapter = ".base_layer" in key
-            if not inside_adapter and self._check_target_module_exists(prepared, key):
-                self._settings(prepared, module, key)
+            if key in named if state_dict is not None else self._check_target_module_exists(prepared, key):
+                resolve_settings(prepared, key, _base(module))
+                adapted.append(key)
+        _warn_of_unused(prepared, adapted)
 
     def _create_and_replace(
         self,
@@ -66,7 +95,7 @@ class CdvftModel(BaseTuner):
         current_key: str,
         **kwargs: Any,
     ) -> None:
-        settings = self._settings(config, target, current_key)
+        settings = resolve_settings(config, current_key, _base(target))
         if isinstance(target, CdvftLinear):
             target.update_layer(adapter_name, settings, config)
             return
@@ -77,25 +106,36 @@ class CdvftModel(BaseTuner):
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
-        """Hand ``adapter_names`` of a forward call to every adapted layer."""
+        """Hand ``adapter_names`` of a forward or generate call to every adapted layer and every module to save."""
         names = kwargs.pop("adapter_names", None)
         if names is None:
             yield
             return
         if self.training:
             raise ValueError("adapter_names mixes adapters in a batch for inference only; call model.eval() first")
-        layers = [layer for layer in self.modules() if isinstance(layer, CdvftLayer)]
-        known = {name for layer in layers for name in layer.cdvft_settings} | {"__base__"}
+        if isinstance(names, str) or not isinstance(names, Sequence):
+            raise TypeError(f"adapter_names is a {type(names).__name__}; give a list with one name a sample")
+        known = {n for m in self.modules() if isinstance(m, CdvftLayer) for n in m.cdvft_settings} | {"__base__"}
         unknown = sorted(set(names) - known)
         if unknown:
             raise ValueError(f"adapter_names has {', '.join(unknown)}, but the model has {', '.join(sorted(known))}")
+        repeats = _expansion(self.model, kwargs)
 
-        def add(names: list[str], module: nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-            return args, {**kwargs, "adapter_names": names}
+        def add(module: nn.Module, given: tuple[Any, ...], options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+            # An encoder sees every sample once, a decoder that searches with beams sees it once a beam.
+            repeated = bool(given) and repeats > 1 and len(given[0]) == len(names) * repeats
+            mine = [name for name in names for _ in range(repeats)] if repeated else list(names)
+            return given, {**options, "adapter_names": mine}
 
-        hooks = [layer.register_forward_pre_hook(partial(add, list(names)), with_kwargs=True) for layer in layers]
+        mixed = [m for m in self.modules() if isinstance(m, CdvftLayer | AuxiliaryTrainingWrapper)]
+        hooks = [module.register_forward_pre_hook(add, with_kwargs=True) for module in mixed]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
+
+
+def _base(module: nn.Module) -> nn.Module:
+    base: nn.Module = module.get_base_layer() if isinstance(module, BaseTunerLayer) else module
+    return base

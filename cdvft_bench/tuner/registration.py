@@ -46,11 +46,18 @@ def register(config_cls: type, model_cls: type) -> None:
     """Register the method with PEFT, once.
 
     Raises:
-        ImportError: see :func:`peft_type`.
+        ImportError: see :func:`peft_type`; or another package has registered a method of the same name.
     """
+    import peft
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import register_peft_method
 
-    if peft_type() in PEFT_TYPE_TO_CONFIG_MAPPING:
-        return
-    register_peft_method(name=NAME, config_cls=config_cls, model_cls=model_cls)
+    kind = peft_type()
+    held = PEFT_TYPE_TO_CONFIG_MAPPING.get(kind)
+    if held is None:
+        register_peft_method(name=NAME, config_cls=config_cls, model_cls=model_cls)
+    elif held is not config_cls:
+        raise ImportError(
+            f"peft {peft.__version__} has a method {kind.value} already, from {held.__module__}; use that one, or "
+            "import cdvft_bench.tuner in a process without it"
+        )

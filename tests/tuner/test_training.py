@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from models import KINDS, Net
 from peft import get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
+from cdvft_bench.accuracy.models import model_source
 from cdvft_bench.tuner import CdvftConfig, load_adapter
 
 CONFIG: dict[str, Any] = {"m": 2, "block_size": 8, "target_modules": ["first", "second"], "path": "fused"}
@@ -53,11 +55,17 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
         torch.testing.assert_close(together[name].detach(), value, rtol=1e-5, atol=1e-6)
 
 
-def trainer(folder: Path, steps: int) -> Any:
+def minilm() -> nn.Module:
+    from transformers import AutoModelForSequenceClassification
+
+    return AutoModelForSequenceClassification.from_pretrained(model_source("minilm"), num_labels=3)
+
+
+def trainer(folder: Path, steps: int, base: Callable[[], nn.Module]) -> Any:
     from transformers import Trainer, TrainingArguments
 
     torch.manual_seed(0)
-    model = get_peft_model(KINDS["encoder"].make(), CdvftConfig(m=2, modules_to_save=["classifier"], path="fused"))
+    model = get_peft_model(base(), CdvftConfig(m=2, modules_to_save=["classifier"], path="fused"))
     generator = torch.Generator().manual_seed(1)
     data = [
         {"input_ids": torch.randint(3, 60, (8,), generator=generator), "labels": torch.tensor(i % 3)} for i in range(24)
@@ -70,12 +78,13 @@ def trainer(folder: Path, steps: int) -> Any:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("accelerate") is None, reason="transformers' Trainer needs accelerate")
-def test_a_resumed_fine_tune_equals_an_uninterrupted_one(tmp_path: Path) -> None:
-    whole = trainer(tmp_path / "whole", 6)
+@pytest.mark.parametrize("base", [KINDS["encoder"].make, minilm], ids=["random", "minilm"])
+def test_a_resumed_fine_tune_equals_an_uninterrupted_one(base: Callable[[], nn.Module], tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole", 6, base)
     whole.train()
-    first = trainer(tmp_path / "halves", 3)
+    first = trainer(tmp_path / "halves", 3, base)
     first.train()
-    second = trainer(tmp_path / "halves", 6)
+    second = trainer(tmp_path / "halves", 6, base)
     second.train(resume_from_checkpoint=True)
     expected, found = (get_peft_model_state_dict(t.model) for t in (whole, second))
     assert set(expected) == set(found)
