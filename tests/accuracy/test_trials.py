@@ -93,7 +93,7 @@ def test_a_preset_runs_and_is_complete(preset: Preset, tmp_path: Path) -> None:
     assert train(preset, path, {"cpu": "x"}, "k", say=said.append) == 0
     results, environments = read_results(path)
     assert environments == {"k": {"cpu": "x"}}
-    assert len(results) == len({r.trial.key for r in results}) == 2 * 2 + 3 * 2
+    assert len(results) == len({r.trial.key for r in results}) == 3 * 2 + 3 * 2
     assert {r.trial.evaluate for r in results} == {"validation", "test"}
     assert {r.environment for r in results} == {"k"}
     before = path.read_bytes()
@@ -137,7 +137,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     assert len(kept) >= 2
     assert train(read_preset(tmp_path / "tiny.toml"), path, {}, "k") == 0
     results, _ = read_results(path)
-    assert len(results) == 10
+    assert len(results) == 12
     assert {r.trial.key for r in kept} <= {r.trial.key for r in results}
 
 
@@ -156,7 +156,7 @@ def test_a_failing_run_does_not_cost_the_others(
     failed = [r for r in results if r.error]
     assert {r.trial.method for r in failed} == {"lora"}
     assert failed[0].error == "RuntimeError: out of luck"
-    assert len(results) == 10
+    assert len(results) == 12
 
 
 def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
@@ -228,6 +228,25 @@ def test_differences_are_paired_and_corrected() -> None:
     assert found[0].p_holm == pytest.approx(2 * found[0].p)
     with pytest.raises(UserError, match="no run on the test split"):
         differences(results, "BOFT")
+
+
+def test_runs_at_a_rate_that_was_not_chosen_do_not_count() -> None:
+    def run(lr: float, accuracy: float, seed: int, split: str) -> TrialResult:
+        trial = replace(SMALL, lr=lr, seed=seed, evaluate=split)
+        return TrialResult(trial, trial.label, accuracy)
+
+    early = [run(1e-3, 0.60, 1000, "validation"), run(1e-3, 0.1, 0, "test"), run(1e-3, 0.1, 1, "test")]
+    assert scores(early)[0].mean == pytest.approx(0.1)
+    late = [run(1e-2, 0.65, 1000, "validation"), run(1e-2, 0.7, 0, "test"), run(1e-2, 0.8, 1, "test")]
+    found = scores([*early, *late])
+    assert [(s.mean, s.lr) for s in found] == [(pytest.approx(0.75), 1e-2)]
+
+
+def test_the_classifier_alone_is_tuned_by_its_own_rate(preset: Preset) -> None:
+    tuning = [t for t in pending(preset, {}) if t.method == "head"]
+    assert [t.head_lr for t in tuning] == [1e-3, 1e-2]
+    others = [t for t in pending(preset, {}) if t.method != "head"]
+    assert len({t.head_lr for t in others}) == 1
 
 
 def test_holm() -> None:

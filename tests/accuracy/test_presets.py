@@ -1,0 +1,36 @@
+"""The suite's own presets: they read, and every method fits every layer that it would adapt."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+import pytest
+
+from cdvft_bench.accuracy.search import pending, read_preset
+from cdvft_bench.accuracy.trial import HEAD
+from cdvft_bench.analytic.models import model_shape, target_linears
+from cdvft_bench.methods import make_method
+
+PRESETS = sorted(
+    path.name.removesuffix(".toml") for path in (resources.files("cdvft_bench.accuracy") / "presets").iterdir()
+)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_method_fits(name: str) -> None:
+    preset = read_preset(name)
+    assert preset.name == name
+    assert len(preset.seeds) >= 3
+    labels = [contender.trial.label for contender in preset.contenders]
+    assert len(labels) == len(set(labels))
+    assert {"Full fine-tuning", "LoRA r=1", "LoRA r=8", "CDVFT m=2 p=d"} <= set(labels)
+    layers = {linear.shape for linear in target_linears(model_shape(preset.contenders[0].trial.model))}
+    for contender in preset.contenders:
+        if contender.trial.method != HEAD:
+            method = make_method(contender.trial.method, dict(contender.trial.hyperparameters))
+            for layer in layers:
+                method.check(layer)
+                assert int(method.cost(layer, 8).parameters) > 0
+    tuned = {len(contender.lrs) for contender in preset.contenders}
+    assert len(tuned) == 1  # the same budget for all
+    assert len(list(pending(preset, {}))) == tuned.pop() * len(labels)
