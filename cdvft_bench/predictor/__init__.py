@@ -1,0 +1,43 @@
+"""From one machine's profiles to any model on any GPU: predicted times, memory and traffic, and how far to trust them.
+
+The formulas are those of the first witness (``methods``, ``analytic``, ``execution``); rates come from
+``cdvft-bench calibrate`` or a table of datasheets; recorded profiles say what share of them a device reaches, and how
+far predictions miss. Reads records, never measures. Everything that leaves this room is a prediction and says so.
+
+- ``results``: what is answered, as dataclasses.
+- ``evaluate(records, environments, rates=None) -> Evaluation``: predictions against recorded times.
+- ``compare_published(runs=None) -> PublishedComparison``: against training times that PEFT published.
+- ``advise(model, gpu, ...) -> Advice``: ranked choices for a model on a GPU.
+"""
+
+from cdvft_bench.predictor.results import (
+    Advice,
+    Choice,
+    Efficiency,
+    ErrorRow,
+    Evaluation,
+    Farthest,
+    MemoryBudget,
+    Prediction,
+    PublishedComparison,
+    PublishedPrediction,
+    Range,
+    Scaling,
+    Serving,
+)
+
+__all__ = [
+    "Advice",
+    "Choice",
+    "Efficiency",
+    "ErrorRow",
+    "Evaluation",
+    "Farthest",
+    "MemoryBudget",
+    "Prediction",
+    "PublishedComparison",
+    "PublishedPrediction",
+    "Range",
+    "Scaling",
+    "Serving",
+]
