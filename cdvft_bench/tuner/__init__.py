@@ -11,12 +11,15 @@ Importing this package registers the method with PEFT::
 
 from __future__ import annotations
 
-from cdvft_bench.tuner.config import CdvftConfig
-from cdvft_bench.tuner.groups import cdvft_param_groups
-from cdvft_bench.tuner.layer import CdvftLayer, CdvftLinear
-from cdvft_bench.tuner.loading import check_adapter, load_adapter
-from cdvft_bench.tuner.model import CdvftModel
-from cdvft_bench.tuner.registration import register
+from cdvft_bench.tuner.registration import register, require_interface
+
+require_interface()  # before the imports that need it, so that an unsuited PEFT is named as such
+
+from cdvft_bench.tuner.config import CdvftConfig  # noqa: E402
+from cdvft_bench.tuner.groups import cdvft_param_groups  # noqa: E402
+from cdvft_bench.tuner.layer import CdvftLayer, CdvftLinear  # noqa: E402
+from cdvft_bench.tuner.loading import check_adapter, load_adapter  # noqa: E402
+from cdvft_bench.tuner.model import CdvftModel  # noqa: E402
 
 __all__ = [
     "CdvftConfig",

@@ -38,7 +38,7 @@ def widths(layer: nn.Module) -> tuple[int, int]:
     """
     if isinstance(layer, NonDynamicallyQuantizableLinear):
         raise TypeError(
-            "torch.nn.MultiheadAttention reads the weight of its out_proj without calling it, so an adapter there would "
+            "torch.nn.MultiheadAttention reads the weight of its out_proj without calling it: an adapter there would "
             "have no effect; leave it out with exclude_modules"
         )
     if isinstance(layer, Conv1D):

@@ -2,10 +2,46 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 NAME = "cdvft"
-OLDEST = "0.17"
+KNOWN = "0.19 to 0.21"
+"""The versions of PEFT that the tests ran with."""
+
+_NEEDED = {
+    "peft.config": ("PeftConfig",),
+    "peft.mapping": ("PEFT_TYPE_TO_CONFIG_MAPPING",),
+    "peft.tuners.tuners_utils": (
+        "BaseTuner", "BaseTunerLayer", "_maybe_include_all_linear_layers", "check_adapters_to_merge",
+    ),
+    "peft.utils": ("TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", "PeftType", "register_peft_method"),
+    "peft.utils.other": ("AuxiliaryTrainingWrapper",),
+}  # fmt: skip
+
+
+def _unsuited(reason: str) -> ImportError:
+    from importlib.metadata import version
+
+    return ImportError(
+        f"peft {version('peft')} cannot be extended by cdvft_bench.tuner: {reason}; install peft {KNOWN}"
+    )
+
+
+def require_interface() -> None:
+    """See that this version of PEFT offers what the method is built on, before anything is built on it.
+
+    Raises:
+        ImportError: it does not, or cannot be imported; the message names what is missing and the versions that do.
+    """
+    for module, names in _NEEDED.items():
+        try:
+            found = import_module(module)
+        except ImportError as error:
+            raise _unsuited(str(error)) from error
+        missing = [name for name in names if not hasattr(found, name)]
+        if missing:
+            raise _unsuited(f"its {module} has no {', '.join(missing)}")
 
 
 def peft_type() -> Any:
@@ -16,29 +52,20 @@ def peft_type() -> Any:
     Raises:
         ImportError: this version of PEFT cannot be extended in this way.
     """
-    import peft
+    from peft.utils import PeftType
 
-    try:
-        from peft.utils import PeftType, register_peft_method  # noqa: F401 - its presence is what is asked
-    except ImportError as error:
-        raise ImportError(
-            f"peft {peft.__version__} cannot be extended by methods of other packages; install peft >= {OLDEST}"
-        ) from error
     upper = NAME.upper()
     if upper in PeftType.__members__:
         return PeftType[upper]
-    member = str.__new__(PeftType, upper)
-    member._name_, member._value_ = upper, upper
     try:
+        member = str.__new__(PeftType, upper)
+        member._name_, member._value_ = upper, upper
         PeftType._member_map_[upper] = member
         PeftType._value2member_map_[upper] = member
         PeftType._member_names_.append(upper)
         type.__setattr__(PeftType, upper, member)
     except (AttributeError, TypeError) as error:
-        raise ImportError(
-            f"peft {peft.__version__} lists its methods in a form that cannot be extended; install one from {OLDEST} "
-            "to 0.21, which are known to work"
-        ) from error
+        raise _unsuited(f"its list of methods, PeftType, takes no new member ({error})") from error
     return PeftType[upper]
 
 
@@ -48,7 +75,6 @@ def register(config_cls: type, model_cls: type) -> None:
     Raises:
         ImportError: see :func:`peft_type`; or another package has registered a method of the same name.
     """
-    import peft
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
     from peft.utils import register_peft_method
 
@@ -57,7 +83,4 @@ def register(config_cls: type, model_cls: type) -> None:
     if held is None:
         register_peft_method(name=NAME, config_cls=config_cls, model_cls=model_cls)
     elif held is not config_cls:
-        raise ImportError(
-            f"peft {peft.__version__} has a method {kind.value} already, from {held.__module__}; use that one, or "
-            "import cdvft_bench.tuner in a process without it"
-        )
+        raise _unsuited(f"it has a method {kind.value} already, from {held.__module__}")
