@@ -21,8 +21,12 @@ PATHS: tuple[Path, ...] = get_args(Path)
 """What each does is told in docs/execution.md; "auto" lets the planner pick one of them."""
 
 
+def _apply_merged(*inputs: Any) -> Tensor:
+    return MergedFunction.apply(*inputs)
+
+
 # Outside of compiled graphs: a compiler would see a buffer that lives on between layers, and alias it.
-_merged: Any = torch.compiler.disable(MergedFunction.apply)
+_merged: Any = torch.compiler.disable(_apply_merged)
 
 
 def check_path(path: str, m: int) -> None:
