@@ -48,6 +48,8 @@ class Kernel:
         fft_real: whether one side of the transform is real (rfft, irfft).
         read, written: bytes a launch must read and write, each operand once.
         scope: who causes the launch: the frozen base layer, the adapter, or the optimiser.
+        dtype: of a matrix product's operands (an adapter's may be wider than the base's); "" not said.
+        complex_product: whether a matrix product is one of complex numbers.
     """
 
     op: str
@@ -61,6 +63,8 @@ class Kernel:
     read: Count = 0
     written: Count = 0
     scope: Scope = "adapter"
+    dtype: str = ""
+    complex_product: bool = False
 
     def times(self, n: Count) -> Kernel:
         """The same kernel launched ``n`` times as often."""
@@ -103,6 +107,8 @@ def bmm(
         macs=batch * rows * inner * columns * (4 if complex_ else 1),
         read=batch * (rows * inner + inner * columns) * size,
         written=batch * rows * columns * size,
+        dtype=dtype,
+        complex_product=complex_,
     )
 
 

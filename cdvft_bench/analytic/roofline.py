@@ -94,21 +94,43 @@ def at(curve: Curve, size: float) -> float:
     return curve[-1][1]
 
 
-def kernel_seconds(kernel: Kernel, rates: Rates, dtype: str) -> float:
-    """Seconds of one launch of ``kernel``; ``dtype`` is that of the matrix products."""
+@dataclass(frozen=True)
+class Parts:
+    """What one launch of a kernel takes, part by part, at full rates.
+
+    Attributes:
+        arithmetic, traffic: seconds of each alone; they overlap.
+        unit: whose rate the arithmetic has: "matmul", "complex product", "fft", or "" where there is none to count.
+    """
+
+    arithmetic: float
+    traffic: float
+    unit: str
+
+
+def kernel_parts(kernel: Kernel, rates: Rates, dtype: str) -> Parts:
+    """Arithmetic and traffic of one launch; ``dtype`` is that of products that do not say their own."""
     bytes_ = float(kernel.read + kernel.written)
     if kernel.kind == "matmul":
         flops = 2.0 * float(kernel.macs)
-        curve = rates.complex_bmm if kernel.op == "bmm" else rates.matmul.get(dtype) or rates.matmul["float32"]
-        arithmetic, traffic = flops / at(curve, flops), bytes_ / rates.bandwidth["elementwise"][-1][1]
+        curve = rates.complex_bmm
+        if not kernel.complex_product:
+            curve = rates.matmul.get(kernel.dtype or dtype) or rates.matmul["float32"]
+        unit, arithmetic = "complex product" if kernel.complex_product else "matmul", flops / at(curve, flops)
     elif kernel.kind == "fft":
         price = 2.5 if kernel.fft_real else 5.0
         length = float(kernel.fft_length)
         flops = price * length * max(math.log2(length), 1.0) * float(kernel.fft_batch)
-        arithmetic, traffic = flops / at(rates.fft, flops), bytes_ / rates.bandwidth["elementwise"][-1][1]
+        unit, arithmetic = "fft", flops / at(rates.fft, flops)
     else:
-        arithmetic, traffic = 0.0, bytes_ / at(rates.bandwidth[kernel.kind], bytes_)
-    busy = max(arithmetic, traffic) if bytes_ else 0.0
+        return Parts(0.0, bytes_ / at(rates.bandwidth[kernel.kind], bytes_), "")
+    return Parts(arithmetic, bytes_ / rates.bandwidth["elementwise"][-1][1], unit)
+
+
+def kernel_seconds(kernel: Kernel, rates: Rates, dtype: str) -> float:
+    """Seconds of one launch of ``kernel``; ``dtype`` is that of products that do not say their own."""
+    parts = kernel_parts(kernel, rates, dtype)
+    busy = max(parts.arithmetic, parts.traffic)
     return max(busy, rates.launch_s) if rates.asynchronous else busy + rates.launch_s
 
 

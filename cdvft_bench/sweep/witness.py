@@ -15,14 +15,13 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
-from cdvft_bench.analytic.cost import Cost, flops, total
-from cdvft_bench.analytic.kernels import Kernel, Kernels, times
-from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
-from cdvft_bench.analytic.models import Rows, layer_shape, model_shape, model_spec, target_linears
+from cdvft_bench.analytic.cost import flops, total
+from cdvft_bench.analytic.kernels import Kernels
+from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
 from cdvft_bench.errors import UserError
-from cdvft_bench.methods import Method, make_method
 from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.grid import FROZEN
+from cdvft_bench.sweep.model_cost import case_cost, case_method
 from cdvft_bench.sweep.record import Predicted, PredictedPass
 
 if TYPE_CHECKING:
@@ -37,11 +36,6 @@ LORA = "lora r=8"
 """Name of the second foot of every ratio."""
 
 
-def case_method(case: Case) -> Method | None:
-    """The method of a case; None for the frozen subject."""
-    return None if case.method == FROZEN else make_method(case.method, dict(case.hyperparameters))
-
-
 def label(case: Case) -> str:
     """How tables call the case's method."""
     method = case_method(case)
@@ -49,44 +43,6 @@ def label(case: Case) -> str:
 
 
 # --- formula -------------------------------------------------------------------------------
-
-
-def _frozen_cost(shape: LinearShape, rows: int, dtype: str) -> Cost:
-    return Cost(0, 0, frozen_forward(shape, rows, dtype), frozen_backward(shape, rows, dtype))
-
-
-def _model_cost(case: Case, method: Method | None) -> Cost:
-    """Linear layers and attention products, with the adapter's kernels on the target layers."""
-    shape = model_shape(case.subject)
-    targets = {x.name for x in target_linears(shape)} if method is not None else set()
-    everything = case.method == "full"
-    # Layers of one shape cost the same: count them first.
-    groups: Counter[tuple[LinearShape, Rows, bool]] = Counter()
-    for linear in shape.linears:
-        adapted = method is not None and (everything or linear.name in targets)
-        groups[linear.shape, linear.rows, adapted] += 1
-    cost = Cost(0, 0, (_attention_products(case, 2),), (_attention_products(case, 5),))
-    adapters = Cost(0, 0)
-    for (linear_shape, kind, adapted), n in groups.items():
-        rows = case.tokens if kind == "tokens" else case.batch
-        one = method.cost(linear_shape, rows, case.dtype) if adapted and method else None
-        whole = one or _frozen_cost(linear_shape, rows, case.dtype)
-        # The gradient starts at the last hidden state, which a pooler does not lie before.
-        backward = times(whole.backward, n) if kind == "tokens" else ()
-        cost = Cost(0, 0, cost.forward + times(whole.forward, n), cost.backward + backward)
-        if one is not None:
-            adapters = one * n if not adapters.tensors else adapters + one * n
-    parameters, tensors = adapters.parameters, adapters.tensors
-    if everything:
-        parameters, tensors = shape.total_parameters, shape.tensors
-    return Cost(parameters, tensors, cost.forward, cost.backward, 0, adapters.parameter_dtype)
-
-
-def _attention_products(case: Case, products: int) -> Kernel:
-    # Forward: scores and values. Backward, fused: the scores again, and the gradients of v, probabilities, q and k.
-    a = model_shape(case.subject).attention
-    macs = products * case.batch * a.heads * case.sequence**2 * a.head_dim
-    return Kernel("scaled_dot_product_attention", "matmul", a.layers, macs=macs, scope="base")
 
 
 def _summed(kernels: Kernels) -> PredictedPass:
@@ -116,27 +72,17 @@ def predict(case: Case) -> Predicted:
     Raises:
         UserError: the method does not fit the subject.
     """
-    method = case_method(case)
-    if case.kind == "layer":
-        shape = layer_shape(case.subject)
-        tokens = case.tokens
-        cost = method.cost(shape, tokens, case.dtype) if method else _frozen_cost(shape, tokens, case.dtype)
-        covers = "whole layer"
-        saved: int | None = int(cost.saved_bytes)
-    else:
-        cost = _model_cost(case, method)
-        covers = (
-            "linear layers and attention products, backward down to the embeddings; not norms, softmax, activations"
-        )
-        saved = None
+    cost = case_cost(case)
+    layer = case.kind == "layer"
+    covers = "linear layers and attention products, backward down to the embeddings; not norms, softmax, activations"
     return Predicted(
         parameters=int(cost.parameters),
         forward=_summed(cost.forward),
         backward=_summed(cost.backward),
         update=_summed(cost.update),
-        saved_bytes=saved,
+        saved_bytes=int(cost.saved_bytes) if layer else None,
         optimizer_bytes=int(cost.optimizer_bytes),
-        covers=covers,
+        covers="whole layer" if layer else covers,
     )
 
 

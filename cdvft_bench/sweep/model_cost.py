@@ -1,0 +1,79 @@
+"""The closed form of a case: one layer, or the linear layers and attention products of a whole model."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from cdvft_bench.analytic.cost import Cost
+from cdvft_bench.analytic.kernels import Kernel, times
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+from cdvft_bench.analytic.models import ModelShape, Rows, layer_shape, model_shape, target_linears
+from cdvft_bench.methods import Method, make_method
+from cdvft_bench.sweep.case import Case
+from cdvft_bench.sweep.grid import FROZEN
+
+
+def case_method(case: Case) -> Method | None:
+    """The method of a case; None for the frozen subject."""
+    return None if case.method == FROZEN else make_method(case.method, dict(case.hyperparameters))
+
+
+def case_cost(case: Case) -> Cost:
+    """The closed form of a case; no tensor is touched.
+
+    Raises:
+        UserError: the method does not fit the subject.
+    """
+    method = case_method(case)
+    if case.kind == "layer":
+        return layer_cost(layer_shape(case.subject), case.tokens, case.dtype, method)
+    return model_cost(model_shape(case.subject), method, case.batch, case.sequence, case.dtype)
+
+
+def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None) -> Cost:
+    """One layer, adapted, or frozen where there is no method."""
+    if method is not None:
+        return method.cost(shape, rows, dtype)
+    return Cost(0, 0, frozen_forward(shape, rows, dtype), frozen_backward(shape, rows, dtype))
+
+
+def model_cost(
+    shape: ModelShape, method: Method | None, batch: int, sequence: int, dtype: str, targets: Sequence[str] = ()
+) -> Cost:
+    """Linear layers and attention products, with the adapter's kernels on the target layers; saved bytes are left 0.
+
+    Args:
+        shape: the model. method: None for the frozen model. batch, sequence: the workload.
+        dtype: of base and activations. targets: endings; none means the model's default ones.
+
+    Raises:
+        UserError: the method does not fit a target layer, or there is none.
+    """
+    everything = method is not None and method.name == "full"
+    chosen = {x.name for x in target_linears(shape, targets)} if method is not None and not everything else set()
+    # Layers of one shape cost the same: count them first.
+    groups: Counter[tuple[LinearShape, Rows, bool]] = Counter()
+    for linear in shape.linears:
+        groups[linear.shape, linear.rows, everything or linear.name in chosen] += 1
+    cost = Cost(0, 0, (_attention(shape, batch, sequence, 2),), (_attention(shape, batch, sequence, 5),))
+    adapters = Cost(0, 0)
+    for (linear_shape, kind, adapted), n in groups.items():
+        rows = batch * sequence if kind == "tokens" else batch
+        whole = layer_cost(linear_shape, rows, dtype, method if adapted else None)
+        # The gradient starts at the last hidden state, which a pooler does not lie before.
+        backward = times(whole.backward, n) if kind == "tokens" else ()
+        cost = Cost(0, 0, cost.forward + times(whole.forward, n), cost.backward + backward)
+        if adapted:
+            adapters = whole * n if not adapters.tensors else adapters + whole * n
+    parameters, tensors = adapters.parameters, adapters.tensors
+    if everything:
+        parameters, tensors = shape.total_parameters, shape.tensors
+    return Cost(parameters, tensors, cost.forward, cost.backward, 0, adapters.parameter_dtype)
+
+
+def _attention(shape: ModelShape, batch: int, sequence: int, products: int) -> Kernel:
+    # Forward: scores and values. Backward, fused: the scores again, and the gradients of v, probabilities, q and k.
+    a = shape.attention
+    macs = products * batch * a.heads * sequence**2 * a.head_dim
+    return Kernel("scaled_dot_product_attention", "matmul", a.layers, macs=macs, scope="base")
