@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import subprocess
 import time
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from statistics import mean
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from cdvft_bench.timing.chrome import record
 from cdvft_bench.timing.gpu import nvml, uuid
 from cdvft_bench.timing.result import Energy, Memory
 
 _MARK = "cdvft_bench: measured call"
+_CPU, _CUDA = 0, 1  # torch's numbers of device types
 
 
 def peak_memory(call: Callable[[], object], device: str | torch.device = "cpu") -> Memory:
-    """Peak bytes that tensors took during ``call``, above what was live before; the call is made twice.
+    """Peak bytes that tensors took during ``call``, above what was live before, and what its FFTs took for themselves.
 
-    On a GPU the CUDA allocator says it, rounding each tensor up to its block size. On a CPU the
+    On a GPU the CUDA allocator says the peak, rounding each tensor up to its block size. On a CPU the
     allocations and frees that torch.profiler records are added up in order; what a library such as
     MKL allocates for itself is not seen. The profiler knows only blocks that were allocated while it
     ran, so the first call makes what the second frees (gradients of the step before, for one).
     """
+
+    def twice() -> None:
+        call()
+        with torch.profiler.record_function(_MARK):
+            call()
+
     if torch.device(device).type == "cuda":
         call()
         torch.cuda.synchronize(device)
@@ -32,30 +42,61 @@ def peak_memory(call: Callable[[], object], device: str | torch.device = "cpu") 
         before = torch.cuda.memory_allocated(device)
         call()
         torch.cuda.synchronize(device)
-        return Memory(torch.cuda.max_memory_allocated(device) - before, "cuda allocator")
-
-    def twice() -> None:
-        call()
-        with torch.profiler.record_function(_MARK):
-            call()
-
-    return Memory(peak_of(record(twice, shapes=False, memory=True)["traceEvents"]), "profiler")
+        peak = torch.cuda.max_memory_allocated(device) - before
+        events = record(twice, device, shapes=False, memory=True)["traceEvents"]
+        return Memory(peak, "cuda allocator", workspace_bytes=workspace_of(events, _CUDA))
+    events = record(twice, shapes=False, memory=True)["traceEvents"]
+    return Memory(peak_of(events), "profiler", workspace_bytes=workspace_of(events, _CPU))
 
 
 def peak_of(events: Sequence[Any]) -> int:
     """Highest sum of allocations less frees in the marked range of a recorded trace, bytes; at least 0."""
-    marks = [e for e in events if e.get("name") == _MARK and e.get("cat") == "user_annotation"]
-    start, end = float(marks[0]["ts"]), float(marks[0]["ts"]) + float(marks[0]["dur"])
-    changes = [
-        e
-        for e in events
-        if e.get("name") == "[memory]" and not e["args"].get("Device Type") and start <= float(e["ts"]) <= end
-    ]
-    live = peak = 0
-    for change in sorted(changes, key=lambda e: float(e["ts"])):
-        live += int(change["args"]["Bytes"])
-        peak = max(peak, live)
-    return peak
+    mark = next(e for e in events if e.get("name") == _MARK and e.get("cat") == "user_annotation")
+    return _peak_and_rest(_changes(events, _CPU), mark)[0]
+
+
+def workspace_of(events: Sequence[Any], device_type: int) -> int:
+    """The most that one FFT operator allocated and gave back while it ran, bytes; 0 where there is no FFT.
+
+    Args:
+        events: of a trace recorded with memory.
+        device_type: torch's number of the device whose memory counts: 0 a CPU, 1 CUDA.
+    """
+    changes = _changes(events, device_type)
+    ffts = [e for e in events if e.get("cat") == "cpu_op" and str(e.get("name")).startswith("aten::_fft_")]
+    found = (_peak_and_rest(changes, fft) for fft in ffts)
+    return max((peak - max(rest, 0) for peak, rest in found), default=0)
+
+
+def _changes(events: Sequence[Any], device_type: int) -> list[Any]:
+    """Allocations and frees on a device, in time's order."""
+    found = [e for e in events if e.get("name") == "[memory]" and e["args"].get("Device Type", 0) == device_type]
+    return sorted(found, key=_time)
+
+
+def _peak_and_rest(changes: Sequence[Any], within: Any) -> tuple[int, int]:
+    """Highest (at least 0) and last sum of allocations less frees while an event lasted."""
+    start = float(within["ts"])
+    first = bisect_left(changes, start, key=_time)
+    last = bisect_right(changes, start + float(within["dur"]), key=_time)
+    sums = list(accumulate(int(change["args"]["Bytes"]) for change in changes[first:last])) or [0]
+    return max(0, *sums), sums[-1]
+
+
+def _time(event: Any) -> float:
+    return float(event["ts"])
+
+
+def tensor_bytes(module: nn.Module) -> int:
+    """Bytes of a module's parameters and buffers, a storage that several share once."""
+    tensors = {t.untyped_storage().data_ptr(): t for t in (*module.parameters(), *module.buffers())}
+    return sum(t.untyped_storage().nbytes() for t in tensors.values())
+
+
+def optimizer_bytes(optimizer: torch.optim.Optimizer | None) -> int:
+    """Bytes of an optimiser's state; 0 without one."""
+    states = optimizer.state.values() if optimizer is not None else ()
+    return sum(v.untyped_storage().nbytes() for state in states for v in state.values() if isinstance(v, Tensor))
 
 
 # --- energy --------------------------------------------------------------------------------

@@ -118,6 +118,10 @@ class TraceSummary:
         starved_seconds: the part of the gaps in which the next kernel had not even been launched.
         queue_delay_seconds: median time from a launching call's start to its first kernel's start; None unknown.
         queue_depth: median number of kernels launched and not yet finished when another is launched; None unknown.
+        moved_bytes: bytes that operators read and write, see ``timing.traffic``; None where no shapes were recorded.
+        family_bytes: the same by kernel family.
+        bytes_per_second: achieved bandwidth: ``moved_bytes`` over the time in which the device (CPU: a leaf
+            operator) ran; None unknown.
         verdict: "launch-bound", "bandwidth-bound", "compute-bound" or "unknown". reason: why.
         notes: what of the trace could not be read.
         parts: shares of "base", "adapter" and "neither", which add up to the whole; empty where the call did not
@@ -150,19 +154,33 @@ class TraceSummary:
     reason: str = ""
     notes: tuple[str, ...] = ()
     parts: dict[str, Part] = field(default_factory=dict)
+    moved_bytes: int | None = None
+    family_bytes: dict[str, int] = field(default_factory=dict)
+    bytes_per_second: float | None = None
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Memory of one call.
+    """Memory of one call. What a call saves for its backward pass is the count's to say.
 
     Attributes:
         peak_bytes: peak allocated by tensors above what was live before the call.
         how: "cuda allocator" or "profiler" (the CPU allocator as torch.profiler reports it).
+        kept_bytes: what lives between calls beyond the frozen subject: trained tensors, the adapter's buffers, the
+            optimiser's state; None not measured.
+        workspace_bytes: the most that one FFT operator took for itself while it ran, its result aside: plans'
+            workspaces and copies (on a CPU without what the FFT library allocates past torch); None not measured.
     """
 
     peak_bytes: int
     how: str
+    kept_bytes: int | None = None
+    workspace_bytes: int | None = None
+
+    @property
+    def above_frozen_bytes(self) -> int | None:
+        """Peak above the frozen subject's own weights."""
+        return None if self.kept_bytes is None else self.peak_bytes + self.kept_bytes
 
 
 @dataclass(frozen=True)
@@ -218,6 +236,8 @@ class Timed:
         notes: what could not be measured, and why.
         modes: the case eagerly, as a CUDA graph, compiled; None not measured.
         energy: of one call; None not measured.
+        selftest: the clock against itself on this machine, at the start of the run that the case belongs to; None
+            not made.
     """
 
     timing: Timing | None
@@ -226,3 +246,4 @@ class Timed:
     notes: tuple[str, ...] = field(default=())
     modes: Modes | None = None
     energy: Energy | None = None
+    selftest: SelfTest | None = None

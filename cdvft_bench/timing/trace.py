@@ -31,6 +31,7 @@ from cdvft_bench.timing.attribution import UNSCOPED, Scopes, shares
 from cdvft_bench.timing.chrome import Event, Trace, parse, read_events, record, write_document
 from cdvft_bench.timing.families import family, kind, short_kernel
 from cdvft_bench.timing.result import TraceSummary
+from cdvft_bench.timing.traffic import moved
 from cdvft_bench.timing.verdict import judge, products
 
 NO_OPERATOR = "(no operator)"
@@ -117,6 +118,12 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
     common: dict[str, Any] = {"operators": len(aten), "host_seconds": host, "dispatched": len(dispatched),
                               "span_seconds": span / 1e9}  # fmt: skip
     work = products(leaf for leaf, _ in leaves)
+    moving = [one for leaf, names in leaves for one in (leaf, *leaf.children[: len(names) - 1])]
+    traffic, unknown = moved(moving)
+    if 0 < unknown < len(moving):
+        notes.append(f"{unknown} of {len(moving)} operators have no shapes in the trace: the bytes are without theirs")
+    if unknown < len(moving):
+        common |= {"moved_bytes": sum(traffic.values()), "family_bytes": traffic}
     if device == "cpu" or (device is None and not trace.device and not launching):
         seconds: Counter[str] = Counter()
         for e in aten:
@@ -138,6 +145,7 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
             scopes=scopes,
             scope_seconds=scope_seconds,
             busy_fraction=fraction,
+            bytes_per_second=_rate(common, busy),
             verdict=verdict,
             reason=reason,
             notes=tuple(notes),
@@ -211,6 +219,7 @@ def _on_device(
         starved_seconds=idle.starved / 1e9,
         queue_delay_seconds=_queue_delay(trace.device, made_by),
         queue_depth=_queue_depth(trace.device, made_by),
+        bytes_per_second=_rate(common, busy),
         verdict=verdict,
         reason=reason,
         notes=tuple(notes),
@@ -322,6 +331,12 @@ def _union(events: Iterable[Event]) -> list[tuple[int, int]]:
 
 def _total(stretches: Iterable[tuple[int, int]]) -> int:
     return sum(end - start for start, end in stretches)
+
+
+def _rate(common: Mapping[str, Any], busy: Iterable[tuple[int, int]]) -> float | None:
+    """Bytes moved a second of the device's (on a CPU: the leaf operators') time."""
+    seconds = _total(busy) / 1e9
+    return common["moved_bytes"] / seconds if common.get("moved_bytes") and seconds else None
 
 
 def _tally(entries: Iterable[tuple[str, int, int]]) -> tuple[dict[str, int], dict[str, float]]:

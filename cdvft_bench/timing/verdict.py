@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from cdvft_bench.timing.chrome import Event
+from cdvft_bench.timing.traffic import ITEMSIZE
 
 IDLE = 0.4  # share of the span without work on the device from which launching may be the bound
 CPU_OVERHEAD = 0.5  # the same on a CPU, where the profiler itself costs some microseconds an operator
@@ -16,8 +17,6 @@ MAJOR = 0.6  # share of kernel time that a bound must explain
 LOWEST_RIDGE: dict[str, float] = {"cpu": 3.0, "cuda": 8.0}
 HIGHEST_RIDGE: dict[str, float] = {"cpu": 400.0, "cuda": 700.0}
 _MOVING = ("elementwise", "reduction", "copy", "fft")  # families of few FLOPs a byte on every device
-_BYTES = {"float": 4, "double": 8, "c10::Half": 2, "c10::BFloat16": 2, "c10::complex<float>": 8,
-          "c10::complex<double>": 16}  # fmt: skip
 _OPERANDS = {"aten::mm": 0, "aten::bmm": 0, "aten::addmm": 1, "aten::baddbmm": 1}
 
 
@@ -36,7 +35,7 @@ def products(leaves: Iterable[Event]) -> tuple[float, float] | None:
             a, b, dtype = list(dims[first]), list(dims[first + 1]), str(types[first])  # type: ignore[index]
             inner, columns, rows, batch = a[-1], b[-1], a[-2], math.prod(a[:-2])
             flops += 2.0 * batch * rows * inner * columns * (4 if "complex" in dtype else 1)
-            moved += 1.0 * batch * (rows * inner + inner * columns + rows * columns) * _BYTES[dtype]
+            moved += 1.0 * batch * (rows * inner + inner * columns + rows * columns) * ITEMSIZE[dtype]
         except (TypeError, IndexError, KeyError, OverflowError):
             return None
     return flops, moved

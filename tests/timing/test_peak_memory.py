@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -61,6 +62,51 @@ def test_what_the_call_before_left_is_not_counted_twice() -> None:
 def test_an_intermediate_adds_to_the_peak() -> None:
     x = torch.randn(MIB // 4)
     assert peak_memory(lambda: x.double().exp().float()).peak_bytes == 4 * MIB
+
+
+def test_an_fft_s_own_memory_is_told_from_its_result() -> None:
+    x = torch.randn(8, 64)
+    half = torch.fft.rfft2(x)
+    assert peak_memory(lambda: torch.fft.rfft(x)).workspace_bytes == 0  # what MKL takes, torch does not see
+    inverse = peak_memory(lambda: torch.fft.irfft2(half, s=(8, 64)))
+    assert inverse.workspace_bytes == half.numel() * 8  # it destroys its input, so it works on a copy
+    assert peak_memory(lambda: x * 2).workspace_bytes == 0
+
+
+def test_a_plan_s_workspace_on_a_gpu() -> None:
+    """A hand-made trace: the operator takes 4 MiB for its result and 3 for the plan, which it gives back."""
+
+    def memory_event(ts: float, size: int, device: int = 1) -> dict[str, Any]:
+        return {"ph": "i", "name": "[memory]", "ts": ts, "args": {"Device Type": device, "Bytes": size}}
+
+    fft = {"ph": "X", "cat": "cpu_op", "name": "aten::_fft_r2c", "ts": 10, "dur": 10}
+    changes = [memory_event(1, 7 * MIB), memory_event(11, 4 * MIB), memory_event(12, 3 * MIB),
+               memory_event(13, 9 * MIB, device=0), memory_event(14, -3 * MIB), memory_event(25, 8 * MIB)]  # fmt: skip
+    assert memory.workspace_of([fft, *changes], 1) == 3 * MIB
+    assert memory.workspace_of([fft, *changes], 0) == 0  # kept, so a result
+    assert memory.workspace_of(changes, 1) == 0
+
+
+def test_what_a_method_keeps_is_counted_once_a_storage() -> None:
+    layer = torch.nn.Linear(8, 8)
+    twin = torch.nn.Linear(8, 8)
+    twin.weight = layer.weight
+    twin.register_buffer("table", torch.zeros(16))
+    assert memory.tensor_bytes(torch.nn.Sequential(layer, twin)) == 4 * (64 + 8 + 8 + 16)
+    optimizer = torch.optim.AdamW([layer.bias])
+    assert memory.optimizer_bytes(optimizer) == memory.optimizer_bytes(None) == 0
+    layer(torch.ones(8)).sum().backward()
+    optimizer.step()
+    assert memory.optimizer_bytes(optimizer) == 4 * (8 + 8 + 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_real_plan_s_workspace() -> None:
+    x = torch.randn(64, 4099, device="cuda")  # a prime length: cuFFT needs a workspace
+    workspace = peak_memory(lambda: torch.fft.rfft(x), "cuda").workspace_bytes
+    assert workspace is not None
+    assert workspace > 0
 
 
 @pytest.mark.gpu

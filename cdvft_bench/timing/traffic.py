@@ -1,0 +1,129 @@
+"""Bytes that traced operators move, by the shapes that the profiler recorded: every operand once, every result once.
+
+A lower bound, and what the achieved bandwidth is taken from: caches, the several passes inside a large FFT and a
+library's own scratch are not seen. Results are not recorded, so they follow from the operands: a product's from its
+matrices, a transform's from its length, an element-wise one's by broadcasting. Results of sums are left out (they are
+small), expanded operands count once, and lists of tensors, whose dtype a trace does not hold, are taken for float32.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from cdvft_bench.timing.chrome import Event
+from cdvft_bench.timing.families import family
+
+ITEMSIZE = {"float": 4, "double": 8, "c10::Half": 2, "c10::BFloat16": 2, "c10::complex<float>": 8,
+            "c10::complex<double>": 16, "long int": 8, "long": 8, "int": 4, "short": 2, "bool": 1, "signed char": 1,
+            "unsigned char": 1}  # fmt: skip
+_LIST_ITEM = 4  # bytes: what is trained is float32
+_PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1}  # where the two matrices begin
+_SUMS = frozenset({"sum", "mean", "amax", "amin", "max", "min", "any", "all", "norm", "linalg_vector_norm", "dot",
+                   "argmax", "count_nonzero"})  # fmt: skip
+_OVERWRITE = frozenset({"copy_", "fill_", "zero_"})  # their first operand is a result alone
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """dims, bytes an item, and how many items lie in memory (an expanded dimension holds one)."""
+
+    dims: tuple[int, ...]
+    item: int
+    stored: int
+
+    @property
+    def bytes(self) -> int:
+        return self.stored * self.item
+
+
+def moved(leaves: Iterable[Event]) -> tuple[dict[str, int], int]:
+    """Bytes that leaf operators read and write, by family, and how many operators have no shapes in the trace."""
+    found: Counter[str] = Counter()
+    unknown = 0
+    for event in leaves:
+        name = event.name.removeprefix("aten::")
+        try:
+            found[family(name)] += _moved(name, event)
+        except (TypeError, IndexError, KeyError, ValueError, OverflowError):
+            unknown += 1
+    return dict(sorted(found.items())), unknown
+
+
+def _moved(name: str, event: Event) -> int:
+    operands = _operands(event)
+    listed = [t for operand in operands if isinstance(operand, list) for t in operand]
+    tensors = [operand for operand in operands if isinstance(operand, _Tensor)]
+    everything = tensors + listed
+    if not everything:
+        return 0
+    read = sum(t.bytes for t in everything)
+    if name == "embedding":  # only the rows that are looked up
+        rows = math.prod(tensors[1].dims) * tensors[0].dims[-1] * tensors[0].item
+        return 2 * rows + tensors[1].bytes
+    if name in _OVERWRITE:
+        return read
+    if listed:
+        lists = [operand for operand in operands if isinstance(operand, list)]
+        if name.startswith("_fused_"):  # an optimiser: parameters, gradients, states
+            return read + sum(t.bytes for i, operand in enumerate(lists) if i != 1 for t in operand)
+        return read + sum(t.bytes for t in lists[0])  # _foreach_add_, cat, stack
+    if name.endswith("_") and not name.endswith("__"):
+        return read + tensors[0].bytes
+    return read + _result(name, tensors, event)
+
+
+def _result(name: str, tensors: Sequence[_Tensor], event: Event) -> int:
+    first = tensors[0]
+    if name in _PRODUCTS:
+        a, b = tensors[_PRODUCTS[name]], tensors[_PRODUCTS[name] + 1]
+        return math.prod(a.dims[:-1]) * b.dims[-1] * a.item
+    if name in _SUMS:
+        return 0
+    if name in ("_fft_r2c", "_fft_c2r"):
+        concrete = event.args["Concrete Inputs"]
+        axis = [int(d) for d in concrete[1].strip("[]").split(",")][-1]
+        rest = math.prod(first.dims) // max(first.dims[axis], 1)
+        if name == "_fft_c2r":
+            return rest * int(concrete[3]) * first.item // 2
+        n = first.dims[axis]
+        return rest * (n // 2 + 1 if concrete[3] == "True" else n) * first.item * 2
+    if "attention" in name or family(name) not in ("elementwise", "copy"):
+        return math.prod(first.dims) * first.item
+    shaped = [t for t in tensors if t.dims] or list(tensors)  # a number in a tensor does not widen the others
+    return math.prod(_broadcast([t.dims for t in shaped])) * max(t.item for t in shaped)
+
+
+def _broadcast(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    length = max(map(len, shapes))
+    padded = [(1,) * (length - len(s)) + s for s in shapes]
+    return tuple(0 if 0 in sizes else max(sizes) for sizes in zip(*padded, strict=True))
+
+
+def _operands(event: Event) -> list[_Tensor | list[_Tensor] | None]:
+    """The operands in order; None for one that is no tensor.
+
+    Raises KeyError, TypeError or ValueError where shapes were not recorded.
+    """
+    dims, types = event.args["Input Dims"], event.args["Input type"]
+    strides = event.args.get("Input Strides") or [None] * len(dims)
+    found: list[_Tensor | list[_Tensor] | None] = []
+    for shape, kind, stride in zip(dims, types, strides, strict=True):
+        if kind == "TensorList":
+            inner = stride or [None] * len(shape)
+            found.append([_tensor(s, _LIST_ITEM, st) for s, st in zip(shape, inner, strict=True)])
+        elif kind in ITEMSIZE:
+            found.append(_tensor(shape, ITEMSIZE[kind], stride))
+        else:
+            found.append(None)
+    return found
+
+
+def _tensor(shape: Any, item: int, stride: Any) -> _Tensor:
+    dims = tuple(int(d) for d in shape)
+    steps = tuple(stride) if stride else (1,) * len(dims)
+    stored = math.prod(d for d, step in zip(dims, steps, strict=True) if step or not d)
+    return _Tensor(dims, item, stored)
