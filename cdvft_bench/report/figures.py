@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from cdvft_bench.report.groups import Section, is_frozen, is_lora8
+from cdvft_bench.report.groups import Section, is_frozen, is_lora8, paper_setting
 from cdvft_bench.report.lines import block_size_figure, factors_figure
-from cdvft_bench.report.panels import CONVENTION, Plot, dot, drawn, panels
+from cdvft_bench.report.panels import CONVENTION, MAX_LABELS, MAX_MARKS, Plot, dot, drawn, panels, thinned
 from cdvft_bench.report.style import FAINT, SETTINGS, Drawn, Skipped, Styles, blank, legend_below, log_axis
 from cdvft_bench.report.text import clean, interval, plural, shorten
 from cdvft_bench.report.witnesses import (
@@ -59,6 +59,11 @@ def ratio_figure(section: Section, styles: Styles) -> Plot | str:
     labels = _by_ratio(first)
     labels += [clean(r.label) for rows in shown.values() for r in rows if not is_frozen(r.case)]
     labels = list(dict.fromkeys(labels))
+    more = len(labels) - MAX_LABELS
+    if more > 0:  # the fastest, and those that everything is compared with
+        feet = {clean(r.label) for r in first if is_lora8(r.case)} | {clean(r.label) for r in paper_setting(first)}
+        labels = [name for i, name in enumerate(labels) if i < MAX_LABELS or name in feet]
+        left_out = f". {plural(more, 'further setting is', 'further settings are')} in the tables alone{left_out}"
     place = {label: len(labels) - 1 - i for i, label in enumerate(labels)}
     columns = 2 if len(shown) == 4 else len(shown)
     rows_ = math.ceil(len(shown) / columns)
@@ -73,7 +78,9 @@ def ratio_figure(section: Section, styles: Styles) -> Plot | str:
             ratio, style = ratio_to_frozen(record), styles[record.case.method]
             if is_frozen(record.case):
                 continue
-            y = place[clean(record.label)]
+            y = place.get(clean(record.label), -1)
+            if y < 0:
+                continue
             if ratio is None:
                 missing.append(y)
                 continue
@@ -120,21 +127,19 @@ def predicted_figure(section: Section, styles: Styles) -> Plot | str:
         if not timed:
             one.text(0.5, 0.5, "time: not measured", transform=one.transAxes, ha="center", color=FAINT)
             continue
-        for record in timed:
-            x, y = value(record), median_seconds(record)
-            if x and y:
-                dot(one, x, 1e3 * y, record, styles)
+        found = [(x, 1e3 * y, r) for r in timed if (x := value(r)) and (y := median_seconds(r))]
+        for x, y, record in thinned(found):
+            dot(one, x, y, record, styles)
         log_axis(one, "x")
         log_axis(one, "y")
     flops.set_ylabel("measured median of a call [ms]")
     launches.set_xlabel("launches by formula")
     launches.set_ylabel("launches dispatched")
-    pairs = [(predicted_launches(r), counted_launches(r), r) for r in counted]
-    for x, y, record in pairs:
-        if x and y:
-            dot(launches, x, y, record, styles)
+    pairs = [(x, y, r) for r in counted if (x := predicted_launches(r)) and (y := counted_launches(r))]
+    for x, y, record in thinned(pairs):
+        dot(launches, x, y, record, styles)
     if pairs:
-        top = 1.08 * max(max(x or 0, y or 0) for x, y, _ in pairs)
+        top = 1.08 * max(max(x, y) for x, y, _ in pairs)
         launches.plot([0, top], [0, top], color=FAINT, linewidth=0.9, zorder=1)
         launches.set_xlim(0, top)
         launches.set_ylim(0, top)
@@ -143,7 +148,7 @@ def predicted_figure(section: Section, styles: Styles) -> Plot | str:
     legend_below(figure, (flops, traffic, launches), 8)
     agree = sum(x == y for x, y, _ in pairs)
     caption = (
-        "One mark a record, all workloads; filled for a whole step, hollow for the forward pass alone. A formula "
+        f"{_marks(len(records))}, all workloads; filled for a whole step, hollow for the forward pass alone. A formula "
         "that explained time would put its panel's marks on one rising line: the scatter around it is what FLOPs, or "
         "bytes, do not tell. "
         f"On the right the grey line is agreement: {agree} of {plural(len(pairs), 'record')} "
@@ -169,24 +174,34 @@ def parameters_figure(section: Section, styles: Styles) -> Plot | str:
     for one, (where, rows) in zip(axes, shown.items(), strict=False):
         one.set_title(where.short)
         one.axhline(1.0, color=FAINT, linewidth=1.0)
-        for record in rows:
-            ratio, parameters = ratio_to_frozen(record), trainable(record)
-            if ratio is None or not parameters or is_frozen(record.case):
-                continue
+        found = [
+            (float(n), ratio.value, r)
+            for r in rows
+            if (n := trainable(r)) and (ratio := ratio_to_frozen(r)) and not is_frozen(r.case)
+        ]
+        for parameters, value, record in thinned(found):
+            ratio = ratio_to_frozen(record)
+            assert ratio is not None
             style = styles[record.case.method]
             if ratio.low is not None and ratio.high is not None:
                 one.plot([parameters, parameters], [ratio.low, ratio.high], color=style.color, linewidth=1.6, alpha=0.5)
-            dot(one, parameters, ratio.value, record, styles)
+            dot(one, parameters, value, record, styles)
         log_axis(one, "x")
         _spread(one, "y", [q.value for r in rows if (q := ratio_to_frozen(r))])
         one.set_xlabel("trainable parameters [count]")
         one.set_ylabel("time ÷ frozen [×]")
     legend_below(figure, axes[: len(shown)], 8)
     caption = (
-        "Every setting of every method: fewer parameters to the left, less time below; bars are 95 % intervals, hollow "
-        "marks forward passes. Were time bought with parameters, the marks would fall from left to right" + left_out
+        f"{_marks(max(map(len, shown.values())), 'setting')}: fewer parameters to the left, less time below; bars are "
+        "95 % intervals, hollow marks forward passes. Were time bought with parameters, the marks would fall from left to right"
+        + left_out
     )
     return Plot(figure, caption, "Scatter of trainable parameters against the time ratio to the frozen subject.")
+
+
+def _marks(n: int, what: str = "record") -> str:
+    """What a mark stands for: thinned where there are many."""
+    return f"One mark a {what}" if n <= MAX_MARKS else f"One mark for the first {what} of a method in each small cell"
 
 
 def _by_ratio(records: Iterable[Record]) -> list[str]:

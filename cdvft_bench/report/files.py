@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cdvft_bench.errors import UserError
 
-_SUFFIXES = {"figures": (".png", ".svg"), "tables": (".csv",)}
+_SUFFIXES = {"figures": (".pdf", ".png", ".svg"), "tables": (".csv", ".tex")}
 _FILES = ("report.html", "report.md", "accuracy.md")
 
 
@@ -23,12 +23,18 @@ def check_replaceable(target: Path) -> None:
         suffixes = _SUFFIXES.get(path.name)
         foreign = [path] if path.name not in _FILES and suffixes is None else []
         if suffixes is not None:
-            foreign = [p for p in path.iterdir() if p.suffix not in suffixes] if path.is_dir() else [path]
+            foreign = [p for p in path.iterdir() if not _ours(p, suffixes)] if path.is_dir() else [path]
         if foreign:
             raise UserError(
                 f"{target} holds {foreign[0].name!r}, which is no part of a report and would be lost; "
                 "name a new or empty folder"
             )
+
+
+def _ours(path: Path, suffixes: tuple[str, ...]) -> bool:
+    """Whether a report writes such a file: a PDF beside its SVG, a LaTeX table beside its CSV."""
+    beside = {".pdf": ".svg", ".tex": ".csv"}.get(path.suffix)
+    return path.suffix in suffixes and (beside is None or path.with_suffix(beside).exists())
 
 
 def write_folder(target: Path, files: Mapping[str, bytes]) -> None:

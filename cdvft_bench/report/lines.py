@@ -30,6 +30,8 @@ from cdvft_bench.sweep.record import Record
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+MAX_SERIES = 12
+"""Lines of a panel; CDVFT's settings come first."""
 _DASHES = ("-", "--", ":", "-.")
 
 
@@ -65,7 +67,8 @@ def _sweep(section: Section, styles: Styles, x: str, axis: str) -> Plot | str:
             if isinstance(value, int):
                 rest = tuple(sorted((k, repr(v)) for k, v in values.items()))
                 found.setdefault((record.case.method, rest, record.case.seed), []).append((value, record))
-        return {key: sorted(f, key=lambda item: item[0]) for key, f in found.items() if len({v for v, _ in f}) > 1}
+        several = {k: sorted(f, key=lambda item: item[0]) for k, f in found.items() if len({v for v, _ in f}) > 1}
+        return dict(sorted(several.items(), key=lambda item: item[0][0] != "cdvft"))
 
     shown, left_out = panels(section, lambda rows: bool(swept(rows)))
     if not shown:
@@ -74,7 +77,7 @@ def _sweep(section: Section, styles: Styles, x: str, axis: str) -> Plot | str:
     for i, (where, rows) in enumerate(shown.items()):
         time, launches, flops = axes[3 * i : 3 * i + 3]
         frozen = next((r for r in rows if is_frozen(r.case)), None)
-        series = swept(rows)
+        series = dict(list(swept(rows).items())[:MAX_SERIES])
         seen: dict[str, int] = {}
         for (method, *_), points in series.items():
             style, nth = styles[str(method)], seen.get(str(method), 0)

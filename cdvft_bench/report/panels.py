@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_PANELS = 4
+MAX_MARKS = 1000
+"""More marks than these in a panel are drawn as one for each method and cell of a grid."""
+MAX_LABELS = 44
+"""Settings that a dot chart lists."""
+CELLS = 48
 CONVENTION = "flop"
 
 
@@ -30,8 +36,8 @@ class Plot:
 
 def drawn(name: str, title: str, plot: Plot) -> Drawn:
     """Encode a plot; call inside the style's settings."""
-    svg, png = encode(plot.figure)
-    return Drawn(name, title, plot.caption, plot.alt, svg, png)
+    svg, png, pdf = encode(plot.figure)
+    return Drawn(name, title, plot.caption, plot.alt, svg, png, pdf)
 
 
 def panels(
@@ -60,3 +66,16 @@ def dot(axes: Axes, x: float, y: float, record: Record, styles: Styles) -> None:
         linestyle="none",
         label=label,
     )
+
+
+def thinned(points: Sequence[tuple[float, float, Record]]) -> list[tuple[float, float, Record]]:
+    """The points, or of many the first in each cell of a logarithmic grid, one a method; x and y are positive."""
+    if len(points) <= MAX_MARKS:
+        return list(points)
+    logs = [(math.log(x), math.log(y)) for x, y, _ in points]
+    sides = [(min(side), (max(side) - min(side)) or 1.0) for side in zip(*logs, strict=True)]
+    kept: dict[tuple[object, ...], tuple[float, float, Record]] = {}
+    for point, log in zip(points, logs, strict=True):
+        cell = tuple(round(CELLS * (v - low) / span) for v, (low, span) in zip(log, sides, strict=True))
+        kept.setdefault((point[2].case.method, point[2].case.pass_, *cell), point)
+    return list(kept.values())

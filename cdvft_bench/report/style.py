@@ -30,7 +30,7 @@ SETTINGS: dict[str, Any] = {
     "axes.grid": True, "grid.color": GRID, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.unicode_minus": True,
     "lines.linewidth": 1.4, "lines.markersize": 6.0, "errorbar.capsize": 2.0,
     "text.parse_math": False,  # a "$" in a label is a dollar sign, not an unfinished formula
-    "svg.fonttype": "none", "svg.hashsalt": "cdvft-bench",
+    "svg.fonttype": "none", "svg.hashsalt": "cdvft-bench", "pdf.fonttype": 42,
 }  # fmt: skip
 
 
@@ -80,7 +80,7 @@ class Drawn:
         name: file name without suffix.
         title, caption: what it is, and what to see in it.
         alt: what it shows, for a reader who cannot see it.
-        svg, png: its files' bytes.
+        svg, png, pdf: its files' bytes.
     """
 
     name: str
@@ -89,6 +89,12 @@ class Drawn:
     alt: str
     svg: bytes
     png: bytes
+    pdf: bytes = b""
+
+    def files(self) -> dict[str, bytes]:
+        """The figure's files by their path in a report's folder."""
+        made = {"svg": self.svg, "png": self.png, "pdf": self.pdf}
+        return {f"figures/{self.name}.{suffix}": content for suffix, content in made.items() if content}
 
 
 @dataclass(frozen=True)
@@ -111,17 +117,18 @@ def blank(rows: int, columns: int, height: float, **options: Any) -> tuple[Figur
     return figure, list(axes.flat)
 
 
-def encode(figure: Figure) -> tuple[bytes, bytes]:
-    """SVG and PNG bytes of a figure: the same bytes for the same figure, with no date and no URL of its maker."""
-    svg, png = io.BytesIO(), io.BytesIO()
+def encode(figure: Figure) -> tuple[bytes, bytes, bytes]:
+    """SVG, PNG and PDF bytes of a figure: the same bytes for the same figure, no date and no URL of its maker."""
+    svg, png, pdf = io.BytesIO(), io.BytesIO(), io.BytesIO()
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # laid out once, for both files
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
     figure.savefig(svg, format="svg", metadata=nothing)
     figure.savefig(png, format="png", dpi=150, metadata={"Software": None})
+    figure.savefig(pdf, format="pdf", metadata=dict.fromkeys(("Creator", "Producer", "CreationDate")))
     text = svg.getvalue().decode()
     text = re.sub(r"<!DOCTYPE.*?>\s*", "", text, flags=re.DOTALL)
-    return text.encode(), png.getvalue()
+    return text.encode(), png.getvalue(), pdf.getvalue()
 
 
 def log_axis(axes: Axes, which: str) -> None:

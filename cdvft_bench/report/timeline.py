@@ -1,0 +1,109 @@
+"""Launch sequences from traces that were kept beside a store: what ran when, for the page's timeline."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from cdvft_bench.report.dataset import Column
+from cdvft_bench.report.text import clean
+from cdvft_bench.sweep.record import Record
+from cdvft_bench.timing.chrome import Event, parse, read_events
+from cdvft_bench.timing.families import family, kind, short_kernel
+
+FOLDER = "traces"
+MAX_TRACES, MAX_LAUNCHES = 24, 3000
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch: what, its family, where ("host" or "device"), and when, in microseconds from the first."""
+
+    name: str
+    family: str
+    lane: str
+    start: float
+    duration: float
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """A trace's launches in order of their start.
+
+    Attributes:
+        name: of the file, without suffix. title: the record it is of, or the name. key: of that record, or "".
+        launches: the first of them. left_out: how many more there are.
+    """
+
+    name: str
+    title: str
+    key: str
+    launches: tuple[Launch, ...]
+    left_out: int
+
+
+def kept_traces(store: Path) -> list[Path]:
+    """Chrome traces in the folder ``traces`` beside a store, at most ``MAX_TRACES``, in order of their names."""
+    return sorted(p for p in (store.parent / FOLDER).glob("*.json*") if p.is_file())[:MAX_TRACES]
+
+
+def timeline(path: Path, records: Mapping[str, Record]) -> Timeline:
+    """Read one trace; a file whose name begins with a record's key is that record's.
+
+    Raises:
+        UserError: the file is no trace.
+    """
+    launches = sorted(_launches(read_events(path)), key=lambda one: one.start)
+    name = clean(path.name.split(".json")[0])
+    record = records.get(name[:16]) or next((r for key, r in records.items() if key in name), None)
+    title = name
+    if record is not None:
+        case = record.case
+        title = f"{record.label}, {case.subject}, {case.pass_}, {case.batch} × {case.sequence}, {case.device}"
+    first = launches[0].start if launches else 0.0
+    shown = tuple(
+        Launch(one.name, one.family, one.lane, one.start - first, one.duration) for one in launches[:MAX_LAUNCHES]
+    )
+    return Timeline(name, title, record.case.key if record else "", shown, max(0, len(launches) - len(shown)))
+
+
+def timeline_columns(timelines: Sequence[Timeline]) -> list[Column]:
+    """One row a launch."""
+    rows = [(one, launch) for one in timelines for launch in one.launches]
+    return [
+        Column("trace", "trace", "", "text", [one.title for one, _ in rows]),
+        Column("key", "row key", "", "text", [one.key for one, _ in rows]),
+        Column("name", "launch", "", "text", [launch.name for _, launch in rows]),
+        Column("family", "family", "", "text", [launch.family for _, launch in rows]),
+        Column("lane", "where", "", "text", [launch.lane for _, launch in rows]),
+        Column("start", "start", "µs", "number", [launch.start for _, launch in rows]),
+        Column("duration", "duration", "µs", "number", [launch.duration for _, launch in rows]),
+    ]
+
+
+def _launches(events: Sequence[object]) -> Iterator[Launch]:
+    """Kernels where the trace has any, beside the calls that launch them; else the leaf operators of the host."""
+    trace = parse(events)
+    for event in trace.device:
+        yield _launch(event, short_kernel(event.name), "device")
+    if trace.device:
+        for event in trace.host:
+            if event.kind == "runtime" and any(part in event.name for part in ("Launch", "Memcpy", "Memset")):
+                yield _launch(event, event.name, "host")
+        return
+    for event in _leaves(one for one in trace.host if one.parent is None):
+        yield _launch(event, event.name.removeprefix("aten::"), "host")
+
+
+def _leaves(events: Iterable[Event]) -> Iterator[Event]:
+    for event in events:
+        what = kind(event.name.removeprefix("aten::")) if event.name.startswith("aten::") else "composite"
+        if what == "kernel":
+            yield event
+        elif what == "composite":
+            yield from _leaves(event.children)
+
+
+def _launch(event: Event, name: str, lane: str) -> Launch:
+    return Launch(clean(name), family(name), lane, event.start / 1e3, (event.end - event.start) / 1e3)
