@@ -14,6 +14,8 @@ from cdvft_bench.accuracy.workloads import Workload, make_workload
 from cdvft_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor, nn
 
 Value = int | float | str | bool
@@ -139,8 +141,13 @@ def _prepare(trial: Trial, device: str) -> Workload:
     return workload
 
 
-def run_trial(trial: Trial, device: str = "cpu") -> TrialResult:
+def run_trial(trial: Trial, device: str = "cpu", keep: Callable[[nn.Module], None] | None = None) -> TrialResult:
     """Fine-tune and score. A loss that is not finite ends training and is recorded, not raised.
+
+    Args:
+        trial: what is run.
+        device: cpu or cuda.
+        keep: called with the trained model, for what a result does not hold.
 
     Raises:
         UserError: the model, task or method is unknown, they do not suit each other, or a package is missing.
@@ -193,6 +200,8 @@ def run_trial(trial: Trial, device: str = "cpu") -> TrialResult:
         if not math.isfinite(losses[-1]):
             break
     diverged = not math.isfinite(losses[-1])
+    if keep is not None:
+        keep(workload.body)
     trained = sum(p.numel() * p.element_size() for p in (*adapter, *head))
     accuracy = None if diverged else _score(trial, workload)
     formula, flops = _cost(trial, workload)

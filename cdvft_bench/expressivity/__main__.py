@@ -20,10 +20,12 @@ def main() -> None:
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), help="Profile folder; goes on where it stopped."
 )
-@click.option("--weights", type=click.Path(path_type=Path), help="An .npz of weight changes, one 2-D array a layer.")
+@click.option(
+    "--weights", multiple=True, type=click.Path(path_type=Path), help="An .npz of weight changes; may be repeated."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
 @click.option("--workers", default=2, show_default=True, help="Processes, one thread each.")
-def run(preset: str, output: Path, weights: Path | None, seed: int, workers: int) -> None:
+def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers: int) -> None:
     """Measure, and write a profile."""
     from cdvft_bench.expressivity.changes import change_jobs
     from cdvft_bench.expressivity.findings import write_findings
@@ -33,37 +35,32 @@ def run(preset: str, output: Path, weights: Path | None, seed: int, workers: int
     def progress(done: int, total: int, job: Job) -> None:
         click.echo(f"{done}/{total} {job.kind}", err=True)
 
-    jobs = jobs_of(preset, seed) + (change_jobs(weights, seed) if weights is not None else [])
+    jobs = jobs_of(preset, seed) + [job for path in weights for job in change_jobs(path, seed)]
     profile = record(jobs, output, environment(preset, seed), workers, progress)
     findings = write_findings(profile, output)
     click.echo(f"{len(jobs)} jobs and {len(findings)} findings in {output}")
 
 
 @main.command()
-@click.option("--model", required=True, help="Folder or hub id of an encoder.")
-@click.option("--data", required=True, type=click.Path(path_type=Path), help="CSV file of texts and labels.")
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The .npz to write.")
-@click.option("--source", required=True, help="In words: model, data, licences; kept with the figures.")
-@click.option("--label", default="label", show_default=True, help="Column of the class.")
-@click.option("--text", default="text", show_default=True, help="Column of the text.")
+@click.option("--model", default="minilm", show_default=True, help="Of the suite's table, with pretrained weights.")
+@click.option("--task", default="tweets", show_default=True, help="Of the suite's tasks.")
 @click.option("--layers", default=r"(query|value)$", show_default=True, help="Regular expression on layer names.")
-@click.option("--steps", default=200, show_default=True, help="Training steps, 16 texts each.")
-@click.option("--seed", default=0, show_default=True, help="Seed of head and batches.")
-def changes(
-    model: str, data: Path, output: Path, source: str, label: str, text: str, layers: str, steps: int, seed: int
-) -> None:
-    """Fine-tune an encoder and save what it did to its weights, for run --weights."""
-    from cdvft_bench.expressivity.finetune import Recipe, changes_of, save_changes
+@click.option("--lr", default=1e-4, show_default=True, help="Learning rate of all weights.")
+@click.option("--examples", default=800, show_default=True, help="Training examples.")
+@click.option("--epochs", default=2, show_default=True, help="Passes over them.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the classifier and the order of batches.")
+def changes(output: Path, model: str, task: str, layers: str, lr: float, examples: int, epochs: int, seed: int) -> None:
+    """Fine-tune a model in full and save what that did to its weights, for run --weights."""
+    from cdvft_bench.accuracy.trial import Trial
+    from cdvft_bench.expressivity.finetune import changes_of, describe, save_changes
 
     if output.suffix != ".npz":
         raise UserError(f"output {output} does not end in .npz; give it that ending")
-    recipe = Recipe(model, data, label, text, layers, steps, seed=seed)
-    found, losses = changes_of(recipe)
-    described = f"{source}; full fine-tuning, {steps} steps of {recipe.batch} texts, AdamW {recipe.learning_rate:g}"
-    save_changes(output, found, described)
-    tenth = max(1, len(losses) // 10)
-    first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
-    click.echo(f"{len(found)} layers in {output}; loss {first:.3f} to {last:.3f}")
+    trial = Trial(model, task, "full", lr=lr, head_lr=2e-3, seed=seed, examples=examples, epochs=epochs)
+    found, result = changes_of(trial, layers)
+    save_changes(output, found, describe(trial, result))
+    click.echo(f"{len(found)} layers in {output}; {describe(trial, result)}")
 
 
 @main.command()

@@ -1,116 +1,64 @@
-"""Real weight changes: full fine-tuning of a small text classifier, tuned minus base saved layer by layer.
+"""Real weight changes: the accuracy room fine-tunes a model in full; tuned minus base is saved layer by layer.
 
-Needs transformers, a model folder (or hub id) and a CSV of labels and texts; everything else of this package
-runs without. The classifier is a linear head on the mean of the last hidden states.
+Needs the packages that model and task come from; everything else of this room runs without.
 """
 
 from __future__ import annotations
 
-import csv
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
+from cdvft_bench.accuracy.trial import Trial, TrialResult, run_trial
+from cdvft_bench.accuracy.workloads import make_workload
 from cdvft_bench.errors import UserError
 from cdvft_bench.expressivity.targets import SOURCE
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """How the classifier is trained.
+def changes_of(trial: Trial, layers: str = r"(query|value)$") -> tuple[dict[str, Tensor], TrialResult]:
+    """Tuned minus base of every chosen linear layer (d_out, d_in), float32, and what came of the fine-tuning.
 
-    Attributes:
-        model: folder or hub id of an encoder.
-        data: CSV file whose first line holds the column names.
-        label, text: column names.
-        layers: regular expression; weights of linear layers whose name it matches somewhere are saved.
-        steps, batch, length, learning_rate, seed: of AdamW training.
-    """
-
-    model: str
-    data: Path
-    label: str = "label"
-    text: str = "text"
-    layers: str = r"(query|value)$"
-    steps: int = 200
-    batch: int = 16
-    length: int = 48
-    learning_rate: float = 5e-5
-    seed: int = 0
-
-
-def read_examples(path: Path, label: str, text: str) -> tuple[list[str], list[int], list[str]]:
-    """Texts, class numbers and class names of a CSV file.
+    Args:
+        trial: of the method "full".
+        layers: regular expression; a layer whose name it matches somewhere is chosen.
 
     Raises:
-        UserError: the file or a column is missing, or there are fewer than two classes.
+        UserError: the method is not "full", no layer matches, training diverged, or as for ``run_trial``.
     """
-    if not path.is_file():
-        raise UserError(f"data file {path} does not exist; give a CSV file with columns {label!r} and {text!r}")
-    with path.open(encoding="utf-8", errors="replace", newline="") as source:
-        reader = csv.DictReader(source)
-        names = reader.fieldnames or []
-        for column in (label, text):
-            if column not in names:
-                raise UserError(f"{path} has no column {column!r}; it has {', '.join(names) or 'none'}")
-        pairs = [(row[label], row[text]) for row in reader if row[label] and row[text]]
-    classes = sorted({name for name, _ in pairs})
-    if len(classes) < 2:
-        raise UserError(f"{path} has {len(classes)} class in column {label!r}; a classifier needs two or more")
-    return [text for _, text in pairs], [classes.index(name) for name, _ in pairs], classes
-
-
-def changes_of(recipe: Recipe) -> tuple[dict[str, Tensor], list[float]]:
-    """Tuned minus base of every chosen layer, float32, and the loss of every step.
-
-    Raises:
-        UserError: the model cannot be loaded, no layer matches, or the data is unusable.
-    """
-    import transformers
-
-    texts, labels, classes = read_examples(recipe.data, recipe.label, recipe.text)
+    if trial.method != "full":
+        raise UserError(f"method {trial.method!r} leaves most weights as they are; give 'full'")
     try:
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(recipe.model)
-        encoder: Any = transformers.AutoModel.from_pretrained(recipe.model)
-    except (OSError, ValueError) as error:
-        raise UserError(f"model {recipe.model} cannot be loaded; give a folder or a hub id of an encoder") from error
-    torch.manual_seed(recipe.seed)
-    chosen = {
-        name: layer
-        for name, layer in encoder.named_modules()
-        if isinstance(layer, nn.Linear) and re.search(recipe.layers, name)
-    }
-    if recipe.steps < 1:
-        raise UserError(f"steps = {recipe.steps} is too small; it must be >= 1")
-    if not chosen:
-        raise UserError(f"no linear layer of {recipe.model} matches {recipe.layers!r}")
-    base = {name: layer.weight.detach().clone() for name, layer in chosen.items()}
-    head = nn.Linear(encoder.config.hidden_size, len(classes))
-    trained = [*encoder.parameters(), *head.parameters()]
-    optimiser = torch.optim.AdamW(trained, lr=recipe.learning_rate, weight_decay=0.0)
-    order = torch.randint(
-        len(texts), (recipe.steps, recipe.batch), generator=torch.Generator().manual_seed(recipe.seed)
+        chosen = re.compile(layers)
+    except re.error as error:
+        raise UserError(f"layers = {layers!r} is no regular expression ({error})") from None
+
+    def weights(body: nn.Module) -> dict[str, Tensor]:
+        found = {
+            name: module.weight.detach().clone()
+            for name, module in body.named_modules()
+            if isinstance(module, nn.Linear) and chosen.search(name)
+        }
+        if not found:
+            raise UserError(f"no linear layer of {trial.model} matches {layers!r}")
+        return found
+
+    base = weights(make_workload(trial.model, trial.task, trial.length, "cpu").load())
+    tuned: dict[str, Tensor] = {}
+    result = run_trial(trial, keep=lambda body: tuned.update(weights(body)))
+    if result.diverged:
+        raise UserError(f"training diverged at lr = {trial.lr:g}; give a smaller one")
+    return {name: tuned[name] - weight for name, weight in base.items()}, result
+
+
+def describe(trial: Trial, result: TrialResult) -> str:
+    """The origin of the changes in one line, kept with every figure made from them."""
+    return (
+        f"{trial.model} on {trial.task}, full fine-tuning: {trial.examples:,} examples, {trial.epochs} epochs, "
+        f"AdamW {trial.lr:g}, seed {trial.seed}, {trial.evaluate} accuracy {result.accuracy:.3f}"
     )
-    losses = []
-    encoder.train()
-    for batch in order:
-        tokens = tokenizer(
-            [texts[int(k)] for k in batch], padding=True, truncation=True, max_length=recipe.length, return_tensors="pt"
-        )
-        hidden = encoder(**tokens).last_hidden_state
-        mask = tokens["attention_mask"][..., None].to(hidden.dtype)
-        logits = head((hidden * mask).sum(1) / mask.sum(1))
-        loss = nn.functional.cross_entropy(logits, torch.tensor([labels[int(k)] for k in batch]))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        losses.append(float(loss.detach()))
-    return {name: layer.weight.detach() - base[name] for name, layer in chosen.items()}, losses
 
 
 def save_changes(path: Path, changes: dict[str, Tensor], source: str) -> None:
