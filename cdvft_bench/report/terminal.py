@@ -149,6 +149,8 @@ def show_timed(case: Case, timed: Timed) -> None:
         )
     if timed.memory is not None:
         console.print(f"peak memory above the start: {integer(timed.memory.peak_bytes)} bytes ({timed.memory.how})")
+        if timed.memory.kept_bytes is not None:
+            console.print(f"kept beyond the frozen subject: {integer(timed.memory.kept_bytes)} bytes")
     for note in timed.notes:
         console.print(f"note: {clean(note)}", highlight=False, markup=False)
 
@@ -256,7 +258,9 @@ def show_trace(summary: TraceSummary) -> None:
         ("device time", _seconds(summary.device_seconds)),
         ("span", _seconds(summary.span_seconds)),
         ("busy", busy),
-        ("gaps", f"{integer(summary.gaps)}, {_seconds(summary.gap_seconds)} in all"),
+        ("bytes moved", NOT_MEASURED if summary.moved_bytes is None else f"{prefixed(summary.moved_bytes)}B"),
+        ("bandwidth", NOT_MEASURED if summary.bytes_per_second is None else f"{prefixed(summary.bytes_per_second)}B/s"),
+        *(_queue(summary) if summary.device == "cuda" else ()),
         ("verdict", f"{summary.verdict}: {summary.reason}"),
     ):
         table.add_row(name, clean(text))
@@ -265,8 +269,30 @@ def show_trace(summary: TraceSummary) -> None:
     for name, seconds in sorted(summary.families.items(), key=lambda item: -item[1]):
         table.add_row(name, integer(summary.family_launches.get(name, 0)), _seconds(seconds))
     console.print(table)
+    if summary.parts:
+        table = _table("by part", ["part", "launches", "of them backward", "time"])
+        for name, part in summary.parts.items():
+            table.add_row(name, integer(part.launches), integer(part.backward_launches), _seconds(part.seconds))
+        console.print(table)
+    elif set(summary.scopes) - {"unscoped"}:
+        table = _table("by range", ["range", "launches", "time"])
+        for name, launches in sorted(summary.scopes.items(), key=lambda item: -item[1]):
+            table.add_row(clean(name), integer(launches), _seconds(summary.scope_seconds.get(name, 0.0)))
+        console.print(table)
     for note in summary.notes:
         console.print(f"note: {clean(note)}", highlight=False, markup=False)
+
+
+def _queue(summary: TraceSummary) -> tuple[tuple[str, str], ...]:
+    """What a trace of a GPU says of launching."""
+    delay, depth = summary.queue_delay_seconds, summary.queue_depth
+    return (
+        ("launching on the host", f"{integer(summary.launch_calls)} calls, {_seconds(summary.launch_seconds)}"),
+        ("gaps", f"{integer(summary.gaps)}, {_seconds(summary.gap_seconds)} in all, of which "
+                 f"{_seconds(summary.starved_seconds)} with nothing launched"),
+        ("launch to start, median", NOT_MEASURED if delay is None else _seconds(delay)),
+        ("kernels in the queue, median", NOT_MEASURED if depth is None else f"{depth:g}"),
+    )  # fmt: skip
 
 
 def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> None:

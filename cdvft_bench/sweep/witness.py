@@ -9,10 +9,11 @@ instead, so that nothing is counted or timed on zeros.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import flops, total
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cdvft_bench.counting.result import Counted
+    from cdvft_bench.timing.measure import Target
+    from cdvft_bench.timing.modes import Mode
     from cdvft_bench.timing.result import Timed
-
-T = TypeVar("T")
 
 LORA = "lora r=8"
 """Name of the second foot of every ratio."""
@@ -98,12 +99,16 @@ class Subject:
         inputs: positional inputs of a layer, or keyword inputs of a model.
         forward: runs the forward pass with autograd recording and returns its output.
         step: runs forward, backward, and an AdamW update where anything is trained.
+        advance: goes on to the next input, of which a layer on a GPU has several.
+        optimizer: of what is trained, or None.
     """
 
     module: nn.Module
     inputs: Any
     forward: Callable[[], Tensor]
     step: Callable[[], object]
+    advance: Callable[[], None] | None = None
+    optimizer: Any = None
 
 
 def require_device(device: str) -> None:
@@ -172,7 +177,7 @@ def build(case: Case) -> Subject:
             base = copy.deepcopy(_base_layer(*key))
             module: nn.Module = base if method is None else method.adapt_linear(base)
         else:
-            model = copy.deepcopy(_base_model(*key))
+            model = _twin(_base_model(*key), case)
             module = model if method is None else method.adapt_model(model, model_spec(case.subject).targets)
     module.train()
     for part in module.modules():  # dropout off: its cost is the base's own, and randomness hides differences
@@ -183,8 +188,23 @@ def build(case: Case) -> Subject:
     if case.kind == "layer":
         shape = (case.batch, case.sequence, int(layer_shape(case.subject).d_in))
         x = torch.randn(shape, dtype=dtype, device=case.device, generator=generator).requires_grad_()
-        return _subject(module, (x,), lambda: module(x), x)
+        return _subject(module, (x,), module, x)
     return _build_model(case, module, generator)
+
+
+def _twin(model: nn.Module, case: Case) -> nn.Module:
+    """A copy of a model; on a GPU it shares the frozen weights, of which a large model's fit there once.
+
+    Methods that train or overwrite the base's own weights get a copy of their own.
+    """
+    import copy
+
+    from torch import nn
+
+    if case.device == "cpu" or case.method in ("full", "bitfit"):
+        return copy.deepcopy(model)
+    shared = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}
+    return copy.deepcopy(model, dict(shared))
 
 
 def _build_model(case: Case, module: nn.Module, generator: Any) -> Subject:
@@ -214,26 +234,40 @@ def _build_model(case: Case, module: nn.Module, generator: Any) -> Subject:
     return _subject(module, inputs, lambda: floating_output(module(**inputs)), extra)
 
 
-def _subject(module: nn.Module, inputs: Any, forward: Callable[[], Tensor], x: Tensor | None) -> Subject:
+def _subject(module: nn.Module, inputs: Any, forward: Callable[..., Tensor], x: Tensor | None) -> Subject:
     import torch
 
+    from cdvft_bench.timing.inputs import rotated
+
     trained = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True) if trained else None
+    # Capturable: a CUDA graph may hold the update; the fused kernel is the same either way.
+    cuda = any(p.is_cuda for p in trained)
+    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True, capturable=cuda) if trained else None
     gradients: list[Tensor] = []
+    turn = rotated(x) if isinstance(inputs, tuple) and x is not None else None
+
+    def run() -> Tensor:
+        return forward() if turn is None else forward(turn.current)
 
     def step() -> None:
-        if x is not None:
-            x.grad = None
+        leaf = x if turn is None else turn.current
+        if leaf is not None:
+            leaf.grad = None
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
-        y = forward()
+        y = run()
         if not gradients:
             gradients.append(torch.randn_like(y))
         y.backward(gradients[0])
         if optimizer is not None:
             optimizer.step()
 
-    return Subject(module, inputs, forward, step)
+    def advance() -> None:
+        if turn is not None:
+            turn.current.grad = None
+            turn.advance()
+
+    return Subject(module, inputs, run, step, advance if turn is not None and len(turn) > 1 else None, optimizer)
 
 
 # --- count ---------------------------------------------------------------------------------
@@ -263,53 +297,64 @@ def _feet(case: Case) -> dict[str, Case]:
     return {name: foot for name, foot in feet.items() if foot != case}
 
 
-def time_case(case: Case, *, budget_s: float = 2.0, precision: float = 0.05, trace: bool = True) -> Timed:
-    """Time the case, interleaved with the frozen subject and LoRA r = 8; trace it and take its peak memory.
+def time_case(
+    case: Case,
+    *,
+    budget_s: float = 2.0,
+    precision: float = 0.05,
+    trace: bool = True,
+    modes: Sequence[Mode] | None = None,
+    prepare_s: float | None = None,
+    trace_to: Path | None = None,
+) -> Timed:
+    """Time the case, interleaved with the frozen subject and LoRA r = 8; then its trace, memory, energy and modes.
 
-    A trace or a memory reading that fails is left out, and said in the notes: the times stand without it.
+    What fails after the times is left out, and said in the notes: the times stand without it.
 
     Args:
         case: its pass says what one call is.
         budget_s, precision: see ``timing.clock.time_interleaved``.
-        trace: also profile one call and measure its memory.
+        trace, modes, prepare_s, trace_to: see ``timing.measure.Plan``.
     """
-    from cdvft_bench.timing.clock import Contender, time_interleaved
-    from cdvft_bench.timing.memory import peak_memory
-    from cdvft_bench.timing.result import Timed, TraceSummary
-    from cdvft_bench.timing.scopes import scoped
-    from cdvft_bench.timing.trace import trace_call
+    from cdvft_bench.timing.measure import Plan, measure
 
-    def call(one: Case) -> Callable[[], object]:
-        return _call(build(one), case)
+    plan = Plan(budget_s, precision, None if modes is None else tuple(modes), None, trace, trace_to, prepare_s,
+                seed=case.seed)  # fmt: skip
+    return measure(
+        _target(label(case), case),
+        lambda: [_target(name, foot) for name, foot in _feet(case).items()],
+        case.device, plan,
+    )  # fmt: skip
+
+
+def _target(name: str, case: Case) -> Target:
+    from cdvft_bench.timing.measure import Target
 
     built = build(case)
-    subject = _call(built, case)
-    contenders = [Contender(label(case) if case.method != FROZEN else FROZEN, subject)]
-    contenders += [Contender(name, call(foot)) for name, foot in _feet(case).items()]
-    timing = time_interleaved(contenders, budget_s=budget_s, precision=precision, seed=case.seed, device=case.device)
-    if not trace:
-        return Timed(timing, None, None)
-    notes: list[str] = []
+    fixed = built.step if case.pass_ == "step" else built.forward
+    advance = built.advance
 
-    def traced_call() -> TraceSummary:
-        with scoped(built.module) as scoping:
-            summary = trace_call(subject, case.device, warm_ups=0)
-        if scoping.silent:
-            notes.append("adapted layers do not call their base: the trace has the base's product under adapter")
-        return summary
+    def call() -> object:
+        assert advance is not None
+        advance()
+        return fixed()
 
-    traced = _tried("trace", traced_call, notes)
-    memory = _tried("peak memory", lambda: peak_memory(subject, case.device), notes)
-    return Timed(timing, traced, memory, tuple(notes))
+    return Target(name, built.module, fixed if advance is None else call, fixed, built.optimizer)
 
 
-def _call(subject: Subject, case: Case) -> Callable[[], object]:
-    return subject.step if case.pass_ == "step" else subject.forward
+def keep_trace(case: Case) -> bytes:
+    """The compressed Chrome trace of one call of a case, at most 1 MB.
 
+    Raises:
+        UserError: it is larger.
+    """
+    import tempfile
 
-def _tried(what: str, reading: Callable[[], T], notes: list[str]) -> T | None:
-    try:
-        return reading()
-    except Exception as error:
-        notes.append(f"no {what}: {type(error).__name__}: {' '.join(str(error).split())}")
-        return None
+    from cdvft_bench.timing.scopes import scoped
+    from cdvft_bench.timing.trace import export_trace
+
+    target = _target(label(case), case)
+    with tempfile.TemporaryDirectory() as folder, scoped(target.module):
+        path = Path(folder) / "trace.json.gz"
+        export_trace(target.call, path, case.device, warm_ups=2)
+        return path.read_bytes()

@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=None, help="torch's CPU threads (default: as they are)")
     add("--seed", type=int, default=0, help="of weights, inputs and order (default: %(default)s)")
     add("--no-trace", action="store_true", help="neither profile a call nor take its peak memory")
+    add("--traces", type=Path, default=None, help="keep each call's profile in this folder, 1 MB each at most")
+    add("--selftest", type=int, default=20, help="comparisons of the clock with itself first (default: %(default)s)")
     add("--retry-failed", action="store_true", help="run cases again that the file holds as failed")
     add("--list", action="store_true", help="say what would be run, and run nothing")
     return parser
@@ -92,6 +94,10 @@ def _run(options: argparse.Namespace) -> int:
     for mode in modes:
         if mode not in known:
             raise UserError(f"mode {mode!r} is not known; use {', '.join(known)}")
+    if options.selftest < 0:
+        raise UserError(f"selftest = {options.selftest} comparisons are too few; give 0 or more")
+    if options.no_trace and options.traces is not None:
+        raise UserError(f"there is no profile to keep in {options.traces} with --no-trace; leave one of them out")
     if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
         raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
     entries = list(

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvft_bench.errors import UserError
+from cdvft_bench.timing.inputs import rotated
 
 Value = int | float | str | bool
 FROZEN, LORA = "frozen", "lora r=8"
@@ -244,10 +245,19 @@ def adapt(case: BareCase, base: nn.Linear) -> nn.Module:
 
 @dataclass(frozen=True)
 class Built:
-    """A built case: the module, and the pass to time."""
+    """A built case.
+
+    Attributes:
+        module: the layer.
+        call: one pass, on a GPU on another input each time.
+        fixed: the same on one input, as a graph needs it.
+        optimizer: of what is trained; None where nothing is.
+    """
 
     module: nn.Module
     call: Callable[[], object]
+    fixed: Callable[[], object]
+    optimizer: torch.optim.Optimizer | None
 
 
 def build(case: BareCase) -> Built:
@@ -268,16 +278,16 @@ def build(case: BareCase) -> Built:
             if not parameter.any():
                 parameter.normal_(std=0.02, generator=generator)
     x = torch.randn(case.batch, case.sequence, d_in, dtype=dtype, device=case.device, generator=generator)
-    x.requires_grad_()
+    inputs = rotated(x.requires_grad_())
     gradient = torch.randn(case.batch, case.sequence, d_out, dtype=dtype, device=case.device, generator=generator)
     # Capturable: a CUDA graph may hold the update; the fused kernel is the same either way.
     cuda = torch.device(case.device).type == "cuda"
     optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True, capturable=cuda) if trained else None
 
-    def forward() -> object:
+    def forward(x: Tensor) -> object:
         return module(x)
 
-    def step() -> None:
+    def step(x: Tensor) -> None:
         x.grad = None
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
@@ -285,4 +295,11 @@ def build(case: BareCase) -> Built:
         if optimizer is not None:
             optimizer.step()
 
-    return Built(module, forward if case.pass_ == "forward" else step)
+    run = forward if case.pass_ == "forward" else step
+
+    def call() -> object:
+        inputs.current.grad = None
+        inputs.advance()
+        return run(inputs.current)
+
+    return Built(module, call if len(inputs) > 1 else lambda: run(x), lambda: run(x), optimizer)

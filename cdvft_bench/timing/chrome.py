@@ -31,6 +31,9 @@ _KINDS: dict[str, EventKind] = {
     "gpu_memset": "kernel",
 }
 LATEST = 1e17  # µs: 3,000 years; no time is later, and NaN fails the comparison too
+LARGEST = 1_000_000  # bytes of a trace that is kept, compressed
+_READ = ("Sequence number", "Fwd thread id", "Input Dims", "Input type", "Input Strides", "Concrete Inputs",
+         "correlation", "device", "stream")  # fmt: skip
 _GZIP = b"\x1f\x8b"
 _WAY_OUT = "give a trace exported by torch.profiler's export_chrome_trace (.json or .json.gz)"
 _NOISE = (b"USDT:", b"Memory block of unknown size")  # lines that torch writes to stderr for every profile
@@ -164,17 +167,43 @@ def read_events(path: str | Path) -> list[Any]:
 
 
 def write_document(document: Mapping[str, Any], path: str | Path) -> None:
-    """Write a recorded trace compressed, without the names of the machine and of its folders."""
+    """Write a recorded trace compressed, at most 1 MB, without the names of the machine and of its folders.
+
+    A larger one is kept without what no summary reads: arrows, allocations, strides, what a viewer shows beside it.
+
+    Raises:
+        UserError: the path does not end in .json.gz, cannot be written, or the trace is too large even so.
+    """
     path = Path(path)
     if not path.name.endswith(".json.gz"):
         raise UserError(f"trace {str(path)!r} must be named .json.gz: it is written compressed")
     kept = {k: v for k, v in document.items() if k not in ("host_name", "traceName", "distributedInfo")}
-    data = json.dumps(kept, separators=(",", ":")).encode()
+    data = _packed(kept)
+    if len(data) > LARGEST:
+        data = _packed(
+            {**kept, "traceEvents": [_slim(e) for e in kept["traceEvents"] if _KINDS.get(str(e.get("cat")))]}
+        )
+    if len(data) > LARGEST:
+        raise UserError(
+            f"trace {str(path)!r} would take {len(data):,} bytes, more than {LARGEST:,}; trace a smaller call"
+        )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(gzip.compress(data, mtime=0))
+        part = path.with_name(f"{path.name}.part")
+        part.write_bytes(data)
+        part.replace(path)
     except OSError as error:
         raise UserError(f"trace {str(path)!r} cannot be written: {error}; name a file in a folder of yours") from error
+
+
+def _packed(document: Mapping[str, Any]) -> bytes:
+    return gzip.compress(json.dumps(document, separators=(",", ":")).encode(), mtime=0)
+
+
+def _slim(event: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {k: event[k] for k in ("ph", "cat", "name", "pid", "tid", "ts", "dur") if k in event}
+    args = event.get("args", {})
+    return {**kept, "args": {k: args[k] for k in _READ if k in args}}
 
 
 # --- recording -----------------------------------------------------------------------------

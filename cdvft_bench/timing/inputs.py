@@ -93,3 +93,15 @@ class Rotation(Generic[T]):
     def advance(self) -> None:
         """Go on to the next item."""
         self._at = (self._at + 1) % len(self._items)
+
+
+def rotated(x: Tensor) -> Rotation[Tensor]:
+    """A rotation of ``x`` and enough random tensors like it to exceed twice the L2 cache; ``x`` alone on a CPU.
+
+    Args:
+        x: floating or complex; it stays the first.
+    """
+    size = max(x.numel() * x.element_size(), 1)
+    more = -(-2 * l2_bytes(x.device) // size)
+    made = random_inputs(x.shape, x.dtype, x.device, seed=1, copies=more, requires_grad=x.requires_grad) if more else []
+    return Rotation([x, *made])

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,6 +34,7 @@ def time_modes(
     seed: int = 0,
     threads: int | None = None,
     timer: Timer = time.perf_counter,
+    prepare_s: float | None = None,
 ) -> Modes:
     """Time a call eagerly and in other ways, interleaved in one run.
 
@@ -44,6 +48,7 @@ def time_modes(
         device: "cpu" or "cuda".
         modes: ways to try; None for eager and, on a GPU, graph and compile. Eager is always run.
         precision, budget_s, seed, threads, timer: see :func:`time_interleaved`.
+        prepare_s: seconds that capturing or compiling may take, each; None is no limit. It holds in the main thread.
 
     Raises:
         UserError: a mode or the device is not known.
@@ -67,7 +72,7 @@ def time_modes(
             continue
         start = time.perf_counter()
         try:
-            with torch.cuda.device(place if cuda else -1):
+            with torch.cuda.device(place if cuda else -1), _at_most(prepare_s):
                 way = makers[mode]()
         except Exception as error:  # whatever capture or the compiler cannot do is a finding, not a failure
             notes.append(f"{mode} not run: {_one_line(error)}")
@@ -135,6 +140,29 @@ def _compiled(call: Call) -> Call:
         torch.cuda.synchronize()
     way: Call = compiled
     return way
+
+
+class TooLongError(RuntimeError):
+    """A way to run a call takes too long to prepare."""
+
+
+@contextmanager
+def _at_most(seconds: float | None) -> Iterator[None]:
+    """Raise in the block once it has taken so long."""
+    if seconds is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TooLongError(f"it takes longer than {seconds:g} s to prepare")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _repeatable(call: Call) -> Tensor | None:

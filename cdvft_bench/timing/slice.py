@@ -18,21 +18,19 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import torch
 
 from cdvft_bench.errors import UserError
-from cdvft_bench.timing.bare import FROZEN, LORA, BareCase, Built, build
-from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
+from cdvft_bench.timing.bare import FROZEN, LORA, BareCase, build
+from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.environment import read_environment
-from cdvft_bench.timing.memory import measure_energy, peak_memory
-from cdvft_bench.timing.modes import Mode, time_modes
-from cdvft_bench.timing.result import Timed
-from cdvft_bench.timing.scopes import scoped
-from cdvft_bench.timing.trace import trace_call
+from cdvft_bench.timing.measure import Plan, Target, measure
+from cdvft_bench.timing.modes import Mode
+from cdvft_bench.timing.result import SelfTest, Timed
+from cdvft_bench.timing.selftest import selftest
 
-T = TypeVar("T")
 Say = Callable[[str], None]
 
 
@@ -47,7 +45,8 @@ class Settings:
         precision: half-width of a ratio's interval at which to stop earlier.
         modes: "eager" alone, or with "graph" and "compile".
         energy_s: seconds of repeating a call for its energy (GPU only); 0 for none.
-        trace: also profile one call and take its peak memory.
+        trace: also profile one call and take its memory. traces: folder that keeps these profiles; None for none.
+        comparisons: of the clock with itself at the start of a slice; 0 for none.
         threads: torch's CPU threads, None as they are.
         retry_failed: run cases again that the file holds as failed.
     """
@@ -58,6 +57,8 @@ class Settings:
     modes: tuple[Mode, ...] = ("eager",)
     energy_s: float = 0.0
     trace: bool = True
+    traces: Path | None = None
+    comparisons: int = 20
     threads: int | None = None
     retry_failed: bool = False
 
@@ -101,11 +102,12 @@ def run_slice(cases: Sequence[BareCase], output: Path, settings: Settings = Sett
                 say(f"{output} was begun in another environment; each row says which one is its own")
             _append(file, {"key": environment.key, "environment": asdict(environment)})
         longest, failed, run, skipped = 0.0, 0, 0, len(cases) - len(todo)
+        found = _selftests({case.device for case in todo}, settings)
         for case in todo:
             spent = time.monotonic() - started
             if run and settings.budget_s is not None and spent + longest > settings.budget_s:
                 break
-            record = _record(case, settings, environment.key)
+            record = _record(case, settings, environment.key, found.get(case.device))
             _append_record(file, record)
             run, failed = run + 1, failed + (record["status"] == "failed")
             longest = max(longest, record["seconds"])
@@ -118,70 +120,52 @@ def run_slice(cases: Sequence[BareCase], output: Path, settings: Settings = Sett
 
 
 def time_case(case: BareCase, settings: Settings) -> Timed:
-    """Time a case beside the frozen layer and LoRA of rank 8; then its modes, trace, memory and energy.
+    """Time a case beside the frozen layer and LoRA of rank 8; then its trace, memory, energy and modes.
 
     What fails after the times is left out and said in the notes.
     """
     if "compile" in settings.modes:
         torch.compiler.reset()  # else the cases, which share their code, would run into the compiler's cache limit
-    subject = build(case)
     feet = {
         FROZEN: replace(case, method=FROZEN, hyperparameters=()),
         LORA: replace(case, method="lora", hyperparameters=(("rank", 8),)),
     }
-    contenders = [Contender(case.label, subject.call)]
-    contenders += [Contender(name, build(foot).call) for name, foot in feet.items() if foot != case]
-    timing = time_interleaved(
-        contenders, budget_s=settings.case_s, precision=settings.precision, seed=case.seed, device=case.device,
-        threads=settings.threads,
+    plan = Plan(
+        settings.case_s, settings.precision, settings.modes, settings.energy_s, settings.trace,
+        None if settings.traces is None else settings.traces / f"{case.label.replace(' ', '-')}-{case.key}.json.gz",
+        threads=settings.threads, seed=case.seed,
     )  # fmt: skip
-    del contenders
     notes = [f"{case.method}: plain torch, with the operators of the suite's own"] if case.method == "lora" else []
-    timed = Timed(timing, None, None)
-    if settings.trace:
-        timed = replace(
-            timed,
-            trace=_tried("trace", lambda: _traced(subject, case.device, notes), notes),
-            memory=_tried("peak memory", lambda: peak_memory(subject.call, case.device), notes),
+    return measure(
+        _target(case.label, case),
+        lambda: [_target(name, foot) for name, foot in feet.items() if foot != case],
+        case.device, plan, notes,
+    )  # fmt: skip
+
+
+def _target(name: str, case: BareCase) -> Target:
+    built = build(case)
+    return Target(name, built.module, built.call, built.fixed, built.optimizer)
+
+
+def _selftests(devices: set[str], settings: Settings) -> dict[str, SelfTest]:
+    if not settings.comparisons:
+        return {}
+    return {
+        device: selftest(
+            comparisons=settings.comparisons, device=device, budget_s=min(1.0, settings.case_s),
+            threads=settings.threads,
         )
-    if settings.energy_s:
-        energy = _tried("energy", lambda: measure_energy(subject.call, case.device, seconds=settings.energy_s), notes)
-        timed = replace(timed, energy=energy)
-    if set(settings.modes) - {"eager"}:  # last: a capture that fails may leave CUDA broken
-        modes = _tried(
-            "modes",
-            lambda: time_modes(
-                subject.call, device=case.device, modes=settings.modes, budget_s=settings.case_s,
-                precision=settings.precision, seed=case.seed, threads=settings.threads,
-            ),
-            notes,
-        )  # fmt: skip
-        timed = replace(timed, modes=modes)
-    return replace(timed, notes=tuple(notes))
+        for device in devices
+    }  # fmt: skip
 
 
-def _traced(subject: Built, device: str, notes: list[str]) -> Any:
-    with scoped(subject.module) as scoping:
-        summary = trace_call(subject.call, device)
-    if scoping.silent:
-        notes.append("the adapted layer does not call its base: the trace has the base's product under adapter")
-    return summary
-
-
-def _tried(what: str, reading: Callable[[], T], notes: list[str]) -> T | None:
-    try:
-        return reading()
-    except Exception as error:
-        notes.append(f"no {what}: {_one_line(error)}")
-        return None
-
-
-def _record(case: BareCase, settings: Settings, environment: str) -> dict[str, Any]:
+def _record(case: BareCase, settings: Settings, environment: str, aa: SelfTest | None) -> dict[str, Any]:
     start = time.perf_counter()
     timed: Timed | None = None
     error: str | None = None
     try:
-        timed = time_case(case, settings)
+        timed = replace(time_case(case, settings), selftest=aa)
     except (MemoryError, torch.OutOfMemoryError) as fault:
         error = f"out of memory: {_one_line(fault)}"
     except Exception as fault:

@@ -126,7 +126,7 @@ def test_a_trace_that_fails_does_not_cost_the_times(monkeypatch) -> None:
     def broken(*arguments: object, **options: object) -> None:
         raise RuntimeError("the profiler\nis in use")
 
-    monkeypatch.setattr("cdvft_bench.timing.trace.trace_call", broken)
+    monkeypatch.setattr("cdvft_bench.timing.measure.trace_call", broken)
     timed = witness.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
     assert timed.timing is not None
     assert timed.trace is None

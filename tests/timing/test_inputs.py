@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from cdvft_bench.errors import UserError
-from cdvft_bench.timing.inputs import Rotation, l2_bytes, random_inputs
+from cdvft_bench.timing import inputs
+from cdvft_bench.timing.inputs import Rotation, l2_bytes, random_inputs, rotated
 
 
 @pytest.mark.parametrize(
@@ -78,3 +79,18 @@ def test_a_rotation_goes_round() -> None:
     assert len(rotation) == 3
     with pytest.raises(UserError, match="no inputs"):
         Rotation([])
+
+
+def test_rotated_inputs_exceed_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = torch.randn(8, 16, requires_grad=True)
+    assert len(rotated(x)) == 1  # a CPU's caches are not asked for
+    monkeypatch.setattr(inputs, "l2_bytes", lambda device: 1000)
+    rotation = rotated(x)
+    assert rotation.current is x
+    assert len(rotation) * x.numel() * 4 > 2000
+    seen = []
+    for _ in range(len(rotation)):
+        seen.append(rotation.current)
+        rotation.advance()
+    assert len({t.data_ptr() for t in seen}) == len(rotation)
+    assert all(t.requires_grad and t.any() and t.shape == x.shape for t in seen)

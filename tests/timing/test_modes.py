@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 import pytest
 import torch
 from fake_machine import FakeMachine
@@ -93,6 +96,17 @@ def test_launch_cost_is_eager_minus_graph_round_by_round() -> None:
     assert cost.low is not None
     assert 1.5 <= cost.low <= 2.0
     assert launch_cost(Timing(samples[:1], {}, 4, "cuda_event", 1)) is None
+
+
+def test_a_way_that_takes_too_long_to_prepare_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    def slowly(call: Any) -> Any:
+        time.sleep(20)
+        return call
+
+    monkeypatch.setattr(torch, "compile", slowly)
+    result = time_modes(lambda: X @ W, modes=("eager", "compile"), budget_s=0.02, prepare_s=0.05)
+    assert result.notes == ("compile not run: TooLongError: it takes longer than 0.05 s to prepare",)
+    assert [s.name for s in result.timing.samples] == ["eager"]
 
 
 @pytest.mark.slow

@@ -20,10 +20,10 @@ from cdvft_bench.timing.__main__ import main, seconds
 from cdvft_bench.timing.bare import PASSES, BareCase, build, parse_method, unfold
 from cdvft_bench.timing.result import Timed
 from cdvft_bench.timing.slice import Settings, run_slice
-from cdvft_bench.timing.trace import trace_call
+from cdvft_bench.timing.trace import read_trace, trace_call
 
 ROOT = Path(__file__).parents[2]
-QUICK = Settings(case_s=0.01, trace=False)
+QUICK = Settings(case_s=0.01, trace=False, comparisons=0)
 METHODS = ["frozen", "lora:rank=4", "cdvft:m=1+3:block_size=d+d/4", "cdvft:path=handwritten+merged", "block_circulant",
            "block_circulant:path=fused"]  # fmt: skip
 
@@ -76,7 +76,7 @@ def test_a_bare_node_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
     command = [
         sys.executable, "-c", BARE, "--layers", "32x24,16x16", "--tokens", "8", "--methods",
         "frozen,lora,cdvft:m=2:block_size=d+d/2,block_circulant:path=handwritten+merged", "--output", str(output),
-        "--case-budget", "0.02s", "--threads", "1", "--budget", "1m",
+        "--case-budget", "0.02s", "--threads", "1", "--budget", "1m", "--selftest", "2",
     ]  # fmt: skip
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -255,6 +255,20 @@ def test_modes_trace_and_notes_reach_the_row(tmp_path: Path) -> None:
     assert timed["energy"]["joules"] is None
     assert "NVIDIA" in timed["energy"]["how"]
     assert any("plain torch" in note for note in timed["notes"])
+
+
+def test_profiles_are_kept_and_the_clock_is_tested_first(tmp_path: Path) -> None:
+    path, folder = tmp_path / "rows.jsonl", tmp_path / "traces"
+    given = cases("frozen", "lora", passes=["forward"])
+    run(path, given, replace(QUICK, trace=True, traces=folder, comparisons=3))
+    records = [row["record"] for row in rows(path)[1:]]
+    for record, case in zip(records, given, strict=True):
+        assert record["timed"]["selftest"]["comparisons"] == 3
+        kept = read_trace(folder / f"{case.label}-{case.key}.json.gz")
+        assert kept.launches == record["timed"]["trace"]["launches"]
+    assert len(list(folder.iterdir())) == 2
+    run(tmp_path / "more.jsonl", given[:1])
+    assert rows(tmp_path / "more.jsonl")[1]["record"]["timed"]["selftest"] is None
 
 
 @pytest.mark.slow

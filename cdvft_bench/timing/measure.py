@@ -1,0 +1,138 @@
+"""Everything that the third witness says of a built case: times, trace, memory, energy, ways to run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+from cdvft_bench.timing.bare import FROZEN
+from cdvft_bench.timing.clock import Contender, time_interleaved
+from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory, tensor_bytes
+from cdvft_bench.timing.modes import Mode, time_modes
+from cdvft_bench.timing.result import Memory, Timed, TraceSummary
+from cdvft_bench.timing.scopes import scoped
+from cdvft_bench.timing.trace import export_trace, trace_call
+
+T = TypeVar("T")
+ON_GPU: tuple[Mode, ...] = ("eager", "graph", "compile")
+ENERGY_S = 2.0
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a case is measured.
+
+    Attributes:
+        budget_s: seconds of timing, and again of timing its modes. precision: of a ratio, at which to stop earlier.
+        modes: ways to run it; None for all three on a GPU, eagerly alone elsewhere.
+        energy_s: seconds of repeating a call for its energy (GPU only), 0 for none; None for 2.
+        trace: also profile one call and take its memory. trace_to: file (.json.gz) that keeps that profile.
+        prepare_s: seconds that capturing or compiling may take, each; None is no limit.
+        threads: torch's CPU threads, None as they are.
+        seed: of the order.
+    """
+
+    budget_s: float = 2.0
+    precision: float = 0.05
+    modes: tuple[Mode, ...] | None = None
+    energy_s: float | None = None
+    trace: bool = True
+    trace_to: Path | None = None
+    prepare_s: float | None = None
+    threads: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Target:
+    """What is measured.
+
+    Attributes:
+        name: of the case. module: it. call: one pass. fixed: the same on one input, as a graph needs it.
+        optimizer: of what is trained, or None.
+    """
+
+    name: str
+    module: nn.Module
+    call: Callable[[], object]
+    fixed: Callable[[], object]
+    optimizer: torch.optim.Optimizer | None = None
+
+
+def measure(
+    target: Target, beside: Callable[[], Sequence[Target]], device: str, plan: Plan, notes: Sequence[str] = ()
+) -> Timed:
+    """Time a case beside others; then its trace, memory, energy and modes.
+
+    What fails after the times is left out and said in the notes.
+
+    Args:
+        target: the case.
+        beside: makes what it is timed beside; they are dropped again before memory is measured. The one named
+            "frozen" is the foot of what the case keeps.
+        device: "cpu" or "cuda".
+        plan: how.
+        notes: what a reader is to know of the case.
+    """
+    said = list(notes)
+    others = list(beside())
+    timing = time_interleaved(
+        [Contender(one.name, one.call) for one in (target, *others)], budget_s=plan.budget_s, precision=plan.precision,
+        seed=plan.seed, device=device, threads=plan.threads,
+    )  # fmt: skip
+    frozen_bytes = next((tensor_bytes(one.module) for one in (target, *others) if one.name == FROZEN), None)
+    del others
+    timed = Timed(timing, None, None)
+    if plan.trace:
+        timed = replace(
+            timed,
+            trace=_tried("trace", lambda: _trace(target, device, plan.trace_to, said), said),
+            memory=_tried("peak memory", lambda: _memory(target, device, frozen_bytes), said),
+        )
+    cuda = torch.device(device).type == "cuda"
+    energy_s = (ENERGY_S if cuda else 0.0) if plan.energy_s is None else plan.energy_s
+    if energy_s:
+        energy = _tried("energy", lambda: measure_energy(target.call, device, seconds=energy_s), said)
+        timed = replace(timed, energy=energy)
+    ways = (ON_GPU if cuda else ("eager",)) if plan.modes is None else plan.modes
+    if set(ways) - {"eager"}:  # last: a capture that fails may leave CUDA broken
+        modes = _tried(
+            "modes",
+            lambda: time_modes(
+                target.fixed, device=device, modes=ways, budget_s=plan.budget_s, precision=plan.precision,
+                seed=plan.seed, threads=plan.threads, prepare_s=plan.prepare_s,
+            ),
+            said,
+        )  # fmt: skip
+        timed = replace(timed, modes=modes)
+    return replace(timed, notes=tuple(said))
+
+
+def _trace(target: Target, device: str, path: Path | None, notes: list[str]) -> TraceSummary:
+    with scoped(target.module) as scoping:
+        summary = trace_call(target.call, device) if path is None else export_trace(target.call, path, device)
+    if scoping.silent:
+        notes.append("adapted layers do not call their base: the trace has the base's product under adapter")
+    return summary
+
+
+def _memory(target: Target, device: str, frozen_bytes: int | None) -> Memory:
+    found = peak_memory(target.call, device)
+    if frozen_bytes is None:
+        return found
+    kept = tensor_bytes(target.module) - frozen_bytes + optimizer_bytes(target.optimizer)
+    return replace(found, kept_bytes=kept)
+
+
+def _tried(what: str, reading: Callable[[], T], notes: list[str]) -> T | None:
+    try:
+        return reading()
+    except Exception as error:
+        text = " ".join(str(error).split())[:500]
+        notes.append(f"no {what}: {type(error).__name__}: {text}" if text else f"no {what}: {type(error).__name__}")
+        return None
