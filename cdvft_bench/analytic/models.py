@@ -202,7 +202,7 @@ def shape_from_config(
     import transformers
 
     if isinstance(config, str | Path):
-        name, config = name or str(config), _read_config(Path(config))
+        name, config = name or str(config), read_config(Path(config))
     try:
         with torch.device("meta"):
             model = getattr(transformers, auto).from_config(config)
@@ -211,7 +211,12 @@ def shape_from_config(
     return _read_shape(model, config, name or config.model_type, tuple(targets))
 
 
-def _read_config(path: Path) -> PretrainedConfig:
+def read_config(path: Path) -> PretrainedConfig:
+    """The transformers config of a config.json.
+
+    Raises:
+        UserError: the file is none.
+    """
     import transformers
 
     try:

@@ -124,7 +124,7 @@ def kernel_parts(kernel: Kernel, rates: Rates, dtype: str) -> Parts:
         unit, arithmetic = "fft", flops / at(rates.fft, flops)
     else:
         return Parts(0.0, bytes_ / at(rates.bandwidth[kernel.kind], bytes_), "")
-    return Parts(arithmetic, bytes_ / rates.bandwidth["elementwise"][-1][1], unit)
+    return Parts(arithmetic, bytes_ / at(rates.bandwidth["elementwise"], bytes_), unit)
 
 
 def kernel_seconds(kernel: Kernel, rates: Rates, dtype: str) -> float:

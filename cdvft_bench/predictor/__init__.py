@@ -10,6 +10,7 @@ far predictions miss. Reads records, never measures. Everything that leaves this
 - ``advise(model, gpu, ...) -> Advice``: ranked choices for a model on a GPU.
 """
 
+from cdvft_bench.predictor.evaluation import evaluate
 from cdvft_bench.predictor.results import (
     Advice,
     Choice,
@@ -40,4 +41,5 @@ __all__ = [
     "Range",
     "Scaling",
     "Serving",
+    "evaluate",
 ]

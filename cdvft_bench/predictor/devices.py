@@ -1,0 +1,184 @@
+"""GPUs by their datasheets (``devices.toml``), and any device by a file of calibrated rates."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from cdvft_bench.analytic.roofline import Rates, rates_from_json
+from cdvft_bench.errors import UserError
+
+_FILE = "devices.toml"
+
+
+@dataclass(frozen=True)
+class Assumptions:
+    """What no datasheet says; see the file for what each is."""
+
+    launch_s: float
+    link_latency_s: float
+    network_latency_s: float
+    network_bytes_s: float
+    gpus_a_node: int
+    reserved_bytes: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """A GPU by its datasheet.
+
+    Attributes:
+        key: how commands call it. name: as its driver says. source: the datasheet's title.
+        flops: dense peak, real FLOP/s by dtype. memory: bytes. bandwidth: bytes/s.
+        link: bytes/s to its neighbours in a node, one direction. pcie: bytes/s to the host, one direction.
+    """
+
+    key: str
+    name: str
+    source: str
+    flops: Mapping[str, float]
+    memory: float
+    bandwidth: float
+    link: float
+    pcie: float
+
+
+@dataclass(frozen=True)
+class Target:
+    """What to predict for: rates, and what surrounds them.
+
+    Attributes:
+        name, rates: of the device. device: its datasheet; None for calibrated rates of a device not in the table.
+        dtypes: that it has rates for.
+    """
+
+    name: str
+    rates: Rates
+    device: Device | None
+
+    @property
+    def dtypes(self) -> tuple[str, ...]:
+        """Those with a rate of their own."""
+        return tuple(self.rates.matmul)
+
+
+def read_devices(text: str, where: str = _FILE) -> tuple[dict[str, Device], Assumptions]:
+    """Parse and check a table.
+
+    Raises:
+        UserError: a value is missing, unknown, or not a finite number above 0.
+    """
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where} is no TOML: {error}") from error
+    head = data.pop("assumptions", {})
+    values = {f.name: _positive(head, f.name, f"{where}, [assumptions]") for f in fields(Assumptions)}
+    _only(head, set(values), f"{where}, [assumptions]")
+    gpus, reserved = int(values.pop("gpus_a_node")), int(values.pop("reserved_bytes"))
+    assumed = Assumptions(**values, gpus_a_node=gpus, reserved_bytes=reserved)
+    return {key: _device(key, table, where) for key, table in data.items()}, assumed
+
+
+def _device(key: str, table: Any, where: str) -> Device:
+    place = f"{where}, [{key}]"
+    if not isinstance(table, Mapping):
+        raise UserError(f"{place} is not a table")
+    _only(table, {f.name for f in fields(Device)} - {"key"}, place)
+    for name in ("name", "source"):
+        if not isinstance(table.get(name), str) or not table[name]:
+            raise UserError(f"{place}: {name} is missing; give a text in quotes")
+    flops = table.get("flops")
+    if not isinstance(flops, Mapping) or "float32" not in flops:
+        raise UserError(f"{place}: flops is missing; give a rate a dtype, float32 at least")
+    _only(flops, {"float32", "bfloat16", "float16"}, f"{place}, flops")
+    rates = {dtype: _positive(flops, dtype, f"{place}, flops") for dtype in flops}
+    numbers = {name: _positive(table, name, place) for name in ("memory", "bandwidth", "link", "pcie")}
+    return Device(key, table["name"], table["source"], rates, **numbers)
+
+
+def _positive(table: Mapping[str, Any], name: str, where: str) -> float:
+    value = table.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise UserError(f"{where}: {name} = {value!r} must be a finite number > 0")
+    return float(value)
+
+
+def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
+    for key in table:
+        if key not in known:
+            raise UserError(f"{where}: unknown key {key!r}; known are {', '.join(sorted(known))}")
+
+
+@cache
+def _table() -> tuple[dict[str, Device], Assumptions]:
+    return read_devices((resources.files("cdvft_bench.predictor") / _FILE).read_text())
+
+
+def devices() -> dict[str, Device]:
+    """The table, by key."""
+    return dict(_table()[0])
+
+
+def assumptions() -> Assumptions:
+    """What no datasheet says."""
+    return _table()[1]
+
+
+def datasheet_rates(device: Device) -> Rates:
+    """Peak rates; transforms, complex and element-wise work at the float32 rate and the memory's bandwidth."""
+    flat = ((1e9, device.flops["float32"]),)
+    return Rates(
+        device=device.name,
+        source=f"{device.source}: peak rates, no efficiency taken off",
+        matmul={dtype: ((1e9, rate),) for dtype, rate in device.flops.items()},
+        complex_bmm=flat,
+        fft=flat,
+        bandwidth=dict.fromkeys(("elementwise", "reduction", "copy"), ((1e6, device.bandwidth),)),
+        launch_s=assumptions().launch_s,
+        asynchronous=True,
+        notes=("the launch interval is assumed, not from the datasheet",),
+    )
+
+
+def by_name(name: str) -> Device | None:
+    """The device whose driver calls it so; None where there is none."""
+    exact = [d for d in devices().values() if d.name.lower() == name.lower()]
+    return exact[0] if exact else None
+
+
+def find_target(gpu: str) -> Target:
+    """A GPU of the table by key or name, or a file of calibrated rates.
+
+    Raises:
+        UserError: it is neither, or the file is damaged.
+    """
+    found = devices().get(gpu.lower()) or by_name(gpu)
+    if found is not None:
+        return Target(found.name, datasheet_rates(found), found)
+    path = Path(gpu)
+    if not path.is_file():
+        raise UserError(f"GPU {gpu!r} is neither in the table ({', '.join(devices())}) nor a file of calibrated rates")
+    rates = read_rates(path)
+    return Target(rates.device, rates, by_name(rates.device))
+
+
+def read_rates(path: Path) -> Rates:
+    """Rates that ``cdvft-bench calibrate`` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or holds none.
+    """
+    try:
+        return rates_from_json(json.loads(path.read_text()))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"rates {str(path)!r} cannot be read: {error}; measure them with cdvft-bench calibrate"
+        ) from error

@@ -1,0 +1,321 @@
+"""Predict recorded times by fits that did not see them, and say how far they miss."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cdvft_bench.analytic.cost import flops
+from cdvft_bench.analytic.kernels import Kernels
+from cdvft_bench.analytic.roofline import Rates
+from cdvft_bench.errors import UserError
+from cdvft_bench.execution.planner import BUILT_IN
+from cdvft_bench.predictor.causes import find_cause, typical_feet
+from cdvft_bench.predictor.devices import by_name, datasheet_rates, devices
+from cdvft_bench.predictor.fit import PRIOR, Fit, Floats, Ints, Predicted, Terms, Work, fit, interval, make_terms
+from cdvft_bench.predictor.results import (
+    NOT_MEASURED,
+    Bound,
+    Efficiency,
+    ErrorRow,
+    Evaluation,
+    Farthest,
+    Prediction,
+    Range,
+    Split,
+)
+from cdvft_bench.predictor.transformer import find_model, rest_backward, rest_forward
+from cdvft_bench.sweep.case import Case
+from cdvft_bench.sweep.model_cost import case_cost
+from cdvft_bench.sweep.record import Record
+from cdvft_bench.timing.environment import Environment
+
+BOUNDS: tuple[Bound, ...] = ("arithmetic", "bytes", "launches")
+FARTHEST = 10
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A record that can be predicted: its device, what it runs, and what it took."""
+
+    record: Record
+    device: str
+    kind: str
+    work: Work
+    seconds: float
+
+    @property
+    def group(self) -> Mapping[Split, str]:
+        """What the record shares with others, by split."""
+        case = self.record.case
+        return {"shape": f"{case.kind} {case.subject} {case.tokens}", "method": case.method, "machine": self.device}
+
+
+def device_name(case: Case, environment: Environment | None) -> str:
+    """How tables call the machine of a record."""
+    if environment is None:
+        return f"unknown {case.device}"
+    if case.device == "cuda":
+        return environment.gpus[0] if environment.gpus else "unknown GPU"
+    return f"{environment.cpu}, {environment.threads} threads"
+
+
+def case_kernels(case: Case) -> Kernels:
+    """Kernels of the pass that the case runs; of a model also norms, activations and the rest of it."""
+    kernels = case_cost(case).kernels(case.pass_)
+    if case.kind == "layer":
+        return kernels
+    model = find_model(case.subject)
+    workload = (case.batch, case.sequence, case.dtype)
+    kernels += rest_forward(model, *workload, loss=False)
+    return kernels + (rest_backward(model, *workload, loss=False) if case.pass_ == "step" else ())
+
+
+def samples(
+    records: Iterable[Record], environments: Mapping[str, Environment], rates: Mapping[str, Rates] | None = None
+) -> tuple[list[Sample], list[tuple[str, str]]]:
+    """Records that can be predicted, and the others with the reason; of a case on one machine the newest counts."""
+    newest: dict[tuple[str, str], Record] = {}
+    for record in sorted(records, key=lambda r: (r.created, r.case.key)):
+        newest[record.case.key, record.environment] = record
+    found, left_out = [], []
+    for key in sorted(newest):
+        record = newest[key]
+        case = record.case
+        name = device_name(case, environments.get(record.environment))
+        timing = record.timed.timing if record.timed else None
+        seconds = timing.samples[0].median if timing and timing.samples else 0.0
+        if record.status != "ok" or not seconds > 0:
+            left_out.append((record.label, record.error or "no time was recorded"))
+            continue
+        chosen = (rates or {}).get(name) or _usual_rates(case.device, name)
+        if chosen is None:
+            left_out.append((record.label, f"no rates are known for {name}; calibrate it"))
+            continue
+        try:
+            kernels = case_kernels(case)
+        except UserError as error:
+            left_out.append((record.label, str(error)))
+            continue
+        found.append(Sample(record, name, case.device, Work(kernels, chosen, case.dtype), seconds))
+    return found, left_out
+
+
+def _usual_rates(device: str, name: str) -> Rates | None:
+    if device == "cpu":
+        return BUILT_IN["cpu"]
+    found = by_name(name)
+    return datasheet_rates(found) if found else None
+
+
+def evaluate(
+    records: Iterable[Record], environments: Mapping[str, Environment], rates: Mapping[str, Rates] | None = None
+) -> Evaluation:
+    """Predict every record by fits that left it out, alone, and with all records of its shape, method or machine.
+
+    Args:
+        records: of one store or several. environments: by key, as ``Store.environments()``.
+        rates: calibrated ones by device as :func:`device_name` calls it; for other devices the built-in CPU's, which
+            the fit corrects, or a GPU's datasheet.
+
+    Raises:
+        UserError: no record can be used.
+    """
+    found, left_out = samples(records, environments, rates)
+    if not found:
+        first = f": {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+        raise UserError(f"no record has a time to compare with a prediction{first}")
+    predictions: list[Prediction] = []
+    efficiencies: list[Efficiency] = []
+    worst: list[tuple[Prediction, Sample, Predicted]] = []
+    notes: list[str] = []
+    for device in sorted({s.device for s in found}):
+        mine = [s for s in found if s.device == device]
+        bench = _Bench(mine)
+        whole = bench.fitted(np.arange(len(mine)))
+        efficiencies += _efficiencies(device, whole.full, bench.terms)
+        cases = bench.left_out_alone(whole)
+        predictions += cases
+        explained = whole.full.predict(bench.terms)
+        worst += [(p, s, _row(explained, i)) for i, (p, s) in enumerate(zip(cases, mine, strict=True))]
+        for split in ("shape", "method"):
+            groups = {s.group[split] for s in mine}
+            if len(groups) < 2:
+                notes.append(f"{device}: all records are of one {split}, so none could be left out")
+                continue
+            predictions += bench.left_out_together(split)
+    predictions += _other_machines(found, notes)
+    worst.sort(key=lambda entry: -abs(np.log(entry[0].ratio)))
+    feet = typical_feet([s.record for s in found])
+    farthest = [
+        Farthest(p, *find_cause(p, s.record, s.work, by_kind, feet, efficiencies)) for p, s, by_kind in worst[:FARTHEST]
+    ]
+    gpus = [s for s in found if s.kind == "cuda"]
+    if not gpus:
+        notes.append(f"GPUs: {NOT_MEASURED} ({', '.join(d.name for d in devices().values())})")
+    used = {s.device: s.work.rates.source for s in found}
+    return Evaluation(
+        tuple(predictions), tuple(_errors(predictions)), tuple(efficiencies), tuple(farthest), used, tuple(left_out),
+        tuple(notes),
+    )  # fmt: skip
+
+
+def _row(found: Predicted, i: int) -> Predicted:
+    return Predicted(found.seconds[i : i + 1], found.by_kind[i : i + 1], found.bounds[i : i + 1])
+
+
+@dataclass(frozen=True)
+class _Fits:
+    """The predictor and its two baselines, fitted to the same records."""
+
+    full: Fit
+    bytes_: Fit
+    flops: Mapping[str, float]  # seconds a FLOP by dtype
+
+
+class _Bench:
+    """Records in columns, ready to be left out."""
+
+    def __init__(self, found: Sequence[Sample]) -> None:
+        self.found = found
+        self.terms: Terms = make_terms([s.work for s in found])
+        self.seconds: Floats = np.array([s.seconds for s in found])
+        self.flops: Floats = np.array([float(flops(s.work.kernels, "flop")) for s in found])
+        self.dtypes = [s.record.case.dtype for s in found]
+
+    def fitted(self, rows: Ints, start: _Fits | None = None) -> _Fits:
+        terms, seconds = self.terms.of(rows), self.seconds[rows]
+        full = fit(terms, seconds, start=start.full.log_efficiency if start else None)
+        without = fit(terms, seconds, launches=False, start=start.bytes_.log_efficiency if start else None)
+        return _Fits(full, without, self._flop_seconds(rows))
+
+    def _flop_seconds(self, rows: Ints) -> dict[str, float]:
+        logs: dict[str, list[float]] = defaultdict(list)
+        for i in rows.tolist():
+            for name in (self.dtypes[i], ""):
+                logs[name].append(float(np.log(self.seconds[i] / self.flops[i])))
+        return {name: float(np.exp(np.median(values))) for name, values in logs.items()}
+
+    def by_flops(self, fits: _Fits, i: int) -> float:
+        return float(self.flops[i]) * (fits.flops.get(self.dtypes[i]) or fits.flops[""])
+
+    def left_out_alone(self, fits: _Fits) -> list[Prediction]:
+        made = []
+        everyone = np.arange(len(self.found))
+        found = fits.full.predict(self.terms)
+        logs = np.log(self.seconds)
+        ours, theirs = np.exp(logs - fits.full.left_out), np.exp(logs - fits.bytes_.left_out)
+        for i in range(len(self.found)):
+            others = everyone[everyone != i]
+            same = [j for j in others if self.dtypes[j] == self.dtypes[i]] or list(others)
+            rate = np.median(self.seconds[same] / self.flops[same]) if same else fits.flops[""]
+            around = interval(np.delete(fits.full.left_out, i))
+            made.append(self._prediction(i, "case", ours[i], theirs[i], float(rate * self.flops[i]), found, i, around))
+        return made
+
+    def left_out_together(self, split: Split) -> list[Prediction]:
+        groups = np.array([s.group[split] for s in self.found])
+        made: list[Prediction] = []
+        start: _Fits | None = None
+        for group in sorted(set(groups)):
+            rows, out = np.flatnonzero(groups != group), np.flatnonzero(groups == group)
+            start = self.fitted(rows, start)
+            made += self.predictions(start, out, split)
+        return made
+
+    def predictions(self, fits: _Fits, rows: Ints, split: Split) -> list[Prediction]:
+        terms = self.terms.of(rows)
+        found, without = fits.full.predict(terms), fits.bytes_.predict(terms).seconds
+        around = interval(fits.full.left_out)
+        return [
+            self._prediction(i, split, found.seconds[n], without[n], self.by_flops(fits, i), found, n, around)
+            for n, i in enumerate(rows.tolist())
+        ]
+
+    def _prediction(
+        self,
+        i: int,
+        split: Split,
+        seconds: float,
+        bytes_s: float,
+        flops_s: float,
+        found: Predicted,
+        row: int,
+        around: tuple[float, float] | None,
+    ) -> Prediction:
+        sample = self.found[i]
+        case = sample.record.case
+        bounds = found.bounds[row]
+        most = int(np.argmax(bounds))
+        low, high = (float(seconds) * f for f in around) if around else (None, None)
+        return Prediction(
+            case.key, sample.record.label, case.method, case.kind, case.subject, case.tokens, case.dtype, case.pass_,
+            sample.device, sample.record.environment, split, sample.seconds, Range(float(seconds), low, high),
+            float(flops_s), float(bytes_s), BOUNDS[most], float(bounds[most] / bounds.sum()),
+        )  # fmt: skip
+
+
+def _other_machines(found: Sequence[Sample], notes: list[str]) -> list[Prediction]:
+    """Each machine by the efficiencies of the others of its kind, at its own rates."""
+    made: list[Prediction] = []
+    for kind in sorted({s.kind for s in found}):
+        mine = [s for s in found if s.kind == kind]
+        machines = sorted({s.device for s in mine})
+        if len(machines) < 2:
+            notes.append(f"machines ({kind}): there is one, {machines[0]}, so none could be left out")
+            continue
+        made += _Bench(mine).left_out_together("machine")
+    return made
+
+
+def _efficiencies(device: str, fitted: Fit, terms: Terms) -> list[Efficiency]:
+    by_kind = fitted.predict(terms).by_kind.sum(0)
+    deviations = np.sqrt(np.diag(fitted.covariance))
+    made = []
+    for i, kind in enumerate(fitted.kinds):
+        value, spread = fitted.log_efficiency[i], 1.96 * deviations[i]
+        made.append(
+            Efficiency(
+                device, kind, Range(*(float(np.exp(v)) for v in (value, value - spread, value + spread))),
+                float(by_kind[i] / by_kind.sum()), float(min(deviations[i] ** 2 / PRIOR**2, 1.0)),
+            )
+        )  # fmt: skip
+    return made
+
+
+def error(ratio: float) -> float:
+    """The error of a ratio: 0.25 for 1.25 and for 0.8."""
+    return float(np.exp(abs(np.log(ratio)))) - 1
+
+
+def _errors(predictions: Sequence[Prediction]) -> list[ErrorRow]:
+    groups: dict[tuple[str, str, str, Split], list[Prediction]] = defaultdict(list)
+    for p in predictions:
+        groups[p.device, p.kind, p.pass_, p.split].append(p)
+    order: dict[str, int] = {"case": 0, "shape": 1, "method": 2, "machine": 3}
+    made = []
+    for (device, kind, pass_, split), mine in sorted(groups.items(), key=lambda g: (*g[0][:3], order[g[0][3]])):
+
+        def spread(of: Callable[[Prediction], float], mine: Sequence[Prediction] = mine) -> tuple[float, float]:
+            found = [error(of(p) / p.measured_s) for p in mine]
+            return float(np.median(found)), float(np.quantile(found, 0.9))
+
+        inside = [p.predicted_s.low <= p.measured_s <= p.predicted_s.high for p in mine
+                  if p.predicted_s.low is not None and p.predicted_s.high is not None]  # fmt: skip
+        by: dict[Split, Callable[[Prediction], object]] = {
+            "case": lambda p: (p.key, p.environment),
+            "shape": lambda p: (p.subject, p.tokens),
+            "method": lambda p: p.method,
+            "machine": lambda p: p.device,
+        }
+        made.append(
+            ErrorRow(
+                device, kind, pass_, split, len(mine), len(Counter(by[split](p) for p in mine)),
+                *spread(lambda p: p.predicted_s.value), *spread(lambda p: p.flops_only_s),
+                *spread(lambda p: p.flops_bytes_s), sum(inside) / len(inside) if inside else None,
+            )
+        )  # fmt: skip
+    return made

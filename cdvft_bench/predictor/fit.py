@@ -1,0 +1,224 @@
+"""Fit what share of its rates a device reaches, by kind of kernel, and predict with it.
+
+The time of a call is a sum over its kernels of the longest of three: arithmetic over (rate x efficiency), bytes over
+(bandwidth x efficiency), launch interval over efficiency; where launches do not overlap with execution (a CPU) the
+launch comes on top. The efficiencies minimise a robust (Huber) sum of squared errors of log time, with a prior around
+1 that decides where the data say little.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cdvft_bench.analytic.kernels import Kernels
+from cdvft_bench.analytic.roofline import Rates, kernel_parts
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+PRIOR = float(np.log(2.0))
+"""Standard deviation of a log efficiency before any data: a factor of 2 either way."""
+FLOOR = 0.02
+"""The least standard deviation that errors are taken to have: no clock repeats itself better."""
+HUBER = 1.5
+TRAFFIC = "bytes of products and transforms"
+LAUNCH = "launch"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One call: its kernels, the rates of the device that runs them, and the dtype of products that say none."""
+
+    kernels: Kernels
+    rates: Rates
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Kernels of many calls as columns, one row a kernel.
+
+    Attributes:
+        calls: their number. call: which one a row belongs to. launches: how often.
+        arithmetic, traffic, launch: seconds of one launch at full rates.
+        unit, carrier: index in ``kinds`` of the efficiency of arithmetic and of traffic.
+        overlaps: whether the launch overlaps with execution.
+        kinds: names of the efficiencies, "launch" last.
+    """
+
+    calls: int
+    call: Ints
+    launches: Floats
+    arithmetic: Floats
+    traffic: Floats
+    launch: Floats
+    unit: Ints
+    carrier: Ints
+    overlaps: NDArray[np.bool_]
+    kinds: tuple[str, ...]
+
+    def of(self, calls: Ints) -> Terms:
+        """The rows of some calls, in that order."""
+        place = np.full(self.calls, -1)
+        place[calls] = np.arange(len(calls))
+        rows = place[self.call] >= 0
+        return Terms(
+            len(calls), place[self.call][rows], self.launches[rows], self.arithmetic[rows], self.traffic[rows],
+            self.launch[rows], self.unit[rows], self.carrier[rows], self.overlaps[rows], self.kinds,
+        )  # fmt: skip
+
+
+def make_terms(works: Sequence[Work], kinds: Sequence[str] | None = None) -> Terms:
+    """Columns of some calls; ``kinds`` fixes the order of efficiencies (kinds not in it are added)."""
+    order = {kind: i for i, kind in enumerate(kinds[:-1] if kinds else ())}
+    rows: list[tuple[float, ...]] = []
+    for call, work in enumerate(works):
+        for kernel in work.kernels:
+            if not kernel.launches:
+                continue
+            parts = kernel_parts(kernel, work.rates, work.dtype)
+            product = f"matmul {kernel.dtype or work.dtype}"
+            unit = product if parts.unit == "matmul" else parts.unit
+            carrier = TRAFFIC if parts.unit else kernel.kind
+            one = order.setdefault(unit, len(order)) if unit else -1
+            two = order.setdefault(carrier, len(order))
+            rows.append((call, float(kernel.launches), parts.arithmetic, parts.traffic, work.rates.launch_s, one, two,
+                         work.rates.asynchronous))  # fmt: skip
+    columns = np.array(rows, dtype=np.float64).reshape(-1, 8).T
+    call_, launches, arithmetic, traffic, launch, unit_, carrier_, overlaps = columns
+    return Terms(
+        len(works), call_.astype(np.int64), launches, arithmetic, traffic, launch, unit_.astype(np.int64),
+        carrier_.astype(np.int64), overlaps.astype(bool), (*order, LAUNCH),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Predicted calls.
+
+    Attributes:
+        seconds: (calls,). by_kind: (calls, kinds) seconds by the efficiency that they depend on.
+        bounds: (calls, 3) seconds that arithmetic, bytes and launches decide.
+    """
+
+    seconds: Floats
+    by_kind: Floats
+    bounds: Floats
+
+
+def predict(terms: Terms, log_efficiency: Floats, launches: bool = True) -> Predicted:
+    """Seconds of every call; without ``launches``, of arithmetic and bytes alone."""
+    share = np.exp(-log_efficiency)
+    one = terms.arithmetic * np.where(terms.unit >= 0, share[terms.unit], 0.0)
+    two = terms.traffic * share[terms.carrier]
+    start = terms.launch * share[-1] * launches
+    arithmetic = one >= two
+    busy = np.where(arithmetic, one, two)
+    hidden = terms.overlaps & (start >= busy)
+    busy = np.where(hidden, 0.0, busy) * terms.launches
+    start = np.where(terms.overlaps & ~hidden, 0.0, start) * terms.launches
+    kind = np.where(arithmetic, terms.unit, terms.carrier)
+    width = len(terms.kinds)
+    by_kind = _sums(terms.call * width + kind, busy, terms.calls * width).reshape(terms.calls, width)
+    by_kind[:, -1] += _sums(terms.call, start, terms.calls)
+    decided = [_sums(terms.call, busy * mask, terms.calls) for mask in (arithmetic, ~arithmetic)]
+    bounds = np.stack([*decided, by_kind[:, -1]], 1)
+    return Predicted(by_kind.sum(1), by_kind, bounds)
+
+
+def _sums(place: Ints, values: Floats, length: int) -> Floats:
+    return np.bincount(place, values, length).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted efficiencies.
+
+    Attributes:
+        kinds, log_efficiency: of each kind. covariance: of the logs, prior included.
+        sigma: robust standard deviation of log errors.
+        residuals: log (measured / predicted) of each call, and ``left_out`` as if the call had not been fitted to
+            (one Gauss-Newton step without it).
+        launches: whether the model has launches.
+    """
+
+    kinds: tuple[str, ...]
+    log_efficiency: Floats
+    covariance: Floats
+    sigma: float
+    residuals: Floats
+    left_out: Floats
+    launches: bool
+
+    def predict(self, terms: Terms) -> Predicted:
+        """Seconds of other calls; their kinds begin with this fit's, further ones are taken at their full rate."""
+        further = np.zeros(len(terms.kinds) - len(self.kinds))
+        logs = np.concatenate([self.log_efficiency[:-1], further, self.log_efficiency[-1:]])
+        return predict(terms, logs, self.launches)
+
+
+def interval(left_out: Floats) -> tuple[float, float] | None:
+    """Factors around a prediction that hold 95 % of the left-out log errors; None for fewer than 10.
+
+    Below 39 errors the extremes stand in for the quantiles, which then hold less than 95 %.
+    """
+    n = len(left_out)
+    if n < 10:
+        return None
+    ordered = np.sort(left_out)
+    cut = max(int(0.025 * (n + 1)), 1)
+    return float(np.exp(ordered[cut - 1])), float(np.exp(ordered[n - cut]))
+
+
+def fit(terms: Terms, seconds: Floats, launches: bool = True, start: Floats | None = None) -> Fit:
+    """Efficiencies that bring ``terms`` closest to the measured ``seconds``; none measured leaves the prior."""
+    kinds = len(terms.kinds)
+    theta = np.zeros(kinds) if start is None else start.copy()
+    precision = np.eye(kinds) / PRIOR**2
+    target = np.log(seconds)
+    sigma, best, damping = 0.5, np.inf, 1.0
+    residuals, slopes, weights = _errors(terms, target, theta, launches, sigma)
+    for i in range(100):
+        if i < 20:  # then held, so that the sum to minimise no longer moves
+            sigma = max(1.4826 * float(np.median(np.abs(residuals))), FLOOR) if len(residuals) else FLOOR
+            best = np.inf
+        weights = _weights(residuals, sigma)
+        normal = (slopes * weights[:, None]).T @ slopes / sigma**2 + precision
+        step = np.linalg.solve(normal, (slopes * weights[:, None]).T @ residuals / sigma**2 - precision @ theta)
+        best = min(best, _objective(residuals, sigma, theta))
+        tried = theta + damping * step
+        found = _errors(terms, target, tried, launches, sigma)
+        value = _objective(found[0], sigma, tried)
+        if value > best and damping > 1e-3:  # a kink of the maximum: go half as far
+            damping /= 2
+            continue
+        moved = float(np.max(np.abs(tried - theta)))
+        theta, (residuals, slopes, weights) = tried, found
+        damping = min(1.0, 2 * damping)
+        if moved < 1e-6 and i >= 20:
+            break
+    normal = (slopes * weights[:, None]).T @ slopes / sigma**2 + precision
+    covariance: Floats = np.linalg.inv(normal).astype(np.float64)
+    leverage = np.clip(weights * np.einsum("ip,pq,iq->i", slopes, covariance, slopes) / sigma**2, 0.0, 0.99)
+    return Fit(terms.kinds, theta, covariance, sigma, residuals, residuals / (1 - leverage), launches)
+
+
+def _errors(terms: Terms, target: Floats, theta: Floats, launches: bool, sigma: float) -> tuple[Floats, Floats, Floats]:
+    """Log errors, slopes of log predictions (falling with an efficiency), and Huber's weights."""
+    found = predict(terms, theta, launches)
+    residuals = target - np.log(found.seconds)
+    return residuals, -found.by_kind / found.seconds[:, None], _weights(residuals, sigma)
+
+
+def _weights(residuals: Floats, sigma: float) -> Floats:
+    return np.asarray(np.minimum(1.0, HUBER * sigma / np.maximum(np.abs(residuals), 1e-12)))
+
+
+def _objective(residuals: Floats, sigma: float, theta: Floats) -> float:
+    scaled = np.abs(residuals) / sigma
+    loss = np.where(scaled <= HUBER, scaled**2, 2 * HUBER * scaled - HUBER**2)
+    return float(loss.sum() + (theta @ theta) / PRIOR**2)

@@ -1,0 +1,244 @@
+"""What a transformer does beside its linear layers and attention products: norms, activations, positions, residuals.
+
+The operators are those that transformers' own models dispatch eagerly. They are listed for two families: gated blocks
+with RMS norms and rotary positions (Llama and its like), and plain blocks with layer norms (BERT, RoBERTa, MPNet, ViT,
+GPT-2). Launches, bytes and saved activations are checked against counts of small models of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cdvft_bench.analytic.kernels import ITEMSIZE, Kernel, Kernels, copy, elementwise, of_base, reduction, times
+from cdvft_bench.analytic.models import (
+    MODELS,
+    ModelShape,
+    make_config,
+    model_shape,
+    model_spec,
+    read_config,
+    shape_from_config,
+)
+from cdvft_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """A model as far as predictions need it.
+
+    Attributes:
+        shape: its linear layers and attention. gated: the family (see above).
+        intermediate: width of the activation. exact_gelu: one operator (GPT-2's tanh form is eight).
+        language_model: whether it ends in a loss over a vocabulary.
+    """
+
+    shape: ModelShape
+    gated: bool
+    intermediate: int
+    exact_gelu: bool
+    language_model: bool
+
+    @property
+    def largest_block(self) -> int:
+        """Parameters that FSDP gathers at a time: a block's linear layers, or the head where that is larger."""
+        head = max((int(x.shape.weights) for x in self.shape.linears), default=0)
+        blocks = sum(int(x.shape.weights) for x in self.shape.linears if not self._is_head(x.name))
+        return max(blocks // max(self.shape.attention.layers, 1), head)
+
+    def _is_head(self, name: str) -> bool:
+        return "lm_head" in name.split(".")
+
+
+def find_model(model: str, targets: Sequence[str] = ()) -> Transformer:
+    """A model of the table by name, or a transformers config.json by path.
+
+    Args:
+        model: name or path. targets: endings of the adapted layers; none means the table's, or PEFT's for that
+            architecture.
+
+    Raises:
+        UserError: it is neither; or the configuration is of a kind that no closed form covers.
+    """
+    path = Path(model)
+    if model in MODELS:
+        return describe(model_shape(model), make_config(model_spec(model)))
+    if not path.is_file():
+        raise UserError(f"model {model!r} is neither in the table ({', '.join(MODELS)}) nor a transformers config.json")
+    config = read_config(path)
+    names = getattr(config, "architectures", None) or [""]
+    auto = "AutoModelForCausalLM" if "ForCausalLM" in names[0] or "LMHead" in names[0] else "AutoModel"
+    return describe(shape_from_config(config, path.name, auto, tuple(targets) or _usual(config.model_type)), config)
+
+
+def _usual(model_type: str) -> tuple[str, ...]:
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
+
+    return tuple(USUAL.get(model_type, ()))
+
+
+def describe(shape: ModelShape, config: PretrainedConfig) -> Transformer:
+    """Read the family off a configuration.
+
+    Raises:
+        UserError: experts or a recurrent block: no closed form covers them.
+    """
+    values: dict[str, Any] = config.to_dict()
+    for name in ("num_local_experts", "num_experts", "n_routed_experts", "state_size"):
+        if values.get(name):
+            raise UserError(f"{shape.name}: {name} = {values[name]} is not covered; give a dense transformer")
+    gated = any("gate" in x.name.rsplit(".", 1)[-1] for x in shape.linears)
+    if gated != ("rms_norm_eps" in values):
+        raise UserError(f"{shape.name}: neither a gated block with RMS norms nor a plain one with layer norms")
+    inner = values.get("intermediate_size") or values.get("n_inner") or 4 * shape.hidden
+    activation = values.get("activation_function") or values.get("hidden_act") or "gelu"
+    head = any("lm_head" in x.name.split(".") for x in shape.linears)
+    return Transformer(shape, gated, int(inner), activation != "gelu_new", head)
+
+
+# --- operators -------------------------------------------------------------------------------
+
+
+def _sizes(model: Transformer, batch: int, sequence: int) -> tuple[int, int, int, int, int]:
+    """Layers, tokens, and entries of hidden, inner, and query activations."""
+    a, n = model.shape.attention, batch * sequence
+    return a.layers, n, n * model.shape.hidden, n * model.intermediate, n * a.heads * a.head_dim
+
+
+def rest_forward(model: Transformer, batch: int, sequence: int, dtype: str, loss: bool) -> Kernels:
+    """Everything of a forward pass but linear layers and attention products; ``loss`` over the vocabulary if any."""
+    layers, n, hidden, inner, query = _sizes(model, batch, sequence)
+    residual = elementwise("add", hidden, dtype)
+    kernels: Kernels = (copy("embedding", hidden, dtype),)
+    if model.gated:
+        keys = n * model.shape.attention.key_value_heads * model.shape.attention.head_dim
+        block = (
+            *times(_rms_forward(n, hidden, dtype), 2),
+            *_rotary_forward(query, dtype),
+            *_rotary_forward(keys, dtype),
+            elementwise("silu", inner, dtype, reads=inner),
+            elementwise("mul", inner, dtype),
+            residual.times(2),
+        )
+        kernels += times(block, layers) + _rms_forward(n, hidden, dtype)
+    else:
+        norm = reduction("native_layer_norm", hidden, hidden + 2 * n, dtype)
+        activation = elementwise("gelu", inner, dtype, reads=inner, launches=1 if model.exact_gelu else 8)
+        kernels += (*times((norm.times(2), activation, residual.times(2)), layers), residual.times(2), norm)
+    if loss and model.language_model and model.shape.vocabulary:
+        logits = n * model.shape.vocabulary
+        kernels += () if dtype == "float32" else (copy("_to_copy", logits, dtype, to="float32"),)
+        kernels += (elementwise("_log_softmax", logits, "float32", reads=logits),)
+    return of_base(kernels)
+
+
+def rest_backward(model: Transformer, batch: int, sequence: int, dtype: str, loss: bool) -> Kernels:
+    """The same of the backward pass, down to the embeddings, which are not trained."""
+    layers, n, hidden, inner, query = _sizes(model, batch, sequence)
+    add = elementwise("add", hidden, dtype)  # where the stream had parted: two residuals, three projections
+    kernels: Kernels
+    if model.gated:
+        keys = n * model.shape.attention.key_value_heads * model.shape.attention.head_dim
+        block = (
+            *times(_rms_backward(n, hidden, dtype), 2),
+            *_rotary_backward(query, dtype),
+            *_rotary_backward(keys, dtype),
+            elementwise("silu_backward", inner, dtype),
+            elementwise("mul", inner, dtype, launches=2),
+            copy("clone", query, dtype, launches=2),
+            add.times(5),
+        )
+        kernels = times(block, layers) + _rms_backward(n, hidden, dtype)
+    else:
+        norm = reduction("native_layer_norm_backward", 2 * hidden, hidden, dtype)
+        activation = elementwise("gelu_backward", inner, dtype, launches=1 if model.exact_gelu else 11)
+        kernels = (*times((norm.times(2), activation, add.times(4)), layers), norm)
+    if loss and model.language_model and model.shape.vocabulary:
+        logits = n * model.shape.vocabulary
+        kernels += (
+            copy("nll_loss_backward", logits, "float32", reads=0),
+            elementwise("_log_softmax_backward_data", logits, "float32"),
+        )
+        kernels += () if dtype == "float32" else (copy("_to_copy", logits, "float32", to=dtype),)
+    return of_base(kernels)
+
+
+def _rms_forward(n: int, hidden: int, dtype: str) -> Kernels:
+    kernels: Kernels = (
+        elementwise("pow", hidden, "float32", reads=hidden),
+        reduction("mean", hidden, n, "float32"),
+        elementwise("rsqrt", n, "float32", reads=n, launches=2),  # and the epsilon added
+        elementwise("mul", hidden, "float32", reads=hidden + n),
+        elementwise("mul", hidden, dtype, reads=hidden + hidden // n),
+    )
+    if dtype == "float32":
+        return kernels
+    return (copy("_to_copy", hidden, dtype, to="float32"), *kernels, copy("_to_copy", hidden, "float32", to=dtype))
+
+
+def _rms_backward(n: int, hidden: int, dtype: str) -> Kernels:
+    kernels: Kernels = (
+        elementwise("mul", hidden, dtype, reads=hidden + hidden // n),
+        elementwise("mul", hidden, "float32", reads=hidden + n),
+        elementwise("mul", hidden, "float32", launches=2),
+        reduction("sum", hidden, n, "float32"),
+        elementwise("mul", n, "float32", launches=3),  # of rsqrt
+        elementwise("div", hidden, "float32", reads=n),
+        elementwise("pow", hidden, "float32", reads=hidden),
+        elementwise("mul", hidden, "float32", reads=hidden),
+        elementwise("add", hidden, "float32"),
+    )
+    if dtype == "float32":
+        return kernels
+    return (copy("_to_copy", hidden, dtype, to="float32"), *kernels, copy("_to_copy", hidden, "float32", to=dtype))
+
+
+def _rotary_forward(entries: int, dtype: str) -> Kernels:
+    return (
+        elementwise("mul", entries, dtype, reads=entries, launches=2),
+        elementwise("neg", entries // 2, dtype, reads=entries // 2),
+        copy("cat", entries, dtype),
+        elementwise("add", entries, dtype),
+    )
+
+
+def _rotary_backward(entries: int, dtype: str) -> Kernels:
+    return (
+        elementwise("mul", entries, dtype, reads=entries, launches=2),
+        elementwise("neg", entries // 2, dtype, reads=entries // 2),
+        copy("slice_backward", entries, dtype, reads=entries // 2, launches=2),
+        elementwise("add", entries, dtype, launches=2),
+    )
+
+
+# --- memory ----------------------------------------------------------------------------------
+
+
+def rest_saved_bytes(model: Transformer, batch: int, sequence: int, dtype: str, loss: bool) -> int:
+    """Activations kept for backward by everything but the adapters: distinct storages, attention fused, base frozen."""
+    layers, n, hidden, inner, query = _sizes(model, batch, sequence)
+    a, size = model.shape.attention, ITEMSIZE[dtype]
+    keys = n * a.key_value_heads * a.head_dim
+    attention = (2 * query + 2 * keys) * size + 4 * n * a.heads  # q, output, k, v; the logarithm of each row's sum
+    if model.gated:
+        norm = 4 * (hidden + n)  # the input in float32 and the inverse of its norm
+        total = layers * (2 * norm + attention + 3 * inner * size) + norm
+        total += 2 * sequence * a.head_dim * size  # cosines and sines
+    else:
+        norm = hidden * size + 8 * n  # the input; mean and inverse deviation
+        kept = inner * size * (1 if model.exact_gelu else 4)
+        total = layers * (2 * norm + attention + kept) + norm
+        total += batch * model.shape.hidden * size if any(x.rows == "sequences" for x in model.shape.linears) else 0
+    if loss and model.language_model and model.shape.vocabulary:
+        total += n * model.shape.vocabulary * 4 + 8 * n  # log-probabilities, labels
+    return total
+
+
+def largest(kernels: Kernels) -> Kernel | None:
+    """The kernel that moves the most bytes a launch; None of none."""
+    return max(kernels, key=lambda k: k.read + k.written, default=None)
