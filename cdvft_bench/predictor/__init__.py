@@ -10,7 +10,9 @@ far predictions miss. Reads records, never measures. Everything that leaves this
 - ``advise(model, gpu, ...) -> Advice``: ranked choices for a model on a GPU.
 """
 
+from cdvft_bench.predictor.advice import advise
 from cdvft_bench.predictor.evaluation import evaluate
+from cdvft_bench.predictor.published import compare_published
 from cdvft_bench.predictor.results import (
     Advice,
     Choice,
@@ -41,5 +43,7 @@ __all__ = [
     "Range",
     "Scaling",
     "Serving",
+    "advise",
+    "compare_published",
     "evaluate",
 ]

@@ -132,6 +132,7 @@ class PublishedPrediction:
         published_s: training time there. predicted_s: by datasheet rates, no efficiency fitted.
         published_ratio, predicted_ratio: over the time of the reference run.
         flops_ratio: the baseline's: FLOPs over the reference's.
+        published_bytes, predicted_bytes: peak memory there, and of the longest batch by formula.
     """
 
     experiment: str
@@ -141,6 +142,8 @@ class PublishedPrediction:
     published_ratio: float
     predicted_ratio: float
     flops_ratio: float
+    published_bytes: int
+    predicted_bytes: int
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class PublishedComparison:
         left_out: runs that no closed form covers: (experiment, reason).
         rank_correlation: Spearman's, with a 95 % bootstrap interval over runs. flops_rank_correlation: the baseline's.
         ratio_median, ratio_p90: errors of the ratios as in ErrorRow. flops_ratio_median, flops_ratio_p90: likewise.
+        memory_median, memory_p90: errors of peak memory.
         assumptions: what the publisher does not say.
     """
 
@@ -167,6 +171,8 @@ class PublishedComparison:
     ratio_p90: float
     flops_ratio_median: float
     flops_ratio_p90: float
+    memory_median: float
+    memory_p90: float
     assumptions: tuple[str, ...]
 
 
@@ -262,14 +268,15 @@ class Serving:
     Attributes:
         adapter_bytes: of one adapter as served, in the base's dtype or its own.
         resident: adapters that fit beside the base and one batch's cache; None where the capacity is not known.
-        swap_s: to bring one over PCIe. merge_s: to add one to the base's weights (or take it off).
+        swap_s: to bring one over PCIe; None where its rate is not known.
+        merge_s: to add one to the base's weights (or take it off).
         token_s_merged, token_s_unmerged: one decoding step of the batch, merged or with the adapter beside the base.
         break_even_tokens: decoding steps of one adapter after which merging (and unmerging) has paid; None never.
     """
 
     adapter_bytes: int
     resident: int | None
-    swap_s: float
+    swap_s: float | None
     merge_s: float
     token_s_merged: float
     token_s_unmerged: float

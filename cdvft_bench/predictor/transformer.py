@@ -36,6 +36,8 @@ class Transformer:
         shape: its linear layers and attention. gated: the family (see above).
         intermediate: width of the activation. exact_gelu: one operator (GPT-2's tanh form is eight).
         language_model: whether it ends in a loss over a vocabulary.
+        positions: the longest sequence; None for images and where the configuration names none.
+        notes: what the formulas do not cover of this architecture.
     """
 
     shape: ModelShape
@@ -43,6 +45,8 @@ class Transformer:
     intermediate: int
     exact_gelu: bool
     language_model: bool
+    positions: int | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def largest_block(self) -> int:
@@ -98,7 +102,14 @@ def describe(shape: ModelShape, config: PretrainedConfig) -> Transformer:
     inner = values.get("intermediate_size") or values.get("n_inner") or 4 * shape.hidden
     activation = values.get("activation_function") or values.get("hidden_act") or "gelu"
     head = any("lm_head" in x.name.split(".") for x in shape.linears)
-    return Transformer(shape, gated, int(inner), activation != "gelu_new", head)
+    positions = values.get("max_position_embeddings") or values.get("n_positions")
+    if positions and values.get("model_type") in ("roberta", "mpnet", "xlm-roberta", "camembert"):
+        positions -= 2  # the first two are for padding
+    notes = ("its attention adds a bias by distance and is not fused: times and memory are too low",)
+    return Transformer(
+        shape, gated, int(inner), activation != "gelu_new", head,
+        None if shape.image_tokens is not None else positions, notes if values.get("model_type") == "mpnet" else (),
+    )  # fmt: skip
 
 
 # --- operators -------------------------------------------------------------------------------
