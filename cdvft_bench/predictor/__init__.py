@@ -6,6 +6,7 @@ far predictions miss. Reads records, never measures. Everything that leaves this
 
 - ``results``: what is answered, as dataclasses.
 - ``evaluate(records, environments, rates=None) -> Evaluation``: predictions against recorded times.
+- ``evaluate_stores(stores, rates=None) -> Evaluation``: the same of whole stores, with the ``rates.json`` beside them.
 - ``compare_published(runs=None) -> PublishedComparison``: against training times that PEFT published.
 - ``advise(model, gpu, ...) -> Advice``: ranked choices for a model on a GPU.
 """
@@ -28,6 +29,7 @@ from cdvft_bench.predictor.results import (
     Scaling,
     Serving,
 )
+from cdvft_bench.predictor.stores import evaluate_stores, read_profiles
 
 __all__ = [
     "Advice",
@@ -46,4 +48,6 @@ __all__ = [
     "advise",
     "compare_published",
     "evaluate",
+    "evaluate_stores",
+    "read_profiles",
 ]

@@ -63,6 +63,13 @@ def device_name(case: Case, environment: Environment | None) -> str:
     return f"{environment.cpu}, {environment.threads} threads"
 
 
+def hold(rates: Rates, record: Record, environment: Environment) -> bool:
+    """Whether rates are those of a record's device: a GPU of that name, or a CPU of as many threads."""
+    if rates.asynchronous:
+        return record.case.device == "cuda" and rates.device in environment.gpus
+    return record.case.device == "cpu" and environment.threads == rates.threads
+
+
 def case_kernels(case: Case) -> Kernels:
     """Kernels of the pass that the case runs; of a model also norms, activations and the rest of it."""
     kernels = case_cost(case).kernels(case.pass_)

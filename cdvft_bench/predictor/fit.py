@@ -25,7 +25,6 @@ PRIOR = float(np.log(2.0))
 FLOOR = 0.02
 """The least standard deviation that errors are taken to have: no clock repeats itself better."""
 HUBER = 1.5
-TRAFFIC = "bytes of products and transforms"
 LAUNCH = "launch"
 
 
@@ -83,7 +82,7 @@ def make_terms(works: Sequence[Work], kinds: Sequence[str] | None = None) -> Ter
             parts = kernel_parts(kernel, work.rates, work.dtype)
             product = f"matmul {kernel.dtype or work.dtype}"
             unit = product if parts.unit == "matmul" else parts.unit
-            carrier = TRAFFIC if parts.unit else kernel.kind
+            carrier = f"bytes of {parts.unit}" if parts.unit else kernel.kind
             one = order.setdefault(unit, len(order)) if unit else -1
             two = order.setdefault(carrier, len(order))
             rows.append((call, float(kernel.launches), parts.arithmetic, parts.traffic, work.rates.launch_s, one, two,

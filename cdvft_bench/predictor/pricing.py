@@ -9,7 +9,7 @@ import numpy as np
 
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
-from cdvft_bench.predictor.evaluation import BOUNDS, device_name, samples
+from cdvft_bench.predictor.evaluation import BOUNDS, device_name, hold, samples
 from cdvft_bench.predictor.fit import PRIOR, Fit, Predicted, Work, fit, interval, make_terms, predict
 from cdvft_bench.predictor.results import NOT_MEASURED, Bound
 from cdvft_bench.sweep.record import Record
@@ -74,16 +74,7 @@ def make_pricer(
 ) -> Pricer:
     """Fit efficiencies to the records of this device: a GPU by its name, a CPU by its number of threads."""
     known = environments or {}
-
-    def here(record: Record) -> bool:
-        environment = known.get(record.environment)
-        if environment is None:
-            return False
-        if rates.asynchronous:
-            return record.case.device == "cuda" and rates.device in environment.gpus
-        return record.case.device == "cpu" and environment.threads == rates.threads
-
-    mine = [r for r in records if here(r)]
+    mine = [r for r in records if r.environment in known and hold(rates, r, known[r.environment])]
     found, _ = samples(mine, known, {device_name(r.case, known[r.environment]): rates for r in mine})
     if not found:
         return Pricer(rates, dtype)

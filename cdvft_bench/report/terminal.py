@@ -60,7 +60,7 @@ def _interval(value: Interval | None) -> str:
 
 def show_predicted(case: Case, predicted: Predicted) -> None:
     """Print the closed form of one case."""
-    console = _console()
+    console = open_console()
     passes = {"forward": predicted.forward, "backward": predicted.backward, "update": predicted.update}
     table = _table(_title(case), ["closed form", *passes])
     rows = {
@@ -86,7 +86,7 @@ def show_predicted(case: Case, predicted: Predicted) -> None:
 
 def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
     """Print formula against count of one case."""
-    console = _console()
+    console = open_console()
     table = _table(_title(case), ["quantity", "closed form", "counted", "difference"])
 
     def row(name: str, formula: float | None, count: float | None) -> None:
@@ -125,7 +125,7 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
 
 def show_timed(case: Case, timed: Timed) -> None:
     """Print the clock's figures of one case."""
-    console = _console()
+    console = open_console()
     if timed.timing is not None:
         table = _table(
             f"{_title(case)}, {case.pass_}",
@@ -174,15 +174,15 @@ def _agreement(record: Record) -> str:
     return "differs"
 
 
-def _console() -> Console:
-    # Into a file or a pipe there is no width to keep to.
+def open_console() -> Console:
+    """Where the commands print: as wide as the terminal, or 160 columns into a file or a pipe."""
     console = Console()
     return console if console.is_terminal else Console(width=160)
 
 
 def show_records(records: Iterable[Record]) -> None:
     """Print one table a subject and workload: what was predicted, counted and timed of every case."""
-    console = _console()
+    console = open_console()
     wide = console.width >= 116
     kept, _ = latest(records)
     columns = ["method", "parameters", "FLOPs", "launches", "formula", "time", "× frozen", "× LoRA r=8"]
@@ -240,7 +240,7 @@ def show_selftest(result: SelfTest) -> None:
         ("one call", _seconds(result.seconds)),
     ):
         table.add_row(name, text)
-    console = _console()
+    console = open_console()
     console.print(table)
     for warning in result.warnings:
         console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
@@ -248,7 +248,7 @@ def show_selftest(result: SelfTest) -> None:
 
 def show_trace(summary: TraceSummary) -> None:
     """Print what a trace says."""
-    console = _console()
+    console = open_console()
     table = _table(f"trace ({summary.device})", ["quantity", "value"])
     busy = NOT_MEASURED if summary.busy_fraction is None else f"{summary.busy_fraction:.0%}"
     for name, text in (
@@ -323,4 +323,4 @@ def show_doctor(findings: Iterable[Finding]) -> None:
     table = _table("this machine", ["what", "", "detail"], numeric_from=3)
     for finding in findings:
         table.add_row(finding.what, "[green]yes[/]" if finding.available else "[red]no[/]", clean(finding.detail))
-    _console().print(table)
+    open_console().print(table)
