@@ -15,7 +15,7 @@ from cdvft_bench.timing.__main__ import main as bare
 GRID = """
 [grid]
 name = "tiny"
-budget_s = 0.01
+budget_s = 0.2
 [[block]]
 kind = "layer"
 subjects = ["16x16"]
@@ -42,7 +42,18 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     while not codes or codes[-1] == 3:
         codes.append(run(*command).exit_code)
     assert codes == [3, 3, 0]
-    methods = ["--layers", "16x16", "--tokens", "4,8", "--methods", "lora,cdvft", "--case-budget", "0.01"]
+    methods = [
+        "--layers",
+        "16x16",
+        "--tokens",
+        "4,8",
+        "--methods",
+        "lora,cdvft",
+        "--selftest",
+        "1",
+        "--case-budget",
+        "0.2",
+    ]
     assert bare([*methods, "--output", str(rows)]) == 0
     return store, rows
 

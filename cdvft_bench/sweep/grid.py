@@ -9,6 +9,7 @@ A grid has a head and blocks; every list is an axis, and a block is the product 
     precision = 0.05                    # optional: half-width of a ratio's interval at which to stop earlier
     timeout_s = 300.0                   # optional: a case that takes longer is recorded as failed
     memory_gib = 16.0                   # optional: likewise one that takes more
+    modes = ["eager", "graph"]          # optional: ways to run a case; on a GPU also "compile" if not given
 
     [[block]]
     kind = "layer"                      # or "model"
@@ -17,6 +18,7 @@ A grid has a head and blocks; every list is an axis, and a block is the product 
     sequence = [128]
     dtype = ["float32"]                 # optional, as are device, pass and seed
     pass = ["forward", "step"]
+    keep_trace = false                  # optional: keep a Chrome trace of each case of this block beside the store
 
     [[block.method]]
     name = "cdvft"
@@ -45,11 +47,13 @@ from cdvft_bench.analytic.models import layer_shape, model_shape, target_linears
 from cdvft_bench.errors import UserError
 from cdvft_bench.methods import make_method
 from cdvft_bench.sweep.case import Case, CasePass, SubjectKind, Value
+from cdvft_bench.timing.result import Mode
 
 FROZEN = "frozen"
 """The subject without any adapter; a case of this name is the foot of all ratios."""
 
 _LIMITS = {"budget_s", "precision", "timeout_s", "memory_gib"}
+_FLAGS = ("skip_invalid", "keep_trace")
 _AXES: dict[str, Sequence[Any]] = {
     "batch": (1,),
     "sequence": (128,),
@@ -151,12 +155,14 @@ class Limits:
         budget_s, precision: see ``timing.clock.time_interleaved``.
         timeout_s: wall-clock limit of a case.
         memory_gib: address space that a case may take above what its process starts with; None is no limit.
+        modes: ways to run a case; None for all on a GPU, eagerly alone elsewhere.
     """
 
     budget_s: float = 1.0
     precision: float = 0.05
     timeout_s: float = 300.0
     memory_gib: float | None = None
+    modes: tuple[Mode, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -188,6 +194,13 @@ class Grid:
                         continue
                     seen.add(entry.key)
                 yield entry
+
+    def traced(self) -> Iterator[Case]:
+        """Cases whose trace is to be kept: those of blocks that say so."""
+        for number, block in enumerate(self.blocks, 1):
+            if block.get("keep_trace", False):
+                entries = _unfold(block, f"{self.source}, block {number}")
+                yield from (entry for entry in entries if isinstance(entry, Case))
 
 
 def _axis(block: Mapping[str, Any], key: str, where: str) -> list[Any]:
@@ -252,13 +265,18 @@ def _parse(data: Mapping[str, Any], source: str) -> Grid:
     head = data.get("grid")
     if not isinstance(head, Mapping) or not isinstance(head.get("name"), str):
         raise UserError(f"{source}: [grid] with a name is missing")
-    _only(head, {"name", "description", *_LIMITS}, f"{source}, [grid]")
-    limits = {}
+    _only(head, {"name", "description", "modes", *_LIMITS}, f"{source}, [grid]")
+    limits: dict[str, Any] = {}
     for key in _LIMITS & head.keys():
         value = head[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
             raise UserError(f"{source}, [grid]: {key} = {value!r} must be a finite number > 0")
         limits[key] = float(value)
+    if "modes" in head:
+        modes = head["modes"]
+        if not isinstance(modes, list) or not modes or not {*map(str, modes)} <= {*get_args(Mode)}:
+            raise UserError(f"{source}, [grid]: modes = {modes!r} must be a list of {', '.join(get_args(Mode))}")
+        limits["modes"] = tuple(modes)
     if not isinstance(head.get("description", ""), str):
         raise UserError(f"{source}, [grid]: description = {head['description']!r} must be a text in quotes")
     blocks = data.get("block", [])
@@ -266,12 +284,13 @@ def _parse(data: Mapping[str, Any], source: str) -> Grid:
         raise UserError(f"{source}: there is no [[block]]; a grid has at least one")
     for number, block in enumerate(blocks, 1):
         where = f"{source}, block {number}"
-        _only(block, {"kind", "subjects", "method", "skip_invalid", *_AXES}, where)
+        _only(block, {"kind", "subjects", "method", *_FLAGS, *_AXES}, where)
         for key in ("kind", "subjects", "method"):
             if key not in block:
                 raise UserError(f"{where}: {key} is missing")
-        if not isinstance(block.get("skip_invalid", False), bool):
-            raise UserError(f"{where}: skip_invalid = {block['skip_invalid']!r} must be true or false")
+        for flag in _FLAGS:
+            if not isinstance(block.get(flag, False), bool):
+                raise UserError(f"{where}: {flag} = {block[flag]!r} must be true or false")
         for key in ("subjects", *_AXES):
             _axis(block, key, where)
         if not isinstance(block["method"], list) or not block["method"]:

@@ -8,37 +8,82 @@ driver, which alone writes. Every record keeps the environment of the node that 
 from __future__ import annotations
 
 import importlib.util
-import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.errors import UserError
 from cdvft_bench.sweep.case import Case
-from cdvft_bench.sweep.engine import PRELOAD, Outcome, Work, evaluate, failure, progress, run_case
+from cdvft_bench.sweep.engine import (
+    PRELOAD,
+    Outcome,
+    Traces,
+    Work,
+    clock_test,
+    evaluate,
+    failure,
+    keep,
+    keep_trace,
+    run_case,
+    trace,
+)  # fmt: skip
 from cdvft_bench.sweep.grid import Limits
+from cdvft_bench.sweep.isolation import isolated, server
+from cdvft_bench.sweep.progress import progress
 from cdvft_bench.sweep.record import Record
-from cdvft_bench.sweep.store import Store, UnstorableError
+from cdvft_bench.sweep.store import Store
 
 if TYPE_CHECKING:
     from cdvft_bench.timing.environment import Environment
+    from cdvft_bench.timing.result import SelfTest
 
 RETRIES = 3
 
 
-def _on_node(case: Case, limits: Limits, work: Work, preload: Sequence[str]) -> tuple[Record, Environment]:
+_contexts: dict[tuple[str, ...], Any] = {}  # fork servers and
+_tested: dict[str, SelfTest | None] = {}  # clock tests of this worker process, which does many cases
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What every case of a sweep has in common; it travels to the workers."""
+
+    limits: Limits
+    work: Work
+    preload: tuple[str, ...]
+    comparisons: int
+    traced: frozenset[str]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """A node's word on a case: its record, the node's environment, and a trace, or why there is none, if asked for."""
+
+    record: Record
+    environment: Environment
+    trace: bytes | None = None
+    no_trace: str | None = None
+
+
+def _on_node(case: Case, job: _Job) -> _Answer:
     """What a Ray worker does with a case."""
     from cdvft_bench.timing.environment import read_environment
 
     # A process that multiprocessing starts imports its parent's main module; Ray's worker is none to import twice.
     sys.modules["__main__"].__dict__.pop("__file__", None)
     sys.modules["__main__"].__spec__ = None
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(preload))
+    context = _contexts.get(job.preload) or _contexts.setdefault(job.preload, server(job.preload))
     environment = read_environment()
-    return run_case(context, case, limits, work, environment.key), environment
+    if job.comparisons and case.device not in _tested:
+        _tested[case.device] = clock_test(context, case, job.limits, job.comparisons)
+    record = run_case(context, case, job.limits, job.work, environment.key, _tested.get(case.device))
+    if record.status != "ok" or case.key not in job.traced:
+        return _Answer(record, environment)
+    return _Answer(record, environment, *isolated(context, case, job.limits, trace))
 
 
 def run(
@@ -53,38 +98,50 @@ def run(
     work: Work = evaluate,
     preload: Sequence[str] = PRELOAD,
     budget_s: float | None = None,
+    traces: Traces | None = None,
+    comparisons: int = 0,
 ) -> Outcome:
     """Run cases that the store does not hold yet.
 
     Args:
-        cases, store, limits, retry_failed, work, preload, budget_s: as in ``engine.run``; once the budget is spent no
-            further case is handed out.
+        cases, store, limits, retry_failed, work, preload, budget_s, traces, comparisons: as in ``engine.run``, but
+            traces are kept of cases that run now alone, and the clock is tested in every worker; once the budget is
+            spent no further case is handed out.
         address: of a running cluster ("auto" finds one on this machine); None starts one here and ends it.
-        cpus: CPU slots a case takes; None is all CPUs of this machine, so that timed cases do not disturb each other.
-            A case on a GPU takes one GPU slot and one CPU.
+        cpus: CPU slots a case takes; None is all CPUs of the smallest node, so that timed cases do not disturb each
+            other. A case on a GPU takes one GPU slot and one CPU.
         retries: times that a case is handed out again when its node or worker died; then it is recorded as failed.
 
     Raises:
-        UserError: ray is not installed, or there is no cluster at the address.
+        UserError: ray is not installed, there is no cluster at the address, or it has no GPU for a case on one.
     """
     if importlib.util.find_spec("ray") is None:
         raise UserError("engine 'ray' needs the package ray, which is not installed; pip install 'cdvft-bench[ray]'")
     import ray
 
-    limits = limits or Limits()
     unique = list({case.key: case for case in cases}.values())
     done = store.keys("ok") if retry_failed else store.keys()
     todo = [case for case in unique if case.key not in done]
+    traces = traces or Traces(Path())
+    job = _Job(limits or Limits(), work, tuple(preload), comparisons, traces.keys)
     mine = not ray.is_initialized()
     if mine:
         _connect(ray, address)
     try:
-        made = _hand_out(ray, todo, store, limits, work, preload, cpus or os.cpu_count() or 1, retries, budget_s)
+        if not ray.cluster_resources().get("GPU") and any(case.device == "cuda" for case in todo):
+            raise UserError("the Ray cluster has no GPU slot for cases on cuda; add --device cpu, or a node with a GPU")
+        made = _hand_out(ray, todo, store, job, traces, cpus or _slot(ray), retries, budget_s)
     finally:
         if mine:
             ray.shutdown()
     failed = len({case.key for case in unique} & store.keys("failed"))
     return Outcome(made, len(unique) - len(todo), failed, left=len(todo) - made)
+
+
+def _slot(ray: Any) -> int:
+    """CPUs of the smallest node that has any."""
+    nodes = (int(n["Resources"].get("CPU", 0)) for n in ray.nodes() if n["Alive"])
+    return min(filter(None, nodes), default=1)
 
 
 def _connect(ray: Any, address: str | None) -> None:
@@ -102,9 +159,8 @@ def _hand_out(
     ray: Any,
     todo: Sequence[Case],
     store: Store,
-    limits: Limits,
-    work: Work,
-    preload: Sequence[str],
+    job: _Job,
+    traces: Traces,
     cpus: int,
     retries: int,
     budget_s: float | None,
@@ -112,6 +168,7 @@ def _hand_out(
     started, made = time.monotonic(), 0
     # Exceptions of the work are results; Ray retries what a dead node or worker took along.
     remote = ray.remote(max_retries=retries, retry_exceptions=False, scheduling_strategy="SPREAD")(_on_node)
+    shared = ray.put(job)
     waiting = list(reversed(todo))
     running: dict[Any, Case] = {}
     with progress(len(todo)) as advance:
@@ -122,34 +179,27 @@ def _hand_out(
                 case = waiting.pop()
                 gpu = case.device.startswith("cuda")
                 task = remote.options(num_cpus=1 if gpu else cpus, num_gpus=1 if gpu else 0)
-                running[task.remote(case, limits, work, preload)] = case
+                running[task.remote(case, shared)] = case
             if not running:
                 break
             ready, _ = ray.wait(list(running), timeout=1.0)
             for reference in ready:
-                case = running.pop(reference)
-                record = _received(ray, reference, case, store)
-                _keep(store, record)
+                record = keep(store, _received(ray, reference, running.pop(reference), store, traces))
                 advance(record)
                 made += 1
     return made
 
 
-def _received(ray: Any, reference: Any, case: Case, store: Store) -> Record:
+def _received(ray: Any, reference: Any, case: Case, store: Store, traces: Traces) -> Record:
     """A task's record, or one that says why there is none."""
     from cdvft_bench.timing.environment import read_environment
 
     try:
-        record, environment = ray.get(reference)
+        answer: _Answer = ray.get(reference)
     except ray.exceptions.RayError as error:
         here = store.put_environment(read_environment())
         return failure(case, f"{type(error).__name__}: its node or worker died every time it was handed out", here)
-    store.put_environment(environment)
-    return record  # type: ignore[no-any-return]
-
-
-def _keep(store: Store, record: Record) -> None:
-    try:
-        store.put(record)
-    except UnstorableError as error:
-        store.put(failure(record.case, f"what was measured cannot be kept: {error}", record.environment))
+    store.put_environment(answer.environment)
+    if traces.missing(answer.record):
+        keep_trace(traces, answer.record, answer.trace, answer.no_trace)
+    return answer.record

@@ -85,7 +85,7 @@ def put_slice(store: Store, path: str | Path) -> int:
         store.put_environment(environment)
     taken = 0
     for record in read.records:
-        mine = store.get(record.case.key)
+        mine = store.get(record.case.key, record.environment)
         if mine is not None and mine.status == "ok" and (record.status != "ok" or mine.counted is not None):
             continue
         if mine is not None and mine.created >= record.created and mine.status == record.status:

@@ -7,7 +7,7 @@ import gzip
 import math
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
@@ -17,20 +17,21 @@ import msgspec
 from cdvft_bench.counting.result import Counted
 from cdvft_bench.errors import UserError
 from cdvft_bench.sweep.case import Case
-from cdvft_bench.sweep.record import Predicted, Record
+from cdvft_bench.sweep.record import Predicted, Record, Status
 from cdvft_bench.timing.environment import Environment
 from cdvft_bench.timing.result import Timed
 
-SCHEMA = 1
+SCHEMA = 2
 T = TypeVar("T")
 
 _TABLES = """
 CREATE TABLE meta (schema INTEGER NOT NULL);
 CREATE TABLE environments (key TEXT PRIMARY KEY, environment TEXT NOT NULL);
 CREATE TABLE records (
-    key TEXT PRIMARY KEY, "case" TEXT NOT NULL, status TEXT NOT NULL, label TEXT NOT NULL,
+    key TEXT NOT NULL, "case" TEXT NOT NULL, status TEXT NOT NULL, label TEXT NOT NULL,
     predicted TEXT, counted TEXT, timed TEXT, error TEXT,
-    environment TEXT NOT NULL REFERENCES environments (key), created TEXT NOT NULL, seconds REAL NOT NULL
+    environment TEXT NOT NULL REFERENCES environments (key), created TEXT NOT NULL, seconds REAL NOT NULL,
+    PRIMARY KEY (key, environment)
 );
 """
 _COLUMNS = '"case", status, label, predicted, counted, timed, error, environment, created, seconds'
@@ -77,7 +78,7 @@ def _decode(text: str | None, kind: type[T]) -> T | None:
 
 
 class Store:
-    """Records of one campaign. Open it as a context manager.
+    """Records of one campaign, a case once for every environment. Open it as a context manager.
 
     Args:
         path: SQLite file, or a ".jsonl" / ".jsonl.gz" file in the text form, which is read into memory.
@@ -127,6 +128,17 @@ class Store:
         schema = self._db.execute("SELECT max(schema) FROM meta").fetchone()[0]
         if not isinstance(schema, int) or schema > SCHEMA:
             raise UserError(f"{self.path} has schema {schema}, this version reads up to {SCHEMA}; update cdvft-bench")
+        if schema == 1:
+            self._update()
+
+    def _update(self) -> None:
+        """From schema 1, which held a case once."""
+        with self._transaction():
+            self._db.execute("ALTER TABLE records RENAME TO older")
+            self._db.execute(next(t for t in _TABLES.split(";") if "TABLE records" in t))
+            self._db.execute(f"INSERT INTO records (key, {_COLUMNS}) SELECT key, {_COLUMNS} FROM older")
+            self._db.execute("DROP TABLE older")
+            self._db.execute("UPDATE meta SET schema = ?", (SCHEMA,))
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
@@ -168,14 +180,20 @@ class Store:
         self._db.execute("INSERT OR IGNORE INTO environments VALUES (?, ?)", (key, _encode(environment)))
 
     def put(self, record: Record) -> None:
-        """Keep a record, in one transaction; an older one of the same case is replaced.
+        """Keep a record, in one transaction; one of the same case and environment, or a failed one, is replaced.
 
         Raises:
             UnstorableError: it holds a NaN, an infinity, or a text that is no Unicode; the message has the place.
             UserError: the file cannot be written, or does not hold the record's environment.
         """
+        self.put_all((record,))
+
+    def put_all(self, records: Iterable[Record]) -> None:
+        """Keep several records in one transaction, each as :meth:`put` does."""
         with self._transaction():
-            self._put(record)
+            for record in records:
+                self._db.execute("DELETE FROM records WHERE key = ? AND status = 'failed'", (record.case.key,))
+                self._put(record)
 
     def _put(self, record: Record) -> None:
         self._db.execute(
@@ -187,19 +205,24 @@ class Store:
             ),
         )  # fmt: skip
 
-    def get(self, key: str) -> Record | None:
-        """The record of a case's key, or None."""
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE key = ?", (key,)).fetchone()
+    def get(self, key: str, environment: str | None = None) -> Record | None:
+        """The record of a case's key, of that environment or else the newest finished one; None where there is none."""
+        where, given = ("", (key,)) if environment is None else (" AND environment = ?", (key, environment))
+        order = "ORDER BY status = 'ok' DESC, created DESC LIMIT 1"
+        row = self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE key = ?{where} {order}", given).fetchone()
         return None if row is None else self._record(row)
 
-    def keys(self, status: str | None = None) -> set[str]:
-        """Keys of all records, or of those with a status."""
-        query = "SELECT key FROM records" + ("" if status is None else " WHERE status = ?")
-        return {key for (key,) in self._db.execute(query, () if status is None else (status,))}
+    def keys(self, status: Status | None = None) -> set[str]:
+        """Keys of all cases, or of those that are finished ("ok") or have failed wherever they ran ("failed")."""
+        if status is None:
+            return {key for (key,) in self._db.execute("SELECT DISTINCT key FROM records")}
+        if status == "failed":
+            return self.keys() - self.keys("ok")
+        return {key for (key,) in self._db.execute("SELECT DISTINCT key FROM records WHERE status = ?", (status,))}
 
     def records(self) -> Iterator[Record]:
-        """All records, in the order of their keys."""
-        for row in self._db.execute(f"SELECT {_COLUMNS} FROM records ORDER BY key"):
+        """All records, in the order of their keys and environments."""
+        for row in self._db.execute(f"SELECT {_COLUMNS} FROM records ORDER BY key, environment"):
             yield self._record(row)
 
     def environments(self) -> dict[str, Environment]:
@@ -208,17 +231,21 @@ class Store:
         return {key: msgspec.json.decode(text, type=Environment) for key, text in rows}
 
     def merge(self, other: Store) -> int:
-        """Take over the other store's environments and better records; returns how many records came.
+        """Take over the other store's environments and records, see :meth:`take`."""
+        return self.take(other.environments(), other.records())
 
-        A finished record is better than a failed one; of two alike the newer is. So the order of merging
-        does not matter.
+    def take(self, environments: Mapping[str, Environment], records: Iterable[Record]) -> int:
+        """Take over environments and records, in one transaction; returns how many records came.
+
+        Records of other environments stand beside those that are here. Of two of one case and one environment a
+        finished one is better than a failed one, and of two alike the newer is: the order of merging does not matter.
         """
         taken = 0
         with self._transaction():
-            for key, environment in other.environments().items():
+            for key, environment in environments.items():
                 self._put_environment(key, environment)
-            for record in other.records():
-                mine = self.get(record.case.key)
+            for record in records:
+                mine = self.get(record.case.key, record.environment)
                 if mine is None or (mine.status == "ok", mine.created) < (record.status == "ok", record.created):
                     self._put(record)
                     taken += 1

@@ -112,12 +112,12 @@ def read_table(path: Path) -> list[tuple[Record, Environment]]:
 
 
 def put_table(store: Store, path: Path) -> int:
-    """Take a table's records over into a store; how many there are. Raises UserError as :func:`read_table`."""
+    """Take a table's records over into a store, as ``Store.take`` does; how many came.
+
+    Raises UserError as :func:`read_table`.
+    """
     rows = read_table(path)
-    for record, environment in rows:
-        store._put_environment(record.environment, environment)
-        store.put(record)
-    return len(rows)
+    return store.take({record.environment: e for record, e in rows}, (record for record, _ in rows))
 
 
 def _check(path: Path) -> None:

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from cdvft_bench.counting.result import Counted
     from cdvft_bench.timing.measure import Target
-    from cdvft_bench.timing.modes import Mode
-    from cdvft_bench.timing.result import Timed
+    from cdvft_bench.timing.result import Mode, Timed
 
 LORA = "lora r=8"
 """Name of the second foot of every ratio."""

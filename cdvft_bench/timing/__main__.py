@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from cdvft_bench.timing.bare import BareCase, unfold
-    from cdvft_bench.timing.modes import Mode
+    from cdvft_bench.timing.result import Mode
     from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
 
     def say(text: str) -> None:

@@ -12,9 +12,6 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
-import torch
-
 _PACKAGES = ("peft", "transformers", "fvcore", "triton")
 
 
@@ -107,6 +104,10 @@ def _packages() -> dict[str, str]:
 
 def read_environment() -> Environment:
     """Look at this machine."""
+    # Not at the top: a store of environments is read where nothing is timed, and torch takes seconds to import.
+    import numpy as np
+    import torch
+
     gpus = (
         tuple(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         if torch.cuda.is_available()

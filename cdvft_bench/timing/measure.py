@@ -13,8 +13,8 @@ from torch import nn
 from cdvft_bench.timing.bare import FROZEN
 from cdvft_bench.timing.clock import Contender, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory, tensor_bytes
-from cdvft_bench.timing.modes import Mode, time_modes
-from cdvft_bench.timing.result import Memory, Timed, TraceSummary
+from cdvft_bench.timing.modes import time_modes
+from cdvft_bench.timing.result import Memory, Mode, Timed, TraceSummary
 from cdvft_bench.timing.scopes import scoped
 from cdvft_bench.timing.trace import export_trace, trace_call
 

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -15,10 +15,9 @@ from torch import Tensor
 
 from cdvft_bench.errors import UserError
 from cdvft_bench.timing.clock import Contender, Timer, require_device, time_interleaved
-from cdvft_bench.timing.result import Interval, Modes, Timing
+from cdvft_bench.timing.result import Interval, Mode, Modes, Timing
 from cdvft_bench.timing.statistics import bootstrap_median
 
-Mode = Literal["eager", "graph", "compile"]
 Call = Callable[[], object]
 
 _CAPTURE_WARM_UPS = 3  # lets lazy initialisation and the allocator come to rest before the capture

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+Mode = Literal["eager", "graph", "compile"]
+"""Ways to run a case."""
 
 
 @dataclass(frozen=True)

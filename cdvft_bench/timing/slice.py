@@ -27,8 +27,7 @@ from cdvft_bench.timing.bare import FROZEN, LORA, BareCase, build
 from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.environment import read_environment
 from cdvft_bench.timing.measure import Plan, Target, measure
-from cdvft_bench.timing.modes import Mode
-from cdvft_bench.timing.result import SelfTest, Timed
+from cdvft_bench.timing.result import Mode, SelfTest, Timed
 from cdvft_bench.timing.selftest import selftest
 
 Say = Callable[[str], None]

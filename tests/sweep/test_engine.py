@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.errors import UserError
-from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.engine import run, run_grid
-from cdvft_bench.sweep.grid import Limits, make_case
+from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.store import Store
 from tests.sweep import work
+from tests.sweep.work import many, seeded
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,13 +27,15 @@ SWEEP = """
 import sys
 from cdvft_bench.sweep.engine import run
 from cdvft_bench.sweep.store import Store
+from cdvft_bench.timing.environment import Environment
 from tests.sweep import work
-from tests.sweep.test_engine import many
 
+here = Environment("cpu", 2, None, 1, (), None, None, "", "", "", "", {}, None, "2026-01-01")
 if __name__ == "__main__":
     with Store(sys.argv[1], create=True) as store:
-        run(many(), store, work=getattr(work, sys.argv[2]), preload=["tests.sweep.work"])
+        run(work.many(), store, work=getattr(work, sys.argv[2]), preload=["tests.sweep.work"], environment=here)
 """
+"""A sweep that imports no torch: it starts in a moment, so that kills hit it at work."""
 
 
 def sweep(store_path: Path, doing: str) -> subprocess.Popen[bytes]:
@@ -91,24 +93,16 @@ def running(pid: int) -> bool:
         return False
 
 
-def seeded(seed: int) -> Case:
-    return make_case("cdvft", {"m": 2}, "layer", "32x32", sequence=8, seed=seed)
-
-
-def many() -> list[Case]:
-    return [seeded(seed) for seed in range(60)]
-
-
 def test_failures_cost_their_case_alone(tmp_path: Path) -> None:
     with Store(tmp_path / "s.sqlite", create=True) as store:
-        outcome = run([seeded(s) for s in range(8)], store, Limits(timeout_s=4, memory_gib=1), work=work.misbehave)
+        outcome = run([seeded(s) for s in range(8)], store, Limits(timeout_s=10, memory_gib=0.5), work=work.misbehave)
         assert (outcome.run, outcome.skipped, outcome.failed) == (8, 0, 6)
         records = {r.case.seed: r for r in store.records()}
     causes = {
         1: "RuntimeError: a library's error of two lines",
         2: "killed by SIGSEGV",
-        3: "timed out after 4 s",
-        4: "out of memory: limit 1 GiB",
+        3: "timed out after 10 s",
+        4: "out of memory: limit 0.5 GiB",
         5: "UserError: value 3 is too small; use 4",
         6: "ended with exit code 7 and no result",
     }
@@ -186,7 +180,7 @@ def test_a_sweep_is_not_run_into_a_file_that_cannot_keep_it(tmp_path: Path) -> N
 
 def test_sigkill_loses_nothing(tmp_path: Path) -> None:
     store_path, rng = tmp_path / "s.sqlite", random.Random(0)
-    for _ in range(10):
+    for _ in range(6):
         before = rows(store_path)
         process = sweep(store_path, "slowly")
         wait_for(lambda before=before: rows(store_path) > before)  # type: ignore[misc]
@@ -212,12 +206,20 @@ def test_sigkill_loses_nothing(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
-    """At any instant: while the server starts, between cases, inside a transaction."""
+    """At any instant: while the sweep starts, between cases, inside a case, inside a transaction.
+
+    Every fourth kill comes at any moment from the start on, the others at any moment of the work.
+    """
     store_path, rng = tmp_path / "s.sqlite", random.Random(1)
     kept: dict[str, str] = {}
-    for _ in range(200):
+    at_work = sweeps = 0
+    for number in range(200):
         process = sweep(store_path, "slowly")
-        time.sleep(rng.uniform(0, 1.2))
+        if number % 4:
+            wait_for(lambda: rows(store_path) > len(kept) or process.poll() is not None)  # noqa: B023
+            time.sleep(rng.uniform(0, 0.2))
+        else:
+            time.sleep(rng.uniform(0, 3))
         process.kill()
         process.communicate()
         if not store_path.exists():
@@ -225,16 +227,21 @@ def test_two_hundred_kills_lose_nothing(tmp_path: Path) -> None:
         try:
             with Store(store_path) as store:
                 assert store.intact()
-                now = {r.case.key: r.created for r in store.records()}
+                records = list(store.records())
+                assert len(records) == len(store.keys())  # none doubled
+                now = {r.case.key: r.created for r in records}
         except UserError:  # killed before the store's first transaction: there is nothing to lose yet
             assert not kept
             continue
         assert kept.items() <= now.items()
+        at_work += kept.keys() < now.keys() and len(now) < len(many())
         kept = now
         if len(kept) == len(many()):  # done: another sweep
             store_path.unlink()
-            kept = {}
-    assert sweep(store_path, "slowly").wait(timeout=200) == 0
+            kept, sweeps = {}, sweeps + 1
+    assert at_work >= 100
+    assert sweeps >= 1
+    assert sweep(store_path, "slowly").wait(timeout=600) == 0
     with Store(store_path) as store:
         assert store.intact()
         assert sorted(r.case.seed for r in store.records()) == list(range(len(many())))

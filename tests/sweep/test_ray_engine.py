@@ -15,7 +15,7 @@ from cdvft_bench.sweep.engine import run_grid
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.store import Store
 from tests.sweep import work
-from tests.sweep.test_engine import seeded
+from tests.sweep.work import seeded
 
 ROOT = str(Path(__file__).parents[2])
 os.environ.setdefault("RAY_worker_niceness", "0")  # a starved worker is no dead one

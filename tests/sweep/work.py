@@ -13,10 +13,18 @@ from typing import TYPE_CHECKING
 from cdvft_bench.errors import UserError
 from cdvft_bench.sweep import witness
 from cdvft_bench.sweep.case import Case
-from cdvft_bench.sweep.grid import Limits
+from cdvft_bench.sweep.grid import Limits, make_case
 
 if TYPE_CHECKING:
     from cdvft_bench.sweep.engine import Evidence
+
+
+def seeded(seed: int) -> Case:
+    return make_case("cdvft", {"m": 2}, "layer", "32x32", sequence=8, seed=seed)
+
+
+def many() -> list[Case]:
+    return [seeded(seed) for seed in range(60)]
 
 
 def predict_only(case: Case, limits: Limits) -> Evidence:

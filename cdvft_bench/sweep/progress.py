@@ -1,0 +1,45 @@
+"""How far a sweep is."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from cdvft_bench.sweep.record import Record
+
+
+class progress:  # noqa: N801 - used as a with statement
+    """A progress bar on a terminal, a line every so often elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.failed, self.started, self.said = total, 0, 0, time.monotonic(), 0.0
+        self.bar: Any = None
+
+    def __enter__(self) -> Callable[[Record], None]:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            self.bar = Progress(*columns, console=Console(stderr=True))
+            self.bar.start()
+            self.task = self.bar.add_task("", total=self.total)
+        return self.advance
+
+    def advance(self, record: Record) -> None:
+        self.done += 1
+        self.failed += record.status == "failed"
+        text = f"{record.case.subject} {record.label}" + (f" ({self.failed} failed)" if self.failed else "")
+        if self.bar is not None:
+            self.bar.update(self.task, advance=1, description=text)
+        elif time.monotonic() - self.said > 15 or self.done == self.total:
+            self.said = time.monotonic()
+            print(
+                f"{self.done}/{self.total} cases, {self.said - self.started:.0f} s: {text}", file=sys.stderr, flush=True
+            )
+
+    def __exit__(self, *exception: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
