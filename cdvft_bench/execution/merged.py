@@ -32,7 +32,8 @@ def _buffer(name: str, n: int, like: Tensor) -> Tensor:
     key = (like.device, like.dtype, name)
     held = _buffers.get(key)
     if held is None or held.numel() < n:
-        held = _buffers[key] = like.new_empty(n)
+        with torch.inference_mode(False):  # else training could not write to what an evaluation made first
+            held = _buffers[key] = like.new_empty(n)
     return held[:n]
 
 
