@@ -165,15 +165,15 @@ def count(as_json: bool, **options: Any) -> None:
 
 @main.command()
 @_case_options
-@click.option("--budget", default=10.0, show_default=True, help="Seconds of measuring.")
+@click.option("--budget", metavar="TIME", default="10s", show_default=True, help="Of measuring, as 540s or 9m.")
 @click.option("--precision", default=0.02, show_default=True, help="Half-width of the ratio's interval to reach.")
-def time(as_json: bool, budget: float, precision: float, **options: Any) -> None:
+def time(as_json: bool, budget: str, precision: float, **options: Any) -> None:
     """Time METHOD, interleaved with the frozen layer and LoRA r=8 in one run."""
     from cdvft_bench.report.terminal import show_timed
     from cdvft_bench.sweep import witness
 
     case = _case(**options)
-    timed = witness.time_case(case, budget_s=budget, precision=precision)
+    timed = witness.time_case(case, budget_s=_seconds(budget) or 10.0, precision=precision)
     _emit(timed, as_json, lambda: show_timed(case, timed))
 
 
@@ -204,13 +204,14 @@ def _sweep(
     device: str | None = None,
     engine: str = "local",
     address: str | None = None,
+    precision: float | None = None,
 ) -> int:
     """Run a grid into a store; 0 when no case of it is recorded as failed, 3 when cases are left, else 1."""
     from cdvft_bench.sweep.engine import run_grid
 
     outcome = run_grid(
         grid, store_path, retry_failed=retry_failed, budget_s=_seconds(budget), device=device, engine=engine,
-        address=address,
+        address=address, precision=precision,
     )  # fmt: skip
     if outcome.left:
         click.echo(f"{outcome.left} cases left; the same command goes on with them", err=True)
@@ -225,7 +226,7 @@ def _report(stores: tuple[Path, ...], output: Path, command: str) -> None:
     click.echo(f"Report: {paths.html}")
 
 
-_grid_help = "A preset's name (quick, smoke, paper-layers, paper-models) or a TOML file."
+_grid_help = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
 
 
 @main.command()
@@ -255,6 +256,7 @@ def run(grid: str, output: Path, retry_failed: bool) -> None:
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 @click.option("--budget", metavar="TIME", help="Stop before this much time is spent, as 540s or 9m; go on later.")
+@click.option("--precision", type=float, help="Half-width of a ratio's interval to reach, instead of the grid's own.")
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -262,20 +264,29 @@ def run(grid: str, output: Path, retry_failed: bool) -> None:
 )
 @click.option(
     "--engine",
-    type=click.Choice(["local", "ray"]),
+    type=click.Choice(["local", "ray", "formula"]),
     default="local",
     show_default=True,
-    help="Here, one case after the other, or on a Ray cluster, one a slot.",
+    help="Here, one case after the other; on a Ray cluster, one a slot; or closed forms alone (a store of their own).",
 )
 @click.option("--address", help="Of a running Ray cluster; one is started here if not given.")
 def sweep(
-    grid: str, store: Path, retry_failed: bool, budget: str | None, device: str | None, engine: str, address: str | None
+    grid: str,
+    store: Path,
+    retry_failed: bool,
+    budget: str | None,
+    precision: float | None,
+    device: str | None,
+    engine: str,
+    address: str | None,
 ) -> None:
     """Run GRID (a preset's name or a TOML file) into a store. Finished cases are not run again.
 
+    Traces of blocks with "keep_trace" go into the folder "traces" beside the store.
+
     Exits with 1 when a case is recorded as failed, with 3 when the budget left cases over: run it again.
     """
-    code = _sweep(grid, store, retry_failed, budget, device, engine, address)
+    code = _sweep(grid, store, retry_failed, budget, device, engine, address, precision)
     if code:
         raise SystemExit(code)
 
@@ -287,20 +298,19 @@ def sweep(
     help="SQLite file of records; it is made, or added to.",
 )  # fmt: skip
 def import_rows(rows: tuple[Path, ...], store: Path) -> None:
-    """Take over ROWS: tables of 'export' (.csv, .parquet), or what 'python -m cdvft_bench.timing' wrote.
+    """Take over ROWS: stores of other machines (.sqlite, .jsonl.gz), tables of 'export' (.csv, .parquet), or .jsonl,
+    what 'python -m cdvft_bench.timing' wrote on a bare node: these rows get their closed forms here.
 
-    Rows of a bare node get their closed forms here.
-    """
-    from cdvft_bench.sweep.slices import put_slice, read_slice
+    Every row keeps its environment, and a case that several machines timed has a row of each.
+    """  # fmt: skip
+    from cdvft_bench.sweep.imports import check_rows, put_rows
     from cdvft_bench.sweep.store import Store
-    from cdvft_bench.sweep.tables import SUFFIXES, put_table, read_table
 
     for path in rows:  # before anything is written
-        read_table(path) if path.suffix in SUFFIXES else read_slice(path)
+        check_rows(path)
     with Store(store, create=True) as opened:
         for path in rows:
-            taken = put_table(opened, path) if path.suffix in SUFFIXES else put_slice(opened, path)
-            click.echo(f"{taken} records: {path}")
+            click.echo(f"{put_rows(opened, path)} records: {path}")
 
 
 @main.command()
