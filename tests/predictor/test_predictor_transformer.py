@@ -1,0 +1,152 @@
+"""Launches, bytes and memory of whole models by formula, against what small models of the same kind do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from cdvft_bench.analytic.cost import total
+from cdvft_bench.analytic.models import shape_from_config
+from cdvft_bench.counting.count import count_model
+from cdvft_bench.counting.saved import saved_bytes
+from cdvft_bench.errors import UserError
+from cdvft_bench.methods import make_method
+from cdvft_bench.predictor.memory import adapter_saved_bytes, budget
+from cdvft_bench.predictor.transformer import (
+    Transformer,
+    describe,
+    find_model,
+    rest_backward,
+    rest_forward,
+    rest_saved_bytes,
+)
+from cdvft_bench.sweep.model_cost import model_cost
+
+BATCH, SEQUENCE = 2, 32
+SMALL: dict[str, Any] = {"num_hidden_layers": 3, "num_attention_heads": 4, "vocab_size": 100, "pad_token_id": 0}
+CONFIGS = {
+    "llama": (
+        transformers.LlamaConfig(hidden_size=64, intermediate_size=160, num_key_value_heads=2, **SMALL),
+        "AutoModelForCausalLM",
+    ),
+    "bert": (transformers.BertConfig(hidden_size=64, intermediate_size=160, **SMALL), "AutoModel"),
+    "roberta": (transformers.RobertaConfig(hidden_size=64, intermediate_size=160, **SMALL), "AutoModel"),
+}
+TARGETS = {"llama": ("v_proj",), "bert": ("value",), "roberta": ("value",)}
+
+
+def build(name: str, dtype: str) -> tuple[nn.Module, Transformer]:
+    config, auto = CONFIGS[name]
+    torch.manual_seed(0)
+    model = getattr(transformers, auto).from_config(config, dtype=getattr(torch, dtype)).requires_grad_(False)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    return model, describe(shape_from_config(config, name, auto, TARGETS[name]), config)
+
+
+def inputs(model: nn.Module) -> dict[str, torch.Tensor]:
+    ids = torch.randint(1, 100, (BATCH, SEQUENCE))
+    embedded = model.get_input_embeddings()(ids).detach().requires_grad_()  # type: ignore[operator]
+    return {"inputs_embeds": embedded, "attention_mask": torch.ones_like(ids)}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_launches_bytes_and_saved_activations_are_counted_so(name: str, dtype: str) -> None:
+    module, model = build(name, dtype)
+    counted = count_model(module, inputs(module))
+    cost = model_cost(model.shape, None, BATCH, SEQUENCE, dtype)
+    forward = total(cost.forward + rest_forward(model, BATCH, SEQUENCE, dtype, loss=False))
+    backward = total(cost.backward + rest_backward(model, BATCH, SEQUENCE, dtype, loss=False))
+    assert counted.backward is not None
+    assert backward.launches == counted.backward.launches
+    # Masks, positions and embeddings are made once a call, whatever the depth.
+    assert 0 <= counted.forward.launches - int(forward.launches) <= 20
+    for predicted, found in ((forward, counted.forward), (backward, counted.backward)):
+        assert 0.8 <= (predicted.read + predicted.written) / (found.read + found.written) <= 1
+    saved = rest_saved_bytes(model, BATCH, SEQUENCE, dtype, loss=False)
+    if name == "llama" or dtype == "float32":
+        assert saved == counted.saved_bytes
+    else:  # a GPU keeps layer norms' statistics in float32, a CPU in the dtype of the input
+        norms = 2 * model.shape.attention.layers + 1
+        assert saved - counted.saved_bytes == norms * BATCH * SEQUENCE * 2 * 2
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_loss_keeps_log_probabilities(dtype: str) -> None:
+    module, model = build("llama", dtype)
+    given = inputs(module)
+    labels = torch.randint(1, 100, (BATCH, SEQUENCE))
+    kept, _ = saved_bytes(module, lambda: module(**given, labels=labels).loss)
+    predicted = rest_saved_bytes(model, BATCH, SEQUENCE, dtype, loss=True)
+    assert 0 <= kept - predicted <= 64  # the shifted labels, and a scalar
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("method", "values"),
+    [
+        ("lora", {"rank": 4}),
+        ("cdvft", {"m": 2, "block_size": 16}),
+        ("cdvft", {"m": 2, "path": "merged"}),
+        ("dora", {"rank": 4}),
+        ("c3a", {"block_size": 16}),
+        ("fourierft", {"n_frequency": 50}),
+    ],
+)
+@pytest.mark.parametrize("name", ["llama", "bert"])
+def test_a_budget_is_what_a_step_holds(name: str, method: str, values: dict[str, Any], dtype: str) -> None:
+    """Weights, gradients, optimiser and saved activations of a real step; one adapted layer a block."""
+    module, model = build(name, dtype)
+    made = make_method(method, values)
+    adapted = made.adapt_model(module, TARGETS[name])
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            nn.init.normal_(parameter)
+    given = inputs(adapted)
+    kept, output = saved_bytes(adapted, lambda: adapted(**given))
+    trained = [p for p in adapted.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, fused=True)
+    output[0].sum().backward()
+    optimizer.step()
+    cost = model_cost(model.shape, made, BATCH, SEQUENCE, dtype)
+    found = budget(model, made, cost, BATCH, SEQUENCE, dtype, loss=False)
+    assert found.weights == sum(p.numel() * p.element_size() for p in adapted.parameters())
+    assert found.gradients == sum(p.grad.numel() * p.grad.element_size() for p in trained if p.grad is not None)
+    state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
+    assert found.optimizer == sum(v.numel() * v.element_size() for v in state)
+    statistics = 7 * BATCH * SEQUENCE * 4 if name == "bert" and dtype == "bfloat16" else 0
+    # In float32 the cast is none, and the adapter's input may be a tensor that the block keeps anyway.
+    shared = 3 * BATCH * SEQUENCE * 64 * 4 if dtype == "float32" else 0
+    assert 0 <= found.activations - statistics - kept <= shared
+    assert adapter_saved_bytes(model, made, BATCH, SEQUENCE, dtype) == 3 * int(
+        made.cost([x for x in model.shape.linears if x.name.endswith(TARGETS[name][0])][0].shape, 64, dtype).saved_bytes
+    )
+
+
+def test_models_by_name_and_by_config_file(tmp_path: Path) -> None:
+    assert find_model("llama-3-8b").shape.total_parameters == 8_030_261_248
+    assert find_model("roberta-base").positions == 512
+    path = tmp_path / "config.json"
+    config, _ = CONFIGS["llama"]
+    path.write_text(json.dumps({**config.to_dict(), "architectures": ["LlamaForCausalLM"]}))
+    found = find_model(str(path))
+    assert found.language_model
+    assert found.shape.targets == ("q_proj", "v_proj")  # PEFT's for this architecture
+    assert find_model(str(path), ("up_proj",)).shape.targets == ("up_proj",)
+    path.write_text("{}")
+    with pytest.raises(UserError, match=r"is no transformers config\.json"):
+        find_model(str(path))
+    with pytest.raises(UserError, match=r"neither in the table .*llama-3-8b.* nor a transformers config\.json"):
+        find_model("llama-9")
+    mixtral = transformers.MixtralConfig(hidden_size=64, intermediate_size=64, num_key_value_heads=2, **SMALL)
+    path.write_text(json.dumps(mixtral.to_dict()))
+    with pytest.raises(UserError, match="num_local_experts = 8 is not covered"):
+        find_model(str(path))
