@@ -23,7 +23,7 @@ from cdvft_bench.sweep.model_cost import model_cost
 
 REFERENCE = "lora-rank32"
 BATCH, SEQUENCE, LONGEST, DTYPE = 4, 210, 768, "bfloat16"
-DRAWS = 2000
+DRAWS, FEWEST = 2000, 5
 ASSUMPTIONS = (
     "bfloat16, batch 4, at most 768 tokens a sequence: the comparison's default_training_params.json",
     "210 tokens a sequence on average: 4,197,579 training tokens in 20,000 samples, as one of its result files says; "
@@ -106,7 +106,7 @@ def compare_published(runs: Sequence[PublishedRun] | None = None, gpu: str = "l4
         runs: of Llama-3.2-3B on one GPU; None reads those that come with the suite. gpu: theirs.
 
     Raises:
-        UserError: the reference run (LoRA r = 32) is not among those that a closed form covers.
+        UserError: the reference run (LoRA r = 32) is not among those that a closed form covers, or they are too few.
     """
     model, target = find_model(MODEL), find_target(gpu)
     found: list[_Run] = []
@@ -120,6 +120,8 @@ def compare_published(runs: Sequence[PublishedRun] | None = None, gpu: str = "l4
     feet = [r for r in found if r.run.experiment == REFERENCE]
     if not feet:
         raise UserError(f"the run {REFERENCE!r}, to which ratios are taken, is not among those that are covered")
+    if len(found) < FEWEST:
+        raise UserError(f"{len(found)} runs are covered by closed forms; an order needs at least {FEWEST}")
     foot = feet[0]
     made = tuple(
         PublishedPrediction(

@@ -12,7 +12,7 @@ import transformers
 from torch import nn
 
 from cdvft_bench.analytic.cost import total
-from cdvft_bench.analytic.models import shape_from_config
+from cdvft_bench.analytic.models import shape_from_config, target_linears
 from cdvft_bench.counting.count import count_model
 from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.errors import UserError
@@ -126,9 +126,9 @@ def test_a_budget_is_what_a_step_holds(name: str, method: str, values: dict[str,
     # In float32 the cast is none, and the adapter's input may be a tensor that the block keeps anyway.
     shared = 3 * BATCH * SEQUENCE * 64 * 4 if dtype == "float32" else 0
     assert 0 <= found.activations - statistics - kept <= shared
-    assert adapter_saved_bytes(model, made, BATCH, SEQUENCE, dtype) == 3 * int(
-        made.cost([x for x in model.shape.linears if x.name.endswith(TARGETS[name][0])][0].shape, 64, dtype).saved_bytes
-    )
+    adapted_shape = target_linears(model.shape)[0].shape
+    one = int(made.cost(adapted_shape, BATCH * SEQUENCE, dtype).saved_bytes)
+    assert adapter_saved_bytes(model, made, BATCH, SEQUENCE, dtype) == 3 * one
 
 
 def test_models_by_name_and_by_config_file(tmp_path: Path) -> None:

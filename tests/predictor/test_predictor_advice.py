@@ -1,0 +1,161 @@
+"""Advice: ranked, within memory, with its reasons; every wrong question gets one line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cdvft_bench.analytic.cost import total
+from cdvft_bench.cli import main
+from cdvft_bench.errors import UserError
+from cdvft_bench.execution.planner import BUILT_IN
+from cdvft_bench.methods import make_method
+from cdvft_bench.predictor import Advice, advise, read_profiles
+from cdvft_bench.predictor.network import GPUS
+from cdvft_bench.predictor.pricing import WORST, Pricer
+from cdvft_bench.predictor.serving import cache_bytes, serve, token_kernels
+from cdvft_bench.predictor.transformer import find_model
+from cdvft_bench.sweep.model_cost import model_cost
+
+STORE = Path(__file__).parents[2] / "profiles" / "cpu-quick" / "records.jsonl.gz"
+SMALL = {"batch": 4, "sequence": 64, "dtype": "float32"}
+
+
+@pytest.fixture(scope="module")
+def found() -> Advice:
+    return advise("minilm", "h200", **SMALL)  # type: ignore[arg-type]
+
+
+def test_choices_are_ranked_and_told_apart(found: Advice) -> None:
+    seconds = [c.step_s.value for c in found.choices]
+    assert seconds == sorted(seconds)
+    assert len({c.label for c in found.choices}) == len(found.choices)
+    labels = {c.label for c in found.choices}
+    assert {"LoRA r=8", "CDVFT m=2 p=d", "CDVFT m=2 p=64 merged", "CDVFT m=3 p=256 fused", "Full fine-tuning"} <= labels
+    assert all(c.over_frozen > 1 and c.why for c in found.choices)
+    assert not found.too_large
+    assert found.error.startswith("not measured on this device")
+    assert found.frozen_step_s.value < seconds[0]
+    assert found.frozen_step_s.high == pytest.approx(WORST * found.frozen_step_s.value)
+
+
+def test_a_choice_is_the_sum_of_its_closed_forms(found: Advice) -> None:
+    choice = next(c for c in found.choices if c.label == "CDVFT m=2 p=64 merged")
+    assert dict(choice.hyperparameters)["path"] == "merged"
+    method = make_method("cdvft", {"m": 2, "block_size": 64, "path": "merged"})
+    model = find_model("minilm")
+    cost = model_cost(model.shape, method, 4, 64, "float32")
+    assert choice.parameters == cost.parameters == 12 * (384 + 384 + 6 * 6 * 64)
+    assert choice.checkpoint_bytes == 4 * choice.parameters
+    assert choice.tokens_per_s.value == pytest.approx(4 * 64 / choice.step_s.value)
+    launches = total(cost.kernels("step")).launches
+    assert choice.step_s.value > float(launches) * BUILT_IN["cuda"].launch_s
+    assert choice.memory.gradients == choice.checkpoint_bytes
+    assert choice.memory.optimizer == cost.optimizer_bytes
+
+
+def test_one_to_4096_gpus(found: Advice) -> None:
+    scaling = found.choices[0].scaling
+    assert [s.gpus for s in scaling] == list(GPUS)
+    assert scaling[0].step_s == found.choices[0].step_s
+    many = advise("minilm", "h200", gpus=64, strategy="fsdp", methods=["lora"], **SMALL)  # type: ignore[arg-type]
+    first = many.choices[0].scaling[0]
+    assert (first.gpus, first.strategy) == (64, "fsdp")
+    assert many.choices[0].memory == first.memory
+    assert first.memory.weights < found.choices[0].memory.weights
+    assert many.choices[0].tokens_per_s.value == pytest.approx(64 * 256 / many.choices[0].step_s.value)
+
+
+def test_what_does_not_fit_is_listed_apart() -> None:
+    found = advise("llama-3-8b", "l40s", batch=1, sequence=512, methods=["lora", "full", "vera"])
+    assert {c.label for c in found.too_large} == {"Full fine-tuning"}
+    assert found.too_large[0].memory.total > 48e9
+    assert all(c.memory.fits for c in found.choices)
+    sharded = advise("llama-3-8b", "l40s", batch=1, sequence=512, methods=["full"], gpus=8, strategy="fsdp")
+    assert not sharded.too_large
+
+
+def test_profiles_of_the_device_give_the_error(tmp_path: Path) -> None:
+    profile = read_profiles([STORE])
+    path = tmp_path / "rates.json"
+    path.write_text(json.dumps(BUILT_IN["cpu"].to_json()))
+    layers = [r for r in profile.records if r.case.subject == "roberta-base:query"]
+    given = {"methods": ["lora"], "records": layers, "environments": profile.environments, **SMALL}
+    found = advise("minilm", str(path), **given)  # type: ignore[arg-type]
+    assert found.error.startswith(f"{len(layers)} records of this device, each left out: median error")
+    choice = found.choices[0]
+    assert choice.memory.fits is None  # a CPU's memory is not in its rates
+    assert choice.serving.swap_s is None
+    assert choice.step_s.low is not None
+    assert choice.step_s.high is not None
+    assert choice.step_s.low < choice.step_s.value < choice.step_s.high
+    other = advise("minilm", "h200", **given)  # type: ignore[arg-type]
+    assert other.error.startswith("not measured")
+
+
+def test_serving_many_adapters() -> None:
+    model, method = find_model("llama-3.2-3b"), make_method("lora", {"rank": 8})
+    pricer = Pricer(BUILT_IN["cuda"], "bfloat16")
+    found = serve(model, method, 2_293_760, 8, 1024, "bfloat16", pricer.seconds, pcie=64e9, capacity=int(141e9),
+                  reserved=0)  # fmt: skip
+    assert found.adapter_bytes == 2 * 2_293_760
+    assert found.swap_s == pytest.approx(found.adapter_bytes / 64e9)
+    cache = cache_bytes(model, 8, 1024, "bfloat16")
+    assert cache == 2 * 28 * 8 * 1024 * 8 * 128 * 2
+    assert found.resident == (int(141e9) - 2 * model.shape.total_parameters - cache) // found.adapter_bytes
+    assert found.token_s_unmerged > found.token_s_merged > 2 * model.shape.total_parameters / 4.8e12
+    saved = found.token_s_unmerged - found.token_s_merged
+    assert found.break_even_tokens == pytest.approx(2 * found.merge_s / saved)
+    kernels = token_kernels(model, None, 1, 1024, "bfloat16")
+    assert kernels[-1].read == cache_bytes(model, 1, 1024, "bfloat16")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"gpu": "h300"}, "GPU 'h300' is neither in the table"),
+        ({"model": "lama"}, "model 'lama' is neither in the table"),
+        ({"batch": 0}, "batch = 0 is too small"),
+        ({"sequence": 513}, "sequence = 513 is longer than minilm's 512 positions"),
+        ({"model": "vit-base", "sequence": 64}, "makes 197 tokens of an image, not 64"),
+        ({"gpus": 8192}, "at most 4096"),
+        ({"strategy": "tp"}, "use ddp or fsdp"),
+        ({"dtype": "float8"}, "has no rate for dtype 'float8'; use one of float32, bfloat16, float16"),
+        ({"gpu": "v100", "dtype": "bfloat16"}, "use one of float32, float16"),
+        ({"methods": ["lorra"]}, "method 'lorra' is not known"),
+        ({"targets": ["nothing"]}, "match no linear layer"),
+    ],
+)
+def test_a_wrong_question_gets_one_line(change: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError) as error:
+        advise(**{"model": "minilm", "gpu": "h200", **SMALL, **change})  # type: ignore[arg-type]
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_the_commands_print_and_emit_json(tmp_path: Path) -> None:
+    ask = ["advise", "--model", "minilm", "--gpu", "h200", "--batch", "4", "--seq", "64", "--method", "lora"]
+    printed = CliRunner().invoke(main, ask)
+    assert printed.exit_code == 0, printed.output
+    for text in ("LoRA r=8", "error: not measured", "assumed: network", "4,096", "1,000 adapters"):
+        assert text in printed.output
+    emitted = CliRunner().invoke(main, [*ask, "--json"])
+    assert json.loads(emitted.output)["choices"][0]["method"] == "lora"
+    wrong = CliRunner().invoke(main, ["advise", "--model", "minilm", "--gpu", "h300"])
+    assert wrong.exit_code == 2
+    assert "Traceback" not in wrong.output
+
+
+@pytest.mark.slow
+def test_evaluate_prints_and_writes(tmp_path: Path) -> None:
+    output = tmp_path / "evaluation.json"
+    done = CliRunner().invoke(main, ["evaluate", str(STORE), "--output", str(output)])
+    assert done.exit_code == 0, done.output
+    for text in ("farthest from the truth", "rank correlation", "GPUs: not measured"):
+        assert text in done.output
+    written = json.loads(output.read_text())
+    assert len(written["evaluation"]["farthest"]) == 10
+    assert written["published"]["reference"] == "lora-rank32"
