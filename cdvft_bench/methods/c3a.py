@@ -137,7 +137,7 @@ class C3A(PeftMethod):
             *products(tokens, down, across, lone=across * p),
             fft("_fft_c2c", p, tokens * across, single),
             spectrum(tokens * across),
-            bmm(p, down, tokens, across, single, complex_=True),
+            *products(down, tokens, across, lone=across * p),
             fft("_fft_c2c", p, down * across, single),
             # The gradient is the real part of a complex array: made contiguous, or cast, for .grad.
             *(cast(parameters, single, adapter) or (copy("copy_", parameters, single, launches=flag(parameters > 1)),)),

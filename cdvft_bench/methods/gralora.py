@@ -86,6 +86,7 @@ class GraLoRA(PeftMethod):
         across, down = layer.d_in // k, layer.d_out // k
         n_in, n_out, thin = tokens * layer.d_in, tokens * layer.d_out, tokens * k * r
         several = int(k > 1)
+        rows = several * flag(tokens > 1)  # one row's blocks lie in order already
         exchange = copy("clone", thin, adapter, launches=several * int(r > k))  # rows of blocks to columns
 
         scale = elementwise("mul", n_out, dtype, reads=n_out)
@@ -96,7 +97,7 @@ class GraLoRA(PeftMethod):
             bmm(k, tokens, across, r, adapter),
             exchange,
             bmm(k, tokens, r, down, adapter),
-            copy("clone", n_out, adapter, launches=several * flag(down > 1)),
+            copy("clone", n_out, adapter, launches=rows * flag(down > 1)),
             *add,
         )
         if hybrid:
@@ -121,7 +122,7 @@ class GraLoRA(PeftMethod):
             exchange,
             bmm(k, across, tokens, r, adapter),
             bmm(k, tokens, r, across, adapter),
-            copy("clone", n_in, adapter, launches=several),
+            copy("clone", n_in, adapter, launches=rows),
             *cast(n_in, adapter, dtype),
             elementwise("add", n_in, dtype, launches=int(hybrid > 0)),
             *base_backward(layer, tokens, dtype),

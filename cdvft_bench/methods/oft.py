@@ -89,7 +89,7 @@ class OFT(PeftMethod):
         power = bmm(blocks, b, b, b, adapter)
         square = replace(power, read=n_block * size)  # one operand, read once
         rotate = bmm(blocks, tokens, b, b, adapter)
-        in_order = copy("clone", n_in, adapter, launches=several)  # from blocks first to tokens first
+        in_order = copy("clone", n_in, adapter, launches=several * flag(tokens > 1))  # blocks first to tokens first
         add_, add = elementwise("add_", n_block, adapter), elementwise("add", n_block, adapter)
         double = elementwise("mul", n_block, adapter, reads=n_block)
 

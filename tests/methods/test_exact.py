@@ -1,6 +1,7 @@
-"""Formula against count: zero difference, for every method, over random shapes.
+"""Formula against count: zero difference, for every method and way of executing it, over random shapes.
 
-The default run takes a few dozen cases a method; the slow one 10,000 in all.
+The default run takes a few dozen cases a method; the slow one 10,000 of the methods, and a few hundred of each way of
+executing the circulant ones.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from cdvft_bench.methods import Method, make_method, method_names
 
 Draw = Callable[[random.Random, int, int], dict[str, Any]]
 
+PATHS = ("fft", "handwritten", "fused", "stored", "merged", "merged_dense")
+"""Every path but Triton's kernels, into which no dispatcher sees."""
+
 
 def _circulant(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
     return {
         "block_size": r.choice([None, r.randint(1, 70)]),
-        "path": r.choice(["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "auto"]),
+        "path": r.choice([*PATHS, "auto"]),
         "convention": r.choice(["column", "row"]),
         "alpha": r.choice([1.0, 0.5]),
     }
@@ -121,9 +125,9 @@ def differences(cost: Cost, counted: Counted) -> list[str]:
     return found + [f"fvcore: {what}: formula {a}, counted {b}" for what, a, b in pairs if a != b]
 
 
-def check(name: str, seed: int) -> list[str]:
-    """Draw a case of a method, build it, and compare formula and count."""
-    r = random.Random(f"{name} {seed}")
+def check(name: str, seed: int, path: str | None = None) -> list[str]:
+    """Draw a case of a method (of one way of executing it, if named), build it, and compare formula and count."""
+    r = random.Random(f"{name} {seed}" + (f" {path}" if path else ""))
     if name not in NEED_DIVISORS:
         most = r.choice([60, 60, 60, 3])  # now and then a layer so small that shapes degenerate
         d_in = r.randint(1, most)
@@ -132,9 +136,14 @@ def check(name: str, seed: int) -> list[str]:
         d_in = d_out = 2
     else:
         d_in, d_out = 16 * r.randint(1, 4), 16 * r.randint(1, 4)
-    tokens, bias = r.randint(2, 20), r.random() < 0.5 or name == "bitfit"
+    tokens, bias = r.choice([1, *range(1, 20)]), r.random() < 0.5 or name == "bitfit"
     dtype = r.choice(["float32", "float64", "bfloat16", "float16"])
-    method = make_method(name, DRAWS.get(name, lambda r, i, o: {})(r, d_in, d_out))
+    drawn = DRAWS.get(name, lambda r, i, o: {})(r, d_in, d_out)
+    if path:
+        drawn["path"] = path
+        if path == "merged_dense" and "m" in drawn:
+            drawn["m"] = min(drawn["m"], 2)
+    method = make_method(name, drawn)
     return [f"seed {seed}: {text}" for text in check_layer(method, d_in, d_out, tokens, bias, dtype)]
 
 
@@ -176,16 +185,17 @@ def test_formula_equals_count(name) -> None:
     assert not found, "\n".join(found[:10])
 
 
+CASES = -(-10_000 // len(method_names()))
+GROUPS = [(name, None) for name in method_names()]
+GROUPS += [(name, path) for name in ("cdvft", "block_circulant") for path in PATHS]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_formula_equals_count_ten_thousand_times(capsys) -> None:
-    names = method_names()
-    each = -(-10_000 // len(names))
-    wrong = {}
-    for name in names:
-        found = [text for seed in range(1000, 1000 + each) for text in check(name, seed)]
-        with capsys.disabled():
-            print(f"\n{name}: {each} cases, {len(found)} differences", end="")
-        if found:
-            wrong[name] = found[:5]
-    assert not wrong
+@pytest.mark.parametrize(("name", "path"), GROUPS)
+def test_formula_equals_count_ten_thousand_times(name, path, capsys) -> None:
+    """10,000 cases of all methods together, and as many as one of them has of each path of the circulant ones."""
+    found = [text for seed in range(1000, 1000 + CASES) for text in check(name, seed, path)]
+    with capsys.disabled():
+        print(f"\n{name}{', path ' + path if path else ''}: {CASES} cases, {len(found)} differences", end=" ")
+    assert not found, "\n".join(found[:5])
