@@ -193,8 +193,8 @@ def parameters_figure(section: Section, styles: Styles) -> Plot | str:
     legend_below(figure, axes[: len(shown)], 8)
     caption = (
         f"{_marks(max(map(len, shown.values())), 'setting')}: fewer parameters to the left, less time below; bars are "
-        "95 % intervals, hollow marks forward passes. Were time bought with parameters, the marks would fall from left to right"
-        + left_out
+        "95 % intervals, hollow marks forward passes. Were time bought with parameters, the marks would fall "
+        "from left to right" + left_out
     )
     return Plot(figure, caption, "Scatter of trainable parameters against the time ratio to the frozen subject.")
 

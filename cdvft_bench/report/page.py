@@ -1,26 +1,19 @@
-"""The page, as HTML and as Markdown: a model of plain values, rendered by two templates.
-
-Every text on it comes from records, so none of it is trusted: the HTML template escapes what it
-prints, the Markdown one prints through ``text.markdown``, and a content security policy
-keeps the page from loading anything or running any script but its own.
-"""
+"""The report's page: a model of plain values, rendered by the templates (see ``render``)."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.report import tables
+from cdvft_bench.report.evidence import Answer
 from cdvft_bench.report.findings import Finding, headlines, section_findings
 from cdvft_bench.report.groups import Section
 from cdvft_bench.report.style import Drawn, Skipped, Styles
-from cdvft_bench.report.text import NOT_MEASURED, clean, integer, markdown, plural
-from cdvft_bench.report.views import IN_HEADING, FigureView, TableView, figure_view, markdown_table, view
+from cdvft_bench.report.text import NOT_MEASURED, clean, integer
+from cdvft_bench.report.views import IN_HEADING, MAX_ROWS_HTML, FigureView, TableView, figure_view, view
 from cdvft_bench.sweep.record import Record
 
 if TYPE_CHECKING:
@@ -55,18 +48,27 @@ class Page:
     title: str
     summary: tuple[tuple[str, str], ...]
     headlines: tuple[Finding, ...]
+    answers: tuple[Answer, ...]
     conventions: tuple[tuple[str, str], ...]
     sections: tuple[SectionView, ...]
+    unshown: int
     leading: tuple[SectionView, ...]
     published: SectionView | None
     appendix: tuple[TableView, ...]
     environments: TableView
     origins: tuple[Origin, ...]
+    traces: str
     replaced: int
     command: str
     first: str
     last: str
     version: str
+
+
+SHOWN_SECTIONS = 24
+"""Subjects with a section of their own; the others are in the explorer and in the CSV files."""
+ROWS_IN_ALL = 20_000
+"""Rows of all static tables together; the explorer holds every record."""
 
 
 def build_page(
@@ -80,6 +82,8 @@ def build_page(
     replaced: int,
     command: str,
     styles: Styles,
+    answers: Sequence[Answer] = (),
+    traces: str = "",
 ) -> Page:
     """Gather what the templates print.
 
@@ -94,8 +98,13 @@ def build_page(
         replaced: rows left out because a newer one of the same case on the same machine is there.
         command: what regenerates the report.
         styles: colours of the methods.
+        answers: to the reviewers' questions.
+        traces: what the timelines leave out, in words.
     """
     from cdvft_bench import __version__
+
+    shown = sections[:SHOWN_SECTIONS]
+    limit = max(20, min(MAX_ROWS_HTML, ROWS_IN_ALL // (8 * max(1, len(shown)))))
 
     created = sorted(clean(r.created) for r in records)
     failed = sum(r.status == "failed" for r in records)
@@ -122,8 +131,10 @@ def build_page(
             ("machine" if machines == 1 else "machines", integer(machines)),
         ),
         headlines=tuple(headlines(sections, records)),
+        answers=tuple(answers),
         conventions=tuple((c.name, c.statement) for c in CONVENTIONS.values()),
-        sections=tuple(section_view(s, figures.get(s.anchor, ()), styles) for s in sections),
+        sections=tuple(section_view(s, figures.get(s.anchor, ()), styles, limit) for s in shown),
+        unshown=len(sections) - len(shown),
         leading=tuple(leading),
         published=published,
         appendix=appendix,
@@ -135,6 +146,7 @@ def build_page(
             styles,
         ),
         origins=tuple(origins),
+        traces=traces,
         replaced=replaced,
         command=clean(command),
         first=created[0] if created else "no record",
@@ -143,12 +155,14 @@ def build_page(
     )
 
 
-def section_view(section: Section, figures: Sequence[Drawn | Skipped], styles: Styles) -> SectionView:
+def section_view(
+    section: Section, figures: Sequence[Drawn | Skipped], styles: Styles, limit: int = MAX_ROWS_HTML
+) -> SectionView:
     """One section with its tables and figures."""
     records = section.records
 
     def show(frame: DataFrame, title: str, name: str, caption: str, folded: bool = False) -> TableView:
-        return view(frame, title, name, caption, styles, folded, IN_HEADING)
+        return view(frame, title, name, caption, styles, folded, IN_HEADING, limit)
 
     arithmetic = [
         show(
@@ -195,44 +209,3 @@ def section_view(section: Section, figures: Sequence[Drawn | Skipped], styles: S
 def _differing_first(frame: DataFrame) -> DataFrame:
     order = {"differs": 0, NOT_MEASURED: 1}
     return frame.sort_values("agreement", key=lambda column: column.map(lambda v: order.get(v, 2)), kind="stable")
-
-
-def render_html(page: Page) -> str:
-    """The self-contained page."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    environment = Environment(
-        loader=PackageLoader("cdvft_bench.report"), autoescape=True, undefined=StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    loader = environment.loader
-    assert loader is not None
-    script = loader.get_source(environment, "page.js")[0]
-    style = loader.get_source(environment, "page.css")[0]
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return environment.get_template("page.html.j2").render(
-        page=page,
-        script=Markup(script),
-        style=Markup(style),
-        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:",
-        plural=plural,
-    )
-
-
-def render_markdown(page: Page) -> str:
-    """The report as GitHub-flavoured Markdown; figures are links to the files beside it."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
-
-    def printed(value: object) -> object:
-        return value if isinstance(value, Markup) else markdown(value)
-
-    environment = Environment(
-        loader=PackageLoader("cdvft_bench.report"), autoescape=False, undefined=StrictUndefined, finalize=printed,
-        trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-    )  # fmt: skip
-    text = environment.get_template("page.md.j2").render(
-        page=page, raw=Markup, table=lambda t: Markup(markdown_table(t)), plural=plural
-    )
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"

@@ -10,21 +10,35 @@ from typing import TYPE_CHECKING
 from cdvft_bench.errors import UserError
 from cdvft_bench.report import paths, tables
 from cdvft_bench.report.claims import claims_section, claims_table
+from cdvft_bench.report.dataset import command as command_of
+from cdvft_bench.report.dataset import embed, machine, only_recorded, record_columns
+from cdvft_bench.report.evidence import Given
+from cdvft_bench.report.expressivity import expressivity_section, expressivity_table
 from cdvft_bench.report.figures import section_figures
 from cdvft_bench.report.files import check_replaceable, write_folder
+from cdvft_bench.report.fronts import accuracy_columns
 from cdvft_bench.report.groups import latest, sections
-from cdvft_bench.report.page import Origin, SectionView, build_page, render_html, render_markdown
+from cdvft_bench.report.latex import latex_table, paper_caption, paper_tables
+from cdvft_bench.report.page import SHOWN_SECTIONS, Origin, SectionView, build_page
+from cdvft_bench.report.prediction import predicted_ms, prediction_frames, prediction_section
 from cdvft_bench.report.published import published_figures, published_table
+from cdvft_bench.report.questions import answers
+from cdvft_bench.report.render import render_html, render_markdown
 from cdvft_bench.report.style import Drawn, Skipped, Styles
-from cdvft_bench.report.text import clean
-from cdvft_bench.report.views import figure_view, view
+from cdvft_bench.report.text import clean, plural
+from cdvft_bench.report.timeline import Timeline, kept_traces, timeline, timeline_columns
+from cdvft_bench.report.views import figure_view, markdown_table, view
 from cdvft_bench.sweep.record import Record
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from cdvft_bench.accuracy.analysis import Score
     from cdvft_bench.accuracy.published import PublishedRun
+    from cdvft_bench.accuracy.trial import TrialResult
     from cdvft_bench.claims.table import VerdictRow
+    from cdvft_bench.expressivity.finding import Finding
+    from cdvft_bench.predictor.results import Evaluation, PublishedComparison
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,26 @@ class Published:
 
 
 @dataclass(frozen=True)
+class Beside:
+    """What else may stand beside the records on the page.
+
+    Attributes:
+        findings: on expressivity.
+        runs: fine-tuning runs by the name of their file of results.
+        timelines: of traces that were kept.
+        evaluation: predictions against the records. compared: predictions against others' training times.
+        unpredicted: why there is no evaluation.
+    """
+
+    findings: Sequence[Finding] = ()
+    runs: Sequence[tuple[str, Sequence[TrialResult]]] = ()
+    timelines: Sequence[Timeline] = ()
+    evaluation: Evaluation | None = None
+    compared: PublishedComparison | None = None
+    unpredicted: str = ""
+
+
+@dataclass(frozen=True)
 class ReportPaths:
     """What was written."""
 
@@ -68,6 +102,14 @@ class ReportPaths:
     tables: tuple[Path, ...]
 
 
+MAX_PREDICTED = 1_000
+"""Records up to which a report makes predictions: each takes a fit that leaves it out."""
+_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""What a spreadsheet takes for the beginning of a formula, the wide forms of East Asian writing among them."""
+PAPER_ROWS = 400
+"""A subject with more rows has no LaTeX table: nobody would print it."""
+
+
 def write_report(
     sources: Iterable[Source],
     out_dir: Path,
@@ -75,6 +117,7 @@ def write_report(
     command: str,
     published: Published | None = None,
     verdicts: Sequence[VerdictRow] = (),
+    beside: Beside | None = None,
 ) -> ReportPaths:
     """Write a report of all records of ``sources`` into ``out_dir``, as a whole or not at all.
 
@@ -87,44 +130,72 @@ def write_report(
         command: how to make the report again; it is printed on the page.
         published: others' figures to show accuracy against cost; None leaves that section out.
         verdicts: on the claims of a ledger; none leaves that section out.
+        beside: what else to show; what is not given is left out, or "not measured".
 
     Raises:
         UserError: there is no record, or ``out_dir`` holds files that are no part of a report.
     """
-    given = list(sources)
+    given, beside = list(sources), beside or Beside()
     records, replaced = latest(record for source in given for record in source.records)
     if not records:
         names = ", ".join(clean(source.name) for source in given) or "no store"
         raise UserError(f"{names} holds no record: a report needs at least one; run a grid first (cdvft-bench run)")
     target = out_dir.resolve()
     check_replaceable(target)
+    stores = {id(record): clean(Path(source.name).name) for source in given for record in source.records}
     environments = {key: fields for source in given for key, fields in source.environments.items()}
     used = {key: environments.get(key, {"environment": None}) for key in sorted({r.environment for r in records})}
-    styles = Styles(r.case.method for r in records)
+    scored = [(name, _scores(runs)) for name, runs in beside.runs]
+    methods = {r.case.method for r in records} | {s.method for _, found in scored for s in found}
+    styles = Styles(methods)
     grouped = sections(records)
-    figures = {section.anchor: section_figures(section, styles) for section in grouped}
+    figures = {section.anchor: section_figures(section, styles) for section in grouped[:SHOWN_SECTIONS]}
     extra = _published_section(published, styles) if published else ([], None)
-    origins = [Origin(clean(Path(s.name).name), len(s.records)) for s in given]
     compared = paths.settings(records)
     leading = [claims_section(verdicts, styles)] if verdicts else []
+    leading += [expressivity_section(beside.findings, styles)] if beside.findings else []
     leading += [paths.paths_section(compared, styles)] if compared else []
-    page = build_page(grouped, records, used, figures, leading, extra[1], origins, replaced, command, styles)
-    everything = [f for made in (*figures.values(), extra[0]) for f in made if isinstance(f, Drawn)]
+    predicted = prediction_section(beside.evaluation, beside.compared, styles, beside.unpredicted)
+    leading += [predicted] if predicted else []
+    runs = [run for _, some in beside.runs for run in some]
+    page = build_page(
+        grouped, records, used, figures, leading, extra[1],
+        [Origin(clean(Path(s.name).name), len(s.records)) for s in given], replaced, command, styles,
+        answers(Given(grouped, verdicts, beside.findings, runs)), _left_out(beside.timelines),
+    )  # fmt: skip
+    columns = only_recorded(record_columns(records, used, stores, predicted_ms(beside.evaluation)))
+    blocks = {"data-records": embed(columns)}
+    if beside.timelines:
+        blocks["data-traces"] = embed(timeline_columns(beside.timelines))
+    if published or scored:
+        fronts = accuracy_columns(published.runs if published else (), published.source if published else "", scored)
+        blocks["data-accuracy"] = embed(fronts)
+        methods |= set(map(str, fronts[1].values))
     files: dict[str, bytes] = {
-        "report.html": render_html(page).encode(),
-        "report.md": render_markdown(page).encode(),
+        "report.html": render_html("page.html.j2", page, styles, methods, blocks).encode(),
+        "report.md": render_markdown("page.md.j2", page, markdown_table).encode(),
     }
-    for figure in everything:
-        files[f"figures/{figure.name}.svg"] = figure.svg
-        files[f"figures/{figure.name}.png"] = figure.png
-    for name, frame in tables.all_tables(records, used).items():
-        files[f"tables/{name}.csv"] = csv(frame)
+    for made in (*figures.values(), extra[0]):
+        for figure in made:
+            files |= figure.files() if isinstance(figure, Drawn) else {}
+    frames = tables.all_tables(records, used)
+    frames["records"] = tables.records_table(records, used, stores, machine, command_of)
     if published:
-        files["tables/published.csv"] = csv(published_table(published.runs))
+        frames["published"] = published_table(published.runs)
+    if beside.findings:
+        frames["expressivity"] = expressivity_table(beside.findings)
     if compared:
-        files["tables/paths.csv"] = csv(paths.paths_table(compared))
+        frames["paths"] = paths.paths_table(compared)
+    frames |= prediction_frames(beside.evaluation, beside.compared)
+    papers = paper_tables(grouped[:SHOWN_SECTIONS], PAPER_ROWS)
+    captions = {name: paper_caption(grouped, name) for name in papers}
     if verdicts:
-        files["tables/claims.csv"] = csv(claims_table(verdicts))
+        papers["claims"] = claims_table(verdicts)
+        captions["claims"] = "Claims and verdicts."
+    for name, frame in (frames | papers).items():
+        files[f"tables/{name}.csv"] = csv(frame)
+    for name, frame in papers.items():
+        files[f"tables/{name}.tex"] = latex_table(frame, captions[name], name).encode()
     write_folder(target, files)
     return ReportPaths(
         directory=target,
@@ -135,29 +206,76 @@ def write_report(
     )
 
 
-def report_stores(stores: Sequence[Path], out_dir: Path, *, command: str) -> ReportPaths:
-    """Write a report of whole stores, with the claims' verdicts and the published figures beside them.
+def report_stores(
+    stores: Sequence[Path],
+    out_dir: Path,
+    *,
+    command: str,
+    expressivity: Path | None = None,
+    accuracy: Sequence[Path] = (),
+) -> ReportPaths:
+    """Write a report of whole stores, with the claims' verdicts, predictions and published figures beside them.
 
     The verdicts are judged anew, with the stores as the clock's records.
 
     Args:
-        stores: SQLite or text-form stores.
+        stores: SQLite or text-form stores. Traces in a folder ``traces`` beside one are shown as timelines.
         out_dir, command: as for ``write_report``.
+        expressivity: the folder of an expressivity profile, whose findings answer a reviewer's question.
+        accuracy: files of results of ``cdvft-bench train``.
 
     Raises:
-        UserError: a store cannot be read, or as for ``write_report``.
+        UserError: a file cannot be read, or as for ``write_report``.
     """
     from cdvft_bench.accuracy.published import MODEL, SOURCE, published_runs
+    from cdvft_bench.accuracy.results import read_results
     from cdvft_bench.claims import rows, verify
+    from cdvft_bench.expressivity.findings import read_findings
     from cdvft_bench.sweep.store import Store
 
     sources = []
     for path in stores:
         with Store(path) as store:
             sources.append(Source(path.name, list(store.records()), store.environments()))
+    by_key = {r.case.key: r for source in sources for r in source.records}
+    evaluation, compared, unpredicted = _predictions(stores, sum(len(source.records) for source in sources))
+    beside = Beside(
+        findings=read_findings(expressivity) if expressivity else (),
+        runs=[(path.name, read_results(path)[0]) for path in accuracy],
+        timelines=[timeline(trace, by_key) for path in stores for trace in kept_traces(path)],
+        evaluation=evaluation,
+        compared=compared,
+        unpredicted=unpredicted,
+    )
     published = Published(published_runs(), SOURCE, cdvft_on(MODEL))
     verdicts = rows(verify(records=stores))
-    return write_report(sources, out_dir, command=command, published=published, verdicts=verdicts)
+    return write_report(
+        sources, out_dir, command=command, published=published, verdicts=verdicts, beside=beside
+    )  # fmt: skip
+
+
+def _predictions(stores: Sequence[Path], records: int) -> tuple[Evaluation | None, PublishedComparison, str]:
+    """Predictions against the records and against others' training times, and why there are none of the former."""
+    from cdvft_bench.predictor import compare_published, evaluate_stores
+
+    if records > MAX_PREDICTED:
+        said = f"{records:,} records are more than are predicted here; cdvft-bench evaluate does it"
+        return None, compare_published(), said
+    try:
+        return evaluate_stores(stores), compare_published(), ""
+    except UserError as error:
+        return None, compare_published(), str(error)
+
+
+def _scores(runs: Sequence[TrialResult]) -> Sequence[Score]:
+    from cdvft_bench.accuracy.analysis import scores
+
+    return scores(runs)
+
+
+def _left_out(timelines: Sequence[Timeline]) -> str:
+    more = {one.title: one.left_out for one in timelines if one.left_out}
+    return "; ".join(f"{plural(n, 'later launch', 'later launches')} of {title} left out" for title, n in more.items())
 
 
 def cdvft_on(model: str) -> dict[str, int]:
@@ -174,7 +292,7 @@ def csv(frame: DataFrame) -> bytes:
     """A frame as CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front."""
 
     def harmless(value: object) -> object:
-        return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@") else value
+        return f"'{value}" if isinstance(value, str) and value.lstrip()[:1] in _FORMULAS else value
 
     return frame.map(harmless).to_csv(index=False, lineterminator="\n").encode()
 

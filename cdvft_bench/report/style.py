@@ -71,6 +71,10 @@ class Styles:
     def __getitem__(self, method: str) -> Style:
         return self._styles.get(method, Style(FAINT, "o"))
 
+    def knows(self, method: str) -> bool:
+        """Whether the method has a look of its own."""
+        return method in self._styles
+
 
 @dataclass(frozen=True)
 class Drawn:

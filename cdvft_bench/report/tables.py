@@ -32,6 +32,7 @@ from cdvft_bench.report.witnesses import (
     trainable,
     unpriced_operators,
 )
+from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.result import Interval
 
@@ -43,7 +44,7 @@ Row = dict[str, Cell]
 T = TypeVar("T")
 IDENTITY = (
     "setting", "method", "kind", "subject", "device", "dtype", "pass",
-    "batch [sequences]", "sequence [tokens]", "seed", "environment",
+    "batch [sequences]", "sequence [tokens]", "seed", "environment", "case key", "recorded",
 )  # fmt: skip
 BASELINE = "is the baseline"
 EXACT = "exact"
@@ -185,7 +186,7 @@ def time_table(records: Iterable[Record]) -> DataFrame:
 
 WITNESS_COLUMNS = (
     *IDENTITY[:6], "workload", "checked pass", "agreement", "what differs (formula → count)",
-    "operators that differ (formula → count)", "operators without a price", "formula covers", "environment",
+    "operators that differ (formula → count)", "operators without a price", "formula covers", *IDENTITY[-3:],
 )  # fmt: skip
 
 
@@ -242,13 +243,8 @@ def memory_table(records: Iterable[Record]) -> DataFrame:
 
 def failures_table(records: Iterable[Record]) -> DataFrame:
     """Cases that failed, with the cause as it was recorded."""
-    rows = [
-        _identity(r)
-        | {"error": clean(r.error or "no cause recorded"), "case key": r.case.key, "recorded": clean(r.created)}
-        for r in records
-        if r.status == "failed"
-    ]
-    return _frame(rows, (*IDENTITY, "error", "case key", "recorded"))
+    rows = [_identity(r) | {"error": clean(r.error or "no cause recorded")} for r in records if r.status == "failed"]
+    return _frame(rows, (*IDENTITY, "error"))
 
 
 def notes_table(records: Iterable[Record]) -> DataFrame:
@@ -280,6 +276,33 @@ def environment_table(environments: Mapping[str, object]) -> DataFrame:
     return _frame(rows, ("fact", *(clean(key) for key in facts)))
 
 
+def records_table(
+    records: Iterable[Record],
+    environments: Mapping[str, object],
+    stores: Mapping[int, str],
+    machine: Callable[[object, str], str],
+    command: Callable[[Case], str],
+) -> DataFrame:
+    """Where every row is from: store, key, machine, date, and the command that measures it again.
+
+    Args:
+        records: rows. environments: by key. stores: the store's name by ``id`` of a record.
+        machine: name of an environment and device. command: of a case.
+    """
+    columns = (*IDENTITY, "status", "store", "machine", "measured again by")
+    rows = [
+        _identity(r)
+        | {
+            "status": r.status,
+            "store": clean(stores.get(id(r), "not recorded")),
+            "machine": machine(environments.get(r.environment), r.case.device),
+            "measured again by": command(r.case),
+        }
+        for r in records
+    ]
+    return _frame(rows, columns)
+
+
 def all_tables(records: Sequence[Record], environments: Mapping[str, object]) -> dict[str, DataFrame]:
     """Every table by its file name, over all records."""
     flops = {f"flops-{name}": flops_table(records, name) for name in CONVENTIONS}
@@ -309,7 +332,7 @@ def _identity(record: Record) -> Row:
     case = record.case
     values: tuple[Cell, ...] = (
         clean(record.label), clean(case.method), case.kind, clean(case.subject), case.device, case.dtype, case.pass_,
-        case.batch, case.sequence, case.seed, clean(record.environment),
+        case.batch, case.sequence, case.seed, clean(record.environment), case.key, clean(record.created),
     )  # fmt: skip
     return dict(zip(IDENTITY, values, strict=True))
 

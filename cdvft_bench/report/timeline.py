@@ -49,14 +49,14 @@ def kept_traces(store: Path) -> list[Path]:
 
 
 def timeline(path: Path, records: Mapping[str, Record]) -> Timeline:
-    """Read one trace; a file whose name begins with a record's key is that record's.
+    """Read one trace; a file whose name ends or begins with a record's key is that record's.
 
     Raises:
         UserError: the file is no trace.
     """
     launches = sorted(_launches(read_events(path)), key=lambda one: one.start)
     name = clean(path.name.split(".json")[0])
-    record = records.get(name[:16]) or next((r for key, r in records.items() if key in name), None)
+    record = records.get(name[-16:]) or records.get(name[:16])
     title = name
     if record is not None:
         case = record.case

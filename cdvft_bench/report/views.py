@@ -51,6 +51,7 @@ class TableView:
         columns: (name, unit) pairs.
         rows: cells.
         file: the CSV that holds it all.
+        keys: of every row, "case key/environment" of the record it is from; "" for none.
         left_out: rows that only the CSV holds.
         folded: whether the page shows it closed.
     """
@@ -59,6 +60,7 @@ class TableView:
     caption: str
     columns: tuple[tuple[str, str], ...]
     rows: tuple[tuple[CellView, ...], ...]
+    keys: tuple[str, ...]
     file: str
     left_out: int = 0
     folded: bool = False
@@ -80,6 +82,8 @@ def figure_view(figure: Drawn) -> FigureView:
     return FigureView(figure.title, figure.caption, figure.alt, inline_svg(figure), f"figures/{figure.name}")
 
 
+ORIGIN = ("case key", "recorded")
+"""Columns that a page shows on demand: they are in the CSV, and behind every row's name."""
 IN_HEADING = ("kind", "subject", "device", "dtype", "environment")
 """Columns that a section's heading already says."""
 
@@ -92,6 +96,7 @@ def view(
     styles: Styles,
     folded: bool = False,
     said: Collection[str] = (),
+    limit: int | None = None,
 ) -> TableView:
     """A frame as the page shows it: columns that all rows share move to the caption, intervals join their value.
 
@@ -101,9 +106,13 @@ def view(
         styles: colours of the methods.
         folded: whether it is shown closed.
         said: columns that need no mention where all rows share their value.
+        limit: rows to show at most; MAX_ROWS_HTML if not given.
     """
+    limit = MAX_ROWS_HTML if limit is None else limit
     shared, names = [], []
     for column in frame.columns:
+        if column in ORIGIN:
+            continue
         values = {str(v) for v in frame[column]}
         if column in tables.IDENTITY and column != "setting" and len(values) == 1:
             if column not in said and column != "method":
@@ -114,14 +123,16 @@ def view(
             names.append(column)
     if shared:
         caption = f"{caption.rstrip('.')}. All rows: {', '.join(shared)}."
-    rows = [dict(zip(frame.columns, values, strict=True)) for values in frame.itertuples(index=False, name=None)]
+    columns, head = list(frame.columns), frame.head(limit)
+    rows = [dict(zip(columns, values, strict=True)) for values in head.itertuples(index=False, name=None)]
     return TableView(
         title=title,
         caption=caption,
         columns=tuple(_split_unit(column) for column in names),
-        rows=tuple(tuple(_cell(column, row, styles) for column in names) for row in rows[:MAX_ROWS_HTML]),
+        rows=tuple(tuple(_cell(column, row, styles) for column in names) for row in rows),
+        keys=tuple(f"{row['case key']}/{row['environment']}" if "case key" in row else "" for row in rows),
         file=f"tables/{name}.csv",
-        left_out=max(0, len(rows) - MAX_ROWS_HTML),
+        left_out=max(0, len(frame) - limit),
         folded=folded,
     )
 
