@@ -219,10 +219,16 @@ def _sweep(
     return int(outcome.failed > 0)
 
 
-def _report(stores: tuple[Path, ...], output: Path, command: str) -> None:
+def _report(
+    stores: tuple[Path, ...],
+    output: Path,
+    command: str,
+    expressivity: Path | None = None,
+    accuracy: tuple[Path, ...] = (),
+) -> None:
     from cdvft_bench.report.report import report_stores
 
-    paths = report_stores(stores, output, command=command)
+    paths = report_stores(stores, output, command=command, expressivity=expressivity, accuracy=accuracy)
     click.echo(f"Report: {paths.html}")
 
 
@@ -319,10 +325,23 @@ def import_rows(rows: tuple[Path, ...], store: Path) -> None:
     "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("report"), show_default=True,
     help="Folder of the page, the figures and the tables.",
 )  # fmt: skip
-def report(stores: tuple[Path, ...], output: Path) -> None:
-    """Write tables, figures and the page from STORES: records (.sqlite or .jsonl.gz), of any machine."""
-    listed = " ".join(str(s) for s in stores)
-    _report(stores, output, f"cdvft-bench report {listed} --output {output}")
+@click.option(
+    "--expressivity", type=click.Path(path_type=Path, file_okay=False),
+    help="Folder of an expressivity profile, whose findings the page shows.",
+)  # fmt: skip
+@click.option(
+    "--accuracy", type=click.Path(path_type=Path, dir_okay=False), multiple=True,
+    help="Results of 'train' to show beside the records; repeatable.",
+)  # fmt: skip
+def report(stores: tuple[Path, ...], output: Path, expressivity: Path | None, accuracy: tuple[Path, ...]) -> None:
+    """Write tables, figures and the page from STORES: records (.sqlite or .jsonl.gz), of any machine.
+
+    Traces in a folder 'traces' beside a store are shown as timelines.
+    """
+    command = ["cdvft-bench report", *map(str, stores)]
+    command += [f"--expressivity {expressivity}"] if expressivity else []
+    command += [f"--accuracy {path}" for path in accuracy]
+    _report(stores, output, " ".join([*command, f"--output {output}"]), expressivity, accuracy)
 
 
 @main.command()
@@ -334,6 +353,7 @@ def report(stores: tuple[Path, ...], output: Path) -> None:
     help="Compare times, or ratios to the frozen subject, which cancels the machine's speed.",
 )  # fmt: skip
 @click.option("--csv", "csv_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here, too.")
+@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page of both campaigns (.html).")
 @click.option("--all", "everything", is_flag=True, help="Print the rows without a difference, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(
@@ -342,6 +362,7 @@ def compare(
     tolerance: float,
     basis: Literal["time", "frozen"],
     csv_path: Path | None,
+    page: Path | None,
     everything: bool,
     as_json: bool,
 ) -> None:
@@ -355,6 +376,10 @@ def compare(
     comparison = compare_stores(a, b, tolerance=tolerance, basis=basis)
     if csv_path is not None:
         write_csv(comparison, csv_path)
+    if page is not None:
+        from cdvft_bench.report.compare_page import write_page
+
+        write_page(comparison, page, f"cdvft-bench compare {a} {b} --page {page}")
     _emit(comparison, as_json, lambda: show_comparison(comparison, everything))
     if comparison.exit_code:
         raise SystemExit(comparison.exit_code)
