@@ -8,7 +8,7 @@ machine's speed, and the two medians are resampled independently.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from cdvft_bench.report.compare import ratio_of_medians, series
@@ -123,17 +123,23 @@ def _pair(record: Record, peers: Sequence[Record]) -> Pair | None:
     return best
 
 
-def summary(points: Sequence[Point], peer: str) -> str:
+def fft_path(points: Sequence[Point]) -> list[Point]:
+    """The points with the pairs alone in which CDVFT runs as the paper writes it: by torch.fft, through autograd."""
+    kept = ((p, tuple(x for x in p.pairs if hyperparameter(x.cdvft.case, "path", "fft") == "fft")) for p in points)
+    return [replace(point, pairs=pairs) for point, pairs in kept if pairs]
+
+
+def summary(points: Sequence[Point], peer: str, who: str = "CDVFT") -> str:
     """One sentence on where CDVFT costs less than the peer; "not measured" where nothing was.
 
     Args:
         points: of one pass, dtype, device and machine.
-        peer: method name.
+        peer: method name. who: how the sentence calls what is held against it.
     """
     name = f"{title_of(peer)}{' of rank 8' if peer == 'lora' else ''}"
     pairs = [pair for point in points for pair in point.pairs]
     if not pairs:
-        return f"CDVFT against {name}: not measured."
+        return f"{who} against {name}: not measured."
     cheaper = [p for p in pairs if p.word == "less"]
     best = min(pairs, key=lambda p: p.ratio.value)
     at = f"{best.cdvft.label} on {_place(best.cdvft.case)}, {_ratio(best.ratio)}"
@@ -142,7 +148,7 @@ def summary(points: Sequence[Point], peer: str) -> str:
     rest = f"more in {dearer:,}, undecided in {open_:,}" if open_ else f"more in {dearer:,}"
     settings = plural(len(pairs), "measured setting")
     if not cheaper:
-        return f"CDVFT costs less time than {name} in none of {settings} ({rest}); nearest is {at}."
+        return f"{who} costs less time than {name} in none of {settings} ({rest}); nearest is {at}."
     said = [
         _values("on", {p.cdvft.case.subject for p in cheaper}, {p.cdvft.case.subject for p in pairs}, str),
         _values("tokens", {p.cdvft.case.tokens for p in cheaper}, {p.cdvft.case.tokens for p in pairs}, "{:,}".format),
@@ -150,7 +156,7 @@ def summary(points: Sequence[Point], peer: str) -> str:
         _values("p", {p.block_size for p in cheaper}, {p.block_size for p in pairs}, str),
     ]
     return (
-        f"CDVFT costs less time than {name} in {len(cheaper):,} of {settings} ({rest}): "
+        f"{who} costs less time than {name} in {len(cheaper):,} of {settings} ({rest}): "
         f"{'; '.join(said)}. Best is {at}."
     )
 

@@ -13,17 +13,26 @@ from itertools import groupby
 from pathlib import Path
 
 from cdvft_bench.errors import UserError
-from cdvft_bench.report.crossover import PEERS, Point, crossover_points, summary
+from cdvft_bench.report.crossover import PEERS, Point, crossover_points, fft_path, summary
 from cdvft_bench.report.groups import latest, sections, title_of
+from cdvft_bench.report.launches import COLUMNS, launch_rows
 from cdvft_bench.report.text import NOT_MEASURED, integer, interval, listed, markdown, plural
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.result import Interval, Timed
+from cdvft_bench.timing.trace import read_trace
 
+NOT_IN_RECORDS = "a case that the records do not hold"
 SHOWN = 20  # failed cases, kinds of warnings and of notes that are listed
 
 
 def profile_readme(
-    records: Iterable[Record], environments: Mapping[str, object], *, name: str, file: str, command: str
+    records: Iterable[Record],
+    environments: Mapping[str, object],
+    *,
+    name: str,
+    file: str,
+    command: str,
+    traces: Sequence[Path] = (),
 ) -> str:
     """Markdown of a profile's README.
 
@@ -32,9 +41,10 @@ def profile_readme(
         environments: fields (a mapping or a dataclass) by key.
         name: of the profile: its folder. file: of the records in it.
         command: makes this text again.
+        traces: kept traces, named by the keys of their cases.
 
     Raises:
-        UserError: there is no record.
+        UserError: there is no record, or a trace cannot be read.
     """
     kept, replaced = latest(records)
     if not kept:
@@ -53,9 +63,18 @@ def profile_readme(
         "## Warnings",
         "",
         *_warnings(kept),
+        "## The clock against itself",
+        "",
+        *_selftests(kept),
         "## Where does CDVFT cost less time?",
         "",
         *_crossovers(kept),
+        "## How much of the time is launches?",
+        "",
+        *_launches(kept),
+        "## Traces",
+        "",
+        *_traces(kept, traces),
     ]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -73,7 +92,8 @@ def write_profile_readme(store: Path, *, output: Path | None = None) -> Path:
     target = output or store.parent / "README.md"
     name = target.resolve().parent.name
     command = f"cdvft-bench profile-readme profiles/{name}/{store.name}"
-    text = profile_readme(records, environments, name=name, file=store.name, command=command)
+    traces = sorted((store.parent / "traces").glob("*.json.gz"))
+    text = profile_readme(records, environments, name=name, file=store.name, command=command, traces=traces)
     part = target.with_name(f"{target.name}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -191,6 +211,27 @@ def _warnings(records: Sequence[Record]) -> list[str]:
     return lines
 
 
+def _selftests(records: Sequence[Record]) -> list[str]:
+    found = {(r.case.device, r.timed.selftest): None for r in records if r.timed and r.timed.selftest}
+    if not found:
+        return [f"False differences: {NOT_MEASURED}.", ""]
+    rows = (
+        (
+            device,
+            f"{t.comparisons:,}",
+            f"{t.excluded:.0%}",
+            f"{t.excluded_by_1_percent:.0%}",
+            f"{t.largest_deviation:.2%}",
+            _said(t.doubled),
+        )
+        for device, t in found
+    )
+    said = "The same call under two names, before the cases of a run; 5 % of the intervals may exclude 1 by chance."
+    columns = ["device", "comparisons", "intervals without 1", "false by more than 1 %", "furthest from 1",
+               "doubled work, 2 is right"]  # fmt: skip
+    return [said, "", *_table(columns, rows)]
+
+
 # --- crossovers ------------------------------------------------------------------------------
 
 
@@ -211,7 +252,11 @@ def _crossovers(records: Sequence[Record]) -> list[str]:
         points.sort(key=_group)  # stable: within a group the order stays
         groups = [(key, list(found)) for key, found in groupby(points, key=_group)]
         for key, found in groups:
-            lines.append(f"- {', '.join(part for part in key[1:] if part)}: {markdown(summary(found, peer))}")
+            where = ", ".join(part for part in key[1:] if part)
+            said = markdown(summary(found, peer))
+            if (written := fft_path(found)) != found:  # there are other paths, too
+                said = f"{markdown(summary(written, peer, 'CDVFT by torch.fft'))} By any path: {said}"
+            lines.append(f"- {where}: {said}")
         rows = [_row(point) for _, found in groups for point in found]
         columns = ["subject", "batch × tokens", "pass, dtype", "less in", "best", "ratio", "m = 2, p = d", "ratio to"]
         lines += ["", *_table(columns, rows)]
@@ -240,3 +285,34 @@ def _row(point: Point) -> Sequence[object]:
 
 def _said(ratio: Interval) -> str:
     return interval(ratio.value, ratio.low, ratio.high)
+
+
+# --- launches and traces ---------------------------------------------------------------------
+
+
+def _launches(records: Sequence[Record]) -> list[str]:
+    rows = launch_rows(records)
+    if not rows:
+        return [f"Launches: {NOT_MEASURED}.", ""]
+    said = (
+        "On a GPU the cost of launching is what a replayed CUDA graph saves of an eager call, paired by round. On a "
+        "CPU no such thing can be measured: there the trace says in how much of its span no operator ran, which is "
+        "Python, dispatch, autograd and the profiler itself."
+    )
+    return [said, "", *_table(COLUMNS, rows)]
+
+
+def _traces(records: Sequence[Record], traces: Sequence[Path]) -> list[str]:
+    cases = {r.case.key: r for r in records}
+    rows = []
+    for path in traces:
+        record, found = cases.get(path.name.removesuffix(".json.gz")[-16:]), read_trace(path)
+        what = NOT_IN_RECORDS
+        if record is not None:
+            case = record.case
+            what = f"{record.label}, {case.subject}, {case.tokens:,} tokens, {case.dtype}, {case.pass_}"
+        rows.append((what, integer(found.launches), found.verdict, f"{path.stat().st_size:,}", path.name))
+    if not rows:
+        return ["None is kept.", ""]
+    said = "Read one with `cdvft-bench trace FILE`, or in Perfetto."
+    return [said, "", *_table(["case", "launches", "verdict", "bytes", "file in traces/"], rows)]

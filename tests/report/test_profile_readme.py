@@ -9,16 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from cdvft_bench.errors import UserError
-from cdvft_bench.report.crossover import PEERS, crossover_points, summary
+from cdvft_bench.report.crossover import PEERS, crossover_points, fft_path, summary
+from cdvft_bench.report.launches import launch_share
 from cdvft_bench.report.profile_readme import profile_readme, write_profile_readme
 from cdvft_bench.sweep.case import Case, CasePass, Value
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.sweep.witness import LORA, label
 from cdvft_bench.timing.environment import read_environment
-from cdvft_bench.timing.result import Energy, Interval, Modes, Samples, Timed, Timing
+from cdvft_bench.timing.result import Energy, Interval, Modes, Samples, SelfTest, Timed, Timing
+from cdvft_bench.timing.trace import export_trace
 from tests.report.report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_records
 
 WIDTHS, TOKENS = (768, 4096), (128, 2048, 32768)
@@ -119,7 +122,55 @@ def test_what_was_not_measured_says_so(campaign: list[Record]) -> None:
         assert f"CDVFT against {'FourierFT' if peer == 'fourierft' else 'C3A'}: not measured." in alone
     untimed = readme([replace(r, timed=None) for r in campaign])
     assert "Time: not measured." in untimed
-    assert untimed.count(": not measured.") == 1 + len(PEERS)
+    assert untimed.count(": not measured.") == 3 + len(PEERS)  # nor the clock against itself, nor launches
+
+
+def test_the_fft_path_has_a_sentence_of_its_own_where_there_are_others(campaign: list[Record]) -> None:
+    fast = [timed("cdvft", {"m": 2, "block_size": 768, "path": "handwritten"}, 768, n, 0.9) for n in TOKENS]
+    text = readme([*campaign, *fast])
+    assert "CDVFT by torch.fft costs less time than LoRA of rank 8 in 1 of 24 measured settings" in text
+    assert "By any path: CDVFT costs less time than LoRA of rank 8 in 4 of 27 measured settings" in text
+    assert "By any path" not in readme(campaign)
+    points = fft_path(crossover_points([*campaign, *fast], "lora"))
+    assert [p.pairs for p in points] == [p.pairs for p in crossover_points(campaign, "lora")]
+
+
+def test_the_share_of_launches_is_what_a_graph_saves(campaign: list[Record]) -> None:
+    def with_graph(record: Record) -> Record:
+        rng = random.Random(record.case.key)
+        seconds = [1e-3 * rng.uniform(0.5, 2) for _ in range(15)]
+        runs = (Samples("eager", tuple(seconds), 1e-3, 1e-3, 1e-3),
+                Samples("graph", tuple(s * 0.6 for s in seconds), 6e-4, 6e-4, 6e-4))  # fmt: skip
+        modes = Modes(Timing(runs, {}, 15, "cuda_event", 1), None, {}, {})
+        assert record.timed is not None
+        return replace(record, timed=replace(record.timed, modes=modes))
+
+    paper = [r for r in campaign if dict(r.case.hyperparameters) == {"m": 2, "block_size": 768}]
+    (first, *others) = paper
+    text = readme([with_graph(first), *others, *(r for r in campaign if r not in paper)])
+    assert r"| 40% \[40%, 40%\] |" in text  # paired by round, so the machine's speed cancels
+    assert launch_share(None) is None
+    assert "Launches: not measured." in readme(campaign)
+
+
+def test_the_clock_s_own_test_and_kept_traces_are_told(tmp_path: Path, campaign: list[Record]) -> None:
+    tested = SelfTest(20, 0.05, 0.0, 0.004, 0.01, Interval(2.01, 1.99, 2.03), True, 1e-3)
+    records = []
+    for record in campaign:
+        assert record.timed is not None
+        records.append(replace(record, timed=replace(record.timed, selftest=tested)))
+    path = tmp_path / f"a-{campaign[0].case.key}.json.gz"
+    x = torch.randn(4, 4)
+    export_trace(lambda: x @ x, path)
+    stranger = tmp_path / "b-0000000000000000.json.gz"
+    export_trace(lambda: x @ x, stranger)
+    text = profile_readme(records, ENVIRONMENTS, name="t", file="f", command="c", traces=[path, stranger])
+    assert text.count("| cuda | 20 | 5% | 0% | 0.40% | 2.01× \\[1.99, 2.03\\] |") == 1
+    assert re.search(
+        rf"\| CDVFT m=2 p=768, 768x768, 128 tokens, float32, step \| 1 \| \S+ \| \d+ \| {path.name} \|", text
+    )
+    assert "a case that the records do not hold" in text
+    assert "None is kept." in readme(campaign)
 
 
 def test_counts_and_warnings_add_up(campaign: list[Record]) -> None:
