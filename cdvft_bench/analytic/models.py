@@ -112,6 +112,12 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec(
             "vit-large", "google/vit-large-patch16-224-in21k", "ViTConfig", _BERT_LARGE, targets=("q_proj", "v_proj"),
         ),
+        # Not published: ``python -m cdvft_bench.accuracy.pretrain`` makes it.
+        ModelSpec(
+            "vit-small-fashion", "made by python -m cdvft_bench.accuracy.pretrain", "ViTConfig",
+            {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512,
+             "image_size": 28, "patch_size": 7, "num_channels": 1}, targets=("q_proj", "v_proj"),
+        ),
         ModelSpec(
             "gpt2-medium", "openai-community/gpt2-medium", "GPT2Config", {"n_embd": 1024, "n_layer": 24, "n_head": 16},
             "AutoModelForCausalLM", ("c_attn",),

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from cdvft_bench.accuracy.trial import Trial, TrialResult, run_trial
+from cdvft_bench.accuracy.fit import run_trial
+from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.accuracy.workloads import make_workload
 from cdvft_bench.errors import UserError
 from cdvft_bench.expressivity.targets import SOURCE

@@ -1,150 +1,121 @@
-"""Accuracy against cost, from fine-tuning runs: a page, fronts, tables. From the file of results alone."""
+"""Accuracy against cost, from fine-tuning runs: a page, fronts, tables. From files of results alone."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cdvft_bench.accuracy.analysis import Score, differences, front_shares, scores
-from cdvft_bench.accuracy.search import read_results, tuning_runs
+from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, compared, estimate, holm, paired, scores
+from cdvft_bench.accuracy.results import read_results, tuning_runs
 from cdvft_bench.accuracy.tasks import LICENCES
 from cdvft_bench.accuracy.trial import TrialResult
 from cdvft_bench.errors import UserError
+from cdvft_bench.report.accuracy_answers import BASELINE, answers, matched, names, nearest
+from cdvft_bench.report.accuracy_costs import Front, fronts_of
+from cdvft_bench.report.accuracy_figures import difference_figure, front_figures
+from cdvft_bench.report.accuracy_published import published_section
 from cdvft_bench.report.files import replace_folder
-from cdvft_bench.report.labels import Label, place_labels
-from cdvft_bench.report.panels import Plot, drawn
-from cdvft_bench.report.style import FAINT, INK, SETTINGS, Drawn, Styles, blank, log_axis
-from cdvft_bench.report.text import NOT_MEASURED, clean, integer, markdown, plural, prefixed, significant
+from cdvft_bench.report.style import Drawn
+from cdvft_bench.report.text import NOT_MEASURED, integer, interval, markdown, plural, prefixed, significant
+from cdvft_bench.sweep.steps import StepTimes, read_steps
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-BASELINE = "LoRA r=8"
-OFTEN = 0.5  # share of draws that puts a method on the front's line
-
-COSTS: tuple[tuple[str, str, str, Callable[[Score], float | None]], ...] = (
-    ("parameters", "trained parameters beside the classifier", "trained parameters [count]",
-     lambda s: float(s.parameters) if s.parameters else None),
-    ("flops", "FLOPs of a training step by formula, convention flop", "FLOPs a step",
-     lambda s: s.step_flops),
-    ("time", "median time of a training step", "time a step [s]", lambda s: s.step_seconds),
-)  # fmt: skip
+PAPER = "CDVFT m=2 p=d"
 
 
-def write_accuracy(results: Path, output: Path, command: str) -> Path:
-    """Write the page of a file of results into a folder; the page's path.
+def write_accuracy(results: Path, output: Path, command: str, steps: Path | None = None) -> Path:
+    """Write the page of a file of results into a folder.
+
+    Args:
+        results: of ``cdvft-bench train``. output: the folder. command: that makes the page, as the page says.
+        steps: of ``cdvft-bench steps`` on the same preset, for fronts of measured time and memory.
+
+    Returns:
+        The page's path.
 
     Raises:
-        UserError: the file cannot be read or holds no run on a test split, or the folder holds something else.
+        UserError: a file cannot be read, the results hold no run on a test split, the steps are of another model or
+            task, or the folder holds something else.
     """
     runs, environments = read_results(results)
     found = scores(runs)
     if not found:
         raise UserError(f"{results.name} holds no finished run on a test split; run more of its preset first")
-    figures = fronts(found, runs)
-    text = page(runs, found, figures, environments, results.name, command)
+    timed = read_steps(steps) if steps is not None else None
+    trial = runs[0].trial
+    if timed is not None and (timed.model, timed.task) != (trial.model, trial.task):
+        raise UserError(
+            f"{results.name} is of {trial.model} on {trial.task}, but the steps are of {timed.model} on {timed.task}; "
+            "time the steps of the same preset"
+        )
+    fronts = fronts_of(found, timed)
+    drawn = front_figures(fronts, found)
+    compared_to = [d for label in (BASELINE, PAPER) if (d := _differences(found, label))]
+    more = [difference_figure(made, found) for made in compared_to]
+    published, others = published_section()
+    text = page(
+        runs, found, fronts, drawn, list(zip(compared_to, more, strict=True)), timed, environments, results.name,
+        command, published,
+    )  # fmt: skip
     files: dict[str, bytes] = {"accuracy.md": text.encode()}
-    for figure in figures:
+    for figure in (*drawn, *more, *others):
         files[f"figures/{figure.name}.svg"], files[f"figures/{figure.name}.png"] = figure.svg, figure.png
-    for name, frame in (("scores", scores_table(found, runs)), ("runs", runs_table(runs))):
+    for name, frame in (("scores", scores_table(found, fronts, timed)), ("runs", runs_table(runs))):
         files[f"tables/{name}.csv"] = frame.to_csv(index=False, lineterminator="\n").encode()
     replace_folder(output, files)
     return output / "accuracy.md"
 
 
-def _scored(runs: Sequence[TrialResult]) -> int:
-    from cdvft_bench.accuracy.tasks import load_task
-
-    trial = runs[0].trial
+def _differences(found: Sequence[Score], against: str) -> list[Difference]:
     try:
-        return min(trial.scored, len(load_task(trial.task).test))
-    except UserError:  # a report needs no data; the trial says how many were asked for
-        return trial.scored
+        return compared(found, against)
+    except UserError:
+        return []
 
 
-def _shares(found: Sequence[Score], cost: Callable[[Score], float | None], scored: int) -> dict[str, float]:
-    costs = {s.label: value for s in found if (value := cost(s)) is not None}
-    return front_shares(found, costs, scored)
+# --- tables as files -----------------------------------------------------------------------
 
 
-def fronts(found: Sequence[Score], runs: Sequence[TrialResult]) -> list[Drawn]:
-    """One figure a cost."""
-    import matplotlib
-
-    styles = Styles(s.method for s in found)
-    made = []
-    for name, what, axis, cost in COSTS:
-        points = [(s, value) for s in found if (value := cost(s)) is not None]
-        if len(points) < 2:
-            continue
-        shares = _shares(found, cost, _scored(runs))
-        with matplotlib.rc_context(SETTINGS):
-            made.append(drawn(f"front-{name}", f"Accuracy against {what}", _front(points, shares, what, axis, styles)))
-    return made
-
-
-def _front(
-    points: Sequence[tuple[Score, float]], shares: dict[str, float], what: str, axis: str, styles: Styles
-) -> Plot:
-    figure, (axes,) = blank(1, 1, 4.8)
-    labels = []
-    for s, cost in points:
-        often = shares[s.label] >= OFTEN
-        color = styles[s.method].color if s.method != "head" else INK
-        marker = styles[s.method].marker if s.method != "head" else "x"
-        if s.low is not None and s.high is not None:
-            axes.plot(
-                [cost, cost], [100 * s.low, 100 * s.high], color=color, linewidth=1.1, alpha=0.9 if often else 0.35
-            )
-        axes.plot([cost], [100 * s.mean], marker, color=color, markersize=8 if often else 6, alpha=1 if often else 0.5)
-        labels.append(Label(cost, 100 * s.mean, clean(s.label), color if often else FAINT, bold=often))
-    costs = [cost for _, cost in points]
-    if max(costs) > 3 * min(costs):
-        log_axis(axes, "x")
-    axes.set_xlabel(axis)
-    axes.set_ylabel("test accuracy [%]")
-    axes.margins(x=0.12, y=0.12)
-    labels.sort(key=lambda label: not label.bold)
-    place_labels(axes, labels, [(c, 100 * s.mean) for s, c in points], [])
-    caption = (
-        f"Mean test accuracy over seeds with its 95 % interval (Student's t), against {what}. Bold: on the front in at "
-        "least half of the draws that resample seeds and the test split; the rest is faded."
-    )
-    names = ", ".join(clean(s.label) for s, _ in points if shares[s.label] >= OFTEN)
-    return Plot(figure, caption, f"Scatter of test accuracy against {what}. Mostly on the front: {names}.")
-
-
-def scores_table(found: Sequence[Score], runs: Sequence[TrialResult]) -> DataFrame:
+def scores_table(found: Sequence[Score], fronts: Sequence[Front], timed: StepTimes | None) -> DataFrame:
     """One row a method."""
     from pandas import DataFrame
 
-    n = _scored(runs)
-    shares = {name: _shares(found, cost, n) for name, _, _, cost in COSTS}
-    rows = [
-        {
-            "method": s.label,
-            "test accuracy [%]": round(100 * s.mean, 3),
-            "low [%]": None if s.low is None else round(100 * s.low, 3),
-            "high [%]": None if s.high is None else round(100 * s.high, 3),
-            "seeds": len(s.accuracies),
-            "diverged": s.diverged,
-            "learning rate": s.lr,
-            "rate at the edge of the search": s.at_edge,
-            "trained parameters": s.parameters,
-            "FLOPs a step (flop)": s.step_flops,
-            "time a step [s]": s.step_seconds,
-            **{f"share of draws on the front: {name}": shares[name].get(s.label) for name, *_ in COSTS},
-        }
-        for s in found
-    ]
+    steps = {c.label: c for c in timed.costs} if timed else {}
+    rows = []
+    for s in found:
+        step = steps.get(s.label)
+        rows.append(
+            {
+                "method": s.label,
+                "test accuracy [%]": round(100 * s.mean, 3),
+                "low [%]": None if s.low is None else round(100 * s.low, 3),
+                "high [%]": None if s.high is None else round(100 * s.high, 3),
+                "seeds": len(s.accuracies),
+                "test examples": s.answers.shape[1],
+                "diverged": s.diverged,
+                "learning rate": s.lr,
+                "rate at the edge of the search": s.at_edge,
+                "scale": s.scale,
+                "trained parameters": s.parameters,
+                "FLOPs a step (flop)": s.step_flops,
+                "held by training beside the weights [bytes]": s.training_bytes,
+                "step, side by side [s]": step.seconds.value if step else None,
+                "low [s]": step.seconds.low if step else None,
+                "high [s]": step.seconds.high if step else None,
+                "peak memory beside the weights [bytes]": step.peak_bytes if step else s.peak_bytes,
+                "energy a step [J]": step.joules if step else None,
+                **{f"share of draws on the front: {f.kind.short}": f.shares.get(s.label) for f in fronts if f.costs},
+            }
+        )
     return DataFrame(rows, dtype=object)
 
 
 def runs_table(runs: Sequence[TrialResult]) -> DataFrame:
     """One row a run."""
-    from dataclasses import asdict
-
     from pandas import DataFrame
 
     rows = []
@@ -152,41 +123,43 @@ def runs_table(runs: Sequence[TrialResult]) -> DataFrame:
         values = asdict(r)
         trial = values.pop("trial")
         trial["hyperparameters"] = "; ".join(f"{k}={v}" for k, v in trial["hyperparameters"])
-        values["losses"] = "; ".join("not finite" if v is None else f"{v:.4f}" for v in values["losses"])
+        for curve in ("losses", "curve"):
+            values[curve] = "; ".join("not finite" if v is None else f"{v:.4f}" for v in values[curve])
         rows.append({**trial, **values})
     return DataFrame(rows, dtype=object)
+
+
+# --- the page ------------------------------------------------------------------------------
 
 
 def page(
     runs: Sequence[TrialResult],
     found: Sequence[Score],
+    fronts: Sequence[Front],
     figures: Sequence[Drawn],
-    environments: dict[str, dict[str, object]],
+    differences: Sequence[tuple[Sequence[Difference], Drawn]],
+    timed: StepTimes | None,
+    environments: Mapping[str, Mapping[str, object]],
     name: str,
     command: str,
+    published: Sequence[str],
 ) -> str:
     """The page, in Markdown."""
     trial = runs[0].trial
-    failed = [r for r in runs if r.error]
-    n = _scored(runs)
-    lines = [
-        f"# Accuracy: {trial.model} on {trial.task}",
-        "",
-        f"{plural(len(runs), 'run')} ({plural(len(failed), 'failed run')}), {plural(len(found), 'method')}. "
-        f"{integer(trial.examples)} training examples, {plural(trial.epochs, 'epoch')}, batch {trial.batch}, at most "
-        f"{trial.length} tokens; scored on at most {integer(n)} examples of the test split. Every method tried as many "
-        "learning rates on the validation split; its best ran with each seed on the test split. Step times were taken "
-        "within the runs, not side by side: differences of tens of per cent mean nothing.",
-        "",
-        f"Data: {LICENCES.get(trial.task, 'see the data set')}. Made by `{command}` from {name}.",
-        "",
-        *_table(found, runs),
-        "",
-    ]
+    lines = [f"# Accuracy: {trial.model} on {trial.task}", "", *_opening(runs, found, name, command), "",
+             "## What the reviewers asked", "", *answers(runs, found, fronts), "",
+             "## Methods", "", *_table(found, fronts, timed), "", "## Fronts", ""]  # fmt: skip
     for figure in figures:
-        lines += [f"## {figure.title}", "", f"![{figure.alt}](figures/{figure.name}.svg)", "", figure.caption, ""]
-    lines += ["## Differences", "", *_differences(runs, found), "", "## Learning rates", "", *_rates(runs), ""]
-    lines += ["## What the reviewers asked", "", *answers(runs, found), "", "## Where it ran", ""]
+        lines += [f"### {figure.title}", "", f"![{figure.alt}](figures/{figure.name}.svg)", "", figure.caption, ""]
+    lines += [f"- {front.kind.short}: {front.kind.missing or NOT_MEASURED}." for front in fronts if not front.costs]
+    lines += ["", "## Differences", ""]
+    for made, figure in differences:
+        lines += [f"### {figure.title}", "", f"![{figure.alt}](figures/{figure.name}.svg)", "", figure.caption, "",
+                  *_difference_table(made), ""]  # fmt: skip
+    if not differences:
+        lines += [f"Not measured: it takes two seeds of {BASELINE} or {PAPER} and of another method.", ""]
+    lines += ["## As many parameters", "", *_matched(found), "", "## Tuning", "", *_tuning(runs, found), ""]
+    lines += [*published, "", "## Where it ran", ""]
     for key, fields in sorted(environments.items()):
         said = ", ".join(
             f"{k} {fields.get(k)}" for k in ("cpu", "cores", "threads", "gpus", "torch", "date", "revision")
@@ -195,89 +168,131 @@ def page(
     return "\n".join(lines) + "\n"
 
 
-def _table(found: Sequence[Score], runs: Sequence[TrialResult]) -> list[str]:
-    n = _scored(runs)
-    shares = {name: _shares(found, cost, n) for name, _, _, cost in COSTS}
-    heads = ["method", "test accuracy [%]", "seeds", "learning rate", "parameters", "FLOPs a step", "time a step [s]",
-             "on the front: parameters", "FLOPs", "time"]  # fmt: skip
+def _opening(runs: Sequence[TrialResult], found: Sequence[Score], name: str, command: str) -> list[str]:
+    trial = runs[0].trial
+    failed, diverged = sum(1 for r in runs if r.error), sum(r.diverged for r in runs)
+    tests = found[0].answers.shape[1]
+    seconds, cores = sum(r.seconds for r in runs), sum(r.cpu_seconds or 0.0 for r in runs)
+    budgets = sorted({len(tried) for tried in tuning_runs(runs).values()})
+    budget = plural(budgets[0], "run") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} runs (unfinished)" \
+        if budgets else "no run"  # fmt: skip
+    return [
+        f"{plural(len(runs), 'run')} ({failed} failed, {diverged} diverged), {plural(len(found), 'method')}. "
+        f"{integer(trial.examples)} training examples, {plural(trial.epochs, 'epoch')}, batch {trial.batch}, at most "
+        f"{trial.length} tokens; {integer(tests)} examples of the test split. Every method was tuned with {budget} on "
+        "the validation split, over the learning rate and then its scale; its best setting ran with each seed on the "
+        "test split.",
+        "",
+        f"All runs took {cores / 60:.0f} minutes of one processor core, {seconds / 60:.0f} minutes of wall time added "
+        "up (several ran at a time, beside other work). Step times within the runs are not compared; see 'time' below.",
+        "",
+        f"Data: {LICENCES.get(trial.task, 'see the data set')}. Made by `{command}` from {name}.",
+    ]
+
+
+def _table(found: Sequence[Score], fronts: Sequence[Front], timed: StepTimes | None) -> list[str]:
+    steps = {c.label: c for c in timed.costs} if timed else {}
+    known = [f for f in fronts if f.costs]
+    heads = ["method", "test accuracy [%]", "seeds", "learning rate", "scale", "parameters", "FLOPs a step",
+             "time a step [ms]", f"over {timed.against if timed else BASELINE}", "peak memory [MB]", "held [MB]",
+             "energy [J]", *(f"on the front: {f.kind.short}" for f in known)]  # fmt: skip
     lines = [f"| {' | '.join(heads)} |", f"|:--|{'--:|' * (len(heads) - 1)}"]
     for s in found:
-        accuracy = f"{100 * s.mean:.1f}" + ("" if s.low is None or s.high is None else
-                                            f" [{100 * s.low:.1f}, {100 * s.high:.1f}]")  # fmt: skip
-        seeds = f"{len(s.accuracies)}" + (f", {s.diverged} diverged" if s.diverged else "")
-        rate = f"{s.lr:g}" + (" (edge)" if s.at_edge else "") if s.method != "head" else "-"
+        step = steps.get(s.label)
+        bounds = "" if s.low is None or s.high is None else f" [{100 * s.low:.1f}, {100 * s.high:.1f}]"
+        ratio = step.ratio if step else None
         cells = [
-            markdown(s.label), accuracy, seeds, rate, integer(s.parameters),
-            NOT_MEASURED if s.step_flops is None else prefixed(s.step_flops),
-            NOT_MEASURED if s.step_seconds is None else significant(s.step_seconds, 3),
-            *(f"{100 * shares[k][s.label]:.0f} %" if s.label in shares[k] else "-" for k, *_ in COSTS),
+            markdown(s.label), f"{100 * s.mean:.1f}{bounds}",
+            f"{len(s.accuracies)}" + (f", {s.diverged} diverged" if s.diverged else ""),
+            f"{s.lr:g}" + (" (edge)" if s.at_edge else ""), "own" if s.scale is None else f"{s.scale:g}",
+            integer(s.parameters), NOT_MEASURED if s.step_flops is None else prefixed(s.step_flops),
+            NOT_MEASURED if step is None else _milliseconds(step.seconds.value, step.seconds.low, step.seconds.high),
+            "1" if step and not ratio else interval(ratio.value, ratio.low, ratio.high) if ratio else NOT_MEASURED,
+            NOT_MEASURED if step is None else significant(step.peak_bytes / 1e6, 3),
+            NOT_MEASURED if s.training_bytes is None else significant(s.training_bytes / 1e6, 3),
+            NOT_MEASURED if step is None or step.joules is None else significant(step.joules, 3),
+            *(f"{100 * f.shares[s.label]:.0f} %" if s.label in f.shares else "-" for f in known),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
-    return lines
-
-
-def _differences(runs: Sequence[TrialResult], found: Sequence[Score]) -> list[str]:
-    labels = [s.label for s in found]
-    against = BASELINE if BASELINE in labels else labels[0]
-    try:
-        made = differences(runs, against)
-    except UserError as error:
-        return [f"Not measured: {markdown(error)}."]
-    lines = [
-        f"Accuracy less that of {markdown(against)}, paired by seed, with 95 % intervals (Student's t); p corrected "
-        f"for {len(made)} comparisons (Holm).",
+    lines += [
         "",
-        "| method | difference [points] | p, corrected |",
-        "|:--|--:|--:|",
+        "Accuracy: mean over seeds with its 95 % interval over seeds and test examples. Parameters: trained, beside "
+        "the classifier. FLOPs: by formula. Held: bytes that training holds beside the model's weights, counted in a "
+        "first step: tensors that autograd saved, gradients, AdamW's two moments; no peak of an allocator. 'own' is "
+        "the method's own scale, where that scored best while tuning or it has none; 'edge' a learning rate at the "
+        "end of those tried.",
     ]
+    if timed is not None:
+        lines += [
+            "",
+            f"Time and peak memory: {plural(timed.rounds, 'round')} of one step a method, side by side in random order "
+            f"(batch {timed.batch}, {timed.device}, {plural(timed.threads, 'thread')}, clock {timed.method}); medians "
+            f"with 95 % bootstrap intervals. Memory by the {timed.memory}. Energy: {timed.energy}.",
+            *(f"\nThe clock warns: {markdown(w)}." for w in timed.warnings),
+        ]
+    return lines
+
+
+def _milliseconds(value: float, low: float | None, high: float | None) -> str:
+    bounds = "" if low is None or high is None else f" [{significant(1e3 * low, 3)}, {significant(1e3 * high, 3)}]"
+    return f"{significant(1e3 * value, 3)}{bounds}"
+
+
+def _difference_table(made: Sequence[Difference]) -> list[str]:
+    lines = ["| method | difference [points] | p | p, corrected |", "|:--|--:|--:|--:|"]
     for d in made:
-        lines.append(
-            f"| {markdown(d.label)} | {100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}] | {d.p_holm:.3f} |"
-        )
+        bounds = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        lines.append(f"| {markdown(d.label)} | {bounds} | {d.p:.3f} | {d.p_holm:.3f} |")
     return lines
 
 
-def _rates(runs: Sequence[TrialResult]) -> list[str]:
-    lines = ["Validation accuracy [%] by learning rate.", "", "| method | rate: accuracy |", "|:--|:--|"]
+def _matched(found: Sequence[Score]) -> list[str]:
+    rows: list[tuple[Score, Score, str, Estimate]] = []
+    groups = matched(found)
+    for group in groups:
+        rows += _pairs([s for s in group if s.method == "cdvft"], [s for s in group if s.method != "cdvft"], "as many")
+    for ours in (s for s in found if s.method == "cdvft"):
+        below, above = nearest(found, ours, "lora")
+        for other, how in ((below, "the next fewer"), (above, "the next more")):
+            if other is not None and other.parameters != ours.parameters:
+                rows += _pairs([ours], [other], how)
+    if not rows:
+        return [f"{NOT_MEASURED.capitalize()}: no setting of CDVFT shares two seeds with a method to match."]
+    corrected = holm([value.p for *_, value in rows])
+    lines = [f"- {integer(group[0].parameters)} parameters each: {names(group)}." for group in groups]
+    lines += [
+        "", "| CDVFT | parameters | against | parameters | which has | difference [points] | p, corrected |",
+        "|:--|--:|:--|--:|:--|--:|--:|",
+    ]  # fmt: skip
+    for (ours, other, how, value), p in zip(rows, corrected, strict=True):
+        half = value.half_width or 0.0
+        bounds = f"{100 * value.mean:+.1f} [{100 * (value.mean - half):+.1f}, {100 * (value.mean + half):+.1f}]"
+        lines.append(f"| {markdown(ours.label)} | {integer(ours.parameters)} | {markdown(other.label)} | "
+                     f"{integer(other.parameters)} | {how} | {bounds} | {p:.3f} |")  # fmt: skip
+    return [*lines, "", f"CDVFT's accuracy less the other's, paired; p corrected for {len(rows)} comparisons (Holm)."]
+
+
+def _pairs(ours: Sequence[Score], others: Sequence[Score], how: str) -> list[tuple[Score, Score, str, Estimate]]:
+    return [(a, b, how, estimate(t)) for a in ours for b in others if (t := paired(a, b)) is not None]
+
+
+def _tuning(runs: Sequence[TrialResult], found: Sequence[Score]) -> list[str]:
+    own = {s.label: s for s in found}
+    lines = ["Validation accuracy [%] by learning rate, and by scale at the best of them (as 'rate x scale').", "",
+             "| method | tried: accuracy | chosen |", "|:--|:--|:--|"]  # fmt: skip
     for label, tried in tuning_runs(runs).items():
-        cells = [f"{r.trial.lr:g}: {'diverged' if r.accuracy is None else f'{100 * r.accuracy:.1f}'}" for r in tried]
-        lines.append(f"| {markdown(label)} | {'; '.join(cells)} |")
+        cells, first = [], tried[0].trial.hyperparameters
+        for r in tried:
+            scale = "" if r.trial.hyperparameters == first else f" x {_scale_of(r)}"
+            score = "diverged" if r.diverged else "failed" if r.accuracy is None else f"{100 * r.accuracy:.1f}"
+            cells.append(f"{r.trial.lr:g}{scale}: {score}")
+        chosen = own.get(label)
+        setting = "-" if chosen is None else f"{chosen.lr:g}" + (f" x {chosen.scale:g}" if chosen.scale else "")
+        lines.append(f"| {markdown(label)} | {'; '.join(cells)} | {setting} |")
     return lines
 
 
-def answers(runs: Sequence[TrialResult], found: Sequence[Score]) -> list[str]:
-    """A sentence for each of the reviewers' questions that such runs bear on."""
-    by_label = {s.label: s for s in found}
-    circulant = [s for s in found if s.method in ("cdvft", "block_circulant")]
-    tuned = {label: rows for label, rows in tuning_runs(runs).items() if label in {s.label for s in circulant}}
-    lines = []
-    if len(circulant) > 1 and tuned:
-        best, worst = circulant[0], circulant[-1]
-        spreads = {
-            label: max(a) - min(a)
-            for label, rows in tuned.items()
-            if len(a := [r.accuracy for r in rows if r.accuracy is not None]) > 1
-        }
-        label, spread = max(spreads.items(), key=lambda item: item[1])
-        lines.append(
-            f"- R3, other settings: over {plural(len(circulant), 'setting')} of m and p the mean accuracy runs from "
-            f"{100 * worst.mean:.1f} % ({markdown(worst.label)}) to {100 * best.mean:.1f} % ({markdown(best.label)}); "
-            f"the learning rate moves {markdown(label)} by {100 * spread:.1f} points on validation."
-        )
-    else:
-        lines.append("- R3, other settings: not measured here.")
-    lines.append("- R4, recent models and generation: not measured here; this preset classifies text with an encoder.")
-    lora = by_label.get(BASELINE)
-    if lora is not None and circulant:
-        best = circulant[0]
-        ratio = lora.parameters / best.parameters
-        gap = 100 * (best.mean - lora.mean)
-        overlap = best.low is not None and lora.high is not None and best.low <= lora.high
-        lines.append(
-            f"- R6, is it worth it: the best circulant setting, {markdown(best.label)}, trains {ratio:.1f} times fewer "
-            f"parameters than {BASELINE} at {gap:+.1f} points of accuracy; "
-            + ("their intervals overlap." if overlap else "their intervals do not overlap.")
-        )
-    else:
-        lines.append("- R6, is it worth it: not measured here.")
-    return lines
+def _scale_of(run: TrialResult) -> str:
+    from cdvft_bench.accuracy.trial import scale_name
+
+    return f"{dict(run.trial.hyperparameters).get(scale_name(run.trial.method) or '', 'own')}"

@@ -62,8 +62,9 @@ def front_figure(
     cost: Callable[[PublishedRun], float],
     marks: Mapping[str, int],
     styles: Styles,
+    unit: str = "parameters",
 ) -> Plot:
-    """Accuracy against one cost, the front marked, the rest faded."""
+    """Accuracy against one cost, the front marked, the rest faded; ``unit`` of the marks."""
     figure, (axes,) = blank(1, 1, 5.2)
     best = set(pareto_front([cost(r) for r in runs], [r.test_accuracy for r in runs]))
     labels: list[Label] = []
@@ -87,7 +88,7 @@ def front_figure(
         low, high = min(low, parameters), max(high, parameters)
         color = styles["cdvft"].color
         axes.axvline(parameters, color=color, linewidth=1.4, linestyle="--", zorder=1.5)
-        text = f"{shorten(setting)}: {integer(parameters)} parameters by formula, accuracy not measured"
+        text = f"{shorten(setting)}: {integer(parameters)} {unit} by formula, accuracy not measured"
         axes.annotate(
             text, (parameters, 1.0), (0, 4 + 12 * nth), xycoords=("data", "axes fraction"), textcoords="offset points",
             ha="center", color=color, fontsize=8.5,
@@ -112,7 +113,7 @@ def front_figure(
     )
     if marks:
         caption += (
-            " Dashed lines are CDVFT's trainable parameters on the query and value projections by formula: its "
+            f" Dashed lines are CDVFT's {unit} on the query and value projections by formula: its "
             "accuracy there is not measured, so it is a line and not a point."
         )
     return Plot(figure, caption, f"Scatter of test accuracy against {what}. On the front: {listed(names)}.")

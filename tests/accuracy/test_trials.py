@@ -10,14 +10,17 @@ import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
 
 from cdvft_bench.accuracy import search
-from cdvft_bench.accuracy.analysis import differences, front_shares, holm, scores
-from cdvft_bench.accuracy.search import Preset, chosen_rate, pending, read_preset, read_results, train
-from cdvft_bench.accuracy.trial import Trial, TrialResult, run_trial
+from cdvft_bench.accuracy.analysis import scores
+from cdvft_bench.accuracy.fit import run_trial
+from cdvft_bench.accuracy.results import read_results
+from cdvft_bench.accuracy.search import Preset, chosen, left, pending, read_preset, scale_factors, train
+from cdvft_bench.accuracy.trial import Trial, TrialResult, packed, scaled, unpacked
 from cdvft_bench.cli import main
 from cdvft_bench.errors import UserError
 from cdvft_bench.report.accuracy import write_accuracy
@@ -89,8 +92,8 @@ def test_divergence_is_recorded() -> None:
 def test_a_preset_runs_and_is_complete(preset: Preset, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     said: list[str] = []
-    assert train(preset, path, {"cpu": "x"}, "k", budget_s=0.0, say=said.append) > 0
-    assert train(preset, path, {"cpu": "x"}, "k", say=said.append) == 0
+    assert train(preset, path, {"cpu": "x"}, "k", budget_s=0.0, say=lambda n, text: said.append(text)) == 12
+    assert train(preset, path, {"cpu": "x"}, "k", say=lambda n, text: said.append(text)) == 0
     results, environments = read_results(path)
     assert environments == {"k": {"cpu": "x"}}
     assert len(results) == len({r.trial.key for r in results}) == 3 * 2 + 3 * 2
@@ -161,16 +164,76 @@ def test_a_failing_run_does_not_cost_the_others(
 
 def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
     contender = preset.contenders[1]
+
+    def rate(results: dict[str, TrialResult]) -> float:
+        found = chosen(contender, results)
+        assert found is not None
+        return found.lr
+
     trials = list(pending(preset, {}))
     tuning = [t for t in trials if t.method == "lora"]
     assert [t.lr for t in tuning] == [1e-3, 1e-2]
     results = {t.key: TrialResult(t, t.label, accuracy) for t, accuracy in zip(tuning, (0.6, 0.7), strict=True)}
-    assert chosen_rate(contender, results) == 1e-2
-    assert chosen_rate(contender, {}) is None
+    assert rate(results) == 1e-2
+    assert chosen(contender, {}) is None
     equal = {t.key: TrialResult(t, t.label, 0.6) for t in tuning}
-    assert chosen_rate(contender, equal) == 1e-3
+    assert rate(equal) == 1e-3
     diverged = {tuning[0].key: TrialResult(tuning[0], "x", None, diverged=True), tuning[1].key: results[tuning[1].key]}
-    assert chosen_rate(contender, diverged) == 1e-2
+    assert rate(diverged) == 1e-2
+
+
+def test_then_the_scale_is_tuned_with_as_many_trials(tmp_path: Path) -> None:
+    (tmp_path / "scaled.toml").write_text(PRESET.replace("seeds =", "scales = 2\nsearch_seed = 3\nseeds ="))
+    preset = read_preset(tmp_path / "scaled.toml")
+    factors = scale_factors(2, 3)
+    assert 1 / 8 <= factors[0] < 1 <= factors[1] <= 8
+    assert factors == scale_factors(2, 3) != scale_factors(2, 4)
+    assert left(preset, {}) == 3 * (2 + 2 + 2)
+    results: dict[str, TrialResult] = {}
+    while trials := list(pending(preset, results)):
+        trial = trials[0]
+        score = (
+            0.5
+            + 0.1 * (trial.lr == 1e-2)
+            + 0.1 * (dict(trial.hyperparameters).get("alpha", 0) == round(16 * factors[1], 1))
+        )
+        results[trial.key] = TrialResult(
+            trial, trial.label, score, contender="LoRA r=8" if trial.method == "lora" else "", scored=2, right="8"
+        )
+    assert len(results) == 3 * 6
+    assert left(preset, results) == 0
+    tuned = [
+        dict(r.trial.hyperparameters)
+        for r in results.values()
+        if r.trial.method == "lora" and r.trial.evaluate == "test"
+    ]
+    assert [t["alpha"] for t in tuned] == [round(16 * factors[1], 1)] * 2
+    # What has no scale tries as many rates instead, around its best one.
+    rates = {r.trial.lr for r in results.values() if r.trial.method == "head"}
+    assert rates == {1e-3, 1e-2, *(float(f"{1e-2 * f:.3g}") for f in factors)}
+    found = scores(list(results.values()))
+    assert {s.label for s in found} == {"Head alone", "LoRA r=8", "CDVFT m=2 p=d"}
+    assert all(len(s.accuracies) == 2 for s in found)
+
+
+def test_a_scale_is_the_method_s_own_times_a_factor() -> None:
+    assert dict(scaled(SMALL, 2.0).hyperparameters) == {"m": 2, "alpha": 2.0}
+    fourier = replace(SMALL, method="fourierft", hyperparameters=(("n_frequency", 10),))
+    assert dict(scaled(fourier, 0.5).hyperparameters)["scaling"] == 75
+    head = scaled(replace(SMALL, method="head", hyperparameters=()), 2.0)
+    assert (head.lr, head.head_lr) == (2e-3, 2e-3)
+
+
+def test_runs_in_two_processes_are_those_of_one(preset: Preset, tmp_path: Path) -> None:
+    small = replace(preset, contenders=preset.contenders[:2], seeds=(0,))
+    found = []
+    for workers in (1, 2):
+        path = tmp_path / f"{workers}.jsonl"
+        assert train(small, path, {}, "k", workers=workers) == 0
+        results, _ = read_results(path)
+        found.append({r.trial.key: (r.accuracy, r.curve, r.contender) for r in results})
+    assert found[0] == found[1]
+    assert len(found[0]) == 6
 
 
 @pytest.mark.parametrize(
@@ -183,6 +246,8 @@ def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
         ('name = "lora"', 'name = "laura"', "laura"),
         ("rank = 8", "rang = 8", "rang"),
         ("epochs = 1", "epochs = 0", "epochs = 0"),
+        ("epochs = 1", "epochs = 1\nscales = -1", "scales = -1"),
+        ("epochs = 1", "epochs = 1\nmap = true\nscales = 1", "a map has no scales"),
         ("epochs = 1", "epoch = 1", "no key 'epoch'"),
         ("[preset]", "[preset", "no TOML"),
     ],
@@ -209,39 +274,6 @@ def test_damaged_results_are_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "page").exists()
 
 
-def made(method: str, accuracies: list[float], **hyperparameters: int) -> list[TrialResult]:
-    trial = replace(SMALL, method=method, hyperparameters=tuple(hyperparameters.items()), evaluate="test")
-    return [TrialResult(replace(trial, seed=i), trial.label, a, parameters=100) for i, a in enumerate(accuracies)]
-
-
-def test_differences_are_paired_and_corrected() -> None:
-    results = [
-        *made("lora", [0.70, 0.72, 0.71], rank=8),
-        *made("cdvft", [0.75, 0.771, 0.761], m=2),
-        *made("cdvft", [0.69, 0.74, 0.70], m=3),
-    ]
-    found = differences(results, "LoRA r=8")
-    assert [d.label for d in found] == ["CDVFT m=2 p=d", "CDVFT m=3 p=d"]
-    assert found[0].mean == pytest.approx(0.0507, abs=1e-3)
-    assert found[0].low > 0
-    assert found[1].low < 0 < found[1].high
-    assert found[0].p_holm == pytest.approx(2 * found[0].p)
-    with pytest.raises(UserError, match="no run on the test split"):
-        differences(results, "BOFT")
-
-
-def test_runs_at_a_rate_that_was_not_chosen_do_not_count() -> None:
-    def run(lr: float, accuracy: float, seed: int, split: str) -> TrialResult:
-        trial = replace(SMALL, lr=lr, seed=seed, evaluate=split)
-        return TrialResult(trial, trial.label, accuracy)
-
-    early = [run(1e-3, 0.60, 1000, "validation"), run(1e-3, 0.1, 0, "test"), run(1e-3, 0.1, 1, "test")]
-    assert scores(early)[0].mean == pytest.approx(0.1)
-    late = [run(1e-2, 0.65, 1000, "validation"), run(1e-2, 0.7, 0, "test"), run(1e-2, 0.8, 1, "test")]
-    found = scores([*early, *late])
-    assert [(s.mean, s.lr) for s in found] == [(pytest.approx(0.75), 1e-2)]
-
-
 def test_the_classifier_alone_is_tuned_by_its_own_rate(preset: Preset) -> None:
     tuning = [t for t in pending(preset, {}) if t.method == "head"]
     assert [t.head_lr for t in tuning] == [1e-3, 1e-2]
@@ -249,26 +281,41 @@ def test_the_classifier_alone_is_tuned_by_its_own_rate(preset: Preset) -> None:
     assert len({t.head_lr for t in others}) == 1
 
 
-def test_holm() -> None:
-    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert holm([0.9]) == [0.9]
-
-
-def test_front_shares_are_those_of_the_draws() -> None:
-    results = [
-        *made("lora", [0.70, 0.71], rank=8),
-        *made("cdvft", [0.50, 0.51], m=2),
-        *made("cdvft", [0.70, 0.71], m=3),
-    ]
-    found = scores(results)
-    costs = {"LoRA r=8": 10.0, "CDVFT m=2 p=d": 20.0, "CDVFT m=3 p=d": 5.0}
-    shares = front_shares(found, costs, scored=1000)
-    assert shares["CDVFT m=2 p=d"] < 0.01
-    assert shares["CDVFT m=3 p=d"] == 1.0
-    assert 0.3 < shares["LoRA r=8"] < 0.7
+def test_answers_are_packed(tmp_path: Path) -> None:
+    for n in range(1, 10):
+        right = [bool((i * i) % 3) for i in range(n)]
+        assert unpacked(packed(right), n) == right
+    assert packed([True, False, False, False, True]) == "88"
 
 
 def test_results_are_plain_json(tmp_path: Path) -> None:
-    result = made("lora", [0.5], rank=8)[0]
-    text = search.msgspec.json.encode(asdict(result)).decode()
-    assert json.loads(text)["trial"]["method"] == "lora"
+    result = TrialResult(SMALL, SMALL.label, 0.5, right=packed([True, False]), scored=2)
+    assert json.loads(msgspec.json.encode(asdict(result)))["trial"]["method"] == "cdvft"
+
+
+def test_later_fields_leave_older_keys_alone() -> None:
+    """Results of before the optimiser could be chosen are still found."""
+    assert SMALL.key == replace(SMALL, optimizer="adamw").key != replace(SMALL, optimizer="sgd").key
+    assert Trial("minilm", "tweets", "lora").key == "587e637ace2c9ba3"
+
+
+def test_plain_descent_sees_the_gradient_s_scale() -> None:
+    sgd = run_trial(replace(SMALL, optimizer="sgd", method="block_circulant", hyperparameters=(), lr=1.0, epochs=1))
+    adam = run_trial(replace(SMALL, method="block_circulant", hyperparameters=(), lr=1.0, epochs=1))
+    assert sgd.curve[0] == adam.curve[0]
+    assert sgd.curve != adam.curve
+    assert sgd.gradient_rms == adam.gradient_rms
+    assert sgd.gradient_rms is not None
+    with pytest.raises(UserError, match="'adamw' or 'sgd'"):
+        replace(SMALL, optimizer="lion")  # type: ignore[arg-type]
+
+
+def test_a_map_runs_every_rate_with_every_seed(tmp_path: Path) -> None:
+    (tmp_path / "map.toml").write_text(PRESET.replace("seeds =", "map = true\nseeds =") + 'optimizer = "sgd"\n')
+    preset = read_preset(tmp_path / "map.toml")
+    trials = list(pending(preset, {}))
+    assert len(trials) == left(preset, {}) == 3 * 2 * 2
+    assert {(t.method, t.optimizer) for t in trials} == {("head", "adamw"), ("lora", "adamw"), ("cdvft", "sgd")}
+    assert {t.evaluate for t in trials} == {"validation"}
+    done = {t.key: TrialResult(t, t.label, 0.5) for t in trials[:5]}
+    assert left(preset, done) == 7

@@ -17,9 +17,11 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, ViTConfig
 
 from cdvft_bench.accuracy import images, models, workloads
 from cdvft_bench.accuracy.arithmetic import Problem, final_answer, make_problems
+from cdvft_bench.accuracy.fit import run_trial
 from cdvft_bench.accuracy.images import read_idx
+from cdvft_bench.accuracy.saved import SavedBytes
 from cdvft_bench.accuracy.tasks import Example, Task, load_task, make_image_task
-from cdvft_bench.accuracy.trial import SavedBytes, Trial, run_trial
+from cdvft_bench.accuracy.trial import Trial
 from cdvft_bench.accuracy.workloads import GenerationWorkload, make_workload, padded
 from cdvft_bench.errors import UserError
 

@@ -1,0 +1,220 @@
+"""Fine-tuning and scoring: what runs a trial."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+from cdvft_bench.accuracy.saved import SavedBytes
+from cdvft_bench.accuracy.trial import HEAD, Trial, TrialResult, packed
+from cdvft_bench.accuracy.workloads import Workload, make_workload
+from cdvft_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+
+class Training:
+    """A trial's model, adapted and with its classifier, and the optimiser: what one step needs.
+
+    Attributes:
+        workload: the task as the model sees it. adapter, head: the trained parameters. optimizers: over both.
+        gradient_rms: of the adapter's gradient entries in the first step; None before it, and without an adapter.
+    """
+
+    def __init__(self, trial: Trial, device: str = "cpu") -> None:
+        import torch
+
+        self.workload = _prepare(trial, device)
+        self.adapter = [p for p in self.workload.body.parameters() if p.requires_grad]
+        self.head = list(self.workload.head.parameters()) if self.workload.head is not None else []
+        head = {"params": self.head, "lr": trial.head_lr}
+        adapter = {"params": self.adapter, "lr": trial.lr}
+        if trial.optimizer == "adamw":
+            given = [group for group in (head, adapter) if group["params"]]
+            self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(given, weight_decay=0.01)]
+        else:  # the classifier as ever, so that the rate under study is the adapter's alone
+            self.optimizers = [torch.optim.AdamW([group], weight_decay=0.01) for group in (head,) if self.head]
+            self.optimizers += [torch.optim.SGD([adapter])] if self.adapter else []
+        self.gradient_rms: float | None = None
+        self.workload.body.train()
+
+    @property
+    def trained_bytes(self) -> int:
+        """Bytes of the trained parameters."""
+        return sum(p.numel() * p.element_size() for p in (*self.adapter, *self.head))
+
+    def update(self, loss: Tensor) -> None:
+        """Backward pass and optimiser step; the norm of all gradients together is clipped to 1."""
+        from torch import nn
+
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.gradient_rms is None and self.adapter:
+            squares = sum(float(p.grad.double().square().sum()) for p in self.adapter if p.grad is not None)
+            self.gradient_rms = math.sqrt(squares / sum(p.numel() for p in self.adapter))
+        nn.utils.clip_grad_norm_([*self.adapter, *self.head], 1.0)
+        for optimizer in self.optimizers:
+            optimizer.step()
+
+    def step(self, rows: Sequence[Any]) -> float:
+        """A whole step on a batch; the loss."""
+        loss = self.workload.loss(rows)
+        self.update(loss)
+        return float(loss.detach())
+
+
+def _prepare(trial: Trial, device: str) -> Workload:
+    """The workload with its adapted model, and a classifier where the task has classes."""
+    import torch
+
+    from cdvft_bench.analytic.models import model_spec
+    from cdvft_bench.methods import make_method
+
+    workload = make_workload(trial.model, trial.task, trial.length, device)
+    generation = workload.task.kind == "generation"
+    if generation and trial.method == HEAD:
+        raise UserError(f"task {trial.task} has no classifier, so the method 'head' has nothing to train; leave it out")
+    body = workload.load()
+    torch.manual_seed(trial.seed)
+    if not generation:
+        workload.add_head()
+    if trial.method == HEAD:
+        body.requires_grad_(False)
+    else:
+        method = make_method(trial.method, dict(trial.hyperparameters))
+        workload.body = method.adapt_model(body, model_spec(trial.model).targets)
+    return workload
+
+
+def run_trial(trial: Trial, device: str = "cpu", keep: Callable[[nn.Module], None] | None = None) -> TrialResult:
+    """Fine-tune and score. A loss that is not finite ends training and is recorded, not raised.
+
+    Args:
+        trial: what is run.
+        device: cpu or cuda.
+        keep: called with the trained model, for what a result does not hold.
+
+    Raises:
+        UserError: the model, task or method is unknown, they do not suit each other, or a package is missing.
+    """
+    import torch
+
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+    training = Training(trial, device)
+    workload = training.workload
+    rows = workload.rows("train", trial.examples)
+    order = random.Random(trial.seed)
+    total = -(-len(rows) // trial.batch) * trial.epochs
+    warm = max(1, total // 10)
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(o, lambda step: min((step + 1) / warm, (total - step) / max(total - warm, 1)))
+        for o in training.optimizers
+    ]
+    losses: list[float] = []
+    times: list[float] = []
+    epoch_losses: list[float] = []
+    saved = SavedBytes(workload.body)
+    _reset_peak(device)
+    while len(losses) < total:
+        begin = len(losses)
+        shuffled = order.sample(rows, len(rows))
+        for start in range(0, len(shuffled), trial.batch):
+            t = time.perf_counter()
+            batch = shuffled[start : start + trial.batch]
+            with nullcontext() if losses else saved:
+                loss = workload.loss(batch)
+            training.update(loss)
+            for schedule in schedules:
+                schedule.step()
+            losses.append(float(loss.detach()))
+            times.append(time.perf_counter() - t)
+            if not math.isfinite(losses[-1]):
+                break
+        if begin == 0:
+            epoch_losses.append(sum(losses[:10]) / len(losses[:10]))
+        epoch_losses.append(sum(losses[begin:]) / len(losses[begin:]))
+        if not math.isfinite(losses[-1]):
+            break
+    diverged = not math.isfinite(losses[-1])
+    if keep is not None:
+        keep(workload.body)
+    right = [] if diverged else _score(trial, workload)
+    formula, flops = _cost(trial, workload)
+    return TrialResult(
+        trial=trial,
+        label=trial.label,
+        accuracy=sum(right) / len(right) if right else None,
+        losses=tuple(loss if math.isfinite(loss) else None for loss in epoch_losses),
+        diverged=diverged,
+        parameters=sum(p.numel() for p in training.adapter),
+        formula_parameters=formula,
+        step_flops=flops,
+        step_seconds=sorted(times)[len(times) // 2],
+        seconds=time.perf_counter() - begun,
+        peak_bytes=_peak(device),
+        # Beside the frozen weights: what the backward pass waits for, gradients, and AdamW's two moments.
+        training_bytes=saved.bytes + 3 * training.trained_bytes,
+        curve=tuple(round(loss, 6) if math.isfinite(loss) else None for loss in losses),
+        cpu_seconds=time.process_time() - cpu_begun,
+        scored=len(right),
+        right=packed(right),
+        gradient_rms=training.gradient_rms,
+    )
+
+
+def _score(trial: Trial, workload: Workload) -> list[bool]:
+    """Whether each example of the scored split is answered right, in the split's order."""
+    import torch
+
+    rows = workload.rows(trial.evaluate, trial.scored)
+    order = list(range(len(rows)))
+    if isinstance(rows[0], tuple):
+        order.sort(key=lambda i: len(rows[i][0]))  # alike lengths together: little padding
+    workload.body.eval()
+    found = [False] * len(rows)
+    with torch.no_grad():
+        for start in range(0, len(order), 64):
+            part = order[start : start + 64]
+            for i, good in zip(part, workload.right([rows[i] for i in part]), strict=True):
+                found[i] = good
+    return found
+
+
+def _cost(trial: Trial, workload: Workload) -> tuple[int | None, float | None]:
+    """Adapter parameters, and FLOPs of a step on a full batch, by closed form."""
+    from cdvft_bench.analytic.models import frozen_model_macs, model_shape, target_linears
+    from cdvft_bench.methods import make_method
+
+    shape = model_shape(trial.model)
+    batch, length = workload.tokens(trial.batch)
+    frozen = 2.0 * float(frozen_model_macs(shape, batch, length))
+    if trial.method == HEAD:
+        return None, frozen
+    if trial.method == "full":  # each product again for the gradient of its input, and of its weight
+        return shape.total_parameters, 3 * frozen
+    method = make_method(trial.method, dict(trial.hyperparameters))
+    tokens = batch * length
+    layers = [linear.shape for linear in target_linears(shape)]
+    costs = [method.cost(layer, tokens) for layer in layers]
+    beside = sum(float(c.flops("step", "flop", scope="adapter")) for c in costs)
+    return sum(int(c.parameters) for c in costs), 2 * frozen + beside
+
+
+def _reset_peak(device: str) -> None:
+    import torch
+
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def _peak(device: str) -> int | None:
+    import torch
+
+    return None if device == "cpu" else int(torch.cuda.max_memory_allocated(device))

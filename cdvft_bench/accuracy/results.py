@@ -1,0 +1,101 @@
+"""The file of results: lines of JSON, appended and synced one by one, so that a kill loses the runs in flight alone."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cdvft_bench.accuracy.trial import Trial, TrialResult
+from cdvft_bench.errors import UserError
+
+
+def read_results(path: Path) -> tuple[list[TrialResult], dict[str, dict[str, Any]]]:
+    """Results and environments of a file; a last line that was torn by a kill is left out.
+
+    Raises:
+        UserError: the file cannot be read, or a line is damaged.
+    """
+    results: dict[str, TrialResult] = {}
+    environments: dict[str, dict[str, Any]] = {}
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise UserError(f"results {str(path)!r} cannot be read: {error}") from error
+    for i, line in enumerate(lines):
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+            if "environment_row" in row:
+                environments[row["key"]] = row["environment_row"]
+            else:
+                result = msgspec.convert(row, TrialResult)
+                results[result.trial.key] = result
+        except (json.JSONDecodeError, msgspec.ValidationError, KeyError, TypeError, UnicodeDecodeError) as error:
+            if i == len(lines) - 1:
+                break
+            raise UserError(f"results {str(path)!r}, line {i + 1}, are damaged: {error}") from error
+    return list(results.values()), environments
+
+
+class Appender:
+    """Appends lines, each synced; a torn last line is cut off first."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("ab")
+        end = path.read_bytes().rfind(b"\n") + 1
+        if path.stat().st_size != end:
+            self._file.truncate(end)
+
+    def write(self, row: object) -> None:
+        self._file.write(msgspec.json.encode(row) + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def contender_of(result: TrialResult) -> str:
+    """The method that a run tunes or tests, by the label that it has before its scale is tuned."""
+    return result.contender or result.label
+
+
+def best_run(tried: Sequence[TrialResult]) -> TrialResult:
+    """The run whose setting is chosen: the most accurate; of equals the smaller rate, then the earlier run."""
+    return max(tried, key=lambda r: (r.accuracy if r.accuracy is not None else -1.0, -r.trial.lr))
+
+
+def _setting(trial: Trial) -> tuple[object, ...]:
+    return trial.lr, trial.head_lr, trial.hyperparameters
+
+
+def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
+    """Runs on the test split by method, in order of seed.
+
+    Where a method was tuned, only runs at its best setting count: a file that was gone on with after more were tried
+    may hold others.
+    """
+    given = list(results)
+    chosen = {label: _setting(best_run(tried).trial) for label, tried in tuning_runs(given).items()}
+    found: dict[str, list[TrialResult]] = {}
+    for result in sorted(given, key=lambda r: r.trial.seed):
+        label = contender_of(result)
+        if result.trial.evaluate == "test" and chosen.get(label, _setting(result.trial)) == _setting(result.trial):
+            found.setdefault(label, []).append(result)
+    return found
+
+
+def tuning_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
+    """Runs on the validation split by method, in order of learning rate, those at the method's own scale first."""
+    found: dict[str, list[TrialResult]] = {}
+    for result in sorted(results, key=lambda r: (r.trial.lr, r.label != contender_of(r), r.label)):
+        if result.trial.evaluate == "validation":
+            found.setdefault(contender_of(result), []).append(result)
+    return found

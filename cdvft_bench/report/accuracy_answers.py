@@ -1,0 +1,131 @@
+"""Sentences on the reviewers' questions that follow from fine-tuning runs by a stated rule, or 'not measured'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdvft_bench.accuracy.analysis import Difference, Score, compared
+from cdvft_bench.accuracy.results import tuning_runs
+from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.errors import UserError
+from cdvft_bench.report.accuracy_costs import Front
+from cdvft_bench.report.text import NOT_MEASURED, listed, markdown, plural
+
+BASELINE = "LoRA r=8"
+CHANCE = 0.05
+
+
+def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> list[str]:
+    """A list item for each of R3, R4 and R6."""
+    return [
+        f"- R3, what happens away from the one fixed setting: {_settings(runs, found)}",
+        f"- R4, recent models and generation: {_generation(runs, found)}",
+        f"- R6, is it worth it, and to whom: {_worth(found, fronts)}",
+    ]
+
+
+def _verdict(d: Difference) -> str:
+    """Better, worse or neither, by the corrected p."""
+    size = f"{100 * d.mean:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    if d.p_holm >= CHANCE:
+        return f"not told apart ({size}, p = {d.p_holm:.2f})"
+    return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
+
+
+def _compared(found: Sequence[Score], against: str) -> dict[str, Difference]:
+    try:
+        return {d.label: d for d in compared(found, against)}
+    except UserError:
+        return {}
+
+
+def _settings(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
+    ours = [s for s in found if s.method == "cdvft"]
+    if len(ours) < 2:
+        return f"{NOT_MEASURED}: it takes two settings of CDVFT."
+    best, worst = ours[0], ours[-1]
+    found_d = _compared(ours, best.label).get(worst.label)
+    said = (
+        f"over {plural(len(ours), 'setting')} of m and p the mean accuracy runs from {100 * worst.mean:.1f} % "
+        f"({markdown(worst.label)}) to {100 * best.mean:.1f} % ({markdown(best.label)})"
+    )
+    if found_d is not None:
+        said += f"; the last against the first is {_verdict(found_d)}"
+    spreads = {}
+    for label, tried in tuning_runs(runs).items():
+        accuracies = [r.accuracy for r in tried if r.accuracy is not None]
+        if len(accuracies) > 1:
+            spreads[label] = max(accuracies) - min(accuracies)
+    mine = [spreads[s.label] for s in ours if s.label in spreads]
+    if not mine:
+        return said + "; the learning rate: not measured."
+    said += f". While tuning, learning rate and scale moved it by {100 * min(mine):.1f} to {100 * max(mine):.1f} points"
+    if BASELINE in spreads:
+        said += f" on the validation split, {BASELINE} by {100 * spreads[BASELINE]:.1f}"
+    deviations = [100 * float(s.answers.mean(axis=1).std(ddof=1)) for s in ours if len(s.accuracies) > 1]
+    if deviations:
+        said += f"; seeds, by a standard deviation of {min(deviations):.1f} to {max(deviations):.1f} points"
+    return said + "."
+
+
+def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
+    trial = runs[0].trial
+    from cdvft_bench.analytic.models import model_spec
+
+    if model_spec(trial.model).auto != "AutoModelForCausalLM":
+        return f"{NOT_MEASURED} by these runs; {trial.model} on {trial.task} classifies."
+    ours = next((s for s in found if s.method == "cdvft"), None)
+    d = _compared(found, BASELINE).get(ours.label) if ours else None
+    if ours is None or d is None:
+        return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
+    return f"on {trial.task} with {trial.model}, {markdown(ours.label)} is {_verdict(d)} against {BASELINE}."
+
+
+def _worth(found: Sequence[Score], fronts: Sequence[Front]) -> str:
+    lora = next((s for s in found if s.label == BASELINE), None)
+    ours = [s for s in found if s.method == "cdvft"]
+    against = _compared(found, BASELINE)
+    rivals = [s for s in ours if s.label in against]
+    if lora is None or not rivals:
+        return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
+    best = rivals[0]
+    said = (
+        f"CDVFT's most accurate setting, {markdown(best.label)}, trains {lora.parameters / best.parameters:.2f} times "
+        f"fewer parameters than {BASELINE} and is {_verdict(against[best.label])} against it"
+    )
+    parts = []
+    for front in fronts:
+        if not front.costs or BASELINE not in front.costs:
+            parts.append(f"{front.kind.short} {NOT_MEASURED}")
+            continue
+        shares = [(front.shares[s.label], s.label) for s in ours if s.label in front.shares]
+        ratio = front.costs[best.label].value / front.costs[BASELINE].value if best.label in front.costs else None
+        share, label = max(shares, default=(0.0, "none"))
+        cost = f"{ratio:.2f} of LoRA's, " if ratio is not None else ""
+        often = f"{markdown(label)} on the front in {100 * share:.0f} % of draws"
+        where = often if share >= CHANCE else "not on the front"
+        parts.append(f"{front.kind.short} {cost}{where}")
+    return f"{said}. By cost: {'; '.join(parts)}."
+
+
+def matched(found: Sequence[Score], tolerance: float = 0.005) -> list[list[Score]]:
+    """Groups of methods that train as many parameters, CDVFT among them; each from the most accurate on."""
+    groups = []
+    for size in sorted({s.parameters for s in found if s.method == "cdvft"}):
+        group = [s for s in found if size and abs(s.parameters / size - 1) <= tolerance]
+        if len({s.method for s in group}) > 1:
+            groups.append(group)
+    return groups
+
+
+def nearest(found: Sequence[Score], score: Score, method: str) -> tuple[Score | None, Score | None]:
+    """The method's settings that train the most parameters below, and the fewest above, those of a score."""
+    others = sorted((s for s in found if s.method == method), key=lambda s: s.parameters)
+    below = [s for s in others if s.parameters <= score.parameters]
+    above = [s for s in others if s.parameters > score.parameters]
+    return (below[-1] if below else None), (above[0] if above else None)
+
+
+def names(group: Sequence[Score]) -> str:
+    """The methods' names as a sentence lists them."""
+    return listed([markdown(s.label) for s in group])

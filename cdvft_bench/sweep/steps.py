@@ -1,0 +1,166 @@
+"""Training steps of a preset's methods timed side by side, with their peak memory and energy.
+
+A trial's own step times come from different minutes of a machine's day. Here every method's step runs on the same
+batch, in random order round by round (``timing.clock``), so that ratios hold where absolute times drift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cdvft_bench.accuracy.fit import Training
+from cdvft_bench.accuracy.search import Preset
+from cdvft_bench.errors import UserError
+from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
+from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
+from cdvft_bench.timing.result import Interval
+from cdvft_bench.timing.statistics import bootstrap_medians
+
+AGAINST = "LoRA r=8"
+RATE = 1e-6
+"""Learning rate of the timed steps: weights stay where they are, so that no step of thousands diverges."""
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a training step of one method takes.
+
+    Attributes:
+        label: the method. seconds: median over the rounds with a 95 % bootstrap interval.
+        ratio: its time over that of ``StepTimes.against``, paired by round; None of that one itself.
+        peak_bytes: the most that tensors take beside the model's weights: the step's own peak and AdamW's moments.
+        joules: of the GPU for a step; None where it cannot be read.
+    """
+
+    label: str
+    seconds: Interval
+    ratio: Interval | None
+    peak_bytes: int
+    joules: float | None
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Steps of a preset's methods, side by side.
+
+    Attributes:
+        preset, model, task: what ran. batch: examples a step. device, threads, method: of the clock.
+        rounds: kept. against: the method of the ratios. memory: how it was read. energy: how, or why not.
+        costs: one a method. warnings: of the clock. environment: of the machine.
+    """
+
+    preset: str
+    model: str
+    task: str
+    batch: int
+    device: str
+    threads: int
+    method: str
+    rounds: int
+    against: str
+    memory: str
+    energy: str
+    costs: tuple[StepCost, ...]
+    warnings: tuple[str, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def time_steps(
+    preset: Preset,
+    environment: Mapping[str, Any],
+    *,
+    budget_s: float = 240.0,
+    device: str = "cpu",
+    threads: int | None = None,
+    max_rounds: int = 200,
+    say: Callable[[str], None] = lambda text: None,
+) -> StepTimes:
+    """Time a training step of every method of a preset on its first batch, all in one interleaved run.
+
+    Args:
+        preset: whose methods, at their first setting. environment: of the machine, kept with the result.
+        budget_s: seconds of timing; loading, memory and energy come on top. device: "cpu" or "cuda".
+        threads: torch's CPU threads, None as they are. max_rounds: rounds kept at most. say: told of what goes on.
+
+    Raises:
+        UserError: a package is missing, no such device, or two methods have the same label.
+    """
+    place = require_device(device)
+    with fixed_threads(threads):
+        calls: dict[str, Callable[[], object]] = {}
+        trainings: dict[str, Training] = {}
+        for contender in preset.contenders:
+            trial = replace(contender.trial, lr=RATE, head_lr=RATE)
+            if trial.label in calls:
+                raise UserError(f"preset {preset.name}: {trial.label} is there twice; its steps cannot be told apart")
+            training = Training(trial, device)
+            batch = training.workload.rows("train", trial.batch)[: trial.batch]
+            trainings[trial.label], calls[trial.label] = training, partial(training.step, batch)
+            say(f"{trial.label} is ready")
+        first = AGAINST if AGAINST in calls else next(iter(calls))
+        ordered = [first, *(label for label in calls if label != first)]
+        timing = time_interleaved(
+            [Contender(label, calls[label]) for label in ordered],
+            precision=0.01, budget_s=budget_s, max_rounds=max_rounds, device=device,
+        )  # fmt: skip
+        say(f"{timing.rounds} rounds of {len(ordered)} steps are timed")
+        table = np.array([s.seconds for s in timing.samples]).T
+        seconds = dict(zip(ordered, bootstrap_medians(table), strict=True))
+        costs, how, energy = [], "", ""
+        for label, call in calls.items():
+            memory = peak_memory(call, place)
+            used = measure_energy(call, place)
+            how, energy = memory.how, used.how
+            peak = memory.peak_bytes + sum(map(optimizer_bytes, trainings[label].optimizers))
+            costs.append(StepCost(label, seconds[label], _inverse(timing.ratios.get(label)), peak, used.joules))
+    trial = preset.contenders[0].trial
+    return StepTimes(
+        preset.name, trial.model, trial.task, trial.batch, device, timing.threads, timing.method, timing.rounds, first,
+        how, energy, tuple(costs), timing.warnings, dict(environment),
+    )  # fmt: skip
+
+
+def _inverse(ratio: Interval | None) -> Interval | None:
+    """The clock gives its subject's time over the others'; a reader wants the others' over the subject's."""
+    if ratio is None:
+        return None
+    low, high = ratio.low, ratio.high
+    return Interval(1 / ratio.value, None if high is None else 1 / high, None if low is None else 1 / low)
+
+
+def write_steps(found: StepTimes, path: Path) -> None:
+    """Write as JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    work = path.with_name(f".{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        work.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+        work.replace(path)
+    except OSError as error:
+        raise UserError(f"steps {str(path)!r} cannot be written: {error}") from error
+    finally:
+        work.unlink(missing_ok=True)
+
+
+def read_steps(path: Path) -> StepTimes:
+    """Read what :func:`write_steps` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or is no such file.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StepTimes)
+    except OSError as error:
+        raise UserError(f"steps {str(path)!r} cannot be read: {error}") from error
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise UserError(f"{path.name} does not hold steps that 'cdvft-bench steps' wrote: {error}") from error

@@ -1,0 +1,106 @@
+"""Statistics of fine-tuning runs against what they must give."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from cdvft_bench.accuracy.analysis import CostOf, differences, estimate, front_shares, holm, scores
+from cdvft_bench.accuracy.trial import Trial, TrialResult, packed
+from cdvft_bench.errors import UserError
+
+SMALL = Trial("minilm", "tweets", "cdvft", (("m", 2),))
+
+
+def made(method: str, accuracies: list[float], n: int = 1000, **hyperparameters: int) -> list[TrialResult]:
+    """Runs of one method by seed, whose wrong answers are spread over the examples by the seed."""
+    trial = replace(SMALL, method=method, hyperparameters=tuple(hyperparameters.items()), evaluate="test")
+    found = []
+    for seed, accuracy in enumerate(accuracies):
+        right = np.ones(n, dtype=bool)
+        right[np.random.default_rng(seed).permutation(n)[: round((1 - accuracy) * n)]] = False
+        one = replace(trial, seed=seed)
+        found.append(TrialResult(one, trial.label, accuracy, parameters=100, scored=n, right=packed(list(right))))
+    return found
+
+
+def test_differences_are_paired_and_corrected() -> None:
+    results = [
+        *made("lora", [0.70, 0.72, 0.71], rank=8),
+        *made("cdvft", [0.75, 0.771, 0.761], m=2),
+        *made("cdvft", [0.69, 0.74, 0.70], m=3),
+    ]
+    found = differences(results, "LoRA r=8")
+    assert [d.label for d in found] == ["CDVFT m=2 p=d", "CDVFT m=3 p=d"]
+    assert found[0].mean == pytest.approx(0.0507, abs=1e-3)
+    assert found[0].low > 0
+    assert found[1].low < 0 < found[1].high
+    assert found[0].p_holm == pytest.approx(2 * found[0].p)
+    with pytest.raises(UserError, match="no run on the test split"):
+        differences(results, "BOFT")
+    with pytest.raises(UserError, match="shares two seeds"):
+        differences([*results[:3], results[3]], "LoRA r=8")
+
+
+def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
+    """Answers with an effect of the seed and of the example: some 95 % of the intervals hold the true mean, or more."""
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(400):
+        chance = 0.6 + rng.normal(0, 0.02, (3, 1)) + rng.normal(0, 0.2, (1, 200))
+        value = estimate((rng.random((3, 200)) < chance).astype(float))
+        assert value.half_width is not None
+        held += abs(value.mean - 0.6) <= value.half_width
+    assert held / 400 >= 0.93
+
+
+def test_an_estimate_of_no_spread() -> None:
+    assert estimate(np.ones((1, 5))).half_width is None
+    assert estimate(np.zeros((3, 5))).p == 1.0
+    assert estimate(np.ones((3, 5))).p == 0.0
+
+
+def test_runs_of_one_method_must_answer_the_same_examples() -> None:
+    results = [*made("lora", [0.7], n=100, rank=8), *made("lora", [0.7, 0.8], n=200, rank=8)[1:]]
+    with pytest.raises(UserError, match="scored 100, 200 examples"):
+        scores(results)
+
+
+def test_runs_at_a_rate_that_was_not_chosen_do_not_count() -> None:
+    def run(lr: float, accuracy: float, seed: int, split: str) -> TrialResult:
+        trial = replace(SMALL, lr=lr, seed=seed, evaluate=split)
+        return TrialResult(
+            trial, trial.label, accuracy, scored=10, right=packed([i < 10 * accuracy for i in range(10)])
+        )
+
+    early = [run(1e-3, 0.60, 1000, "validation"), run(1e-3, 0.1, 0, "test"), run(1e-3, 0.1, 1, "test")]
+    assert scores(early)[0].mean == pytest.approx(0.1)
+    late = [run(1e-2, 0.65, 1000, "validation"), run(1e-2, 0.7, 0, "test"), run(1e-2, 0.8, 1, "test")]
+    found = scores([*early, *late])
+    assert [(s.mean, s.lr) for s in found] == [(pytest.approx(0.75), 1e-2)]
+
+
+def test_holm() -> None:
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9]) == [0.9]
+
+
+def test_front_shares_are_those_of_the_draws() -> None:
+    results = [
+        *made("lora", [0.70, 0.71], rank=8),
+        *made("cdvft", [0.50, 0.51], m=2),
+        *made("cdvft", [0.71, 0.72], m=3),
+    ]
+    found = scores(results)
+    costs = {"LoRA r=8": CostOf(10.0), "CDVFT m=2 p=d": CostOf(20.0), "CDVFT m=3 p=d": CostOf(5.0)}
+    shares = front_shares(found, costs)
+    assert shares["CDVFT m=2 p=d"] < 0.01
+    assert shares["CDVFT m=3 p=d"] == 1.0
+    assert shares["LoRA r=8"] < 0.6
+    assert front_shares(found, costs) == shares
+    # A measured cost whose interval reaches below another's is cheaper in some of the draws.
+    unsure = {"CDVFT m=2 p=d": CostOf(10.0, 5.0, 20.0), "CDVFT m=3 p=d": CostOf(12.0)}
+    assert 0.5 < front_shares(found, unsure)["CDVFT m=2 p=d"] < 0.9
+    assert front_shares(found, {}) == {}
