@@ -183,6 +183,7 @@ def _why(ratio: float, shares: Mapping[Bound, float], own: Kernels, exposed: flo
 def _assumptions(question: Question) -> tuple[str, ...]:
     a = assumptions()
     told = [
+        "ranked by time alone: what a choice does for accuracy is not predicted",
         "eager PyTorch, one kernel after the other; AdamW in its fused form; dropout off; no activation checkpointing",
         "attention fused (no score matrix is kept); loss over the whole vocabulary for language models",
         f"adapted layers: {', '.join(question.targets or question.model.shape.targets)}",
