@@ -5,7 +5,7 @@ Each function mirrors the one of the same name there: what it launches, reads, w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from cdvft_bench.analytic.kernels import (
     times,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
-from cdvft_bench.execution.splits import widths
+from cdvft_bench.execution.splits import BY_PRODUCT, piece, widths
 
 FAST_PATHS = ("fused", "stored", "merged", "merged_dense", "triton")
 FEW_BLOCKS = 9  # of execution.spectral
@@ -120,12 +120,18 @@ class Spectral:
 
     def moment(self) -> Kernels:
         f, t = self.factor, self.rows
-        n, spectrum = t * f.q_in * f.bins, f.q_out * f.q_in * f.bins
+        n = t * f.q_in * f.bins
         reads = t * f.bins + n
         return (
             elementwise("mul", n, f.dtype, flops=6, reads=reads, launches=self._few * f.q_out, complex_=True),
             reduction("sum", n, f.q_in * f.bins, f.dtype, launches=self._few * f.q_out, complex_=True),
             bmm(f.bins, f.q_out, t, f.q_in, f.dtype, complex_=True, launches=1 - self._few),
+        )
+
+    def factor_gradient(self) -> Kernels:
+        f = self.factor
+        spectrum = f.q_out * f.q_in * f.bins
+        return (
             elementwise("_conj_physical", spectrum, f.dtype, flops=0, reads=spectrum, launches=flag(f.row),
                         complex_=True),
             fft("_fft_c2r", f.p, f.q_out * f.q_in, f.dtype),
@@ -140,7 +146,7 @@ class FastLayer:
         layer: its shape. tokens: rows. dtype: of base and activations.
         factors: circulant factors (in the adapter's dtype).
         diagonals: their number, 0 for the block-circulant adapter.
-        alpha: scale of the change. path: one of FAST_PATHS.
+        alpha: scale of the change. path: one of FAST_PATHS. device: "cpu" or "cuda".
     """
 
     layer: LinearShape
@@ -150,6 +156,7 @@ class FastLayer:
     diagonals: int
     alpha: float
     path: str
+    device: str = "cpu"
 
     @property
     def _adapter(self) -> str:
@@ -159,8 +166,11 @@ class FastLayer:
     def _half(self) -> bool:
         return self.dtype != self._adapter
 
-    def _spectral(self, factor: Factor) -> Spectral:
-        return Spectral(factor, self.tokens)
+    def _in_pieces(self, of_rows: Callable[[Count], Kernels]) -> Kernels:
+        """Kernels of all pieces of the rows."""
+        n = piece(self.tokens, self.layer.d_in, self.layer.d_out, self.device)
+        whole, rest = self.tokens // n, self.tokens % n
+        return times(of_rows(n), whole) + times(of_rows(np.maximum(rest, 1)), flag(rest > 0))
 
     def forward(self) -> Kernels:
         """The forward pass, base and change."""
@@ -173,11 +183,17 @@ class FastLayer:
         if self.path == "triton":
             return self._triton_backward()
         if self.path in ("fused", "stored"):
-            return self.factor_gradients(input_gradient=True) + self._add_product()
+            return self.gradients(input_gradient=True)
         merged = (*self.merged_weight(), *frozen_backward(self.layer, self.tokens, self.dtype))
         if self.path == "merged_dense":
             return merged + self._fold_gradients()
-        return merged + self.spectra_of_factors() + self.factor_gradients(input_gradient=False)
+        by_product = flag(self.tokens <= BY_PRODUCT * self.layer.d_out)
+        rebuilt = merged + self.gradients(input_gradient=False)
+        return (
+            *self.spectra_of_factors(),
+            *times(self.gradients(input_gradient=True), by_product),
+            *times(rebuilt, 1 - by_product),
+        )
 
     @property
     def saved_bytes(self) -> Count:
@@ -205,89 +221,102 @@ class FastLayer:
         kernels: Kernels = ()
         for i, f in enumerate(self.factors):
             last = i == len(self.factors) - 1
-            kernels += self._spectral(f).factor_spectrum(self.alpha if last and not self.diagonals else 1.0)
+            kernels += Spectral(f, self.tokens).factor_spectrum(self.alpha if last and not self.diagonals else 1.0)
         return kernels
 
-    def _input_spectrum(self, i: int) -> Kernels:
+    def _input_spectrum(self, i: int, rows: Count) -> Kernels:
         f = self.factors[i]
-        n = self.tokens * f.width
+        n = rows * f.width
         if self.diagonals:
             dtype = self.dtype if i == 0 else f.dtype
             first: Kernels = (mixed("mul", n, f.dtype, (n, dtype), (f.width, f.dtype)),)
         else:
             first = casts(n, self.dtype, f.dtype, inward=True)
-        return first + self._spectral(f).spectra(f.width, f.q_in)
+        return first + Spectral(f, rows).spectra(f.width, f.q_in)
 
     def _fused_forward(self) -> Kernels:
+        product = mm(self.tokens, self.layer.d_in, self.layer.d_out, self.dtype)
+        return (
+            *self.spectra_of_factors(),
+            *(scaled(self.layer.d_out, self.alpha, self._adapter) if self.diagonals else ()),
+            *self._in_pieces(self._piece_forward),
+            *(frozen_forward(self.layer, self.tokens, self.dtype) if self._half else (_onto(product),)),
+        )
+
+    def _piece_forward(self, rows: Count) -> Kernels:
         keep = self.path == "stored"
-        kernels = self.spectra_of_factors()
+        kernels: Kernels = ()
         for i, f in enumerate(self.factors):
-            s = self._spectral(f)
-            kernels += self._input_spectrum(i)
+            s = Spectral(f, rows)
+            kernels += self._input_spectrum(i, rows)
             kernels += s.multiply(f.q_in, f.q_out, in_place=not keep)
             kernels += s.signals(f.d_out, f.q_out)
             kernels += s.conjugate_in_place(f.q_in) if keep else ()
-        if self.diagonals:
-            kernels += scaled(self.layer.d_out, self.alpha, self._adapter)
-        return kernels + self._add_base()
+        return (*kernels, self._put(rows, self.layer.d_out, self.layer.bias))
 
-    def _add_base(self) -> Kernels:
-        n, d_out, dtype = self.tokens * self.layer.d_out, self.layer.d_out, self._adapter
-        multiplied = elementwise("mul", n, dtype, reads=n + d_out)
+    def _put(self, rows: Count, width: Count, bias: bool) -> Kernel:
+        n, dtype = rows * width, self._adapter
         if self._half:
-            added = mixed("add_", n, self.dtype, (n, self.dtype), (n, dtype))
-            base = frozen_forward(self.layer, self.tokens, self.dtype)
-            return (*base, *((multiplied,) if self.diagonals else ()), added)
-        if self.layer.bias:
-            joined: Kernels = (
-                elementwise("addcmul", n, dtype, flops=2, reads=n + 2 * d_out)
-                if self.diagonals
-                else elementwise("add_", n, dtype, reads=n + d_out),
-            )
-        else:
-            joined = (multiplied,) if self.diagonals else ()
-        return (*joined, _onto(mm(self.tokens, self.layer.d_in, d_out, dtype)))
+            if not self.diagonals:
+                return mixed("add_", n, self.dtype, (n, self.dtype), (n, dtype))
+            return mixed("addcmul_", n, self.dtype, (n, self.dtype), (n + width, dtype), flops=2)
+        if bias:
+            if not self.diagonals:
+                return elementwise("add", n, dtype, reads=n + width)
+            return elementwise("addcmul", n, dtype, flops=2, reads=n + 2 * width)
+        return elementwise("mul", n, dtype, reads=n + width) if self.diagonals else copy("copy_", n, dtype)
 
-    def _recall(self) -> Kernels:
+    def _recall(self, rows: Count) -> Kernels:
         if self.path == "stored":
             return ()
         kernels: Kernels = ()
         for i, f in enumerate(self.factors):
-            s = self._spectral(f)
-            kernels += self._input_spectrum(i)
+            s = Spectral(f, rows)
+            kernels += self._input_spectrum(i, rows)
             if self.diagonals:
                 kernels += s.multiply(f.q_in, f.q_out) + s.signals(f.d_out, f.q_out)
             kernels += s.conjugate_in_place(f.q_in)
         return kernels
 
-    def factor_gradients(self, input_gradient: bool) -> Kernels:
-        t, d_out, dtype = self.tokens, self.layer.d_out, self._adapter
-        kernels = (*self._recall(), *casts(t * d_out, self.dtype, dtype, inward=True))
+    def gradients(self, input_gradient: bool) -> Kernels:
+        layer, dtype = self.layer, self._adapter
+        kernels: Kernels = ()
+        if input_gradient:
+            product = mm(self.tokens, layer.d_out, layer.d_in, self.dtype)
+            kernels += frozen_backward(layer, self.tokens, self.dtype) if self._half else (_onto(product),)
+        if self.diagonals or input_gradient:
+            for f in self.factors:
+                kernels += Spectral(f, self.tokens).adjoint()
+        kernels += 2 * scaled(layer.d_out, self.alpha, dtype) if self.diagonals else ()
+        kernels += self._in_pieces(lambda rows: self._piece_gradients(rows, input_gradient))
+        added = -(-self.tokens // piece(self.tokens, layer.d_in, layer.d_out, self.device)) - 1
+        widths_ = (layer.d_in, *(layer.d_out for _ in range(self.diagonals - 1))) if self.diagonals else ()
+        for width in widths_:
+            kernels += (elementwise("add_", width, dtype, launches=added),)
+        for f in self.factors:
+            n = f.q_out * f.q_in * f.bins
+            kernels += (elementwise("add_", n, dtype, flops=2, launches=added, complex_=True),)
+            kernels += Spectral(f, self.tokens).factor_gradient()
+        return kernels + (() if self.diagonals else scaled(self.factors[0].parameters, self.alpha, dtype))
+
+    def _piece_gradients(self, t: Count, input_gradient: bool) -> Kernels:
+        d_out, dtype = self.layer.d_out, self._adapter
+        kernels = (*self._recall(t), *casts(t * d_out, self.dtype, dtype, inward=True))
         if self.diagonals:
-            kernels += column_dot(t, d_out, dtype) + 2 * scaled(d_out, self.alpha, dtype)
+            kernels += column_dot(t, d_out, dtype)
             kernels += (elementwise("mul", t * d_out, dtype, reads=t * d_out + d_out),)
         for i, f in reversed(list(enumerate(self.factors))):
-            s = self._spectral(f)
+            s = Spectral(f, t)
             kernels += s.spectra(f.d_out, f.q_out) + s.moment()
-            if not self.diagonals:
-                kernels += scaled(f.parameters, self.alpha, dtype)
-                if not input_gradient:
-                    return kernels
-            kernels += s.adjoint() + s.multiply(f.q_out, f.q_in, in_place=True) + s.signals(f.width, f.q_in)
+            if not self.diagonals and not input_gradient:
+                return kernels
+            kernels += s.multiply(f.q_out, f.q_in, in_place=True) + s.signals(f.width, f.q_in)
             if self.diagonals:
                 n = t * f.width
                 kernels += casts(n, self.dtype, dtype, inward=True) if i == 0 else ()
                 kernels += column_dot(t, f.width, dtype)
-                if i or input_gradient:
-                    kernels += (elementwise("mul_", n, dtype, reads=n + f.width),)
-        return kernels
-
-    def _add_product(self) -> Kernels:
-        n = self.tokens * self.layer.d_in
-        if not self._half:
-            return (_onto(mm(self.tokens, self.layer.d_out, self.layer.d_in, self.dtype)),)
-        added = mixed("add_", n, self.dtype, (n, self.dtype), (n, self._adapter))
-        return (*frozen_backward(self.layer, self.tokens, self.dtype), added)
+                kernels += (elementwise("mul_", n, dtype, reads=n + f.width),) if i else ()
+        return (*kernels, self._put(t, self.layer.d_in, False)) if input_gradient else kernels
 
     # --- execution.merged --------------------------------------------------------------------
 
@@ -324,7 +353,7 @@ class FastLayer:
         d_out, dtype = self.layer.d_out, self._adapter
         kernels = self.spectra_of_factors()
         for f in self.factors:
-            kernels += self._spectral(f).adjoint()
+            kernels += Spectral(f, self.tokens).adjoint()
         kernels += scaled(d_out, self.alpha, dtype)
         whole, rest = d_out // ROWS_AT_ONCE, d_out % ROWS_AT_ONCE
         return kernels + times(self._rows(ROWS_AT_ONCE), whole) + times(self._rows(np.maximum(rest, 1)), flag(rest > 0))

@@ -1,7 +1,7 @@
 """CDVFT and the block-circulant adapter with a hand-derived backward: one autograd Function a layer.
 
-``h = W x + b + alpha * a_m * C_{m-1}( ... a_2 * C_1(a_1 * x))`` in real FFTs only, the frozen layer's
-product added onto the change in place. Two ways to trade memory for time:
+``h = W x + b + alpha * a_m * C_{m-1}( ... a_2 * C_1(a_1 * x))`` in real FFTs only, the change added onto the
+frozen layer's product in place, some rows at a time (``splits.piece``). Two ways to trade memory for time:
 
 - ``keep=False`` (path "fused") saves x and what has the size of the factors; backward transforms x again.
 - ``keep=True`` (path "stored") also saves, for each circulant factor, the spectrum of its input and its
@@ -13,7 +13,7 @@ With g the gradient of h and V = FFT(a_m g): ``dL/dc = IFFT(sum_t conj(U) V)``, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution import spectral
+from cdvft_bench.execution.splits import piece
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,20 @@ def _input_spectrum(v: Tensor, diagonal: Tensor | None, c: Tensor) -> Tensor:
     return spectral.spectra(u, c.shape[1], c.shape[2], is_by_block(c))
 
 
+def _alike(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+    return all(t is None or t.dtype == dtype for t in tensors)
+
+
+def _put(out: Tensor, change: Tensor, scale: Tensor | None, bias: Tensor | None, onto: bool) -> None:
+    """``change * scale + bias`` written into ``out``, or without a bias added ``onto`` it, in the wider dtype."""
+    if onto:
+        out.add_(change) if scale is None else out.addcmul_(change, scale)
+    elif bias is not None:
+        torch.add(change, bias, out=out) if scale is None else torch.addcmul(bias, change, scale, out=out)
+    else:
+        out.copy_(change) if scale is None else torch.mul(change, scale, out=out)
+
+
 class FusedFunction(torch.autograd.Function):
     """See the module's docstring. Inputs: x (T, d_in), weight or None, bias or None, plan, factors."""
 
@@ -71,23 +86,34 @@ class FusedFunction(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, *factors: Tensor
     ) -> Tensor:
         diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
-        spectra_of_c = spectra_of_factors(circulants, plan)
+        c_hats = spectra_of_factors(circulants, plan)
+        dtype = plan.dtype or x.dtype
+        # The frozen product adds onto the change in place; where dtypes differ, the wider change onto the product.
+        onto = weight is not None and not _alike(dtype, x, weight, bias, circulants[0])
+        if onto and weight is not None:
+            out = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+        else:
+            out = x.new_empty(x.shape[0], plan.d_out, dtype=dtype)
+        scale = scaled(diagonals[-1], plan.alpha) if diagonals else None
         kept: list[Tensor] = []
-        v = x
-        for i, (c, c_hat) in enumerate(zip(circulants, spectra_of_c, strict=True)):
-            by_block = is_by_block(c)
-            u_hat = _input_spectrum(v, diagonals[i] if diagonals else None, c)
-            y_hat = spectral.multiply(u_hat, c_hat, by_block, in_place=not plan.keep)
-            v = spectral.signals(y_hat, c.shape[2], plan.d_out, by_block)
-            if plan.keep:
-                kept += [u_hat.conj_physical_(), v] if diagonals else [u_hat.conj_physical_()]
+        for rows, out_rows in pieces(x, out):
+            v = rows
+            for i, (c, c_hat) in enumerate(zip(circulants, c_hats, strict=True)):
+                by_block = is_by_block(c)
+                u_hat = _input_spectrum(v, diagonals[i] if diagonals else None, c)
+                y_hat = spectral.multiply(u_hat, c_hat, by_block, in_place=not plan.keep)
+                v = spectral.signals(y_hat, c.shape[2], plan.d_out, by_block)
+                if plan.keep:
+                    kept += [u_hat.conj_physical_(), v] if diagonals else [u_hat.conj_physical_()]
+            _put(out_rows, v, scale, None if onto else bias, onto)
+        if weight is not None and not onto:
+            out.addmm_(x, weight.t())
         ctx.plan, ctx.has_weight, ctx.count = plan, weight is not None, len(circulants)
         # Without diagonals no gradient needs x once its spectrum is kept: its shape and dtype then suffice.
         ctx.input = x.new_empty(()).expand(x.shape) if plan.keep and not diagonals else None
         some = [t for t in (None if ctx.input is not None else x, weight) if t is not None]
-        ctx.save_for_backward(*some, *factors, *spectra_of_c, *kept)
-        scale = scaled(diagonals[-1], plan.alpha) if diagonals else None
-        return _add_base(v, scale, x, weight, bias, plan.dtype or x.dtype)
+        ctx.save_for_backward(*some, *factors, *c_hats, *kept)
+        return out
 
     @staticmethod
     @once_differentiable
@@ -100,9 +126,7 @@ class FusedFunction(torch.autograd.Function):
         diagonals, circulants, c_hats = saved[: ends[0]], saved[ends[0] : ends[1]], saved[ends[1] : ends[2]]
         kept = saved[ends[2] :] if plan.keep else None
         g = g.contiguous()
-        wanted = ctx.needs_input_grad[0]
-        grads, change = factor_gradients(plan, x, g, diagonals, circulants, c_hats, kept, input_gradient=wanted)
-        grad_x = None if change is None else _add_product(change, g, weight, x.dtype)
+        grad_x, grads = gradients(plan, x, g, weight, diagonals, circulants, c_hats, kept, ctx.needs_input_grad[0])
         return (grad_x, None, None, None, *grads)
 
 
@@ -112,51 +136,104 @@ def spectra_of_factors(circulants: Sequence[Tensor], plan: Plan) -> list[Tensor]
     return [spectral.factor_spectrum(c, plan.row, _spectrum_scale(plan, i == last)) for i, c in enumerate(circulants)]
 
 
-def factor_gradients(
+def pieces(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Views of some rows of x (T, d_in) and y (T, d_out) at a time."""
+    n = int(piece(x.shape[0], x.shape[1], y.shape[1], x.device.type))
+    return zip(x.split(n), y.split(n), strict=True)
+
+
+def gradients(
+    plan: Plan,
+    x: Tensor,
+    g: Tensor,
+    weight: Tensor | None,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    c_hats: Sequence[Tensor],
+    kept: Sequence[Tensor] | None,
+    input_gradient: bool,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Backward of a layer.
+
+    Args:
+        plan: of the layer.
+        x: (T, d_in). g: (T, d_out), gradient of the layer's output, contiguous.
+        weight: W, or None where the base is executed elsewhere.
+        diagonals, circulants, c_hats: factors and the circulants' spectra.
+        kept: what forward kept (path "stored"), or None to compute it again from x.
+        input_gradient: whether the gradient of x is wanted.
+
+    Returns:
+        The gradient of x, or None, and those of diagonals and circulants.
+    """
+    onto = weight is not None and not _alike(x.dtype, g, weight, circulants[0])
+    grad_x = None
+    if input_gradient:
+        grad_x = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if onto and weight is not None else torch.empty_like(x)
+    adjoints = list(c_hats)
+    if diagonals or input_gradient:  # else nothing wants the gradient of a circulant's input
+        adjoints = [spectral.adjoint(s, is_by_block(c)) for c, s in zip(circulants, c_hats, strict=True)]
+    scale = scaled(diagonals[-1], plan.alpha) if diagonals else None
+    first = diagonals[0] if diagonals else None
+    views = list(pieces(x, g))
+    each = len(kept) // len(views) if kept is not None else 0
+    sums: list[Tensor] = []
+    outs = () if grad_x is None else grad_x.split(len(views[0][0]))
+    for n, (x_rows, g_rows) in enumerate(views):
+        of_piece = None if kept is None else kept[n * each : (n + 1) * each]
+        found, v_bar = _piece_gradients(
+            plan, x_rows, g_rows, diagonals, circulants, c_hats, adjoints, scale, of_piece, input_gradient
+        )
+        sums = [total.add_(one) for total, one in zip(sums, found, strict=True)] if n else found
+        if v_bar is not None:
+            _put(outs[n], v_bar, first, None, onto)
+    if grad_x is not None and weight is not None and not onto:
+        grad_x.addmm_(g, weight)
+    grads = sums[: plan.diagonals]
+    if diagonals:
+        grads[-1] = scaled(grads[-1], plan.alpha)
+    for i, (c, summed) in enumerate(zip(circulants, sums[plan.diagonals :], strict=True)):
+        grad_c = spectral.factor_gradient(summed, c.shape[2], plan.row, is_by_block(c))
+        # Without diagonals the spectrum holds alpha, which the factor's own gradient still lacks.
+        grads.append(scaled(grad_c, _spectrum_scale(plan, i == len(circulants) - 1)))
+    return grad_x, grads
+
+
+def _piece_gradients(
     plan: Plan,
     x: Tensor,
     g: Tensor,
     diagonals: Sequence[Tensor],
     circulants: Sequence[Tensor],
     c_hats: Sequence[Tensor],
+    adjoints: Sequence[Tensor],
+    scale: Tensor | None,
     kept: Sequence[Tensor] | None,
     input_gradient: bool,
-) -> tuple[list[Tensor | None], Tensor | None]:
-    """Backward of the change alone.
+) -> tuple[list[Tensor], Tensor | None]:
+    """Sums over the rows of x and g: gradients of the diagonals (the last without alpha), spectra of the circulants'.
 
-    Args:
-        plan: of the layer.
-        x: (T, d_in). g: (T, d_out), gradient of the layer's output.
-        diagonals, circulants, c_hats: factors and the circulants' spectra.
-        kept: what forward kept (path "stored"), or None to compute it again from x.
-        input_gradient: whether the gradient of x is wanted.
-
-    Returns:
-        The gradients of diagonals and circulants, and the change's part of the gradient of x, or None.
+    And the gradient of the first circulant's input, before the first diagonal; None where nothing wants it.
     """
     u_hats, products = _recall(plan, x, diagonals, circulants, c_hats, kept)
-    last = len(circulants) - 1
-    grads: list[Tensor | None] = [None] * (len(diagonals) + len(circulants))
+    sums: list[Tensor] = [x] * (len(diagonals) + len(circulants))
     v_bar = g if g.dtype == circulants[0].dtype else g.to(circulants[0].dtype)
-    if diagonals:
-        dot = spectral.column_dot(products[-1], v_bar)
-        grads[len(diagonals) - 1] = scaled(dot, plan.alpha)
-        v_bar = v_bar * scaled(diagonals[-1], plan.alpha)
-    for i in range(last, -1, -1):
+    if scale is not None:
+        sums[len(diagonals) - 1] = spectral.column_dot(products[-1], v_bar)
+        v_bar = v_bar * scale
+    for i in range(len(circulants) - 1, -1, -1):
         c, by_block = circulants[i], is_by_block(circulants[i])
         v_hat = spectral.spectra(v_bar, c.shape[0], c.shape[2], by_block)
-        grad_c = spectral.moment(v_hat, u_hats[i], c.shape[2], plan.row, by_block)
-        # Without diagonals the spectrum holds alpha, which the factor's own gradient still lacks.
-        grads[len(diagonals) + i] = scaled(grad_c, _spectrum_scale(plan, i == last))
+        sums[len(diagonals) + i] = spectral.moment(v_hat, u_hats[i], by_block)
         if not diagonals and not input_gradient:
-            return grads, None
-        u_hat = spectral.multiply(v_hat, spectral.adjoint(c_hats[i], by_block), by_block, in_place=True)
+            return sums, None
+        u_hat = spectral.multiply(v_hat, adjoints[i], by_block, in_place=True)
         v_bar = spectral.signals(u_hat, c.shape[2], diagonals[i].shape[0] if diagonals else x.shape[1], by_block)
         if diagonals:
-            grads[i] = spectral.column_dot(v_bar, products[i - 1] if i else x.to(v_bar.dtype))
-            if i or input_gradient:
+            sums[i] = spectral.column_dot(v_bar, products[i - 1] if i else x.to(v_bar.dtype))
+            if i:
                 v_bar.mul_(diagonals[i])
-    return grads, v_bar if input_gradient else None
+    return sums, v_bar if input_gradient else None
 
 
 def _recall(
@@ -180,29 +257,3 @@ def _recall(
             products.append(v)
         u_hats.append(u_hat.conj_physical_())
     return u_hats, products
-
-
-def _add_base(
-    change: Tensor, scale: Tensor | None, x: Tensor, weight: Tensor | None, bias: Tensor | None, dtype: torch.dtype
-) -> Tensor:
-    """``change * scale + bias + x W^T`` in ``dtype``; the matrix product adds onto the change in place."""
-    if weight is None:
-        h = change if scale is None else change * scale
-        return h.to(dtype)
-    if change.dtype == dtype and weight.dtype == dtype and x.dtype == dtype:
-        if bias is not None and bias.dtype == dtype:
-            h = change.add_(bias) if scale is None else torch.addcmul(bias, change, scale)
-        else:
-            h = change if scale is None else change * scale
-        return h.addmm_(x, weight.t())
-    h = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-    return h.add_(change if scale is None else change * scale)
-
-
-def _add_product(change: Tensor, g: Tensor, weight: Tensor | None, dtype: torch.dtype) -> Tensor:
-    """``change + g W`` in ``dtype``, the dtype of the layer's input."""
-    if weight is None:
-        return change.to(dtype)
-    if change.dtype == dtype and weight.dtype == dtype and g.dtype == dtype:
-        return change.addmm_(g, weight)
-    return torch.mm(g, weight.to(g.dtype)).to(dtype).add_(change)

@@ -2,7 +2,8 @@
 
 For m = 2 the change has an entry-wise closed form, ``dW[r, s] = alpha a_3[r] c[(r - s) mod p] a_1[s]``: it is
 added to W without a transform. For m > 2 rows of dW come out of the transposed factors, a block of rows at a
-time. The buffer is shared by all layers of a device and dtype and never saved: backward builds it again.
+time. The buffer is shared by all layers of a device and dtype and never saved: backward builds it again, or, with
+few tokens, takes the change's part of the input's gradient from the factors' gradients, which need it anyway.
 
 The factors' gradients come from the activations by FFT (the passes of ``fused``), or for m = 2 from the dense
 gradient ``g^T x``, folded along the wrapped diagonals of each block.
@@ -19,7 +20,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution import spectral, triton_path
-from cdvft_bench.execution.fused import Plan, factor_gradients, is_by_block, scaled, spectra_of_factors
+from cdvft_bench.execution.fused import Plan, gradients, is_by_block, scaled, spectra_of_factors
+from cdvft_bench.execution.splits import BY_PRODUCT
 
 ROWS_AT_ONCE = 256
 """Rows of dW that one batch of transforms makes where m > 2."""
@@ -141,19 +143,23 @@ class MergedFunction(torch.autograd.Function):
         x, weight, *factors = ctx.saved_tensors
         diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
         g = g.contiguous()
+        wanted = ctx.needs_input_grad[0]
+        by_product = wanted and not ctx.dense_gradient and g.shape[0] <= BY_PRODUCT * g.shape[1]
         grad_x = None
-        if ctx.needs_input_grad[0]:
+        if wanted and not by_product:
             merged = merged_weight(weight, diagonals, circulants, plan)
             grad_x = torch.mm(g, merged.to(g.dtype)).to(x.dtype)
         if ctx.dense_gradient:
             grads = _fold_gradients(x, g, diagonals, circulants[0], plan)
         else:
             c_hats = spectra_of_factors(circulants, plan)
-            grads, _ = factor_gradients(plan, x, g, diagonals, circulants, c_hats, None, input_gradient=False)
+            base = weight if by_product else None
+            found, grads = gradients(plan, x, g, base, diagonals, circulants, c_hats, None, by_product)
+            grad_x = found if by_product else grad_x
         return (grad_x, None, None, None, None, *grads)
 
 
-def _fold_gradients(x: Tensor, g: Tensor, diagonals: Sequence[Tensor], c: Tensor, plan: Plan) -> list[Tensor | None]:
+def _fold_gradients(x: Tensor, g: Tensor, diagonals: Sequence[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
     """Gradients of the factors of m = 2 from the dense gradient ``g^T x``."""
     q_out, q_in, p = c.shape
     dense = torch.mm(g.t(), x.to(g.dtype)).to(c.dtype)

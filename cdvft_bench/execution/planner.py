@@ -142,7 +142,9 @@ class Estimate:
 
 def kernels_of(problem: Problem, path: str) -> tuple[Kernels, int]:
     """Kernels of the pass (or both passes in training) and the bytes kept for backward."""
-    fast = FastLayer(problem.layer, problem.tokens, problem.dtype, problem.factors, problem.m, 1.0, path)
+    fast = FastLayer(
+        problem.layer, problem.tokens, problem.dtype, problem.factors, problem.m, 1.0, path, problem.device
+    )
     return fast.forward() + (fast.backward() if problem.training else ()), int(fast.saved_bytes)
 
 

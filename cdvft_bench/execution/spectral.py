@@ -80,23 +80,31 @@ def adjoint(c_hat: Tensor, by_block: bool) -> Tensor:
     return conjugate.transpose(0, 1) if by_block else conjugate.transpose(1, 2)
 
 
-def moment(g_hat: Tensor, conjugate_x_hat: Tensor, p: int, row: bool, by_block: bool) -> Tensor:
-    """The gradient of a factor, (q_out, q_in, p): ``irfft(sum_t conj(x_t) g_t)``, summed before the transform.
+def moment(g_hat: Tensor, conjugate_x_hat: Tensor, by_block: bool) -> Tensor:
+    """``sum_t conj(x_t) g_t`` at every frequency, (q_out, q_in, f), or (f, q_out, q_in) without ``by_block``.
 
     Args:
         g_hat, conjugate_x_hat: spectra of the output's gradient and, conjugated, of the input.
-        p: block size. row: first-row convention. by_block: layout of both spectra.
+        by_block: layout of both spectra.
     """
-    if by_block:
-        q_out, q_in, f = g_hat.shape[1], conjugate_x_hat.shape[1], g_hat.shape[2]
-        if (q_out, q_in) == (1, 1):
-            summed = (g_hat * conjugate_x_hat).sum(0, keepdim=True)
-        else:
-            summed = g_hat.new_empty(q_out, q_in, f)
-            for i in range(q_out):
-                torch.sum(g_hat[:, i : i + 1] * conjugate_x_hat, 0, out=summed[i])
-    else:
-        summed = torch.bmm(g_hat.transpose(1, 2), conjugate_x_hat).permute(1, 2, 0)
+    if not by_block:
+        return torch.bmm(g_hat.transpose(1, 2), conjugate_x_hat)
+    q_out, q_in, f = g_hat.shape[1], conjugate_x_hat.shape[1], g_hat.shape[2]
+    if (q_out, q_in) == (1, 1):
+        return (g_hat * conjugate_x_hat).sum(0, keepdim=True)
+    summed = g_hat.new_empty(q_out, q_in, f)
+    for i in range(q_out):
+        torch.sum(g_hat[:, i : i + 1] * conjugate_x_hat, 0, out=summed[i])
+    return summed
+
+
+def factor_gradient(summed: Tensor, p: int, row: bool, by_block: bool) -> Tensor:
+    """The gradient of a factor, (q_out, q_in, p), from the sum of :func:`moment` over all rows.
+
+    ``p`` is the block size, ``row`` the first-row convention.
+    """
+    if not by_block:
+        summed = summed.permute(1, 2, 0)
     return torch.fft.irfft(summed.conj_physical() if row else summed, n=p)
 
 

@@ -1,9 +1,30 @@
-"""How a transform of p points is split into two small DFT matrices for the Triton kernels."""
+"""How work is split: rows into pieces that stay in a CPU's cache, a transform into two small DFT matrices for Triton.
+
+No torch: the closed forms of ``costs`` split as the execution does.
+"""
 
 from __future__ import annotations
 
+from cdvft_bench.analytic.kernels import Count
+
+PIECE = 2**19
+"""Entries of an input and an output row by row, together, that a CPU treats at once: larger temporaries are
+fetched from the operating system anew at every call and pushed out of the cache between two operators."""
+
 LARGEST_FACTOR = 128
 """Largest p1 and p2: a DFT matrix of 128 x 128 still fits beside the rows."""
+
+BY_PRODUCT = 2
+"""Up to so many tokens an output the merged path takes the change's part of the input's gradient from the factors'
+gradients, of which it is a by-product: cheaper than building the merged weight a second time."""
+
+
+def piece(rows: Count, d_in: Count, d_out: Count, device: str = "cpu") -> Count:
+    """Rows treated at once, as even as pieces of at most ``PIECE`` entries can be; all of them on a GPU."""
+    if device != "cpu":
+        return rows
+    pieces = -(-rows * (d_in + d_out) // PIECE)
+    return -(-rows // pieces)
 
 
 def split(p: int) -> tuple[int, int] | None:
