@@ -65,9 +65,9 @@ class Page:
     version: str
 
 
-SHOWN_SECTIONS = 24
+SHOWN_SECTIONS = 16
 """Subjects with a section of their own; the others are in the explorer and in the CSV files."""
-ROWS_IN_ALL = 20_000
+ROWS_IN_ALL = 6_000
 """Rows of all static tables together; the explorer holds every record."""
 
 

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_PANELS = 4
-MAX_MARKS = 1000
+MAX_MARKS = 400
 """More marks than these in a panel are drawn as one for each method and cell of a grid."""
 MAX_LABELS = 44
 """Settings that a dot chart lists."""
-CELLS = 48
+CELLS = 32
 CONVENTION = "flop"
 
 

@@ -182,10 +182,10 @@ def write_report(
     frames["records"] = tables.records_table(records, used, stores, machine, command_of)
     if published:
         frames["published"] = published_table(published.runs)
-    if beside.findings:
-        frames["expressivity"] = expressivity_table(beside.findings)
     if compared:
         frames["paths"] = paths.paths_table(compared)
+    if beside.findings:
+        frames["expressivity"] = expressivity_table(beside.findings)
     frames |= prediction_frames(beside.evaluation, beside.compared)
     papers = paper_tables(grouped[:SHOWN_SECTIONS], PAPER_ROWS)
     captions = {name: paper_caption(grouped, name) for name in papers}

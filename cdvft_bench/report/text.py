@@ -23,7 +23,10 @@ _PREFIXES = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"))
 
 def clean(value: object) -> str:
     """One printable line: line breaks become spaces; control, format and surrogate characters their escapes."""
-    text = re.sub(r"[\r\n\t]+", " ", str(value))
+    text = str(value)
+    if text.isprintable():  # no line break, no control character
+        return text
+    text = re.sub(r"[\r\n\t]+", " ", text)
     return "".join(c if unicodedata.category(c) not in _HIDDEN else f"\\u{ord(c):04x}" for c in text)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "report"))  # report_records
 
 FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
@@ -41,7 +44,9 @@ def opened(browser: Any) -> Callable[[Path], Any]:
     """Opens a file and waits until its data are there."""
 
     def open_(path: Path) -> Any:
-        browser.get_log("browser"), browser.get_log("performance")
+        browser.get("about:blank")
+        for log in ("browser", "performance"):
+            browser.get_log(log)  # read, so emptied
         browser.get(path.as_uri())
         wait_for(browser, "return document.documentElement.dataset.ready")
         return browser

@@ -183,7 +183,7 @@ def test_hostile_records_inject_nothing(hostile: ReportPaths) -> None:
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert rows
     for path in hostile.figures:
-        assert re.fullmatch(r"[a-z0-9-]+\.(svg|png)", path.name)
+        assert re.fullmatch(r"[a-z0-9-]+\.(svg|png|pdf)", path.name)
 
 
 def test_hostile_cells_do_not_end_markdown_tables(hostile: ReportPaths) -> None:

@@ -1,0 +1,46 @@
+"""The guide's blocks of code run as they stand there: Python in one process, TOML as files, commands one by one."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from cdvft_bench.cli import main
+
+GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+
+
+def test_python_runs_from_top_to_bottom(tmp_path: Path) -> None:
+    script = tmp_path / "guide.py"  # in a process of its own: a method that it registers is nobody else's
+    script.write_text("\n".join(blocks("python")))
+    done = subprocess.run([sys.executable, "-W", "ignore", str(script)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_commands_run_on_the_files_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for block in blocks("toml"):
+        name = re.match(r"# file: (\S+)\n", block)
+        assert name is not None
+        Path(name[1]).write_text(block)
+    for line in "".join(blocks("sh")).splitlines():
+        program, *arguments = shlex.split(line)
+        assert program == "cdvft-bench"
+        result = CliRunner().invoke(main, arguments)
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+    assert "Two campaigns compared" in Path("compared.html").read_text()
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", GUIDE.read_text()):
+        assert (GUIDE.parent / target).exists(), target
