@@ -119,7 +119,8 @@ def _run(options: argparse.Namespace) -> int:
     cuda = options.device.startswith("cuda")
     settings = Settings(
         budget_s=options.budget, case_s=options.case_budget, precision=options.precision,
-        modes=tuple(mode for mode in known if mode in modes), trace=not options.no_trace, threads=options.threads,
+        modes=tuple(mode for mode in known if mode in modes), trace=not options.no_trace,
+        traces=options.traces, comparisons=options.selftest, threads=options.threads,
         energy_s=(2.0 if cuda else 0.0) if options.energy is None else options.energy,
         retry_failed=options.retry_failed,
     )  # fmt: skip

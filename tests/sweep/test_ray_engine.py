@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,12 @@ from cdvft_bench.sweep.engine import run_grid
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.store import Store
 from tests.sweep import work
+from tests.sweep.test_engine import rows
 from tests.sweep.work import seeded
 
 ROOT = str(Path(__file__).parents[2])
 os.environ.setdefault("RAY_worker_niceness", "0")  # a starved worker is no dead one
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # nor is a node that starts on a busy machine
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the package ray is not installed")
 
 
@@ -46,10 +49,21 @@ def test_a_sweep_survives_the_death_of_a_node(tmp_path: Path) -> None:
     todo = [seeded(i) for i in range(12)]
     try:
         with Store(tmp_path / "s.sqlite", create=True) as store:
-            killer = threading.Timer(6.0, lambda: cluster.remove_node(second, allow_graceful=False))
+            at_death: list[int] = []
+
+            def kill() -> None:
+                while (done := rows(tmp_path / "s.sqlite")) < 3:
+                    time.sleep(0.05)
+                at_death.append(done)
+                cluster.remove_node(second, allow_graceful=False)
+
+            killer = threading.Thread(target=kill, daemon=True)
             killer.start()
             outcome = ray_engine.run(todo, store, Limits(timeout_s=120), cpus=1, work=work.slowly, preload=())
-            killer.join()
+            killer.join(timeout=60)
+            assert at_death
+            assert at_death[0] < len(todo) - 2  # it died mid-sweep
+            assert sum(node["Alive"] for node in ray.nodes()) == 1
             assert outcome.run == 12
             assert store.keys("ok") == {case.key for case in todo}
             assert ray_engine.run(todo, store, cpus=1, work=work.slowly, preload=()).skipped == 12

@@ -14,6 +14,7 @@ from cdvft_bench.methods import make_method, method_names
 from cdvft_bench.sweep import witness
 from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.grid import FROZEN, make_case, subject_shapes
+from cdvft_bench.timing.trace import trace_call
 
 NINE = ["full", "lora", "dora", "fourierft", "c3a", "vera", "boft", "cdvft", "block_circulant"]
 
@@ -180,12 +181,69 @@ def test_models_without_a_package_run_on_random_weights(monkeypatch, name, value
             cache.cache_clear()
 
 
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
 @pytest.mark.gpu
-def test_on_a_gpu() -> None:
-    if not torch.cuda.is_available():
-        pytest.skip("no CUDA device")
-    timed = witness.time_case(make_case("cdvft", {}, "layer", "768x768", sequence=64, device="cuda"), budget_s=0.2)
+@needs_gpu
+def test_on_a_gpu_a_case_runs_three_ways() -> None:
+    case = make_case("cdvft", {"m": 2, "path": "handwritten"}, "layer", "768x768", sequence=64, device="cuda")
+    timed = witness.time_case(case, budget_s=0.3)
     assert timed.timing is not None
     assert timed.timing.method == "cuda_event"
+    assert timed.modes is not None
+    assert [s.name for s in timed.modes.timing.samples] == ["eager", "compile", "graph"], timed.modes.notes
+    assert timed.modes.launch_seconds is not None
+    assert timed.memory is not None
+    assert timed.memory.kept_bytes is not None
+    assert timed.memory.workspace_bytes is not None
+    assert timed.energy is not None
     assert timed.trace is not None
-    assert timed.trace.launches > 0
+    assert timed.trace.moved_bytes is not None
+
+
+@pytest.mark.gpu
+@needs_gpu
+@pytest.mark.parametrize("pass_", ["forward", "step"])
+@pytest.mark.parametrize("method", ["lora", "cdvft", "block_circulant"])
+def test_launches_on_a_gpu_are_the_profiler_s_own(method, pass_) -> None:
+    """Read out of torch.profiler's events, not of the trace that the suite sums up."""
+    from torch.profiler import ProfilerActivity, profile
+
+    case = make_case(method, {}, "layer", "768x768", sequence=64, device="cuda", pass_=pass_)
+    subject = witness.build(case)
+    call = subject.step if pass_ == "step" else subject.forward
+    call()
+    summary = trace_call(call, "cuda")
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiler:
+        call()
+        torch.cuda.synchronize()
+    launches = sum(e.count for e in profiler.key_averages() if "Launch" in e.key and e.key.startswith("cu"))
+    copies = sum(e.count for e in profiler.key_averages() if e.key.startswith(("cudaMemcpyAsync", "cudaMemsetAsync")))
+    assert summary.launches == launches + copies
+    assert summary.launch_calls == summary.launches  # no graph: each call launches one
+
+
+@pytest.mark.gpu
+@needs_gpu
+def test_models_on_a_gpu_share_their_frozen_weights() -> None:
+    base = witness._base_model("minilm", "float32", "cuda", 0)
+    before = torch.cuda.memory_allocated()
+    subject = witness.build(make_case("lora", {}, "model", "minilm", 2, 12, device="cuda"))
+    weights = sum(p.numel() * 4 for p in base.parameters())
+    assert torch.cuda.memory_allocated() - before < weights / 4
+    subject.step()
+
+
+def test_twins_share_frozen_weights_but_not_what_is_trained() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
+    lora = Case("lora", (), "model", "minilm", 1, 4, device="cuda")
+    twin = witness._twin(model, lora)
+    pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
+    assert all(a.data_ptr() == b.data_ptr() and a is not b for a, b in pairs)
+    twin.requires_grad_()
+    assert not any(p.requires_grad for p in model.parameters())
+    for case in (replace(lora, method="full"), replace(lora, method="bitfit"), replace(lora, device="cpu")):
+        own = witness._twin(model, case)
+        assert all(a.data_ptr() != b.data_ptr() for a, b in zip(model.parameters(), own.parameters(), strict=True))
