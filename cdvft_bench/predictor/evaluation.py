@@ -211,14 +211,15 @@ class _Bench:
 
     def left_out_alone(self, fits: _Fits) -> list[Prediction]:
         made = []
-        everyone = np.arange(len(self.found))
         found = fits.full.predict(self.terms)
         logs = np.log(self.seconds)
         ours, theirs = np.exp(logs - fits.full.left_out), np.exp(logs - fits.bytes_.left_out)
+        rates, dtypes = self.seconds / self.flops, np.array(self.dtypes)
         for i in range(len(self.found)):
-            others = everyone[everyone != i]
-            same = [j for j in others if self.dtypes[j] == self.dtypes[i]] or list(others)
-            rate = np.median(self.seconds[same] / self.flops[same]) if same else fits.flops[""]
+            others = np.arange(len(self.found)) != i
+            same = others & (dtypes == dtypes[i])
+            chosen = rates[same] if same.any() else rates[others] if others.any() else rates
+            rate = np.median(chosen)
             around = interval(np.delete(fits.full.left_out, i))
             made.append(self._prediction(i, "case", ours[i], theirs[i], float(rate * self.flops[i]), found, i, around))
         return made
