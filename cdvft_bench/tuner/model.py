@@ -18,6 +18,16 @@ from cdvft_bench.errors import UserError
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import CdvftLayer, CdvftLinear, Settings, settings_of, widths
 
+DEFAULT_TARGETS: dict[str, list[str] | str] = {
+    # Models that PEFT's table for LoRA lacks and its tables for other methods have; the same layers, by their names
+    # before and from transformers 5.
+    "dinov2": ["query", "value", "q_proj", "v_proj"],
+    "vit": ["query", "value", "q_proj", "v_proj"],
+    "llava": r".*language_model\..*\.(q_proj|v_proj)",
+    **TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
+}
+"""The layers that are adapted where ``target_modules`` is not given, by the model's type."""
+
 
 def matches(pattern: str, key: str) -> bool:
     """Whether a pattern, a name or regular expression, ends the module's name ``key``."""
@@ -63,7 +73,7 @@ class CdvftModel(BaseTuner):
 
     prefix: str = "cdvft_"
     tuner_layer_cls = CdvftLayer
-    target_module_mapping = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
+    target_module_mapping = DEFAULT_TARGETS
 
     def inject_adapter(self, model: nn.Module, adapter_name: str, *args: Any, **kwargs: Any) -> None:
         """Put an adapter in, the first or a further one, unless some layer does not fit: then no layer is touched."""

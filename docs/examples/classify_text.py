@@ -1,6 +1,7 @@
-"""Fine-tune MiniLM with CDVFT by transformers' Trainer, load the adapter again, and serve it merged.
+"""Fine-tune MiniLM or MPNet-base with CDVFT by transformers' Trainer, load the adapter again, and serve it merged.
 
 python docs/examples/classify_text.py --output adapter            # needs the extras models, data, train
+python docs/examples/classify_text.py --output adapter --model mpnet-base
 python docs/examples/classify_text.py --output adapter --steps 4  # a look
 """
 
@@ -17,16 +18,19 @@ from cdvft_bench.accuracy.models import model_source
 from cdvft_bench.accuracy.tasks import load_task
 from cdvft_bench.tuner import CdvftConfig, cdvft_param_groups, load_adapter
 
+TARGETS = {"minilm": ["query", "value"], "mpnet-base": ["q", "v"]}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--model", default="minilm", choices=TARGETS)
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--examples", type=int, default=800)
     options = parser.parse_args()
 
     torch.manual_seed(0)
-    task, source = load_task("tweets"), model_source("minilm")
+    task, source = load_task("tweets"), model_source(options.model)
     tokenizer = AutoTokenizer.from_pretrained(source)
 
     def base() -> torch.nn.Module:
@@ -41,7 +45,9 @@ def main() -> None:
             for i, m, r in zip(made["input_ids"], made["attention_mask"], rows, strict=True)
         ]
 
-    config = CdvftConfig(m=2, target_modules=["query", "value"], modules_to_save=["classifier"], task_type="SEQ_CLS")
+    config = CdvftConfig(
+        m=2, target_modules=TARGETS[options.model], modules_to_save=["classifier"], task_type="SEQ_CLS"
+    )
     model = get_peft_model(base(), config)
     model.print_trainable_parameters()
     arguments = TrainingArguments(

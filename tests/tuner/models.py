@@ -80,5 +80,5 @@ KINDS = {
     "encoder": Kind(bert, _tokens, _logits, None),
     "conv1d": Kind(gpt2, _tokens, _logits, None),
     "decoder": Kind(llama, _tokens, _logits, None),
-    "vit": Kind(vit, lambda: {"pixel_values": torch.randn(3, 3, 8, 8)}, _logits, ["attention.q_proj", "query"]),
+    "vit": Kind(vit, lambda: {"pixel_values": torch.randn(3, 3, 8, 8)}, _logits, None),
 }
