@@ -21,7 +21,6 @@ from tests.sweep.work import seeded
 
 ROOT = str(Path(__file__).parents[2])
 os.environ.setdefault("RAY_worker_niceness", "0")  # a starved worker is no dead one
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # nor is a node that starts on a busy machine
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the package ray is not installed")
 
 
