@@ -1,0 +1,81 @@
+"""What each Triton kernel must move and is predicted to take: ``python -m cdvft_bench.execution.floors``.
+
+The floor is the time to move each operand once at the device's bandwidth; a prediction is the longest of arithmetic,
+traffic and launch. Both divide by the rates of ``planner.device_rates("cuda")``; neither is a measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from cdvft_bench.analytic.kernels import ITEMSIZE, Kernel
+from cdvft_bench.analytic.roofline import Rates, kernel_seconds
+from cdvft_bench.execution.costs import FastLayer
+from cdvft_bench.execution.planner import Problem, device_rates
+from cdvft_bench.execution.splits import widths
+from cdvft_bench.execution.triton_path import PROGRAMS, rows_at_once
+
+SHAPES = tuple((d, tokens) for d in (768, 1024, 2048, 4096) for tokens in (1024, 8192, 32768))
+
+
+@dataclass(frozen=True)
+class Floor:
+    """One kernel on one shape.
+
+    Attributes:
+        kernel: its name. d, tokens: shape. bytes: that it must read and write.
+        floor_s: seconds at the device's bandwidth. predicted_s: seconds by the cost model.
+    """
+
+    kernel: str
+    d: int
+    tokens: int
+    bytes: int
+    floor_s: float
+    predicted_s: float
+
+
+def floors(d: int, tokens: int, rates: Rates, dtype: str = "bfloat16") -> Iterator[Floor]:
+    """Every kernel on a d x d layer with one block a factor, activations and weight of ``dtype``."""
+    problem = Problem(d, d, d, tokens=tokens, dtype=dtype, device="cuda")
+    layer = FastLayer(problem.layer, tokens, dtype, problem.factors, 2, 1.0, "triton", "cuda")
+    size, vectors = ITEMSIZE[dtype], 3 * d * 4
+    merged = Kernel("merged_weight_kernel", "elementwise", flops=3 * d * d, read=d * d * size + vectors,
+                    written=d * d * size)  # fmt: skip
+    p1, p2 = widths(d)
+    for kernel in (merged, layer.forward()[-1], layer.backward()[-1]):
+        moved = int(kernel.read + kernel.written)
+        floor = moved / rates.bandwidth["copy"][-1][1]
+        yield Floor(kernel.op, d, tokens, moved, floor, max(floor, kernel_seconds(kernel, rates, dtype)))
+    # The backward kernel's programs each leave 2 (P1 P2 + d) floats of partial sums.
+    rows = rows_at_once(d, getattr(torch, dtype))
+    programs = -(-tokens // (rows * max(1, -(-tokens // (rows * PROGRAMS)))))
+    partial = programs * 2 * (p1 * p2 + d) * 4
+    reduced = Kernel("sum of partial gradients", "reduction", read=partial, written=2 * (p1 * p2 + d) * 4)
+    moved = int(reduced.read + reduced.written)
+    floor = moved / rates.bandwidth["copy"][-1][1]
+    yield Floor(reduced.op, d, tokens, moved, floor, max(floor, kernel_seconds(reduced, rates, dtype)))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a Markdown table."""
+    argparse.ArgumentParser(prog="python -m cdvft_bench.execution.floors", description=__doc__).parse_args(arguments)
+    rates = device_rates("cuda")
+    print(f"Rates: {rates.device}, {rates.source}. bfloat16, m = 2, p = d.\n")
+    print("| kernel | d | tokens | bytes | memory floor [us] | predicted [us] | measured |")
+    print("|---|---|---|---|---|---|---|")
+    for d, tokens in SHAPES:
+        for f in floors(d, tokens, rates):
+            print(
+                f"| {f.kernel} | {d} | {tokens} | {f.bytes:,} | {1e6 * f.floor_s:.1f} | {1e6 * f.predicted_s:.1f} | "
+                "not measured |"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
