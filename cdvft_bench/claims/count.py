@@ -62,7 +62,7 @@ class Count:
             UserError: a foreign module or function fails.
         """
         if subject is None:
-            return (_difference(point, self.folder),)
+            return (_difference(point, self.folder) if point.quantity == "difference" else _figure(point, self.folder),)
         totals: list[float] = []
         for shape, rows, n in layers(point.kind, point.place, targets_of(subject)):
             tokens = point.tokens if rows == "tokens" else 1
@@ -219,20 +219,32 @@ class Count:
             return _rms([module(eye) - before]) / _rms([weight])
 
 
-def _difference(point: Point, folder: Path) -> float:
+def _returned(point: Point, folder: Path) -> list[Tensor]:
+    """What each function that a quantity names returns for the further options, in float64."""
     options = dict(point.options)
-    known = QUANTITIES["difference"].options
+    known = QUANTITIES[point.quantity].options
     arguments = {k: v for k, v in options.items() if k not in known}
     found = []
-    for side in known:
-        path = str(options[side])
+    for name in known:
+        path = str(options[name])
         try:
             found.append(torch.as_tensor(load_object(path, folder)(**arguments)).double())
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"{path!r} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
-    left, right = found
+    return found
+
+
+def _figure(point: Point, folder: Path) -> float:
+    (value,) = _returned(point, folder)
+    if value.numel() != 1 or not bool(torch.isfinite(value)):
+        raise UserError(f"{point.option('function')!r} returned {value.tolist()}; it must return one finite number")
+    return float(value)
+
+
+def _difference(point: Point, folder: Path) -> float:
+    left, right = _returned(point, folder)
     if left.shape != right.shape:
         raise UserError(
             f"the two sides have shapes {tuple(left.shape)} and {tuple(right.shape)}; they must be the same"

@@ -16,6 +16,7 @@ from cdvft_bench.claims.formula import Formula
 from cdvft_bench.claims.laws import Figure, Ratio
 from cdvft_bench.claims.ledger import read_ledger
 from cdvft_bench.claims.point import Point, Setting, Subject, Value
+from cdvft_bench.claims.profiles import Profiles, is_profile, read_profiles
 from cdvft_bench.claims.quantities import Witness
 from cdvft_bench.claims.records import Accuracy, Clock, read_records
 from cdvft_bench.claims.silence import Silent
@@ -40,13 +41,20 @@ Voices = Mapping[Witness, Voice]
 
 
 def voices(folder: Path, records: Sequence[str | Path] = ()) -> Voices:
-    """The four witnesses; ``folder`` is the ledger's, ``records`` what was recorded.
+    """The five witnesses; ``folder`` is the ledger's, ``records`` what was recorded.
 
     Raises:
         UserError: a file of records is not as it should be.
     """
-    timed, runs = read_records(records)
-    return {"formula": Formula(folder), "count": Count(folder), "clock": Clock(timed), "accuracy": Accuracy(runs)}
+    paths = [Path(path) for path in records]
+    timed, runs = read_records(path for path in paths if not is_profile(path))
+    return {
+        "formula": Formula(folder),
+        "count": Count(folder),
+        "clock": Clock(timed),
+        "accuracy": Accuracy(runs),
+        "profile": Profiles(read_profiles(path for path in paths if is_profile(path))),
+    }
 
 
 def verify_ledger(ledger: str | Path | Ledger | None = None, records: Sequence[str | Path] = ()) -> Verification:
@@ -243,7 +251,7 @@ def _pin(claim: Claim, verdict: Verdict) -> str:
     """Why the verdict is not the pinned one; "" where it is."""
     word: Word = claim.verdict
     if verdict.word != word:
-        if word == "not measured" and {"clock", "accuracy"} & set(claim.witnesses):
+        if word == "not measured" and {"clock", "accuracy", "profile"} & set(claim.witnesses):
             return ""  # somebody has measured since: news, not a regression
         return f"the ledger expects {word!r}, the verdict is {verdict.word!r}"
     found = dict(verdict.needed)

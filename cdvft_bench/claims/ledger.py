@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
@@ -12,17 +13,19 @@ from cdvft_bench.claims.entry import claim_of
 from cdvft_bench.errors import UserError
 
 _LEDGER_KEYS = ("title", "version")
+_OWN = ("cdvft.toml", "expressivity.toml")
 
 
 def read_ledger(path: str | Path | None = None) -> Ledger:
-    """Read a ledger file; None is the suite's own.
+    """Read a ledger file; None is the suite's own: the papers' claims, then what the suite found itself.
 
     Raises:
         UserError: the file or an entry is not as it should be; the message names file, entry and rule.
     """
     if path is None:
-        entry = resources.files("cdvft_bench.claims") / "ledgers" / "cdvft.toml"
-        return parse_ledger(entry.read_text(), "cdvft.toml", Path())
+        folder = resources.files("cdvft_bench.claims") / "ledgers"
+        papers, own = (parse_ledger((folder / name).read_text(), name, Path()) for name in _OWN)
+        return replace(papers, path=", ".join(_OWN), claims=papers.claims + own.claims)
     path = Path(path)
     try:
         text = path.read_text()

@@ -10,7 +10,7 @@ from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.claims.point import Value
 from cdvft_bench.errors import UserError
 
-Witness = Literal["formula", "count", "clock", "accuracy"]
+Witness = Literal["formula", "count", "clock", "accuracy", "profile"]
 WITNESSES: tuple[Witness, ...] = get_args(Witness)
 
 TALLIED = "tallied"
@@ -120,11 +120,20 @@ QUANTITIES: dict[str, Quantity] = {
         witnesses=("count",), free=True, needs_subject=False, needs_place=False,
         options=dict.fromkeys(("left", "right"), Option(_path, '"package.module:function"')),
     ),
+    "figure": Quantity(
+        "a number that a function returns; further options are its arguments",
+        witnesses=("count",), free=True, needs_subject=False, needs_place=False,
+        options={"function": Option(_path, '"package.module:function"')},
+    ),
     "time": Quantity(
         "recorded time of a pass, as a ratio to the frozen subject's", witnesses=("clock",),
         options={"pass": _one_of("forward", "step", default="step"), "device": _one_of("cpu", "cuda", default="cpu")},
     ),
     "accuracy": Quantity("recorded test accuracy of fine-tuning", witnesses=("accuracy",), needs_place=False),
+    "fit_error": Quantity(
+        "recorded least relative error on the weight changes of real fine-tuning, at 4 d parameters a layer",
+        witnesses=("profile",), needs_place=False,
+    ),
 }  # fmt: skip
 
 

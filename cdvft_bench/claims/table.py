@@ -11,6 +11,9 @@ from cdvft_bench.claims.verdict import Reading, Verdict, Verification
 if TYPE_CHECKING:
     from rich.console import Console
 
+THIS_SUITE = "this suite"
+"""The "paper" of claims that the suite makes itself."""
+
 
 @dataclass(frozen=True)
 class VerdictRow:
@@ -51,9 +54,10 @@ def verdict_table(verification: Verification) -> str:
 
 
 def short_table(verification: Verification) -> str:
-    """Statements and verdicts alone, as a Markdown table that ends in a newline."""
+    """Statements and verdicts alone of what others claim, as a Markdown table that ends in a newline."""
     lines = ["| claim | verdict |", "|---|---|"]
-    lines += [f"| {_cell(row.statement)} | {_cell(row.verdict)} |" for row in rows(verification)]
+    others = [row for row in rows(verification) if not row.source.startswith(f"{THIS_SUITE},")]
+    lines += [f"| {_cell(row.statement)} | {_cell(row.verdict)} |" for row in others]
     return "\n".join(lines) + "\n"
 
 

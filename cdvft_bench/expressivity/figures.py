@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
-from cdvft_bench.expressivity.measured import approximations, final_losses, widths
+from cdvft_bench.expressivity.measured import approximations, best_rate, widths
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.stats import interval
 from cdvft_bench.expressivity.targets import ENSEMBLES
@@ -107,8 +107,7 @@ def training_figure(profile: Profile, folder: Path) -> list[Path]:
     for column, ensemble in enumerate(ensembles):
         for k, label in enumerate(labels):
             mine = [r for r in rows if r["adapter"] == label and r["ensemble"] == ensemble]
-            losses = final_losses(mine)
-            rate = min(losses, key=lambda r: interval(losses[r]).mean)
+            rate = best_rate(mine)
             paths = [r["snapshots"] for r in mine if r["learning_rate"] == rate]
             steps = [s["step"] for s in paths[0]]
             for panel, field in zip(axes[:, column], ("loss", "stable_rank"), strict=True):

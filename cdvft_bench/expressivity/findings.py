@@ -31,8 +31,8 @@ def dimension_findings(profile: Profile) -> list[Finding]:
         Finding(
             "dimension",
             "On a square layer with p dividing d the weight changes of m diagonals form a set of dimension "
-            "min(d^2, P - (2m - 2) d / p), P the number of parameters: the only continuous redundancies are "
-            "scalings, one for each block and each pair of neighbouring factors.",
+            "min(d^2, P - (2m - 2) d / p), P the number of parameters: until they fill the space, the only continuous "
+            "redundancies are scalings, one for each block and each pair of neighbouring factors.",
             "proved",
             {"shapes": len(rows), "share_of_shapes_equal": _share(equal)} if rows else {},
             "Upper bound: any shape. Equality: the shapes of the profile, by exact arithmetic modulo a prime; "
@@ -53,6 +53,20 @@ def dimension_findings(profile: Profile) -> list[Finding]:
             _all([row["exact"] == min(3 * row["n"] - 2, row["n"] ** 2) for row in rows if _paper(row)]),
         ),
     ]
+    classes = profile.of("classes")
+    found.append(
+        Finding(
+            "m2-classes",
+            "Beside its two scalings m = 2 with p = d has discrete redundancies alone: over the complex numbers d "
+            "classes of factors give the same weight change, over the reals two for even d and one for odd d. From "
+            "m = 3 on shifts through each inner diagonal come on top.",
+            "proved",
+            {f"classes_n{row['n']}_{row['field']}": row["found"] for row in classes},
+            "Weight changes without a zero entry; those with one are of measure zero. The count for m = 2 is complete; "
+            "for m >= 3 it is a lower bound.",
+            _all([row["found"] == row["counted"] for row in classes]),
+        )
+    )
     full = [row for row in rows if row["block_size"] == row["n"]]
     firsts = {n: min((r["m"] for r in full if r["n"] == n and r["exact"] == n * n), default=0) for n in _widths(full)}
     statement = (
@@ -96,7 +110,8 @@ def theorem_findings(profile: Profile) -> list[Finding]:
             "whose factors grow without bound.",
             "proved",
             {"growth_of_factors": growth, "gap_first": edge[0]["gap"], "gap_last": edge[-1]["gap"]} if edge else {},
-            "Products that begin and end with a diagonal, as CDVFT's do; d = 2. Circulants at both ends reach it.",
+            "Products that begin and end with a diagonal, as CDVFT's do; d = 2. Complex circulants at both ends reach "
+            "it.",
             growth > 10 if edge else None,
         ),
         Finding(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdvft_bench.errors import UserError
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
+from cdvft_bench.expressivity.change_findings import change_arrays, change_budget, change_errors
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.figures import write_figures
 from cdvft_bench.expressivity.finding import Finding
 from cdvft_bench.expressivity.findings import all_findings
-from cdvft_bench.expressivity.measured import approximations, final_losses, setting, widths
+from cdvft_bench.expressivity.measured import approximations, best_rate, final_losses, setting, widths
 from cdvft_bench.expressivity.profile import Profile, write_atomically
 from cdvft_bench.expressivity.stats import best_within, interval
 from cdvft_bench.expressivity.targets import ENSEMBLES
@@ -107,20 +110,46 @@ def approximation_section(profile: Profile) -> str:
 
 
 def changes_section(profile: Profile) -> str:
-    """Real weight changes: every family within the parameters of m = 2, p = half of the smaller width."""
+    """Real weight changes: every family within the parameters of m = 2, p = half of the smaller width, and FLOPs."""
+    parts = []
+    for axis, title in (
+        ("parameters", "Within the parameters of CDVFT m = 2, p = d / 2, and of LoRA r = 2: 4d"),
+        ("flops_per_token", "Within the FLOPs of CDVFT m = 2, p = d"),
+    ):
+        parts.append(f"{title}:\n\n{_changes_table(profile, axis)}")
+    further = []
+    for rows in change_arrays(profile):
+        found = [r for r in rows if r["family"] == "cdvft"]
+        further.append([_layer(rows[0]), *(f"{r['errors'][0]:.3f} ({_settings(r)})" for r in found)])
+    parts.append(
+        "CDVFT by m and p:\n\n" + table(["layer", *["error"] * (len(further[0]) - 1 if further else 0)], further)
+    )
+    sources = [f"- {s}\n" for s in dict.fromkeys(row["source"] for row in profile.of("change"))]
+    return "\n".join(parts) + ("\nChanges:\n\n" + "".join(sources) if sources else "")
+
+
+def _layer(row: Row) -> str:
+    """A layer's name, and the seed of the fine-tuning where the source names it."""
+    seed = re.search(r"seed (\d+)", row["source"])
+    return str(row["array"]) + (f", seed {seed[1]}" if seed else "")
+
+
+def _changes_table(profile: Profile, axis: str) -> str:
     rows = []
-    for digest, array in dict.fromkeys((row["digest"], row["array"]) for row in profile.of("change")):
-        mine = profile.of("change", digest=digest, array=array)
-        half = {"m": 2, "block_size": max(1, min(mine[0]["d_in"], mine[0]["d_out"]) // 2)}
-        budget = next(row["parameters"] for row in mine if row["family"] == "cdvft" and row["options"] == half)
-        cells = [str(array), f"{mine[0]['d_out']}×{mine[0]['d_in']}", f"{mine[0]['stable_rank']:.1f}", f"{budget:,}"]
+    for mine in change_arrays(profile):
+        budget = change_budget(mine, axis)
+        shape, stable = f"{mine[0]['d_out']}×{mine[0]['d_in']}", f"{mine[0]['stable_rank']:.1f}"
+        cells = [_layer(mine[0]), shape, stable, f"{budget:,.0f}"]
         for family in FAMILIES:
-            best = best_within([row for row in mine if row["family"] == family], "parameters", budget)
+            best = best_within([row for row in mine if row["family"] == family], axis, budget)
             cells.append("none fits" if best is None else f"{best['errors'][0]:.3f} ({_settings(best)})")
         rows.append(cells)
-    header = ["layer", "shape", "stable rank", "parameters, at most", *(TITLES[f] for f in FAMILIES)]
-    sources = "; ".join(dict.fromkeys(row["source"] for row in profile.of("change")))
-    return table(header, rows) + (f"\nChanges: {sources}.\n" if rows else "")
+    if rows:
+        errors = change_errors(profile, axis)
+        cells = [str(interval(errors[f])) if f in errors else "" for f in FAMILIES]
+        rows.append([f"mean of {len(rows)}", "", "", "", *cells])
+    unit = "parameters" if axis == "parameters" else "FLOPs a token"
+    return table(["layer", "shape", "stable rank", f"{unit}, at most", *(TITLES[f] for f in FAMILIES)], rows)
 
 
 def _reached(errors: Sequence[float]) -> str:
@@ -209,7 +238,7 @@ def training_section(profile: Profile) -> str:
     for ensemble, label in dict.fromkeys((r["ensemble"], r["adapter"]) for r in trainings):
         mine = [r for r in trainings if r["ensemble"] == ensemble and r["adapter"] == label]
         losses = final_losses(mine)
-        best = min(losses, key=lambda rate: interval(losses[rate]).mean)
+        best = best_rate(mine)
         last = [r["snapshots"][-1] for r in mine if r["learning_rate"] == best and r["snapshots"]]
         early = [s["loss"] for r in mine if r["learning_rate"] == best for s in r["snapshots"] if s["step"] == 10]
         rows.append(
@@ -271,8 +300,15 @@ def render(profile: Profile) -> str:
 
 
 def write_report(profile: Profile, folder: Path) -> list[Path]:
-    """Write ``expressivity.md`` and the figures next to it; returns the paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write ``expressivity.md`` and the figures next to it; returns the paths.
+
+    Raises:
+        UserError: the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error.strerror}); give a folder that can") from None
     page = folder / "expressivity.md"
     figures = write_figures(profile, folder / "expressivity")
     write_atomically(page, render(profile))

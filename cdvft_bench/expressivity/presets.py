@@ -43,6 +43,7 @@ class Preset:
         reach: widths n on which m runs to the theorem's n, and one more.
         factorisation: widths of the constructive factorisation.
         dimension: widths on which dimensions are counted exactly.
+        classes: widths on which the discrete redundancies of m = 2 are counted.
         conditioning: (n, m, block_size).
         train_width, train_steps, train_seeds, learning_rates: of the small task.
     """
@@ -55,6 +56,7 @@ class Preset:
     reach: list[int]
     factorisation: list[int]
     dimension: list[int]
+    classes: list[int]
     conditioning: list[tuple[int, int, int]]
     train_width: int
     train_steps: int
@@ -72,6 +74,7 @@ PRESETS = {
         reach=[2, 3],
         factorisation=[2, 3],
         dimension=[2, 4],
+        classes=[4],
         conditioning=[(4, 2, 4), (4, 2, 2), (4, 3, 4)],
         train_width=4,
         train_steps=20,
@@ -87,6 +90,7 @@ PRESETS = {
         reach=[2, 3, 4, 5],
         factorisation=[2, 3, 4, 5, 6, 8],
         dimension=[2, 3, 4, 5, 6, 7, 8, 9, 10, 12],
+        classes=[3, 4, 5, 6, 7],
         conditioning=[(16, 2, 16), (16, 2, 8), (16, 2, 4), (16, 3, 16), (16, 4, 16), (16, 5, 16)],
         train_width=16,
         train_steps=300,
@@ -102,6 +106,7 @@ PRESETS = {
         reach=[2, 3, 4, 5, 6],
         factorisation=[2, 3, 4, 5, 6, 7, 8],
         dimension=list(range(2, 17)),
+        classes=list(range(3, 9)),
         conditioning=[(16, 2, 16), (16, 2, 8), (16, 2, 4), (16, 3, 16), (16, 4, 16), (16, 5, 16), (32, 2, 32)],
         train_width=32,
         train_steps=1000,
@@ -162,6 +167,9 @@ def _structure_jobs(preset: Preset, seed: int) -> Iterator[Job]:
         for p in _divisors(n) if n <= 8 else [n]:
             for m in range(1, (n + 1) // 2 + 3):
                 yield Job("dimension", {"n": n, "m": m, "block_size": p, "seed": seed})
+    for n in preset.classes:
+        for field in ("real", "complex"):
+            yield Job("classes", {"n": n, "field": field, "starts": 16 * n, "seed": seed})
     for n, m, p in preset.conditioning:
         for point in ("normal", "zero_diagonal", "zero_circulant", "random"):
             settings: dict[str, Any] = {"n": n, "m": m, "block_size": p, "point": point}
@@ -182,6 +190,8 @@ def _training_jobs(preset: Preset, seed: int) -> Iterator[Job]:
     adapters.append({"family": "cdvft", "m": 2, "block_size": n // 2, "init": "zero_diagonal"})
     adapters += [{"family": "block_circulant", "block_size": p} for p in (n, n // 2)]
     adapters += [{"family": "lora", "rank": r} for r in (1, 2)] + [{"family": "full"}]
+    # As many parameters as CDVFT with m = 2: 3 n coefficients, or n + 2 n entries of two vectors.
+    adapters += [{"family": "fourierft", "rank": 3 * n}, {"family": "vera", "rank": 2 * n}]
     snapshots = sorted({0, 1, 2, 3, 10, preset.train_steps // 3, preset.train_steps})
     for ensemble in ("gaussian", "low_rank"):
         for adapter in adapters:

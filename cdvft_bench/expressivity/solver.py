@@ -253,7 +253,21 @@ def fit_cdvft(
     options: SolverOptions = SolverOptions(),
     previous: Approximation | None = None,
 ) -> Approximation:
-    """Least relative error of CDVFT on each target.
+    """Least relative error of CDVFT on each target: the best of all starts, see :func:`fit_all`."""
+    theta, errors = fit_all(targets, m, block_size, options, previous)
+    best = errors.argmin(dim=1)
+    each = torch.arange(len(targets))
+    return Approximation(errors[each, best], theta[each, best], errors)
+
+
+def fit_all(
+    targets: Tensor,
+    m: int,
+    block_size: int,
+    options: SolverOptions = SolverOptions(),
+    previous: Approximation | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Where every start ends.
 
     Args:
         targets: (B, d_out, d_in), float64 or complex128; factors are drawn over the same field.
@@ -262,6 +276,9 @@ def fit_cdvft(
         options: effort.
         previous: the result for m - 1 on the same targets, a further start: errors then never grow with m
             (for square layers).
+
+    Returns:
+        parameters (B, starts, P) and relative errors (B, starts).
 
     Raises:
         ValueError: a target is zero or not finite, so a relative error means nothing.
@@ -293,7 +310,6 @@ def fit_cdvft(
     theta = _descend(product, starts.reshape(batch * restarts, -1), repeated, options)
     errors = _relative(product, theta, repeated).reshape(batch, restarts)
     errors = torch.where(torch.isfinite(errors), errors, torch.full_like(errors, torch.inf))
-    best = errors.argmin(dim=1)
-    chosen = theta.reshape(batch, restarts, -1)[torch.arange(batch), best].clone()
-    chosen[:, :d_in] *= size[:, None]
-    return Approximation(errors[torch.arange(batch), best], chosen, errors)
+    theta = theta.reshape(batch, restarts, -1).clone()
+    theta[..., :d_in] *= size[:, None, None]
+    return theta, errors

@@ -50,3 +50,11 @@ def best_within(rows: Iterable[Row], axis: str, budget: float) -> Row | None:
     """The row of least mean error whose ``axis`` ("parameters" or "flops_per_token") is within the budget."""
     fitting = [row for row in rows if row[axis] <= budget * (1 + 1e-12)]
     return min(fitting, key=lambda row: interval(row["errors"]).mean) if fitting else None
+
+
+def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Exponent of a power law through positive points: the least-squares slope of their logarithms."""
+    u, v = [math.log(value) for value in x], [math.log(value) for value in y]
+    mean_u, mean_v = sum(u) / len(u), sum(v) / len(v)
+    numerator = sum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True))
+    return numerator / sum((a - mean_u) ** 2 for a in u)

