@@ -48,8 +48,8 @@ def verify(ledger: str | Path | None = None, records: Sequence[str | Path] = ())
 
     Args:
         ledger: a ledger file; None is the suite's own, on CDVFT and BCA.
-        records: what the clock and the accuracy witness read: stores (.sqlite, .jsonl, .jsonl.gz) and tables of
-            fine-tuning runs (.csv, the columns of ``accuracy.published``).
+        records: what the clock and the accuracy witness read: stores (.sqlite, .jsonl, .jsonl.gz), results of
+            ``cdvft-bench train`` (.jsonl), and tables of fine-tuning runs (.csv, as ``accuracy.published`` has them).
 
     Raises:
         UserError: the ledger or a file of records is not as it should be, or a module of a ledger fails.

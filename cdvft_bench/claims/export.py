@@ -107,7 +107,7 @@ def _verdict(verdict: Verdict) -> dict[str, Any]:
         "verdict": verdict.word,
         "detail": verdict.detail,
         "needed": {axis: list(values) for axis, values in verdict.needed},
-        "settings": {"tried": verdict.tried, "judged": verdict.judged, "hold": verdict.hits},
+        "settings": {"tried": verdict.tried, "judged": verdict.judged, "hold": verdict.hits, "open": verdict.open},
         "expected_verdict": verdict.claim.verdict,
         "as_pinned": verdict.as_pinned,
         "pinned": verdict.pinned,

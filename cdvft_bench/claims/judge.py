@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -24,6 +24,9 @@ from cdvft_bench.claims.text import axis_text, number, percent, plural, setting,
 from cdvft_bench.claims.verdict import Reading, Testimony, Verdict, Verification
 from cdvft_bench.errors import UserError
 from cdvft_bench.timing.clock import fixed_threads
+
+WORKLOAD = "workload"
+"""Axis of the workloads that accuracies were recorded on: no claim opens it, the records do."""
 
 SHOWN = 6
 """Settings that hold which a verdict lists; the rest are counted."""
@@ -47,12 +50,12 @@ def voices(folder: Path, records: Sequence[str | Path] = ()) -> Voices:
         UserError: a file of records is not as it should be.
     """
     paths = [Path(path) for path in records]
-    timed, runs = read_records(path for path in paths if not is_profile(path))
+    found = read_records(path for path in paths if not is_profile(path))
     return {
         "formula": Formula(folder),
         "count": Count(folder),
-        "clock": Clock(timed),
-        "accuracy": Accuracy(runs),
+        "clock": Clock(found.timed),
+        "accuracy": Accuracy(found.runs, found.results),
         "profile": Profiles(read_profiles(path for path in paths if is_profile(path))),
     }
 
@@ -80,12 +83,18 @@ def judge(claim: Claim, witnesses: Voices) -> Verdict:
     """
     with fixed_threads(1):  # the layers are small, and on a busy machine threads wait for each other
         readings = [
-            Reading(s, tuple(hear(claim, s, w, witnesses[w]) for w in claim.witnesses)) for s in claim.settings()
+            Reading(s, tuple(hear(claim, s, w, witnesses[w]) for w in claim.witnesses))
+            for s in _settings(claim, witnesses)
         ]
     judged = [r for r in readings if r.judged]
     hits = [r for r in judged if r.holds]
-    verdict = Verdict(claim, "not measured", "", tried=len(readings), judged=len(judged), hits=len(hits))
-    if not judged:
+    unclear = [r for r in readings if r.open]
+    verdict = Verdict(
+        claim, "not measured", "", tried=len(readings), judged=len(judged), hits=len(hits), open=len(unclear)
+    )
+    if unclear and len(hits) == len(judged):
+        verdict = replace(verdict, detail=_unclear(unclear, hits), readings=(*unclear, *hits)[:SHOWN])
+    elif not judged:
         verdict = replace(verdict, detail=_missing(readings[0]), readings=tuple(readings[:1]))
     elif len(hits) == len(judged):
         verdict = replace(
@@ -94,20 +103,31 @@ def judge(claim: Claim, witnesses: Voices) -> Verdict:
     elif hits:
         needed, exact = conditions(claim, hits, judged)
         verdict = replace(
-            verdict, word="holds only if", detail=_only_if(claim, needed, exact, hits, judged), needed=needed,
-            readings=_some(claim, hits, judged),
+            verdict, word="holds only if", detail=_only_if(claim, needed, exact, hits, judged) + _besides(unclear),
+            needed=needed, readings=_some(claim, hits, judged),
         )  # fmt: skip
     else:
         nearest = min(judged, key=lambda r: abs(r.miss))
         verdict = replace(
-            verdict, word="fails", detail=_fails(nearest, judged), readings=_some(claim, [nearest], judged)
-        )
+            verdict, word="fails", detail=_fails(nearest, judged) + _besides(unclear),
+            readings=_some(claim, [nearest], judged),
+        )  # fmt: skip
     return replace(verdict, pinned=_pin(claim, verdict))
 
 
+def _settings(claim: Claim, witnesses: Voices) -> Iterator[Setting]:
+    """Settings of the open axes; where accuracies were recorded, on each workload that has all it takes."""
+    for at in claim.settings():
+        voice = witnesses["accuracy"] if "accuracy" in claim.witnesses else None
+        names = voice.workloads(claim.point.at(at)) if isinstance(voice, Accuracy) else []
+        yield from ((*at, (WORKLOAD, name)) for name in names) if names else (at,)
+
+
 def hear(claim: Claim, at: Setting, witness: Witness, voice: Voice) -> Testimony:
-    """One witness on a claim at one setting of its open axes."""
-    point, law = claim.point.at(at), claim.law
+    """One witness on a claim at one setting of its open axes, and of the workload that the setting may name."""
+    point, law = claim.point.at(tuple((axis, v) for axis, v in at if axis != WORKLOAD)), claim.law
+    if isinstance(voice, Accuracy) and WORKLOAD in dict(at):
+        voice = voice.only(str(dict(at)[WORKLOAD]))
     try:
         if law.over is None:
             figures = [_figure(point, None, voice)]
@@ -117,10 +137,14 @@ def hear(claim: Claim, at: Setting, witness: Witness, voice: Voice) -> Testimony
     except Silent as silent:
         return Testimony(witness, silent.reason, None, remedy=silent.remedy)
     outcome = law.judge(figures, claim.tolerance)
-    return Testimony(witness, outcome.text, outcome.holds, outcome.miss, outcome.ratio)
+    return Testimony(
+        witness, outcome.text, outcome.holds, outcome.miss, outcome.ratio, outcome.remedy, open=outcome.holds is None
+    )
 
 
 def _figure(point: Point, x: float | None, voice: Voice) -> Figure:
+    if isinstance(voice, Clock | Accuracy):
+        return replace(voice.measured(point), x=x)
     against = None if point.against is None else voice.say(point, point.against)
     return Figure(x, voice.say(point, point.subject), against)
 
@@ -133,7 +157,8 @@ def conditions(
     They do when every judged setting that has these values is a hit.
     """
     needed = []
-    for axis, values in claim.open:
+    workloads = tuple(dict.fromkeys(dict(r.setting)[WORKLOAD] for r in judged if WORKLOAD in dict(r.setting)))
+    for axis, values in (*claim.open, *([(WORKLOAD, workloads)] if workloads else [])):
         good = {repr(dict(r.setting)[axis]) for r in hits}
         if not good >= {repr(dict(r.setting)[axis]) for r in judged}:
             needed.append((axis, tuple(v for v in values if repr(v) in good)))
@@ -161,8 +186,30 @@ def _missing(reading: Reading) -> str:
     return "; ".join(f"missing: {t.witness} ({t.text}; to supply it: {t.remedy})" for t in silent)
 
 
+def _unclear(unclear: Sequence[Reading], hits: Sequence[Reading]) -> str:
+    """Not shown either way: where, and what would show it."""
+    remedies = dict.fromkeys(t.remedy for r in unclear for t in r.heard if t.open)
+    text = f"not shown either way{_where(unclear)}: the interval reaches both sides"
+    text += f"; shown to hold{_where(hits)}" if hits else ""
+    return f"{text}; to settle it: {'; '.join(remedies)}"
+
+
+def _besides(unclear: Sequence[Reading]) -> str:
+    return f"; not shown either way{_where(unclear)}" if unclear else ""
+
+
+def _where(readings: Sequence[Reading]) -> str:
+    """The workloads of readings; how many settings where they name none and there are several."""
+    names = dict.fromkeys(str(v) for r in readings for axis, v in r.setting if axis == WORKLOAD)
+    if names:
+        return f" on {'; '.join(names)}"
+    return f" in {plural(len(readings), 'setting')}" if readings[0].setting else ""
+
+
 def _everywhere(claim: Claim, readings: Sequence[Reading]) -> str:
     judged = sum(r.judged for r in readings)
+    if any(axis == WORKLOAD for axis, _ in readings[0].setting):
+        return f"shown{_where(readings)}, and nowhere else"
     if len(readings) == 1:
         return "all witnesses agree" if len(claim.witnesses) > 1 else f"as the {claim.witnesses[0]} says"
     rest = "" if judged == len(readings) else f"; {plural(len(readings) - judged, 'setting')} not judged"
@@ -176,7 +223,7 @@ def _fails(nearest: Reading, judged: Sequence[Reading]) -> str:
         con = ", ".join(t.witness for t in nearest.heard if not t.holds)
         off += f"; the witnesses disagree: {pro} for it, {con} against"
     if len(judged) == 1:
-        return off
+        return off + (f", at {setting(judged[0].setting)}" if judged[0].setting else "")
     return f"in none of {plural(len(judged), 'setting')} tried; nearest: {off}, at {setting(nearest.setting)}"
 
 

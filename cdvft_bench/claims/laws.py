@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,11 +24,32 @@ class Figure:
         x: place on the law's axis; None where the law has none.
         value: the figure, or several that belong together (see the quantity).
         against: the same of the other side of a ratio.
+        interval: 95 %, of the value or of the ratio, where the figure was measured; infinite where its spread is not
+            known. None for a figure that is exact.
+        note: on what the interval rests. remedy: what would make it narrower.
     """
 
     x: float | None
     value: tuple[float, ...]
     against: tuple[float, ...] | None = None
+    interval: tuple[float, float] | None = None
+    note: str = ""
+    remedy: str = ""
+
+    def within(self, low: float, high: float) -> bool | None:
+        """Whether the figure's interval lies inside the bounds; False where it is apart from them, None else."""
+        assert self.interval is not None
+        a, b = self.interval
+        return True if low <= a and b <= high else False if b < low or a > high else None
+
+    @property
+    def spread(self) -> str:
+        """The interval in words, "" for a figure that is exact."""
+        if self.interval is None:
+            return ""
+        bounded = math.isfinite(self.interval[0]) and math.isfinite(self.interval[1])
+        text = f" [{number(self.interval[0])}, {number(self.interval[1])}]" if bounded else ""
+        return text + (f" ({self.note})" if self.note else "" if bounded else " (no interval)")
 
 
 @dataclass(frozen=True)
@@ -35,16 +57,18 @@ class Outcome:
     """Whether a witness's figures obey the law.
 
     Attributes:
-        holds: they do.
+        holds: they do; None where an interval reaches both what was claimed and what was not.
         miss: how far they are off, relative to what was claimed; 0 where they hold exactly.
         text: the numbers.
         ratio: for a ratio, its value.
+        remedy: where ``holds`` is None, what would settle it.
     """
 
-    holds: bool
+    holds: bool | None
     miss: float
     text: str
     ratio: float | None = None
+    remedy: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,18 +124,30 @@ class Ratio(Law):
         if not figure.against[0]:
             return Outcome(False, float("inf"), f"{number(figure.value[0])} / 0")
         ratio = figure.value[0] / figure.against[0]
-        text = f"{number(figure.value[0])} / {number(figure.against[0])} = {number(ratio, 5)}"
+        text = f"{number(figure.value[0])} / {number(figure.against[0])} = {number(ratio, 5)}{figure.spread}"
         if not self.expected:
             below = 0.0 if self.low is None or ratio >= self.low else ratio / self.low - 1
             above = 0.0 if self.high is None or ratio <= self.high else ratio / self.high - 1
             miss = below or above
-            return Outcome(not miss, miss, text + (f" ({percent(miss)})" if miss else ""), ratio)
+            holds: bool | None = not miss
+            if figure.interval is not None:
+                holds = figure.within(self.low or 0.0, math.inf if self.high is None else self.high)
+            said = f" ({percent(miss)})" if miss and not holds else ""
+            return Outcome(holds, miss, text + said, ratio, figure.remedy)
         miss = min((ratio / e - 1 for e in self.expected), key=abs)
-        if self.digits is None:
+        if figure.interval is not None:
+            each = [figure.within(*self._window(e, tolerance)) for e in self.expected]
+            holds = True if True in each else None if None in each else False
+        elif self.digits is None:
             holds = abs(miss) <= tolerance
         else:
             holds = any(round(ratio, self.digits) == round(e, self.digits) for e in self.expected)
-        return Outcome(holds, miss, f"{text} ({percent(miss)})" if miss else text, ratio)
+        return Outcome(holds, miss, f"{text} ({percent(miss)})" if miss else text, ratio, figure.remedy)
+
+    def _window(self, expected: float, tolerance: float) -> tuple[float, float]:
+        """What counts as a printed figure."""
+        half = expected * (tolerance if self.digits is None else self.rounding(expected) / 2)
+        return expected - half, expected + half
 
     def rounding(self, expected: float) -> float:
         """Relative width of the window around a printed figure that rounds to it."""
@@ -142,9 +178,14 @@ class AtMost(Law):
     expected: tuple[float, ...] = ()
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
-        value, bound = figures[0].value[0], self.expected[0]
+        figure, bound = figures[0], self.expected[0]
+        value = figure.value[0]
         miss = max(0.0, value / bound - 1)
-        return Outcome(miss <= tolerance, miss, f"{number(value)}" + (f" ({percent(miss)})" if miss else ""))
+        holds: bool | None = miss <= tolerance
+        if figure.interval is not None:
+            holds = figure.within(0.0, bound * (1 + tolerance))
+        text = f"{number(value)}{figure.spread}" + (f" ({percent(miss)})" if miss else "")
+        return Outcome(holds, miss, text, remedy=figure.remedy)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )  # fmt: skip
     group.addoption(
         "--claims-records", action="append", default=[], metavar="FILE",
-        help="records for the clock (.sqlite, .jsonl, .jsonl.gz) or accuracy (.csv); may be given more than once",
+        help="records for the clock (.sqlite, .jsonl, .jsonl.gz) or accuracy (.jsonl of train, .csv); may be repeated",
     )  # fmt: skip
 
 

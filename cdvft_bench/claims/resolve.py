@@ -47,7 +47,7 @@ def load_object(path: str, folder: Path) -> Any:
     try:
         with importable_from(folder):
             found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # whatever a foreign module does at import is the ledger author's to mend
+    except (Exception, SystemExit) as error:  # whatever a foreign module does at import is the ledger author's to mend
         cause = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
             f"module {path!r} does not import ({cause}); install it, or put it in the ledger's folder"

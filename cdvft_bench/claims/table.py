@@ -95,9 +95,11 @@ def summary(verification: Verification) -> str:
 
 def verdict_words(verdict: Verdict) -> str:
     """The verdict with the assumption it needs: the ledger's words where they are still right, else the axes."""
+    if verdict.word == "not measured" and verdict.open:
+        return "not measured (not shown either way)"
     if verdict.word != "holds only if":
         return verdict.word
-    if verdict.as_pinned:
+    if verdict.as_pinned and verdict.claim.assumption:
         return f"holds only if {verdict.claim.assumption}"
     return "holds only if " + setting(tuple((a, " or ".join(map(value_text, vs))) for a, vs in verdict.needed))
 
@@ -127,8 +129,8 @@ def _row(verdict: Verdict) -> VerdictRow:
 def _witnesses(verdict: Verdict) -> str:
     """The numbers that the verdict rests on, and beside them the settings that the ledger asks to see."""
     if verdict.word == "not measured":
-        spoken = [t for r in verdict.readings for t in r.heard if t.holds is not None]
-        return "; ".join(f"{t.witness}: {t.text}" for t in spoken)
+        heard = [(t, r) for r in verdict.readings for t in r.heard if t.holds is not None or t.open]
+        return " · ".join(f"{t.witness}: {t.text}" + (f" [{setting(r.setting)}]" if r.open else "") for t, r in heard)
     shown = list(verdict.readings[:1])
     if verdict.word == "holds only if":
         shown += [r for r in verdict.readings if not r.holds and r not in shown][:1]
@@ -138,7 +140,8 @@ def _witnesses(verdict: Verdict) -> str:
 
 
 def _asked(verdict: Verdict, reading: Reading) -> bool:
-    return any(set(s) <= set(reading.setting) for s in verdict.claim.show)
+    workload = {axis for axis, _ in reading.setting} - set(dict(verdict.claim.open))
+    return bool(workload) or any(set(s) <= set(reading.setting) for s in verdict.claim.show)
 
 
 def _cell(text: str) -> str:

@@ -16,10 +16,12 @@ class Testimony:
     Attributes:
         witness: who.
         text: the numbers, or why there are none.
-        holds: whether they obey the law; None where the witness is silent.
+        holds: whether they obey the law; None where the witness is silent, or where the numbers' interval reaches both
+            what is claimed and what is not (``open``).
         miss: relative to what is claimed, see ``laws.Outcome``.
         ratio: for a ratio, its value.
-        remedy: for a silent witness, what would let it speak.
+        remedy: for a silent witness, what would let it speak; for an open question, what would settle it.
+        open: the witness spoke, and the question stays open.
     """
 
     witness: Witness
@@ -28,6 +30,7 @@ class Testimony:
     miss: float = 0.0
     ratio: float | None = None
     remedy: str = ""
+    open: bool = False
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,13 @@ class Reading:
 
     @property
     def judged(self) -> bool:
-        """Every witness spoke."""
+        """Every witness spoke, and clearly."""
         return all(t.holds is not None for t in self.heard)
+
+    @property
+    def open(self) -> bool:
+        """Every witness spoke, and one so that the question stays open."""
+        return not self.judged and all(t.holds is not None or t.open for t in self.heard)
 
     @property
     def holds(self) -> bool:
@@ -67,7 +75,8 @@ class Verdict:
         word: the verdict.
         detail: what it rests on, in one line: the assumption it needs, how far it is off, who is missing.
         readings: settings to show, each with its witnesses' numbers; the first is the one the verdict rests on.
-        tried, judged, hits: settings of the open axes, those on which every witness spoke, those where it holds.
+        tried, judged, hits: settings of the open axes, those on which every witness spoke clearly, those that hold.
+        open: those on which it is not shown either way.
         needed: for "holds only if", axes that not every value will do for, with those that will.
         pinned: why the verdict is not the ledger's; "" where it is.
     """
@@ -79,6 +88,7 @@ class Verdict:
     tried: int = 1
     judged: int = 1
     hits: int = 0
+    open: int = 0
     needed: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     pinned: str = ""
 

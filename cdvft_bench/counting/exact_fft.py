@@ -101,7 +101,7 @@ def compare_with_convention(n: int, real: bool = False) -> list[PriceCheck]:
     Algorithms that do not take the length are left out.
 
     Raises:
-        UserError: n < 2, where the rules say nothing, or n has a prime factor above ``LARGEST_PRIME``.
+        UserError: n < 2, where the rules say nothing.
     """
     if n < 2:
         raise UserError(f"transform length n = {n} has no price to compare with: n log2 n is 0; use n >= 2")

@@ -6,8 +6,8 @@ the forward one's flow graph run backwards, on a spectrum already weighted by 1/
 and n/2 and by 2/n in between.
 
 Sources of the algorithms: Duhamel and Hollmann (1984) for split radix; Sorensen, Jones, Heideman
-and Burrus (1987) for real data. Split radix is not the least known (Johnson and Frigo, 2007, come to
-34/9 n log2 n).
+and Burrus (1987) for real data; Bluestein (1970) for large primes. Split radix is not the least
+known (Johnson and Frigo, 2007, come to 34/9 n log2 n).
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from cdvft_bench.counting.bluestein import bluestein, real_parts
 from cdvft_bench.counting.tallied import SQRT_HALF, Complex, Number, root
 from cdvft_bench.errors import UserError
 
 NAIVE_LIMIT = 512  # n^2 complex products in plain Python
-LARGEST_PRIME = 127  # a prime factor r is transformed in O(r^2)
+LARGEST_DIRECT, LARGEST_DIRECT_REAL = 73, 113  # prime factors up to here by their sums, in O(r^2): a chirp takes more
 _SPLIT = 0
 
 Choose = Callable[[int], int]
@@ -27,13 +28,7 @@ Choose = Callable[[int], int]
 
 
 def _odd_prime(n: int) -> int:
-    prime = next((r for r in range(3, math.isqrt(n) + 1, 2) if n % r == 0), n)
-    if prime > LARGEST_PRIME:
-        raise UserError(
-            f"a transform length with the prime factor {prime} is not counted: the largest prime factor may be "
-            f"{LARGEST_PRIME}; choose a length of small primes"
-        )
-    return prime
+    return next((r for r in range(3, math.isqrt(n) + 1, 2) if n % r == 0), n)
 
 
 def _radix_2(n: int) -> int:
@@ -54,7 +49,7 @@ _CHOOSE: dict[str, Choose] = {"radix-2": _radix_2, "mixed-radix": _mixed_radix, 
 ALGORITHMS = ("naive", *_CHOOSE)
 """naive: the defining sums. radix-2: powers of two. mixed-radix: factors 4, then 2, then odd primes, as plain
 libraries do. split-radix: 2 and 4 at once while 4 divides the length, then 2 and odd primes. An odd prime is
-transformed by its defining sums, mirrored terms paired."""
+transformed by its defining sums, mirrored terms paired, a large one by Bluestein's chirp."""
 
 
 def check_algorithm(name: str, n: int) -> Choose | None:
@@ -151,6 +146,11 @@ def _fft(x: Sequence[Complex], choose: Choose) -> list[Complex]:
     return out
 
 
+def _smooth(x: Sequence[Complex]) -> list[Complex]:
+    """The transform that Bluestein's takes twice."""
+    return _fft(x, _split_radix)
+
+
 def _fft_split(x: Sequence[Complex], choose: Choose) -> list[Complex]:
     n, q, out = len(x), len(x) // 4, list(x)
     even, one, three = (_fft(part, choose) for part in (x[0::2], x[1::4], x[3::4]))
@@ -161,9 +161,11 @@ def _fft_split(x: Sequence[Complex], choose: Choose) -> list[Complex]:
     return out
 
 
-def _butterfly(u: Sequence[Complex]) -> list[Complex]:
+def _butterfly(u: Sequence[Complex], direct: int = LARGEST_DIRECT) -> list[Complex]:
     """Transform of r = 2, 4 or an odd number of points, without twiddle factors."""
     r = len(u)
+    if r > direct:
+        return bluestein(u, _smooth)
     if r == 2:
         return [u[0] + u[1], u[0] - u[1]]
     if r == 4:
@@ -188,16 +190,19 @@ def _rfft(x: Sequence[Number], choose: Choose) -> list[Complex]:
     if n == 1:
         return [Complex(x[0], 0.0)]
     r = choose(n)
+    if r == n > LARGEST_DIRECT_REAL:
+        first, *rest = bluestein([Complex(v, 0.0) for v in x], _smooth, n // 2 + 1)
+        return [Complex(first.re, 0.0), *rest]
     if r == _SPLIT:
         return _rfft_split(x, choose)
-    m = n // r
+    m, direct = n // r, LARGEST_DIRECT_REAL if r == n else LARGEST_DIRECT
     parts = [_rfft(x[q::r], choose) for q in range(r)]
     half = [Complex(0.0, 0.0)] * (n // 2 + 1)
     for k in range(m // 2 + 1):
         if 2 * k == m:
             values = _butterfly_between([part[k].re for part in parts])
         else:
-            values = _butterfly([part[k].turn(q * k, n) for q, part in enumerate(parts)])
+            values = _butterfly([part[k].turn(q * k, n) for q, part in enumerate(parts)], direct)
         for j, value in enumerate(values):
             at = k + m * j
             if at <= n // 2:
@@ -268,6 +273,8 @@ def _irfft(half: Sequence[Complex], n: int, choose: Choose) -> list[Number]:
 def _to_real(half: list[Complex], r: int) -> list[Number]:
     """r = 2, 4 or an odd number of real points from a weighted half spectrum."""
     first = half[0].re
+    if r > LARGEST_DIRECT_REAL:
+        return real_parts([z.conj() for z in half] + [Complex(0.0, 0.0)] * (r - len(half)), _smooth)
     if r == 2:
         return [first + half[1].re, first - half[1].re]
     if r == 4:

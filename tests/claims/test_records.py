@@ -70,14 +70,22 @@ def test_accuracy_is_the_best_configuration_s_mean(tmp_path: Path) -> None:
         *(("C3A", '{"block_size": 64}', a) for a in c3a),
         ("C3A", '{"block_size": 32}', 0.99),
         ("LORA", '{"r": 8, "use_dora": false}', 0.4),
-        ("LORA", '{"r": 8, "lora_alpha": 16}', 0.8),
+        *(("LORA", '{"r": 8, "lora_alpha": 16}', a) for a in (0.79, 0.81)),
         ("LORA", '{"r": 8, "use_dora": true}', 0.95),
         ("LORA", '{"r": 16}', 0.9),
     )
     verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
     assert verdict.readings[0].heard[0].ratio == pytest.approx(sum(c3a) / 3 / 0.8)
     assert verdict.word == "fails"
+    assert "at workload = a table of runs" in verdict.detail
     assert verdict.as_pinned  # somebody has measured since: no regression
+
+
+def test_one_run_of_a_configuration_shows_nothing_either_way(tmp_path: Path) -> None:
+    path = table(tmp_path / "runs.csv", ("C3A", '{"block_size": 64}', 0.9), ("LORA", '{"r": 8}', 0.5))
+    verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
+    assert (verdict.word, verdict.open, verdict.hits) == ("not measured", 1, 0)
+    assert "not shown either way on a table of runs" in verdict.detail
 
 
 def test_accuracy_without_a_run_is_not_measured(tmp_path: Path) -> None:
@@ -87,11 +95,14 @@ def test_accuracy_without_a_run_is_not_measured(tmp_path: Path) -> None:
     assert "no recorded fine-tuning run of lora (rank = 8)" in verdict.detail
 
 
-def record(created: str, ratio: float, tokens: int = 128, **hyperparameters: int) -> Record:
+def record(
+    created: str, ratio: float, tokens: int = 128, spread: float | None = 0.01, **hyperparameters: int
+) -> Record:
     method = "cdvft" if "m" in hyperparameters else "lora"
     case = make_case(method, hyperparameters, "layer", "768x768", 2, tokens // 2, seed=3)
     seconds = Samples("x", (1.0,), 1.0, 1.0, 1.0)
-    timing = Timing((seconds,), {"frozen": Interval(ratio, None, None)}, 1, "perf_counter", 1)
+    low, high = (None, None) if spread is None else (ratio * (1 - spread), ratio * (1 + spread))
+    timing = Timing((seconds,), {"frozen": Interval(ratio, low, high)}, 1, "perf_counter", 1)
     return Record(case, "ok", "x", None, None, Timed(timing, None, None), None, "e", created, 1.0)
 
 
@@ -116,6 +127,16 @@ def test_time_is_the_newest_record_of_the_same_case() -> None:
     assert word == "fails"
     assert "= 1.2 " in text or "= 1.2000" in text
     assert judged_time(lora, record("2026-01-05", 1.3, m=2), old)[0] == "holds"
+
+
+def test_times_whose_intervals_reach_both_sides_show_nothing() -> None:
+    lora = record("2026-01-01", 1.25, rank=8)
+    for ratio, spread in ((1.35, 0.03), (1.4, 0.03), (1.2, None)):  # of at most 1.1 times LoRA's
+        word, text = judged_time(lora, record("2026-01-02", ratio, spread=spread, m=2))
+        assert word == "not measured"
+        assert "not shown either way" in text
+        assert "time it longer" in text
+    assert judged_time(lora, record("2026-01-02", 1.2, spread=0.03, m=2))[0] == "holds"
 
 
 def test_time_without_a_record_is_not_measured() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cdvft_bench.counting.bluestein import smooth_length
 from cdvft_bench.counting.exact_fft import (
     ALGORITHMS,
     FFTCount,
@@ -18,12 +19,21 @@ from cdvft_bench.counting.exact_fft import (
     compare_with_convention,
     count_fft,
 )
-from cdvft_bench.counting.fft_algorithms import LARGEST_PRIME, NAIVE_LIMIT, fft, ifft, irfft_of_weighted, rfft, weighted
+from cdvft_bench.counting.fft_algorithms import (
+    LARGEST_DIRECT,
+    LARGEST_DIRECT_REAL,
+    NAIVE_LIMIT,
+    fft,
+    ifft,
+    irfft_of_weighted,
+    rfft,
+    weighted,
+)
 from cdvft_bench.counting.tallied import Complex, Number, Real, Tally, root
 from cdvft_bench.errors import UserError
 
 FAST = [a for a in ALGORITHMS if a != "naive"]
-LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 20, 24, 28, 30, 36, 48, 60, 64, 77, 96, 127, 128]
+LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 20, 24, 28, 30, 36, 48, 60, 61, 64, 77, 96, 128]
 POWERS = [4, 8, 16, 32, 64, 128, 256, 512, 1024]
 
 
@@ -42,10 +52,6 @@ def complexes(values: NDArray[np.complex128], tally: Tally) -> list[Complex]:
 def distance(found: list[Complex] | list[Number] | list[float], expected: NDArray[np.generic]) -> float:
     values = np.array([complex(v) if isinstance(v, Complex) else float(v) for v in found])
     return float(np.linalg.norm(values - expected) / np.linalg.norm(expected))
-
-
-def largest_prime_factor(n: int) -> int:
-    return max(p for p in range(2, n + 1) if n % p == 0 and all(p % q for q in range(2, p)))
 
 
 def check_values(algorithm: str, n: int, seed: int) -> None:
@@ -69,11 +75,7 @@ def test_values_are_those_of_numpy(algorithm: str) -> None:
 @given(n=st.integers(2, 300), seed=st.integers(0, 2**32 - 1))
 def test_values_at_any_length(n: int, seed: int) -> None:
     for algorithm in ("mixed-radix", "split-radix"):
-        if largest_prime_factor(n) <= LARGEST_PRIME:
-            check_values(algorithm, n, seed)
-        else:
-            with pytest.raises(UserError, match="prime factor"):
-                count_fft(n, algorithm)
+        check_values(algorithm, n, seed)
 
 
 @pytest.mark.parametrize("n", [384, 768, 1000, 4096])
@@ -82,7 +84,41 @@ def test_values_at_the_widths_of_models(n: int) -> None:
     check_values("mixed-radix", n, seed=2)
 
 
+# 79 is transformed by a chirp, unless its data are real; 131 always; the others have such factors.
+@pytest.mark.parametrize("n", [79, 113, 131, 2 * 79, 4 * 127, 3 * 131, 251, 509])
+def test_values_at_large_primes(n: int) -> None:
+    check_values("split-radix", n, seed=n)
+    check_values("mixed-radix", n, seed=n)
+
+
+def test_lengths_of_convolutions() -> None:
+    shortest = {k: min(q * 2**a for q in (1, 3, 5) for a in range(12) if q * 2**a >= k) for k in range(1, 1500)}
+    assert {k: smooth_length(k) for k in shortest} == shortest
+
+
 # --- exact counts from the literature -----------------------------------------------------
+
+
+@pytest.mark.parametrize(("n", "length"), [(131, 320), (257, 640), (509, 1024)])
+def test_bluestein_count(n: int, length: int) -> None:
+    """Two transforms of the longer length, its products with the chirp's spectrum, and 2 (n - 1) with the chirp."""
+    assert smooth_length(2 * n - 1) == length
+    chirps, products, transforms = 2 * (n - 1) * 6, length * 6, 2 * count_fft(length).flops
+    free = chirps + products + transforms - count_fft(n).flops
+    assert 0 <= free <= 0.01 * count_fft(n).flops  # a few entries of a chirp and of its spectrum are 1, -1 or alike
+    real, inverse = count_fft(n, real=True), count_fft(n, real=True, inverse=True)
+    assert transforms + products < real.flops < count_fft(n).flops
+    assert transforms + products < inverse.flops < count_fft(n).flops
+
+
+def test_a_chirp_takes_over_where_it_takes_less() -> None:
+    def sums(r: int) -> int:  # (r - 1)^2 / 2 products of real and imaginary parts, and as many sums, and 4 (r - 1)
+        return 2 * (r - 1) ** 2 + 4 * (r - 1)
+
+    assert count_fft(LARGEST_DIRECT).flops == sums(LARGEST_DIRECT)
+    assert count_fft(79).flops < sums(79)
+    assert count_fft(LARGEST_DIRECT_REAL, real=True).flops < sums(LARGEST_DIRECT_REAL) / 2
+    assert count_fft(127, real=True).flops < sums(127) / 2
 
 
 @pytest.mark.parametrize("n", POWERS)
@@ -222,7 +258,6 @@ def test_circulant_product_count(p: int) -> None:
         (0, "split-radix", "n = 0"),
         (12, "radix-2", "powers of two"),
         (8, "radix-3", "'radix-3'"),
-        (2 * 131, "mixed-radix", "131"),
         (NAIVE_LIMIT + 1, "naive", "n <= 512"),
     ],
 )

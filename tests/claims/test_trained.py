@@ -1,0 +1,177 @@
+"""Claims of accuracy are judged from fine-tuning runs: paired, with an interval, each workload by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from cdvft_bench.accuracy.trial import Trial, TrialResult, packed
+from cdvft_bench.claims.judge import verify_ledger
+from cdvft_bench.claims.ledger import parse_ledger
+from cdvft_bench.claims.table import short_table, verdict_table
+from cdvft_bench.claims.trained import fieller
+from cdvft_bench.claims.verdict import Verdict, Verification
+from cdvft_bench.errors import UserError
+
+pytest.importorskip("scipy")
+
+LEDGER = """
+[ledger]
+title = "t"
+version = 1
+[[claim]]
+id = "accuracy"
+statement = "as accurate as LoRA"
+source = { paper = "p", section = "s" }
+quantity = "accuracy"
+subject = { method = "cdvft", m = 2 }
+against = { method = "lora" }
+law = { kind = "ratio", low = 0.99 }
+witnesses = ["accuracy"]
+verdict = "not measured"
+"""
+EXAMPLES = 4000
+CDVFT, LORA = ("cdvft", {"m": 2}), ("lora", {"rank": 8})
+
+
+def runs(
+    method: tuple[str, dict[str, int]], accuracy: float, seeds: Iterable[int] = range(5), task: str = "tweets",
+    lr: float = 1e-3, evaluate: str = "test", diverged: Sequence[int] = (),
+) -> list[TrialResult]:  # fmt: skip
+    """Runs that answer the examples right whose difficulty is below an accuracy, but for a little noise by seed."""
+    difficulty = np.random.default_rng(0).random(EXAMPLES)
+    found = []
+    for seed in seeds:
+        noise = np.random.default_rng([seed, *method[0].encode()]).normal(0, 0.01, EXAMPLES)
+        right = (difficulty + noise < accuracy).tolist()
+        name, values = method
+        trial = Trial("minilm", task, name, tuple(values.items()), lr, seed=seed, evaluate=evaluate, scored=EXAMPLES)  # type: ignore[arg-type]
+        result = TrialResult(
+            trial, trial.label, sum(right) / EXAMPLES, parameters=100, scored=EXAMPLES, right=packed(right)
+        )
+        found.append(replace(result, accuracy=None, diverged=True) if seed in diverged else result)
+    return found
+
+
+def judged(tmp_path: Path, *groups: list[TrialResult], ledger: str = LEDGER) -> Verdict:
+    path = tmp_path / "results.jsonl"
+    lines = [msgspec.json.encode({"environment_row": {"cpu": "x"}, "key": "e"})]
+    lines += [msgspec.json.encode(asdict(r)) for group in groups for r in group]
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    return verify_ledger(parse_ledger(ledger, "a.toml", tmp_path), [path]).verdicts[0]
+
+
+def tables(verdict: Verdict) -> str:
+    verification = Verification("t", "a.toml", (verdict,))
+    return verdict_table(verification) + short_table(verification)
+
+
+def test_a_clear_lead_holds_on_its_workload_alone(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, runs(CDVFT, 0.82), runs(LORA, 0.8))
+    assert verdict.word == "holds"
+    assert verdict.as_pinned
+    assert (
+        "shown on minilm on tweets (1,000 examples x 2, batch 16, at most 32 tokens), and nowhere else"
+        in verdict.detail
+    )
+    said = verdict.readings[0].heard[0]
+    assert said.ratio == pytest.approx(0.82 / 0.8, rel=0.02)
+    assert "5 paired seeds, 4,000 test examples, CDVFT m=2 p=d and LoRA r=8" in said.text
+
+
+def test_a_clear_lag_fails_by_how_much(tmp_path: Path) -> None:
+    verdict = judged(tmp_path, runs(CDVFT, 0.7), runs(LORA, 0.8))
+    assert verdict.word == "fails"
+    assert "off by -1" in verdict.detail
+    assert "at workload = minilm on tweets" in verdict.detail
+
+
+@pytest.mark.parametrize(
+    ("groups", "reason"),
+    [
+        ((runs(CDVFT, 0.793), runs(LORA, 0.8)), "[0.98"),  # within 1 %, by less than the interval
+        ((runs(CDVFT, 0.9, seeds=[0]), runs(LORA, 0.5)), "1 seed in common: no interval"),
+        ((runs(CDVFT, 0.9, seeds=[0, 1]), runs(LORA, 0.5, seeds=[1, 2])), "1 seed in common: no interval"),
+        ((runs(CDVFT, 0.9, diverged=[3]), runs(LORA, 0.5)), "diverged 1 time"),
+    ],
+)
+def test_what_is_not_shown_either_way_does_not_hold(tmp_path: Path, groups, reason) -> None:
+    verdict = judged(tmp_path, *groups)
+    assert (verdict.word, verdict.hits, verdict.open) == ("not measured", 0, 1)
+    assert verdict.detail.startswith("not shown either way on minilm on tweets")
+    assert "run more seeds" in verdict.detail
+    assert reason in verdict.readings[0].heard[0].text
+    assert tables(verdict).count("not measured (not shown either way)") == 2
+    assert reason in tables(verdict)
+
+
+def test_every_workload_counts(tmp_path: Path) -> None:
+    good, other = (runs(CDVFT, 0.82), runs(LORA, 0.8)), runs(LORA, 0.8, task="images")
+    both = judged(tmp_path, *good, runs(CDVFT, 0.82, task="images"), other)
+    assert (both.word, both.hits) == ("holds", 2)
+    assert tables(both).count("paired seeds") == 2
+
+    mixed = judged(tmp_path, *good, runs(CDVFT, 0.7, task="images"), other)
+    assert mixed.word == "holds only if"
+    assert mixed.needed == (("workload", ("minilm on tweets (1,000 examples x 2, batch 16, at most 32 tokens)",)),)
+    assert "holds only if workload = minilm on tweets" in tables(mixed)
+
+    unclear = judged(tmp_path, *good, runs(CDVFT, 0.793, task="images"), other)
+    assert (unclear.word, unclear.hits, unclear.open) == ("not measured", 1, 1)
+    assert "not shown either way on minilm on images" in unclear.detail
+    assert "shown to hold on minilm on tweets" in unclear.detail
+
+    alone = judged(tmp_path, *good, other)  # CDVFT was not run on the second
+    assert (alone.word, alone.tried) == ("holds", 1)
+
+
+def test_the_setting_chosen_on_validation_data_is_compared(tmp_path: Path) -> None:
+    """The better rate on validation, and of two ranks the better one there, however they fare on the test split."""
+    strong, weak = ("lora", {"rank": 8}), ("lora", {"rank": 1})
+    tuning = [
+        *runs(strong, 0.9, [1000], evaluate="validation"), *runs(weak, 0.6, [1000], evaluate="validation"),
+        *runs(CDVFT, 0.9, [1000], evaluate="validation"), *runs(CDVFT, 0.5, [1000], evaluate="validation", lr=1e-2),
+    ]  # fmt: skip
+    finals = [*runs(strong, 0.8), *runs(weak, 0.95), *runs(CDVFT, 0.82), *runs(CDVFT, 0.1, lr=1e-2)]
+    verdict = judged(tmp_path, tuning, finals)
+    assert verdict.word == "holds"
+    assert "CDVFT m=2 p=d and LoRA r=8" in verdict.readings[0].heard[0].text
+
+
+def test_hyperparameters_that_the_ledger_names_must_be_those_of_the_run(tmp_path: Path) -> None:
+    ledger = LEDGER.replace('{ method = "lora" }', '{ method = "cdvft", m = 3 }')
+    verdict = judged(tmp_path, runs(CDVFT, 0.82), runs(LORA, 0.8), ledger=ledger)
+    assert verdict.word == "not measured"
+    assert not verdict.open
+    assert "cdvft (m = 3)" in verdict.detail
+    three = runs(("cdvft", {"m": 3}), 0.8)
+    default = runs(("cdvft", {}), 0.82)  # m = 2 where none is written
+    assert judged(tmp_path, default, three, ledger=ledger).word == "holds"
+
+
+def test_damaged_results_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "results.jsonl"
+    path.write_text('{"trial": {"model": 3}}\n{"trial": {}}\n')
+    with pytest.raises(UserError, match=r"results .*line 1, are damaged"):
+        verify_ledger(parse_ledger(LEDGER, "a.toml", tmp_path), [path])
+
+
+def test_fieller_holds_the_true_ratio_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(400):
+        b = rng.normal(0.8, 0.02, 6)
+        a = 0.95 * b + rng.normal(0, 0.01, 6)
+
+        def at(rho: float, a: np.ndarray = a, b: np.ndarray = b) -> tuple[float, float]:
+            z = a - rho * b
+            return float(z.mean()), 2.571 * float(z.std(ddof=1)) / 6**0.5
+
+        low, high = fieller(at)
+        inside += low <= 0.95 <= high
+    assert 0.92 <= inside / 400 <= 0.98
