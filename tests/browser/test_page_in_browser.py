@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from conftest import wait_for
 from many_records import MACHINES, many_records
-from report_records import ENVIRONMENTS, HOSTILE, failed, make_records
+from report_records import HOSTILE, failed, make_records
 
 from cdvft_bench.report.compare import compare_records
 from cdvft_bench.report.compare_page import write_page
@@ -30,7 +30,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = make_records(workloads=((8, 128, "step"), (8, 128, "forward")))
     launches = tuple(Launch(f"mm {i}", "matmul" if i % 2 else "fft", "host", 10.0 * i, 4.0) for i in range(20))
     traces = (Timeline("some", "some trace", records[1].case.key, launches, 0),)
-    source = Source("records.sqlite", records, {**ENVIRONMENTS})
+    source = Source("records.sqlite", records, MACHINES)
     out = tmp_path_factory.mktemp("page") / "report"
     return write_report([source], out, command="make", beside=Beside(timelines=traces)).html
 
@@ -190,7 +190,7 @@ def test_hostile_records_run_nothing(opened: Opened, tmp_path: Path) -> None:
     nasty = HOSTILE + "</script><script>window.pwned=1</script><a href='javascript:window.pwned=1'>x</a>\u2028"
     records = [replace(r, label=nasty + r.label, created=nasty) for r in make_records(nasty, 32)[:9]]
     records[3] = failed(records[3], nasty)
-    source = Source(nasty.replace("/", ""), records, {**ENVIRONMENTS})
+    source = Source(nasty.replace("/", ""), records, MACHINES)
     browser = opened(write_report([source], tmp_path / "r", command=nasty).html)
     for figure in FIGURES[:4]:
         in_sight(browser, figure)

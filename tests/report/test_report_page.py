@@ -343,7 +343,7 @@ def test_every_number_has_its_source(plain: ReportPaths) -> None:
 
     records = pd.read_csv(plain.directory / "tables" / "records.csv", keep_default_na=False)
     assert set(records["store"]) == {"records.sqlite"}
-    assert set(records["machine"]) == {"Example CPU, 2 threads"} or len(set(records["machine"])) == 1
+    assert set(records["machine"]) == {"not recorded"}  # this environment row names no CPU of its own
     assert all(command.startswith("cdvft-bench time ") for command in records["measured again by"])
     keys = {(key, recorded) for key, recorded in zip(records["case key"], records["recorded"], strict=True)}
     for name in ("time", "launches", "flops-flop", "memory", "witnesses", "failures"):

@@ -36,7 +36,7 @@ function layout(more = {}) {
   const { xaxis = {}, yaxis = {}, ...rest } = more;
   return {
     paper_bgcolor: c.paper, plot_bgcolor: c.paper, font: { color: c.ink, size: 13, family: "system-ui, DejaVu Sans, sans-serif" },
-    margin: { l: 60, r: 16, t: 20, b: 50 }, hovermode: "closest", hoverlabel: { align: "left", bgcolor: c.paper, bordercolor: c.faint, font: { color: c.ink } },
+    margin: { l: 64, r: 20, t: 24, b: 64 }, hovermode: "closest", hoverlabel: { align: "left", bgcolor: c.paper, bordercolor: c.faint, font: { color: c.ink } },
     legend: { orientation: "h", y: -0.22, itemclick: false, itemdoubleclick: false }, xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
   };
 }
@@ -130,7 +130,7 @@ function staircase(points) {
 
 // Names beside the points of a front, where they are few enough to be read.
 function labels(points) {
-  const few = points.length > 12 ? [] : points;
+  const few = points.length > 6 ? [] : points;
   return { type: "scatter", mode: "text", name: "names", showlegend: false, x: few.map((p) => p.x), y: few.map((p) => p.y), text: few.map((p) => plain(p.title)),
-    textposition: "bottom left", textfont: { size: 11, color: colors().faint }, hoverinfo: "skip", cliponaxis: false };
+    textposition: "top right", textfont: { size: 11, color: colors().faint }, hoverinfo: "skip", cliponaxis: false };
 }
