@@ -615,13 +615,28 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
 @click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
 @click.option("--steps", type=click.Path(path_type=Path, dir_okay=False), help="Of 'cdvft-bench steps', on a preset.")
-def pareto(results: Path, output: Path, steps: Path | None) -> None:
+@click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
+def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) -> None:
     """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, a page."""
+    from cdvft_bench.accuracy.search import read_preset
     from cdvft_bench.report.accuracy import write_accuracy
 
-    given = f" --steps {steps.name}" if steps else ""
+    given = (f" --steps {steps.name}" if steps else "") + (f" --preset {preset}" if preset else "")
     command = f"cdvft-bench pareto {results.name}{given} --output {output.name}"
-    click.echo(f"Page: {write_accuracy(results, output, command, steps)}")
+    click.echo(f"Page: {write_accuracy(results, output, command, steps, read_preset(preset) if preset else None)}")
+
+
+@main.command()
+@click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
+@click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
+def maps(results: Path, output: Path, preset: str | None) -> None:
+    """Accuracy over m, p, learning rate and initialisation, from the RESULTS of train on a map preset."""
+    from cdvft_bench.accuracy.search import read_preset
+    from cdvft_bench.report.accuracy_maps_page import write_maps
+
+    command = f"cdvft-bench maps {results.name}{f' --preset {preset}' if preset else ''} --output {output.name}"
+    click.echo(f"Page: {write_maps(results, output, command, read_preset(preset) if preset else None)}")
 
 
 # --- what else ------------------------------------------------------------------------------

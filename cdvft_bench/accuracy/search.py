@@ -32,7 +32,7 @@ import multiprocessing
 import random
 import time
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -185,6 +185,16 @@ def _due(preset: Preset, results: Mapping[str, TrialResult]) -> Iterator[tuple[C
         for final in finals(preset, contender, results):
             if final.key not in results:
                 yield contender, final
+
+
+def planned(preset: Preset, results: Iterable[TrialResult]) -> list[TrialResult]:
+    """The results of runs that a preset plans: a file may hold others, from before the preset was changed."""
+    found = {r.trial.key: r for r in results}
+    if preset.map:
+        keys = [trial.key for _, trial in _mapped(preset)]
+    else:
+        keys = [t.key for c in preset.contenders for t in (*tuning(c, found), *finals(preset, c, found))]
+    return [found[key] for key in keys if key in found]
 
 
 def _mapped(preset: Preset) -> Iterator[tuple[Contender, Trial]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, compared, estimate, holm, paired, scores
 from cdvft_bench.accuracy.results import read_results, tuning_runs
+from cdvft_bench.accuracy.search import Preset, planned
 from cdvft_bench.accuracy.tasks import LICENCES
 from cdvft_bench.accuracy.trial import TrialResult
 from cdvft_bench.errors import UserError
@@ -27,12 +28,15 @@ if TYPE_CHECKING:
 PAPER = "CDVFT m=2 p=d"
 
 
-def write_accuracy(results: Path, output: Path, command: str, steps: Path | None = None) -> Path:
+def write_accuracy(
+    results: Path, output: Path, command: str, steps: Path | None = None, preset: Preset | None = None
+) -> Path:
     """Write the page of a file of results into a folder.
 
     Args:
         results: of ``cdvft-bench train``. output: the folder. command: that makes the page, as the page says.
         steps: of ``cdvft-bench steps`` on the same preset, for fronts of measured time and memory.
+        preset: only runs that it plans count; all of the file if None.
 
     Returns:
         The page's path.
@@ -42,6 +46,7 @@ def write_accuracy(results: Path, output: Path, command: str, steps: Path | None
             task, or the folder holds something else.
     """
     runs, environments = read_results(results)
+    runs = planned(preset, runs) if preset is not None else runs
     found = scores(runs)
     if not found:
         raise UserError(f"{results.name} holds no finished run on a test split; run more of its preset first")

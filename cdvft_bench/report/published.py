@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cdvft_bench.report.labels import Label, place_labels
 from cdvft_bench.report.panels import Plot, drawn
@@ -84,6 +85,7 @@ def front_figure(
     corners = _staircase([(cost(runs[i]), 100 * runs[i].test_accuracy) for i in ordered])
     axes.plot([x for x, _ in corners], [y for _, y in corners], color=INK, linewidth=1.2, zorder=2.4)
     low, high = min(cost(r) for r in runs), max(cost(r) for r in runs)
+    least, most = min([low, *marks.values()]), max([high, *marks.values()])
     for nth, (setting, parameters) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
         low, high = min(low, parameters), max(high, parameters)
         color = styles["cdvft"].color
@@ -91,7 +93,7 @@ def front_figure(
         text = f"{shorten(setting)}: {integer(parameters)} {unit} by formula, accuracy not measured"
         axes.annotate(
             text, (parameters, 1.0), (0, 4 + 12 * nth), xycoords=("data", "axes fraction"), textcoords="offset points",
-            ha="center", color=color, fontsize=8.5,
+            ha=_towards_the_middle(parameters, least, most), color=color, fontsize=8.5,
         )  # fmt: skip
     spread = (high / low) ** 0.05
     axes.set_xlim(low / spread, high * spread)
@@ -117,6 +119,12 @@ def front_figure(
             "accuracy there is not measured, so it is a line and not a point."
         )
     return Plot(figure, caption, f"Scatter of test accuracy against {what}. On the front: {listed(names)}.")
+
+
+def _towards_the_middle(value: float, low: float, high: float) -> Literal["left", "center", "right"]:
+    """How a text above a mark is aligned, so that it stays within a logarithmic axis."""
+    share = math.log(value / low) / (math.log(high / low) or 1.0)
+    return "left" if share < 1 / 3 else "right" if share > 2 / 3 else "center"
 
 
 def published_table(runs: Sequence[PublishedRun]) -> DataFrame:
