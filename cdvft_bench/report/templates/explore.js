@@ -114,6 +114,7 @@ class Explorer {
       controls.append(select(text, options, state[name], (value) => { state[name] = value; redraw(); }, `${kind}-${name}`));
     }
     keyboard(host, figure.querySelector(".said"), this.open);
+    figure.draw = redraw;
     const watch = new IntersectionObserver((entries) => {
       if (!entries.some((entry) => entry.isIntersecting)) return;
       watch.disconnect();

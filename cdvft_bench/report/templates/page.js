@@ -145,6 +145,13 @@ async function start() {
   const root = document.documentElement, has = (id) => document.getElementById(id) !== null;
   document.querySelectorAll("table.sortable").forEach(sortable);
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
+  const print = (on) => {
+    printing = on;
+    repaint();
+    for (const figure of on ? document.querySelectorAll("figure[data-plot]") : []) if (!drawn.has(figure.querySelector(".plot"))) figure.draw?.();
+  };
+  addEventListener("beforeprint", () => print(true));
+  addEventListener("afterprint", () => print(false));
   let explorer = null;
   themes(() => { explorer?.tint(); repaint(); });
   if (!has("data-config")) return;

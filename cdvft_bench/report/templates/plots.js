@@ -16,7 +16,10 @@ const FAMILY_LOOK = {
   copy: ["#c98a00", "\\"], other: ["#8a8a8a", "-"],
 };
 
+let printing = false; // paper is light, whatever the theme
+
 function colors() {
+  if (printing) return { paper: "#ffffff", ink: "#000000", faint: "#444444", line: "#bbbbbb", dark: false };
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(name).trim();
   return { paper: read("--paper"), ink: read("--ink"), faint: read("--faint"), line: read("--line"), dark: read("--dark") === "1" };
@@ -36,7 +39,7 @@ function layout(more = {}) {
   const { xaxis = {}, yaxis = {}, ...rest } = more;
   return {
     paper_bgcolor: c.paper, plot_bgcolor: c.paper, font: { color: c.ink, size: 13, family: "system-ui, DejaVu Sans, sans-serif" },
-    margin: { l: 64, r: 20, t: 24, b: 64 }, hovermode: "closest", hoverlabel: { align: "left", bgcolor: c.paper, bordercolor: c.faint, font: { color: c.ink } },
+    height: 400, margin: { l: 64, r: 20, t: 24, b: 64 }, hovermode: "closest", hoverlabel: { align: "left", bgcolor: c.paper, bordercolor: c.faint, font: { color: c.ink } },
     legend: { orientation: "h", y: -0.22, itemclick: false, itemdoubleclick: false }, xaxis: { ...axis, ...xaxis }, yaxis: { ...axis, ...yaxis }, ...rest,
   };
 }
