@@ -35,24 +35,72 @@ def train(model: nn.Module, x: Tensor, y: Tensor, steps: int = 4) -> dict[str, T
     return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
 
 
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    return {n.replace("_fsdp_wrapped_module.", ""): p.detach().clone() for n, p in model.named_parameters()
+            if p.requires_grad}  # fmt: skip
+
+
+def sharded(init: str = "random") -> tuple[Any, Tensor, Tensor]:
+    """As ``model_and_data``, and m = 3: every kind of factor is there."""
+    torch.manual_seed(0)
+    model = get_peft_model(Net(), CdvftConfig(**{**CONFIG, "m": 3, "init": init}))
+    return model, torch.randn(8, 20), torch.randn(8, 12)
+
+
+def descend(model: nn.Module, x: Tensor, y: Tensor) -> None:
+    """Four steps of plain descent: Adam would blow the rounding of small gradients up."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.01)
+    for _ in range(4):
+        optimizer.zero_grad()
+        (model(x) - y).square().mean().backward()
+        optimizer.step()
+
+
 def one_of_two(rank: int, folder: str) -> None:
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/rendezvous", rank=rank, world_size=2)
+    found: dict[str, dict[str, Tensor]] = {}
+
     model, x, y = model_and_data()
-    parallel = nn.parallel.DistributedDataParallel(model)
-    train(parallel, x[rank::2], y[rank::2])
+    train(nn.parallel.DistributedDataParallel(model), x[rank::2], y[rank::2])
+    found["DDP"] = weights_of(model)
+
+    model, x, y = sharded()
+    wrapped = FullyShardedDataParallel(model, use_orig_params=True, device_id=torch.device("cpu"))
+    descend(wrapped, x[rank::2], y[rank::2])
+    with FullyShardedDataParallel.summon_full_params(wrapped):
+        found["FSDP"] = weights_of(wrapped)
+
+    model, x, y = sharded()
+    mesh = init_device_mesh("cpu", (2,))
+    for layer in (model.base_model.model.first, model.base_model.model.second, model):
+        fully_shard(layer, mesh=mesh)
+    descend(model, x[rank::2], y[rank::2])
+    assert all(len(p.to_local()) < len(p) for p in model.parameters() if len(p) > 1), "nothing was sharded"
+    found["fully_shard"] = {n: p.full_tensor() for n, p in weights_of(model).items()}  # type: ignore[operator]
+
     if rank == 0:
-        torch.save({n: p for n, p in model.named_parameters() if p.requires_grad}, f"{folder}/weights.pt")
+        torch.save(found, f"{folder}/weights.pt")
     torch.distributed.destroy_process_group()
 
 
+@pytest.mark.timeout(900)  # two processes import everything anew
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+    """DDP, FSDP and fully_shard, each process with half of the batch, against one process with all of it."""
     mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
-    together = torch.load(tmp_path / "weights.pt", weights_only=False)
-    alone = train(*model_and_data())
-    assert set(together) == set(alone)
-    for name, value in alone.items():
-        torch.testing.assert_close(together[name].detach(), value, rtol=1e-5, atol=1e-6)
+    found = torch.load(tmp_path / "weights.pt")
+    model, x, y = sharded()
+    start = weights_of(model)
+    descend(model, x, y)
+    alone = {"DDP": train(*model_and_data()), "FSDP": weights_of(model), "fully_shard": weights_of(model)}
+    assert all(not torch.allclose(start[name], value, atol=1e-4) for name, value in weights_of(model).items())
+    for way, weights in alone.items():
+        assert set(found[way]) == set(weights)
+        for name, value in weights.items():
+            torch.testing.assert_close(found[way][name], value, rtol=1e-4, atol=1e-6, msg=lambda m, w=way: f"{w}: {m}")
 
 
 def minilm() -> nn.Module:
