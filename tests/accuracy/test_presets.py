@@ -20,10 +20,16 @@ PRESETS = sorted(
 def test_every_method_fits(name: str) -> None:
     preset = read_preset(name)
     assert preset.name == name
-    assert len(preset.seeds) >= 3
-    labels = [contender.trial.label for contender in preset.contenders]
+    labels = [(c.trial.label, c.trial.optimizer, c.trial.hyperparameters) for c in preset.contenders]
     assert len(labels) == len(set(labels))
-    assert {"Full fine-tuning", "LoRA r=1", "LoRA r=8", "CDVFT m=2 p=d"} <= set(labels)
+    named = {label for label, *_ in labels}
+    if preset.map:
+        assert {"LoRA r=8", "CDVFT m=2 p=128"} <= named
+    else:
+        assert len(preset.seeds) >= (5 if name.startswith("gpu") else 3)
+        assert len(named) == len(labels)
+        ranks = {f"LoRA r={r}" for r in (1, 4, 8, 16)}
+        assert {"Full fine-tuning", *ranks, *(f"CDVFT m={m} p=d" for m in (1, 2, 3, 4))} <= named
     layers = {linear.shape for linear in target_linears(model_shape(preset.contenders[0].trial.model))}
     for contender in preset.contenders:
         if contender.trial.method != HEAD:
@@ -33,4 +39,5 @@ def test_every_method_fits(name: str) -> None:
                 assert int(method.cost(layer, 8).parameters) > 0
     tuned = {len(contender.lrs) for contender in preset.contenders}
     assert len(tuned) == 1  # the same budget for all
-    assert len(list(pending(preset, {}))) == tuned.pop() * len(labels)
+    assert len({len(contender.factors) for contender in preset.contenders}) == 1
+    assert len(list(pending(preset, {}))) == tuned.pop() * len(labels) * (len(preset.seeds) if preset.map else 1)
