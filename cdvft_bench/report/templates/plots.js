@@ -63,10 +63,10 @@ function keyboard(host, said, open) {
     const move = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
     const points = (host.data ?? []).flatMap((trace, curve) =>
       trace.hoverinfo === "skip" ? [] : (trace.x ?? []).map((x, i) => ({ x, curve, i })).filter((p) => typeof p.x === "number" && trace.customdata));
-    if (event.key === "Enter" && points[at]) return open(host.data[points[at].curve].customdata[points[at].i]);
-    if (!move || !points.length || event.target !== host) return;
-    event.preventDefault();
+    if (!(move || event.key === "Enter") || !points.length || event.target !== host) return;
+    event.preventDefault(); // else Enter would press the opened dialog's button at once
     points.sort((a, b) => a.x - b.x || a.curve - b.curve || a.i - b.i);
+    if (!move) return points[at] && open(host.data[points[at].curve].customdata[points[at].i]);
     at = (at + move + points.length) % points.length;
     const { curve, i } = points[at];
     window.Plotly.Fx.hover(host, [{ curveNumber: curve, pointNumber: i }]);
