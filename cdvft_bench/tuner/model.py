@@ -68,6 +68,10 @@ def _expansion(model: nn.Module, call: Mapping[str, Any]) -> int:
     return max(numbers)
 
 
+SAVES_BIASES = hasattr(BaseTuner, "_get_learnable_bias_state_dict")
+"""Whether this version of PEFT saves the trained biases of a method that it does not know; 0.21 does, 0.19 does not."""
+
+
 class CdvftModel(BaseTuner):
     """CDVFT adapters in a pretrained model; made by ``peft.get_peft_model(model, CdvftConfig(...))``."""
 
@@ -94,6 +98,12 @@ class CdvftModel(BaseTuner):
                 resolve_settings(prepared, key, _base(module))
                 adapted.append(key)
         _warn_of_unused(prepared, adapted)
+        if config.bias != "none" and not SAVES_BIASES:
+            warnings.warn(
+                f"this version of PEFT does not save trained biases (bias={config.bias!r}); install peft 0.21, or merge "
+                "before saving",
+                stacklevel=2,
+            )
 
     def _create_and_replace(
         self,
