@@ -100,8 +100,8 @@ class CdvftModel(BaseTuner):
         _warn_of_unused(prepared, adapted)
         if config.bias != "none" and not SAVES_BIASES:
             warnings.warn(
-                f"this version of PEFT does not save trained biases (bias={config.bias!r}); install peft 0.21, or merge "
-                "before saving",
+                f"this version of PEFT does not save trained biases (bias={config.bias!r}); install peft 0.21, or "
+                "merge before saving",
                 stacklevel=2,
             )
 
