@@ -123,7 +123,7 @@ def rate_verdict(found: Sequence[Cell]) -> str:
         sizes = listed([str(p) for p in at_end])
         return f"How the best rate goes with p is not decided: that of p = {sizes} is at the end of those tried"
     nearest = min(RULES, key=lambda x: abs(x - power))
-    return f"The best rate goes as p to the power {power:+.2f}, nearest to {RULES[nearest]}"
+    return f"The best rate goes as p to the power {round(power, 2) + 0.0:+.2f}, nearest to {RULES[nearest]}"
 
 
 def _at_end(cell: Cell, found: Sequence[Cell]) -> bool:
