@@ -432,7 +432,7 @@ def trace(file: Path, as_json: bool) -> None:
 
 
 @main.command()
-@click.option("--d", "width", type=int, help="Width of a square layer.")
+@click.option("--d", "width", type=click.IntRange(1), help="Width of a square layer.")
 @click.option("--layer", help="Instead: d_in x d_out as 768x3072, or a model's layer as roberta-base:query.")
 @click.option("--p", "block_size", type=int, help="Block size; the smaller width if not given.")
 @click.option("--m", default=2, show_default=True, help="Diagonal factors; 0 is the block-circulant adapter.")

@@ -30,7 +30,8 @@ def read_ledger(path: str | Path | None = None) -> Ledger:
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"ledger {str(path)!r} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UserError(f"ledger {str(path)!r} cannot be read: {reason}; give a TOML file of claims") from error
     return parse_ledger(text, str(path), path.parent)
 
 

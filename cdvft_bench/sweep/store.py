@@ -97,6 +97,8 @@ class Store:
             raise UserError(f"store {str(path)!r} is not there; 'cdvft-bench export STORE {path}' makes one")
         if not self.path.exists() and not create:
             raise UserError(f"store {str(path)!r} is not there; 'cdvft-bench sweep GRID --store {path}' makes one")
+        if self.path.is_dir():
+            raise UserError(f"store {str(path)!r} is a folder; give the .sqlite or .jsonl.gz file in it")
         try:
             if not text_form:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,7 +113,9 @@ class Store:
                 self.import_text(self.path)
         except sqlite3.Error as error:
             self._db.close()
-            raise UserError(f"{path} cannot be used as a store: {error}") from error
+            raise UserError(
+                f"{path} cannot be used as a store: {error}; give a file that 'cdvft-bench sweep' or 'export' wrote"
+            ) from error
         except UserError:
             self._db.close()
             raise
