@@ -24,7 +24,7 @@ SETTINGS = [
         ("block_circulant", {"path": "merged"}),
     )
     for width in (256, 1024, 2048)
-    for tokens in (16, 256, 4096)
+    for tokens in (16, 256, 4096, 65_536)
 ]
 
 
