@@ -558,6 +558,7 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
 
     from cdvft_bench.accuracy.search import read_preset
     from cdvft_bench.accuracy.search import train as run_preset
+    from cdvft_bench.sweep.progress import progress
     from cdvft_bench.timing.clock import require_device
     from cdvft_bench.timing.environment import read_environment
 
@@ -566,16 +567,18 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
         torch.set_num_threads(threads)
     require_device(device)
     environment = read_environment()
-    left = run_preset(
-        read_preset(preset),
-        output,
-        asdict(environment),
-        environment.key,
-        device,
-        _seconds(budget),
-        say=lambda left, text: click.echo(f"{left} left: {text}"),
-        workers=workers,
-    )
+    bar = progress(0)
+    with bar:
+        left = run_preset(
+            read_preset(preset),
+            output,
+            asdict(environment),
+            environment.key,
+            device,
+            _seconds(budget),
+            say=bar.tell,
+            workers=workers,
+        )
     if left:
         click.echo(f"{left} runs or more are left; run the same command again to go on")
         raise SystemExit(3)

@@ -1,4 +1,4 @@
-"""How far a sweep is."""
+"""How far a sweep, or a series of fine-tuning runs, is."""
 
 from __future__ import annotations
 
@@ -39,6 +39,14 @@ class progress:  # noqa: N801 - used as a with statement
             print(
                 f"{self.done}/{self.total} cases, {self.said - self.started:.0f} s: {text}", file=sys.stderr, flush=True
             )
+
+    def tell(self, left: int, text: str) -> None:
+        """One more is done and ``left`` are to come: for work whose extent shows as it goes."""
+        self.done += 1
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.done, total=self.done + left, description=text)
+        else:
+            print(f"{left} left: {text}", flush=True)
 
     def __exit__(self, *exception: object) -> None:
         if self.bar is not None:
