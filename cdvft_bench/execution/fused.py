@@ -169,7 +169,7 @@ def gradients(
     onto = weight is not None and not _alike(x.dtype, g, weight, circulants[0])
     grad_x = None
     if input_gradient:
-        grad_x = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if onto and weight is not None else torch.empty_like(x)
+        grad_x = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if onto and weight is not None else x.new_empty(x.shape)
     adjoints = list(c_hats)
     if diagonals or input_gradient:  # else nothing wants the gradient of a circulant's input
         adjoints = [spectral.adjoint(s, is_by_block(c)) for c, s in zip(circulants, c_hats, strict=True)]

@@ -173,6 +173,13 @@ def test_degenerate_layers(d_in, d_out, p, convention, path) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.parametrize("path", ["fused", "stored", "merged", "merged_dense"])
+@pytest.mark.parametrize(("d_in", "d_out", "p"), [(1, 1, 1), (1, 3, 2), (3, 1, 1)])
+def test_one_row_of_width_one(d_in, d_out, p, path) -> None:
+    for name in ("block_circulant", "cdvft"):
+        assert not check_layer(make_method(name, {"block_size": p, "path": path}), d_in, d_out, 1, True, "float64")
+
+
 @pytest.mark.parametrize("d_out", [256, 257, 600])
 def test_more_rows_than_one_batch_of_the_merged_weight(d_out) -> None:
     method = make_method("cdvft", {"m": 3, "block_size": 64, "path": "merged"})
