@@ -224,7 +224,7 @@ def test_files_that_are_no_stores(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="export STORE"):
         Store(tmp_path / "none.jsonl")
     with pytest.raises(UserError, match="cannot be used as a store"):
-        Store(tmp_path, create=True)
+        Store(tmp_path, create=True)  # a folder
     (tmp_path / "text.sqlite").write_text("hello, I am a text, and a longer one than a header of SQLite")
     with pytest.raises(UserError, match="cannot be used as a store"):
         Store(tmp_path / "text.sqlite")
