@@ -98,9 +98,7 @@ class Store:
         if not self.path.exists() and not create:
             raise UserError(f"store {str(path)!r} is not there; 'cdvft-bench sweep GRID --store {path}' makes one")
         if self.path.is_dir():
-            raise UserError(
-                f"store {str(path)!r} is a folder and cannot be used as a store; give the .sqlite or .jsonl.gz file in it"
-            )
+            raise UserError(f"store {str(path)!r} is a folder and cannot be used as a store; give the file in it")
         try:
             if not text_form:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
