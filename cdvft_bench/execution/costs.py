@@ -118,12 +118,14 @@ class Spectral:
         n = self.rows * blocks * self.factor.bins
         return (elementwise("conj_physical_", n, self.factor.dtype, flops=0, reads=n, complex_=True),)
 
-    def moment(self) -> Kernels:
+    def moment(self, in_place: bool) -> Kernels:
         f, t = self.factor, self.rows
         n = t * f.q_in * f.bins
         reads = t * f.bins + n
+        single = self._single if in_place else 0
         return (
-            elementwise("mul", n, f.dtype, flops=6, reads=reads, launches=self._few * f.q_out, complex_=True),
+            elementwise("mul_", n, f.dtype, flops=6, reads=reads, launches=single, complex_=True),
+            elementwise("mul", n, f.dtype, flops=6, reads=reads, launches=self._few * f.q_out - single, complex_=True),
             reduction("sum", n, f.q_in * f.bins, f.dtype, launches=self._few * f.q_out, complex_=True),
             bmm(f.bins, f.q_out, t, f.q_in, f.dtype, complex_=True, launches=1 - self._few),
         )
@@ -307,7 +309,7 @@ class FastLayer:
             kernels += (elementwise("mul", t * d_out, dtype, reads=t * d_out + d_out),)
         for i, f in reversed(list(enumerate(self.factors))):
             s = Spectral(f, t)
-            kernels += s.spectra(f.d_out, f.q_out) + s.moment()
+            kernels += s.spectra(f.d_out, f.q_out) + s.moment(in_place=self.path != "stored")
             if not self.diagonals and not input_gradient:
                 return kernels
             kernels += s.multiply(f.q_out, f.q_in, in_place=True) + s.signals(f.width, f.q_in)

@@ -139,7 +139,7 @@ def spectra_of_factors(circulants: Sequence[Tensor], plan: Plan) -> list[Tensor]
 def pieces(x: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
     """Views of some rows of x (T, d_in) and y (T, d_out) at a time."""
     n = int(piece(x.shape[0], x.shape[1], y.shape[1], x.device.type))
-    return zip(x.split(n), y.split(n), strict=True)
+    return iter([(x, y)]) if n == x.shape[0] else zip(x.split(n), y.split(n), strict=True)
 
 
 def gradients(
@@ -178,7 +178,7 @@ def gradients(
     views = list(pieces(x, g))
     each = len(kept) // len(views) if kept is not None else 0
     sums: list[Tensor] = []
-    outs = () if grad_x is None else grad_x.split(len(views[0][0]))
+    outs = () if grad_x is None else grad_x.split(len(views[0][0])) if len(views) > 1 else (grad_x,)
     for n, (x_rows, g_rows) in enumerate(views):
         of_piece = None if kept is None else kept[n * each : (n + 1) * each]
         found, v_bar = _piece_gradients(
@@ -220,11 +220,12 @@ def _piece_gradients(
     v_bar = g if g.dtype == circulants[0].dtype else g.to(circulants[0].dtype)
     if scale is not None:
         sums[len(diagonals) - 1] = spectral.column_dot(products[-1], v_bar)
-        v_bar = v_bar * scale
+        # What was computed again is used up: its memory is warm, a new tensor's is not.
+        v_bar = v_bar * scale if kept is not None else torch.mul(v_bar, scale, out=products[-1])
     for i in range(len(circulants) - 1, -1, -1):
         c, by_block = circulants[i], is_by_block(circulants[i])
         v_hat = spectral.spectra(v_bar, c.shape[0], c.shape[2], by_block)
-        sums[len(diagonals) + i] = spectral.moment(v_hat, u_hats[i], by_block)
+        sums[len(diagonals) + i] = spectral.moment(v_hat, u_hats[i], by_block, in_place=kept is None)
         if not diagonals and not input_gradient:
             return sums, None
         u_hat = spectral.multiply(v_hat, adjoints[i], by_block, in_place=True)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.analytic.circulant import Factor
 from cdvft_bench.analytic.cost import total
@@ -199,13 +199,15 @@ def device_rates(device: str) -> Rates:
 
 
 @lru_cache(maxsize=4096)
-def _pick(problem: Problem) -> str:
+def pick_for(problem: Problem) -> str:
+    """The path predicted to be fastest."""
     return rank(problem)[0].path
 
 
-def pick_for(problem: Problem) -> str:
-    """The path predicted to be fastest."""
-    return _pick(problem)
+@lru_cache(maxsize=4096)
+def _pick(*sizes: Any) -> str:
+    # At every call of a layer: hashing numbers costs less than making a Problem.
+    return pick_for(Problem(*sizes))
 
 
 def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> str:
@@ -216,11 +218,10 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
     """
     dtype = str(x.dtype).removeprefix("torch.")
     device = x.device.type if x.device.type in BUILT_IN else "cpu"
-    problem = Problem(
+    return _pick(
         x.shape[-1], d_out, circulants[0].shape[2], len(diagonals), max(x.numel() // x.shape[-1], 1),
         dtype if dtype in ITEMSIZE else "float32", device, circulants[0].requires_grad,
     )  # fmt: skip
-    return _pick(problem)
 
 
 def planned(

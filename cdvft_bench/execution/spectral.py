@@ -80,18 +80,20 @@ def adjoint(c_hat: Tensor, by_block: bool) -> Tensor:
     return conjugate.transpose(0, 1) if by_block else conjugate.transpose(1, 2)
 
 
-def moment(g_hat: Tensor, conjugate_x_hat: Tensor, by_block: bool) -> Tensor:
+def moment(g_hat: Tensor, conjugate_x_hat: Tensor, by_block: bool, in_place: bool = False) -> Tensor:
     """``sum_t conj(x_t) g_t`` at every frequency, (q_out, q_in, f), or (f, q_out, q_in) without ``by_block``.
 
     Args:
         g_hat, conjugate_x_hat: spectra of the output's gradient and, conjugated, of the input.
         by_block: layout of both spectra.
+        in_place: let a single block overwrite the input's spectrum.
     """
     if not by_block:
         return torch.bmm(g_hat.transpose(1, 2), conjugate_x_hat)
     q_out, q_in, f = g_hat.shape[1], conjugate_x_hat.shape[1], g_hat.shape[2]
     if (q_out, q_in) == (1, 1):
-        return (g_hat * conjugate_x_hat).sum(0, keepdim=True)
+        product = conjugate_x_hat.mul_(g_hat) if in_place else g_hat * conjugate_x_hat
+        return product.sum(0, keepdim=True)
     summed = g_hat.new_empty(q_out, q_in, f)
     for i in range(q_out):
         torch.sum(g_hat[:, i : i + 1] * conjugate_x_hat, 0, out=summed[i])

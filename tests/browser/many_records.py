@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
 from itertools import islice, product
 
 from report_records import ENVIRONMENT, make_records
@@ -16,12 +18,13 @@ MACHINES = {
 }
 WIDTHS = (96, 192, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 5120, 8192)
 BATCHES, SEQUENCES = (1, 2, 4, 8, 16, 32), (16, 32, 64, 128, 256, 512)
+START = datetime(2026, 1, 2, 3, 4, 5)
 PASSES: tuple[CasePass, ...] = ("step", "forward")
 
 
 def many_records(n: int) -> list[Record]:
-    """``n`` records; the same every time."""
-    return list(islice(_records(), n))
+    """``n`` records, one recorded every second; the same every time."""
+    return [replace(r, created=f"{START + timedelta(seconds=i):%FT%T}Z") for i, r in enumerate(islice(_records(), n))]
 
 
 def _records() -> Iterator[Record]:

@@ -7,6 +7,7 @@ import gzip
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from report_records import ENVIRONMENTS, HOSTILE, failed, make_records
 
@@ -17,12 +18,20 @@ from cdvft_bench.sweep.case import Case
 
 NASTY = (
     HOSTILE, "</script><script>alert(1)</script>", "<!--<script>", "javascript:alert(1)", "\u2028line\u2029",
-    "=HYPERLINK(1)", "\\end{document}", "%{customdata}", "'; rm -rf ~ #", "]]>", "\ud83d\ude00" if False else "😀",
+    "=HYPERLINK(1)", "\\end{document}", "%{customdata}", "'; rm -rf ~ #", "]]>", "😀", "two\nlines",
 )  # fmt: skip
 
 
 def unpacked(text: str) -> dict:
-    return json.loads(gzip.decompress(base64.b64decode(text)))
+    """A block as the page reads it, the columns' values in the place of where they lie."""
+    data = gzip.decompress(base64.b64decode(text))
+    end = data.index(b"\n") + 1
+    document = json.loads(data[:end])
+    assert end % 8 == 0
+    for column in document["columns"]:
+        assert column["at"] % 8 == 0
+        column["values"] = np.frombuffer(data, f"<{column['type']}", document["rows"], end + column["at"]).tolist()
+    return document
 
 
 @pytest.mark.parametrize("text", NASTY)
@@ -60,7 +69,26 @@ def test_launches_by_family_add_up() -> None:
 def test_same_columns_give_the_same_text_and_numbers_are_rounded() -> None:
     columns = [Column("x", "x", "", "number", [1.23456789, float("nan"), None, 3.0])]
     assert embed(columns) == embed(columns)
-    assert unpacked(embed(columns))["columns"][0]["values"] == [1.2346, None, None, 3]
+    found = unpacked(embed(columns))["columns"][0]
+    assert found["type"] == "f4"
+    assert found["values"] == pytest.approx([1.2346, np.nan, np.nan, 3], rel=1e-7, nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "type_"), [(2**24, "f4"), (2**24 + 1, "f8"), (2**52 + 1, "f8"), (1e300, "f8"), (1.5e-42, "f8"), (0, "f4")]
+)
+def test_figures_take_the_bytes_that_they_need(value: float, type_: str) -> None:
+    column = Column("x", "x", "", "count", [value, None, 2])
+    found = unpacked(embed([Column("a", "a", "", "text", ["one", "two", "one"]), column]))["columns"]
+    assert found[0]["values"] == [0, 1, 0]
+    assert (found[1]["type"], found[1]["values"][0], found[1]["values"][2]) == (type_, pytest.approx(value), 2)
+
+
+@pytest.mark.parametrize(("words", "type_"), [(256, "u1"), (257, "u2"), (65_537, "u4")])
+def test_texts_are_numbered_in_the_bytes_that_they_need(words: int, type_: str) -> None:
+    texts = [f"{i:06}" for i in range(words)]
+    found = unpacked(embed([Column("a", "a", "", "text", texts)]))["columns"][0]
+    assert (found["type"], found["words"], found["values"][-1]) == (type_, texts, words - 1)
 
 
 def test_a_machine_is_named_by_what_the_record_ran_on() -> None:

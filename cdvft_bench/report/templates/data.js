@@ -1,24 +1,27 @@
 "use strict";
-// Data blocks of the page: base 64 of gzip of JSON (see dataset.py), and how their values are written.
+// Data blocks of the page: base 64 of gzip of columns (see dataset.py), and how their values are written.
 const ABSENT = "not measured";
 
 async function unpack(id) {
   const packed = atob(document.getElementById(id).textContent.trim());
   const bytes = new Uint8Array(packed.length);
   for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
-  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-  return new Response(stream).text();
+  return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));
 }
 
 const grouped = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const formats = new Map(); // one a number of decimals: making one costs more than using it a hundred times
+
+function fixed(value, digits) {
+  if (!formats.has(digits)) formats.set(digits, new Intl.NumberFormat("en", { minimumFractionDigits: digits, maximumFractionDigits: digits }));
+  return formats.get(digits).format(value);
+}
 
 function significant(value, digits = 4) {
   if (value === 0) return "0";
   const exponent = Math.floor(Math.log10(Math.abs(value)));
   if (exponent < -5 || exponent > 14) return value.toExponential(digits - 1);
-  return value.toLocaleString("en", {
-    minimumFractionDigits: Math.max(0, digits - 1 - exponent), maximumFractionDigits: Math.max(0, digits - 1 - exponent),
-  });
+  return fixed(value, Math.max(0, digits - 1 - exponent));
 }
 
 function prefixed(value) {
@@ -28,13 +31,17 @@ function prefixed(value) {
   return Number.isInteger(value) ? grouped.format(value) : significant(value);
 }
 
+const ARRAYS = { u1: Uint8Array, u2: Uint16Array, u4: Uint32Array, f4: Float32Array, f8: Float64Array };
+
 class Data {
-  constructor(text) {
-    const document_ = JSON.parse(text);
-    this.rows = document_.rows;
-    this.columns = document_.columns;
+  // A block, unpacked: a line of JSON, then the columns' values, which are used where they lie.
+  constructor(buffer) {
+    const end = new Uint8Array(buffer).indexOf(10) + 1;
+    const head = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 0, end)));
+    this.rows = head.rows;
+    this.columns = head.columns;
     this.byName = new Map(this.columns.map((column) => [column.name, column]));
-    for (const column of this.columns) if (column.words) column.places = new Map(column.words.map((w, i) => [w, i]));
+    for (const column of this.columns) column.values = new ARRAYS[column.type](buffer, end + column.at, this.rows);
   }
 
   has(name) {
@@ -45,7 +52,15 @@ class Data {
   value(name, row) {
     const column = this.byName.get(name);
     if (!column) return null;
-    return column.words ? column.words[column.values[row]] : column.values[row];
+    const value = column.values[row];
+    return column.words ? column.words[value] : Number.isNaN(value) ? null : value;
+  }
+
+  // The number that stands for a text in a column; undefined where it does not occur.
+  place(name, word) {
+    const column = this.byName.get(name);
+    column.places ??= new Map(column.words.map((w, i) => [w, i]));
+    return column.places.get(word);
   }
 
   words(name) {
@@ -78,10 +93,10 @@ class Data {
       column.ranks = new Int32Array(order.length);
       order.forEach((word, rank) => (column.ranks[word] = rank));
     }
-    const rank = column.words ? (row) => (column.words[values[row]] === ABSENT ? null : column.ranks[values[row]]) : (row) => values[row];
+    const rank = column.words ? (row) => (column.words[values[row]] === ABSENT ? NaN : column.ranks[values[row]]) : (row) => values[row];
     return Int32Array.from(rows).sort((a, b) => {
       const x = rank(a), y = rank(b);
-      if (x === null || y === null) return (x === null) - (y === null) || a - b;
+      if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
       return sign * (x - y) || a - b;
     });
   }

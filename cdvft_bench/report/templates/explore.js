@@ -16,7 +16,7 @@ class Explorer {
   constructor(data, config, open) {
     Object.assign(this, { data, config, open, chosen: {}, text: "", methods: new Set(data.words("method")) });
     this.fields = ["subject", "workload", "dtype", "machine", "device"].filter((name) => data.words(name).length > 0);
-    const timed = Array.from({ length: data.rows }, (_, i) => i).find((i) => data.value("frozen", i) !== null) ?? 0;
+    const timed = Math.max(0, data.byName.get("frozen").values.findIndex((value) => !Number.isNaN(value)));
     for (const name of this.fields) this.chosen[name] = data.value(name, timed) ?? "";
     this.titles = Object.fromEntries(Object.entries(config.styles).map(([name, style]) => [name, style.title]));
     this.grid = new Grid(document.getElementById("records-table"), data, { title: "records", file: "tables/records.csv", open });
@@ -68,39 +68,74 @@ class Explorer {
     this.all(true);
   }
 
-  // Rows that pass the filters, those of the fields in ``without`` left aside.
-  rows(without = []) {
+  // What a row must pass to be shown, by field; those of the fields in ``without`` left aside.
+  tests(without = []) {
     const data = this.data, tests = [];
-    for (const name of this.fields) {
-      if (this.chosen[name] === "" || without.includes(name)) continue;
-      const column = data.byName.get(name), wanted = column.places.get(this.chosen[name]);
-      tests.push((row) => column.values[row] === wanted);
+    for (const field of this.fields) {
+      if (this.chosen[field] === "" || without.includes(field)) continue;
+      const { values } = data.byName.get(field), wanted = data.place(field, this.chosen[field]);
+      tests.push({ field, pass: (row) => values[row] === wanted });
     }
     const method = data.byName.get("method"), on = method.words.map((word) => this.methods.has(word));
-    if (on.includes(false)) tests.push((row) => on[method.values[row]]);
+    if (on.includes(false)) tests.push({ field: null, pass: (row) => on[method.values[row]] });
     if (this.text) {
       const setting = data.byName.get("setting"), key = data.byName.get("key");
       const hits = setting.words.map((word) => word.toLowerCase().includes(this.text));
-      tests.push((row) => hits[setting.values[row]] || key.words[key.values[row]].includes(this.text));
+      tests.push({ field: null, pass: (row) => hits[setting.values[row]] || key.words[key.values[row]].includes(this.text) });
     }
-    const kept = [];
-    for (let row = 0; row < data.rows; row++) if (tests.every((test) => test(row))) kept.push(row);
+    return tests;
+  }
+
+  rows(without) {
+    const tests = this.tests(without), kept = [];
+    for (let row = 0; row < this.data.rows; row++) if (tests.every(({ pass }) => pass(row))) kept.push(row);
     return Int32Array.from(kept);
   }
 
-  update() {
-    for (const [name, list] of this.selects) {
-      const column = this.data.byName.get(name), found = new Set();
-      for (const row of this.rows([name])) found.add(column.values[row]);
-      if (this.chosen[name] !== "" && !found.has(column.places.get(this.chosen[name]))) this.chosen[name] = "";
-      const words = [...found].map((i) => column.words[i]).sort(new Intl.Collator("en", { numeric: true }).compare);
-      list.replaceChildren(element("option", { value: "" }, `all (${words.length})`), ...words.map((word) => element("option", { value: word }, word)));
-      list.value = this.chosen[name];
+  // Rows that pass the filters, and of every field the texts that its own filter alone would hold back, if any does.
+  choices() {
+    const data = this.data, tests = this.tests(), kept = [];
+    const found = new Map(this.fields.map((field) => [field, new Uint8Array(data.words(field).length)]));
+    const seen = this.fields.map((field) => [found.get(field), data.byName.get(field).values]);
+    for (let row = 0; row < data.rows; row++) {
+      let failed = null, passes = true;
+      for (const test of tests) {
+        if (test.pass(row)) continue;
+        passes = failed === null && test.field !== null;
+        failed = test.field;
+        if (!passes) break;
+      }
+      if (!passes) continue;
+      if (failed !== null) found.get(failed)[data.byName.get(failed).values[row]] = 1;
+      else {
+        kept.push(row);
+        for (const [there, values] of seen) there[values[row]] = 1;
+      }
     }
-    this.kept = this.rows();
-    this.alike = ["subject", "workload", "dtype", "machine"].every((name) => new Set(Array.from(this.kept, (row) => this.data.value(name, row))).size < 2);
+    return { kept: Int32Array.from(kept), found };
+  }
+
+  update() {
+    const data = this.data, collator = new Intl.Collator("en", { numeric: true });
+    let { kept, found } = this.choices();
+    // A choice that the other filters leave no row of is taken back; the rest then have more to choose from.
+    for (const field of this.fields) {
+      if (this.chosen[field] === "" || found.get(field)[data.place(field, this.chosen[field])]) continue;
+      this.chosen[field] = "";
+      ({ kept, found } = this.choices());
+    }
+    for (const [field, list] of this.selects) {
+      const words = data.words(field).filter((_, i) => found.get(field)[i]).sort(collator.compare);
+      list.replaceChildren(element("option", { value: "" }, `all (${words.length})`), ...words.map((word) => element("option", { value: word }, word)));
+      list.value = this.chosen[field];
+    }
+    this.kept = kept;
+    this.alike = ["subject", "workload", "dtype", "machine"].every((name) => {
+      const { values } = data.byName.get(name);
+      return kept.every((row) => values[row] === values[kept[0]]);
+    });
     this.note.textContent = this.alike ? "" : "Several layers, workloads or machines are chosen: figures show them all, and draw no front through what cannot be compared.";
-    this.grid.show(this.kept);
+    this.grid.show(kept);
     for (const one of this.figures) if (one.ready) one.ready();
   }
 
@@ -125,7 +160,7 @@ class Explorer {
   }
 
   axes(names) {
-    return names.filter((name) => this.data.has(name) && this.data.byName.get(name).values.some((v) => v !== null)).map((name) => [name, this.data.label(name)]);
+    return names.filter((name) => this.data.has(name) && this.data.byName.get(name).values.some((v) => !Number.isNaN(v))).map((name) => [name, this.data.label(name)]);
   }
 
   points(x, y) {
@@ -133,9 +168,9 @@ class Explorer {
     for (const row of this.kept) {
       const [a, b] = [data.value(x, row), data.value(y, row)];
       if (!(a > 0) || !(b > 0) || (data.value("frozen_one", row) === "yes" && y !== "median")) continue;
-      found.push({ row, x: a, y: b, low: data.value(`${y}_low`, row), high: data.value(`${y}_high`, row), group: data.value("method", row), text: this.said(row, [x, y]), title: data.value("setting", row) });
+      found.push({ row, x: a, y: b, group: data.value("method", row) });
     }
-    return thinned(found);
+    return thinned(found).map((p) => ({ ...p, low: data.value(`${y}_low`, p.row), high: data.value(`${y}_high`, p.row), text: this.said(p.row, [x, y]), title: data.value("setting", p.row) }));
   }
 
   said(row, names) {

@@ -19,11 +19,9 @@ class Grid {
     new ResizeObserver(() => this.render()).observe(this.scroller);
     addEventListener("beforeprint", () => this.render(true));
     addEventListener("afterprint", () => this.render());
-    this.filtered = this.order;
-    this.show(this.order);
   }
 
-  show(rows) {
+  show(rows = this.order) {
     this.filtered = rows;
     this.order = this.by ? this.data.sorted(rows, this.by, this.down) : rows;
     this.count.textContent = `${grouped.format(rows.length)} of ${grouped.format(this.data.rows)} rows`;

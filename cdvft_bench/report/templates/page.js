@@ -62,7 +62,7 @@ function sources(data, open) {
     const wanted = event.target.closest?.("button[data-key]")?.dataset.key;
     if (wanted === undefined) return;
     const [key, environment] = [wanted.slice(0, 16), wanted.slice(17)];
-    const place = keys.places.get(key);
+    const place = data.place("key", key);
     for (let row = 0; row < data.rows; row++) {
       if (keys.values[row] === place && (!environment || !environments || environments.words[environments.values[row]] === environment)) return open(row);
     }
@@ -156,8 +156,8 @@ async function start() {
   themes(() => { explorer?.tint(); repaint(); });
   if (!has("data-config")) return;
   if (!("DecompressionStream" in window)) throw new Error("this browser cannot unpack the data: tables and figures below are complete without");
-  const config = JSON.parse(await unpack("data-config"));
-  const load = async (id) => new Data(await unpack(id));
+  const config = await (await unpack("data-config")).json();
+  const load = async (id) => new Data(await (await unpack(id)).arrayBuffer());
   if (has("data-records")) {
     const data = await load("data-records"), open = provenance(data);
     sources(data, open);
@@ -167,7 +167,7 @@ async function start() {
     if (!has(block)) continue;
     const data = await load(block), open = id === "comparison" ? provenance(data) : () => {};
     for (const figure of document.querySelectorAll(`figure[data-plot="${id}"]`)) new Panel(figure, data, config, open);
-    if (id === "comparison") new Grid(document.getElementById("records-table"), data, { title: "rows", file: "the CSV file", open });
+    if (id === "comparison") new Grid(document.getElementById("records-table"), data, { title: "rows", file: "the CSV file", open }).show();
   }
   root.dataset.ready = "yes";
 }

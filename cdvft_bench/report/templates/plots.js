@@ -3,7 +3,7 @@ let library = null;
 const drawn = new Map();
 
 function plotly() {
-  library ??= unpack("library-plotly").then((code) => {
+  library ??= unpack("library-plotly").then((found) => found.text()).then((code) => {
     document.head.append(element("script", {}, code)); // allowed by the policy: its hash is listed
     return window.Plotly;
   });
@@ -107,7 +107,7 @@ function front(points, upward = false) {
 
 function marks(points, styles, names, best = new Set()) {
   const groups = new Map();
-  for (const p of points) groups.set(p.group, [...(groups.get(p.group) ?? []), p]);
+  for (const p of points) groups.has(p.group) ? groups.get(p.group).push(p) : groups.set(p.group, [p]);
   return [...groups.entries()].sort(([a], [b]) => a.localeCompare(b)).map(([group, rows]) => {
     const style = styles[group] ?? { color: "#8a8a8a", symbol: "circle" };
     return {
