@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,8 @@ from cdvft_bench.report.dataset import Column
 from cdvft_bench.report.text import clean
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.chrome import Event, parse, read_events
-from cdvft_bench.timing.families import family, kind, short_kernel
+from cdvft_bench.timing.families import family, short_kernel
+from cdvft_bench.timing.trace import leaf_operators
 
 FOLDER = "traces"
 MAX_TRACES, MAX_LAUNCHES = 24, 3000
@@ -92,18 +93,14 @@ def _launches(events: Sequence[object]) -> Iterator[Launch]:
             if event.kind == "runtime" and any(part in event.name for part in ("Launch", "Memcpy", "Memset")):
                 yield _launch(event, event.name, "host")
         return
-    for event in _leaves(one for one in trace.host if one.parent is None):
-        yield _launch(event, event.name.removeprefix("aten::"), "host")
+    for top in (one for one in trace.host if one.parent is None):
+        for leaf, names in leaf_operators(top):
+            before = leaf.children[: len(names) - 1]
+            for child in before:
+                yield _launch(child, child.name.removeprefix("aten::"), "host")
+            yield _launch(leaf, names[0], "host", before[-1].end if before else leaf.start)
 
 
-def _leaves(events: Iterable[Event]) -> Iterator[Event]:
-    for event in events:
-        what = kind(event.name.removeprefix("aten::")) if event.name.startswith("aten::") else "composite"
-        if what == "kernel":
-            yield event
-        elif what == "composite":
-            yield from _leaves(event.children)
-
-
-def _launch(event: Event, name: str, lane: str) -> Launch:
-    return Launch(clean(name), family(name), lane, event.start / 1e3, (event.end - event.start) / 1e3)
+def _launch(event: Event, name: str, lane: str, start: int | None = None) -> Launch:
+    start = event.start if start is None else start
+    return Launch(clean(name), family(name), lane, start / 1e3, (event.end - start) / 1e3)

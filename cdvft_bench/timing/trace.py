@@ -105,7 +105,7 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
     runtime = [e for e in trace.host if e.kind == "runtime"]
     if not operators and not trace.device:
         raise UserError("it holds neither operators nor kernels; record with ProfilerActivity.CPU or CUDA")
-    leaves = [leaf for e in trace.host if e.parent is None for leaf in _leaves(e)]
+    leaves = [leaf for e in trace.host if e.parent is None for leaf in leaf_operators(e)]
     scopes_of = Scopes(operators)
     notes: list[str] = []
     if trace.malformed:
@@ -290,11 +290,11 @@ def _self(event: Event) -> int:
     return event.duration - sum(c.duration for c in event.children)
 
 
-def _leaves(event: Event) -> Iterator[tuple[Event, list[str]]]:
+def leaf_operators(event: Event) -> Iterator[tuple[Event, list[str]]]:
     """Leaf operators at or under ``event``, each with the names that the dispatcher sees for it.
 
-    A composite operator (linear, matmul, reshape) stands for the ones inside it; what a kernel
-    calls on its own account is part of it.
+    The first name is the operator's own; the others are clones, which its first children are. A composite operator
+    (linear, matmul, reshape) stands for the ones inside it; what a kernel calls on its own account is part of it.
     """
     left = [event]
     while left:
