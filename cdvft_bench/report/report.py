@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cdvft_bench.accuracy.analysis import Score
     from cdvft_bench.accuracy.published import PublishedRun
     from cdvft_bench.accuracy.trial import TrialResult
+    from cdvft_bench.analytic.roofline import Rates
     from cdvft_bench.claims.table import VerdictRow
     from cdvft_bench.expressivity.finding import Finding
     from cdvft_bench.predictor.results import Evaluation, PublishedComparison
@@ -81,6 +82,7 @@ class Beside:
         timelines: of traces that were kept.
         evaluation: predictions against the records. compared: predictions against others' training times.
         unpredicted: why there is no evaluation.
+        rates: calibrated ones by the key of a record's environment.
     """
 
     findings: Sequence[Finding] = ()
@@ -89,6 +91,7 @@ class Beside:
     evaluation: Evaluation | None = None
     compared: PublishedComparison | None = None
     unpredicted: str = ""
+    rates: Mapping[str, Rates] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def write_report(
     compared = paths.settings(records)
     leading = [claims_section(verdicts, styles)] if verdicts else []
     leading += [expressivity_section(beside.findings, styles)] if beside.findings else []
-    leading += [paths.paths_section(compared, styles)] if compared else []
+    leading += [paths.paths_section(compared, styles, beside.rates)] if compared else []
     predicted = prediction_section(beside.evaluation, beside.compared, styles, beside.unpredicted)
     leading += [predicted] if predicted else []
     runs = [run for _, some in beside.runs for run in some]
@@ -183,7 +186,7 @@ def write_report(
     if published:
         frames["published"] = published_table(published.runs)
     if compared:
-        frames["paths"] = paths.paths_table(compared)
+        frames["paths"] = paths.paths_table(compared, beside.rates)
     if beside.findings:
         frames["expressivity"] = expressivity_table(beside.findings)
     frames |= prediction_frames(beside.evaluation, beside.compared)
@@ -231,6 +234,7 @@ def report_stores(
     from cdvft_bench.accuracy.results import read_results
     from cdvft_bench.claims import rows, verify
     from cdvft_bench.expressivity.findings import read_findings
+    from cdvft_bench.predictor.stores import rates_by_environment
     from cdvft_bench.sweep.store import Store
 
     sources = []
@@ -246,6 +250,7 @@ def report_stores(
         evaluation=evaluation,
         compared=compared,
         unpredicted=unpredicted,
+        rates=rates_by_environment(stores),
     )
     published = Published(published_runs(), SOURCE, cdvft_on(MODEL))
     verdicts = rows(verify(records=stores))

@@ -187,6 +187,19 @@ def test_foreign_errors_are_one_line(write) -> None:  # type: ignore[no-untyped-
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("body", "cause"), [("import sys; sys.exit(3)", "SystemExit: 3"), ("1 / 0", "ZeroDivisionError: division by zero")]
+)
+def test_a_module_that_ends_at_import_is_a_clear_error(write, tmp_path: Path, body, cause) -> None:  # type: ignore[no-untyped-def]
+    path = write(
+        claim("gone", quantity='{ name = "launches" }', subject=f'{{ module = "ends_{cause[:4]}:Layer" }}',
+              layer='"64x32"', law='{ kind = "at_most", expected = 9 }', witnesses='["count"]'),
+    )  # fmt: skip
+    (path.parent / f"ends_{cause[:4]}.py").write_text(body)
+    with pytest.raises(UserError, match=f"does not import \\({cause}\\); install it, or put it in the ledger's folder"):
+        verify(path)
+
+
 def test_the_pin_has_values_too(write) -> None:  # type: ignore[no-untyped-def]
     path = write(
         claim("rank", quantity='"parameters"', subject=THIN, layer='"64x32"', law='{ kind = "equals", expected = 384 }',

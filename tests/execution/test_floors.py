@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from cdvft_bench.execution.floors import floors, main
-from cdvft_bench.execution.planner import BUILT_IN
+import pytest
+
+from cdvft_bench.execution.costs import FastLayer
+from cdvft_bench.execution.floors import floors, layer_floor, main
+from cdvft_bench.execution.planner import BUILT_IN, Problem
 
 
 def test_a_floor_is_the_traffic_at_full_bandwidth() -> None:
@@ -12,6 +15,32 @@ def test_a_floor_is_the_traffic_at_full_bandwidth() -> None:
     assert found["backward_kernel"].bytes == 4 * 768 * 1024 * 2
     assert found["merged_weight_kernel"].bytes == 2 * 768 * 768 * 2 + 3 * 768 * 4
     assert all(0 < f.floor_s <= f.predicted_s for f in found.values())
+
+
+def test_a_layer_floor_by_hand() -> None:
+    rates = BUILT_IN["cpu"]
+    fastest = {"matmul": 2e11, "fft": 5e10, "complex": 1e11}
+    rows, d, p = 1000, 64, 32
+    products = 2 * 2 * rows * d * d / fastest["matmul"]
+    transforms = 2 * rows * 4 * 2.5 * 32 * 5 / fastest["fft"]  # two blocks in, two out, log2(32) = 5, both passes
+    in_frequency = 3 * rows * 8 * 4 * 17 / fastest["complex"]
+    assert layer_floor(Problem(d, d, p, tokens=rows), rates) == pytest.approx(products + transforms + in_frequency)
+    only_forward = Problem(d, d, p, tokens=rows, training=False)
+    assert layer_floor(only_forward, rates) == pytest.approx(products / 2 + transforms / 2 + in_frequency / 3)
+    # One row: the weight is moved for four products, and that takes longer.
+    moved = (2 * 4096 * 4096 + 5 * 4096) * 4
+    assert layer_floor(Problem(4096, 4096, 4096, tokens=1), rates) == pytest.approx(moved / 1.3e11)
+
+
+@pytest.mark.parametrize(("m", "transforms"), [(2, 4), (0, 3)])
+def test_products_of_the_triton_kernels_by_hand(m: int, transforms: int) -> None:
+    # 768 = 24 * 32, both padded to 32: a transform of a row is two products with the first DFT matrix, 32 * 32 * 32
+    # multiply-adds each, and four with the second.
+    problem = Problem(768, 768, 768, m, 100, "bfloat16", "cuda")
+    layer = FastLayer(problem.layer, 100, "bfloat16", problem.factors, m, 1.0, "triton", "cuda")
+    assert layer.forward()[-1].macs == 2 * 100 * 6 * 32**3
+    assert layer.backward()[-1].macs == transforms * 100 * 6 * 32**3
+    assert layer.saved_bytes == 100 * 768 * 2 + 2 * 32 * 32 * 4
 
 
 def test_the_table_says_that_nothing_was_measured(capsys) -> None:

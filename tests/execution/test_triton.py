@@ -66,6 +66,68 @@ assert relative(h, x.bfloat16().double() @ cdvft_dense(D, C, 64).double().T) < 4
 """
 
 
+COUNTED = """
+import itertools, torch
+from triton.runtime.interpreter import InterpreterBuilder as Builder
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.execution import adapted_linear
+from cdvft_bench.execution.costs import FastLayer
+from cdvft_bench.execution.planner import Problem
+from cdvft_bench.execution.triton_path import rows_at_once
+
+macs, moved = [0], []
+dot, load, store = Builder.create_dot, Builder.create_masked_load, Builder.create_masked_store
+
+def counted_dot(self, a, b, *rest):
+    macs[0] += a.data.shape[0] * a.data.shape[1] * b.data.shape[1]
+    return dot(self, a, b, *rest)
+
+def counted_load(self, pointers, mask, *rest):
+    moved.append(("read", pointers.data[mask.data]))
+    return load(self, pointers, mask, *rest)
+
+def counted_store(self, pointers, value, mask, *rest):
+    moved.append(("written", pointers.data[mask.data]))
+    return store(self, pointers, value, mask, *rest)
+
+Builder.create_dot, Builder.create_masked_load, Builder.create_masked_store = counted_dot, counted_load, counted_store
+
+def bytes_within(way, tensors, size):
+    spans = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in tensors]
+    return sum(int(((a >= lo) & (a < hi)).sum()) * size for w, a in moved if w == way for lo, hi in spans)
+
+for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (96, 96, 96)],
+                                                    [torch.float32, torch.bfloat16], [2, 0]):
+    tokens = 3 * rows_at_once(p, dtype)
+    name = str(dtype).removeprefix("torch.")
+    problem = Problem(d_in, d_out, p, m, tokens, name, "cuda")
+    layer = FastLayer(LinearShape(d_in, d_out), tokens, name, problem.factors, m, 1.0, "triton", "cuda")
+    D = [torch.randn(d_in, requires_grad=True), torch.randn(d_out, requires_grad=True)] if m else []
+    C = [torch.randn(1, 1, p, requires_grad=True)]
+    W, b = torch.randn(d_out, d_in, dtype=dtype), torch.randn(d_out, dtype=dtype)
+    x, g = torch.randn(tokens, d_in, dtype=dtype, requires_grad=True), torch.randn(tokens, d_out, dtype=dtype)
+    size = x.element_size()
+    for kernel, ours in ((layer.forward()[-1], "forward"), (layer.backward()[-1], "backward")):
+        macs[0] = 0
+        moved.clear()
+        if ours == "forward":
+            h = adapted_linear(x, W, b, D, C, path="triton")
+            counted = macs[0], bytes_within("read", [x, h], size), bytes_within("written", [h], size)
+        else:
+            (grad_x, *_) = torch.autograd.grad(h, [x, *D, *C], g)
+            counted = macs[0], bytes_within("read", [x, g, grad_x], size), bytes_within("written", [grad_x], size)
+        assert counted == (kernel.macs, kernel.read, kernel.written), (d_in, d_out, p, name, m, ours, counted, kernel)
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_the_interpreter_counts_what_the_closed_forms_say() -> None:
+    """Multiply-adds of the matrix unit, and the activations' bytes: no dispatcher sees inside of a kernel."""
+    environment = {**os.environ, "TRITON_INTERPRET": "1"}
+    done = subprocess.run([sys.executable, "-c", COUNTED], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_kernels_equal_the_oracle_under_the_interpreter(seed) -> None:

@@ -28,6 +28,7 @@ OWN_TESTS = [
     "tests/methods/test_peers.py",
     "tests/methods/test_exact.py::test_degenerate_layers",
     "tests/methods/test_exact.py::test_more_rows_than_one_batch_of_the_merged_weight",
+    "tests/execution/test_floors.py",
 ]
 
 # Functions that hold no formula: they check input, describe, or build the adapter.
@@ -38,6 +39,7 @@ NO_FORMULA = {
 SHARED = {
     "circulant": ["cdvft", "block_circulant"],
     "costs": ["cdvft", "block_circulant"],
+    "spectral_costs": ["cdvft", "block_circulant"],
     "_peft": ["lora", "dora", "fourierft", "c3a", "vera", "boft"],
     "_lycoris": ["loha", "lokr"],
     "_norms": ["hra", "delora"],
@@ -85,7 +87,7 @@ def files() -> list[Path]:
     analytic = [
         ROOT / "cdvft_bench" / "analytic" / f"{name}.py"
         for name in ("kernels", "cost", "linear", "conventions", "circulant")
-    ] + [ROOT / "cdvft_bench" / "execution" / "costs.py"]
+    ] + [ROOT / "cdvft_bench" / "execution" / f"{name}.py" for name in ("costs", "spectral_costs")]
     return [p for p in methods if p.stem not in ("__init__", "base", "_reference")] + analytic
 
 
