@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -51,7 +52,8 @@ class Sample:
     def group(self) -> Mapping[Split, str]:
         """What the record shares with others, by split."""
         case = self.record.case
-        return {"shape": f"{case.kind} {case.subject} {case.tokens}", "method": case.method, "machine": self.device}
+        shape = f"{case.kind} {case.subject} {case.tokens}"
+        return {"shape": shape, "method": case.method, "campaign": self.record.environment, "machine": self.device}
 
 
 def device_name(case: Case, environment: Environment | None) -> str:
@@ -121,7 +123,7 @@ def _usual_rates(device: str, name: str) -> Rates | None:
 def evaluate(
     records: Iterable[Record], environments: Mapping[str, Environment], rates: Mapping[str, Rates] | None = None
 ) -> Evaluation:
-    """Predict every record by fits that left it out, alone, and with all records of its shape, method or machine.
+    """Predict every record by fits that left it out, alone, and with all of its shape, method, campaign or machine.
 
     Args:
         records: of one store or several. environments: by key, as ``Store.environments()``.
@@ -148,7 +150,8 @@ def evaluate(
         predictions += cases
         explained = whole.full.predict(bench.terms)
         worst += [(p, s, _row(explained, i)) for i, (p, s) in enumerate(zip(cases, mine, strict=True))]
-        for split in ("shape", "method"):
+        splits: tuple[Split, ...] = ("shape", "method", "campaign")
+        for split in splits:
             groups = {s.group[split] for s in mine}
             if len(groups) < 2:
                 notes.append(f"{device}: all records are of one {split}, so none could be left out")
@@ -303,7 +306,7 @@ def _errors(predictions: Sequence[Prediction]) -> list[ErrorRow]:
     groups: dict[tuple[str, str, str, Split], list[Prediction]] = defaultdict(list)
     for p in predictions:
         groups[p.device, p.kind, p.pass_, p.split].append(p)
-    order: dict[str, int] = {"case": 0, "shape": 1, "method": 2, "machine": 3}
+    order: dict[str, int] = {name: i for i, name in enumerate(get_args(Split))}
     made = []
     for (device, kind, pass_, split), mine in sorted(groups.items(), key=lambda g: (*g[0][:3], order[g[0][3]])):
 
@@ -317,6 +320,7 @@ def _errors(predictions: Sequence[Prediction]) -> list[ErrorRow]:
             "case": lambda p: (p.key, p.environment),
             "shape": lambda p: (p.subject, p.tokens),
             "method": lambda p: p.method,
+            "campaign": lambda p: p.environment,
             "machine": lambda p: p.device,
         }
         made.append(

@@ -1,9 +1,10 @@
 """Fit what share of its rates a device reaches, by kind of kernel, and predict with it.
 
-The time of a call is a sum over its kernels of the longest of three: arithmetic over (rate x efficiency), bytes over
-(bandwidth x efficiency), launch interval over efficiency; where launches do not overlap with execution (a CPU) the
-launch comes on top. The efficiencies minimise a robust (Huber) sum of squared errors of log time, with a prior around
-1 that decides where the data say little.
+The time of a call is a sum over its kernels. Where execution is asynchronous (a GPU) a kernel takes the longest of
+three: arithmetic over (rate x efficiency), bytes over (bandwidth x efficiency), launch interval over efficiency. On a
+CPU it takes their sum: a library packs the operands of a product before it multiplies, and the caller waits. The
+efficiencies minimise a robust (Huber) sum of squared errors of log time, with a prior around 1 that decides where the
+data say little.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.analytic.kernels import Kernels
-from cdvft_bench.analytic.roofline import Rates, kernel_parts
+from cdvft_bench.analytic.kernels import Kernel, Kernels
+from cdvft_bench.analytic.roofline import Rates, at, kernel_parts
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -26,6 +27,7 @@ FLOOR = 0.02
 """The least standard deviation that errors are taken to have: no clock repeats itself better."""
 HUBER = 1.5
 LAUNCH = "launch"
+IN_PLACE = "in place"
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class Terms:
         calls: their number. call: which one a row belongs to. launches: how often.
         arithmetic, traffic, launch: seconds of one launch at full rates.
         unit, carrier: index in ``kinds`` of the efficiency of arithmetic and of traffic.
-        overlaps: whether the launch overlaps with execution.
+        overlaps: whether arithmetic, traffic and launch overlap.
         kinds: names of the efficiencies, "launch" last.
     """
 
@@ -82,10 +84,10 @@ def make_terms(works: Sequence[Work], kinds: Sequence[str] | None = None) -> Ter
             parts = kernel_parts(kernel, work.rates, work.dtype)
             product = f"matmul {kernel.dtype or work.dtype}"
             unit = product if parts.unit == "matmul" else parts.unit
-            carrier = f"bytes of {parts.unit}" if parts.unit else kernel.kind
+            carrier, seconds = _carried(kernel, work.rates, parts.unit)
             one = order.setdefault(unit, len(order)) if unit else -1
             two = order.setdefault(carrier, len(order))
-            rows.append((call, float(kernel.launches), parts.arithmetic, parts.traffic, work.rates.launch_s, one, two,
+            rows.append((call, float(kernel.launches), parts.arithmetic, seconds, work.rates.launch_s, one, two,
                          work.rates.asynchronous))  # fmt: skip
     columns = np.array(rows, dtype=np.float64).reshape(-1, 8).T
     call_, launches, arithmetic, traffic, launch, unit_, carrier_, overlaps = columns
@@ -93,6 +95,23 @@ def make_terms(works: Sequence[Work], kinds: Sequence[str] | None = None) -> Ter
         len(works), call_.astype(np.int64), launches, arithmetic, traffic, launch, unit_.astype(np.int64),
         carrier_.astype(np.int64), overlaps.astype(bool), (*order, LAUNCH),
     )  # fmt: skip
+
+
+def _carried(kernel: Kernel, rates: Rates, unit: str) -> tuple[str, float]:
+    """Whose efficiency the traffic of a kernel has, and its seconds at the bandwidth of what it is most like.
+
+    A new result of tens of megabytes costs a CPU page faults, which the calibrated element-wise bandwidth holds. A
+    product reads far more than it writes, as a reduction does; what is written in place, as an optimiser does, has
+    its memory already, as the target of a copy.
+    """
+    bytes_ = float(kernel.read + kernel.written)
+    if unit in ("matmul", "complex product"):
+        return f"bytes of {unit}", bytes_ / at(rates.bandwidth["reduction"], bytes_)
+    if unit:
+        return f"bytes of {unit}", bytes_ / at(rates.bandwidth["elementwise"], bytes_)
+    if kernel.kind == "elementwise" and kernel.op.endswith("_"):
+        return IN_PLACE, bytes_ / at(rates.bandwidth["copy"], bytes_)
+    return kernel.kind, bytes_ / at(rates.bandwidth[kernel.kind], bytes_)
 
 
 @dataclass(frozen=True)
@@ -115,17 +134,16 @@ def predict(terms: Terms, log_efficiency: Floats, launches: bool = True) -> Pred
     one = terms.arithmetic * np.where(terms.unit >= 0, share[terms.unit], 0.0)
     two = terms.traffic * share[terms.carrier]
     start = terms.launch * share[-1] * launches
-    arithmetic = one >= two
-    busy = np.where(arithmetic, one, two)
-    hidden = terms.overlaps & (start >= busy)
-    busy = np.where(hidden, 0.0, busy) * terms.launches
+    one, two = np.where(terms.overlaps & (one < two), 0.0, one), np.where(terms.overlaps & (one >= two), 0.0, two)
+    hidden = terms.overlaps & (start >= one + two)
+    one, two = (np.where(hidden, 0.0, busy) * terms.launches for busy in (one, two))
     start = np.where(terms.overlaps & ~hidden, 0.0, start) * terms.launches
-    kind = np.where(arithmetic, terms.unit, terms.carrier)
     width = len(terms.kinds)
-    by_kind = _sums(terms.call * width + kind, busy, terms.calls * width).reshape(terms.calls, width)
-    by_kind[:, -1] += _sums(terms.call, start, terms.calls)
-    decided = [_sums(terms.call, busy * mask, terms.calls) for mask in (arithmetic, ~arithmetic)]
-    bounds = np.stack([*decided, by_kind[:, -1]], 1)
+    row = terms.call * width
+    by_kind = _sums(row + np.maximum(terms.unit, 0), one, terms.calls * width)
+    by_kind = (by_kind + _sums(row + terms.carrier, two, terms.calls * width)).reshape(terms.calls, width)
+    bounds = np.stack([_sums(terms.call, part, terms.calls) for part in (one, two, start)], 1)
+    by_kind[:, -1] += bounds[:, 2]
     return Predicted(by_kind.sum(1), by_kind, bounds)
 
 

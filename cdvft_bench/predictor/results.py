@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-Split = Literal["case", "shape", "method", "machine"]
-"""What was left out of a fit before it was asked: the case alone, or every case of its shape, method or machine."""
+Split = Literal["case", "shape", "method", "campaign", "machine"]
+"""What was left out of a fit before it was asked: the case alone, or every case of its shape, method, campaign (one
+environment of a machine: another day, another version) or machine."""
 
 Bound = Literal["arithmetic", "bytes", "launches"]
 Strategy = Literal["ddp", "fsdp"]

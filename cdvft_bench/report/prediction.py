@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from cdvft_bench.predictor.results import Evaluation, PublishedComparison, Range
 
 ERRORS = (
-    "Errors of predictions that were made without the case (or without any case of its shape, method or machine): "
-    "|factor - 1|, either way, so 0.25 is a factor of 1.25. Beside them the same of a fit that knows FLOPs alone, and "
-    "of one that knows FLOPs and bytes but no launches: what the others add."
+    "Errors of predictions that were made without the case (or without any case of its shape, method, campaign or "
+    "machine): |factor - 1|, either way, so 0.25 is a factor of 1.25. Beside them the same of a fit that knows FLOPs "
+    "alone, and of one that knows FLOPs and bytes but no launches: what the others add."
 )
 FARTHEST = (
     "The predictions farthest from the truth, worst first; the cause is found by rule, from the evidence beside it."

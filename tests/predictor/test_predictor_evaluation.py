@@ -20,6 +20,7 @@ from cdvft_bench.timing.calibrate import write
 from cdvft_bench.timing.environment import Environment
 
 STORE = Path(__file__).parents[2] / "profiles" / "cpu-quick" / "records.jsonl.gz"
+CALIBRATED = STORE.parents[1] / "cpu-2026-11-25" / "records.jsonl.gz"
 PROFILE = read_profiles([STORE])
 LAYERS = [r for r in PROFILE.records if r.case.subject == "roberta-base:query"]
 
@@ -47,6 +48,7 @@ def test_every_record_is_predicted_once_a_split(found: Evaluation) -> None:
     splits = Counter((p.key, p.split) for p in found.predictions)
     assert splits == dict.fromkeys(((r.case.key, s) for r in LAYERS for s in ("case", "method")), 1)
     assert any("all records are of one shape" in note for note in found.notes)  # one layer, one number of tokens
+    assert any("all records are of one campaign" in note for note in found.notes)
     assert any(note.startswith("machines (cpu): there is one") for note in found.notes)
     assert any(note.startswith("GPUs: not measured") and "NVIDIA H200" in note for note in found.notes)
     assert not found.left_out
@@ -91,6 +93,18 @@ def test_a_second_machine_is_predicted_by_the_first() -> None:
     assert not any(note.startswith("machines") for note in found.notes)
 
 
+def test_a_second_campaign_is_predicted_by_the_first() -> None:
+    """The same times by another version on the same machine: its fit sees the first campaign alone."""
+    (key,) = {r.environment for r in LAYERS}
+    later = dataclasses.replace(PROFILE.environments[key], torch="9.0")
+    twice = [*LAYERS, *(timed(dataclasses.replace(r, environment=later.key), 3.0) for r in LAYERS)]
+    found = evaluate(twice, {**PROFILE.environments, later.key: later})
+    rows = [row for row in found.errors if row.split == "campaign"]
+    assert {(row.device, row.groups) for row in rows} == {("AMD EPYC, 2 threads", 2)}
+    ratios = [p.ratio for p in found.predictions if p.split == "campaign" and p.environment == later.key]
+    assert np.median(ratios) == pytest.approx(1 / 3, rel=0.3)
+
+
 def test_the_farthest_come_first_and_have_causes(found: Evaluation) -> None:
     misses = [error(f.prediction.ratio) for f in found.farthest]
     assert len(misses) == 10
@@ -125,7 +139,13 @@ def test_causes_are_found_in_the_record() -> None:
     timing, trace = record.timed.timing, record.timed.trace
     feet = [dataclasses.replace(s, median=9 * s.median) if s.name == "frozen" else s for s in timing.samples]
     assert _cause(timed(record, samples=tuple(feet)), others)[0] == "the machine was slower during this run"
-    assert _cause(timed(record, warnings=("drifted",)), others) == ("the clock warned", "drifted")
+    first = timing.samples[0]
+    wide = (dataclasses.replace(first, seconds=(first.median, 9 * first.median)), *timing.samples[1:])
+    unsteady = timed(record, samples=wide, warnings=("drifted",))
+    assert _cause(unsteady, others)[0] == "the clock warned"
+    assert _cause(unsteady, others)[1].startswith("drifted; nine of ten rounds took ")
+    assert _cause(timed(record, samples=wide), others)[0] == "the rounds disagree"
+    assert _cause(timed(record, warnings=("drifted",)), others)[0] != "the clock warned"  # by per cents, not by 4
 
     def traced(**changes: object) -> Record:
         changed = dataclasses.replace(trace, **changes)  # type: ignore[arg-type]
@@ -177,9 +197,9 @@ def test_no_record_at_all_is_told() -> None:
 
 
 def test_whole_stores_are_evaluated() -> None:
-    found = evaluate_stores([STORE])
+    found = evaluate_stores([STORE, CALIBRATED])
     assert {row.kind for row in found.errors} == {"layer", "model"}
-    assert {row.split for row in found.errors} == {"case", "shape", "method"}
-    for row in found.errors:
-        if row.kind == "layer":  # what bytes and launches add, over several shapes
-            assert row.median < row.flops_median
+    assert {row.split for row in found.errors} == {"case", "shape", "method", "campaign"}
+    for row in found.errors:  # what bytes and launches add, at calibrated rates: to whole models, too
+        assert row.median < 0.75 * row.flops_median
+        assert row.p90 < 0.75 * row.flops_p90
