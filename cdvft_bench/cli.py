@@ -542,12 +542,15 @@ def evaluate(stores: tuple[Path, ...], rates: Path | None, output: Path | None, 
 @main.command()
 @click.argument("preset", default="cpu-small")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Results, .jsonl.")
-@click.option("--budget", help="Begin no run after so long, e.g. 540s or 2h.")
+@click.option("--budget", help="Begin no run that would end after so long, e.g. 540s or 2h, by the longest so far.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
 @click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
 def train(preset: str, output: Path, budget: str | None, device: str, threads: int | None, workers: int) -> None:
     """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
+
+    cpu-small, cpu-generation and cpu-maps suit two cores. gpu-full runs gpu-mpnet-tweets, gpu-vit-fashion and
+    gpu-smollm2-arithmetic one after the other: 'train gpu-full --device cuda --budget 540s', again and again.
 
     Exits with 3 when the budget is spent and runs are left.
     """
@@ -556,11 +559,12 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     import torch
     from transformers.utils import logging
 
-    from cdvft_bench.accuracy.search import read_preset
-    from cdvft_bench.accuracy.search import train as run_preset
+    from cdvft_bench.accuracy.preset import read_presets
+    from cdvft_bench.accuracy.search import train_all
     from cdvft_bench.sweep.progress import progress
     from cdvft_bench.timing.clock import require_device
     from cdvft_bench.timing.environment import read_environment
+    from cdvft_bench.timing.memory import energy_while
 
     logging.disable_progress_bar()
     if threads is not None:
@@ -569,19 +573,18 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     environment = read_environment()
     bar = progress(0)
     with bar:
-        left = run_preset(
-            read_preset(preset),
-            output,
-            asdict(environment),
-            environment.key,
-            device,
-            _seconds(budget),
-            say=bar.tell,
-            workers=workers,
-        )
-    if left:
-        click.echo(f"{left} runs or more are left; run the same command again to go on")
+        outcome = train_all(
+            read_presets(preset), output, asdict(environment), environment.key, device, _seconds(budget),
+            say=bar.tell, workers=workers, measure=energy_while,
+        )  # fmt: skip
+    refused = "; ".join(f"{name}: {reason}" for name, reason in outcome.refused.items())
+    if outcome.due:
+        if refused:
+            click.echo(f"Warning: {refused}", err=True)
+        click.echo(f"{outcome.due} runs or more are left; run the same command again to go on")
         raise SystemExit(3)
+    if refused:
+        raise UserError(refused)
 
 
 @main.command()
@@ -599,7 +602,7 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
 
     from transformers.utils import logging
 
-    from cdvft_bench.accuracy.search import read_preset
+    from cdvft_bench.accuracy.preset import read_preset
     from cdvft_bench.sweep.steps import time_steps, write_steps
     from cdvft_bench.timing.environment import read_environment
 
@@ -620,13 +623,21 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
 @click.option("--steps", type=click.Path(path_type=Path, dir_okay=False), help="Of 'cdvft-bench steps', on a preset.")
 @click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
 def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) -> None:
-    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, a page."""
-    from cdvft_bench.accuracy.search import read_preset
-    from cdvft_bench.report.accuracy import write_accuracy
+    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, a page.
+
+    For a preset that is a group: a page for each of its presets that has results, in a folder of its name.
+    """
+    from cdvft_bench.accuracy.preset import read_presets
+    from cdvft_bench.report.accuracy import write_accuracy, write_pages
 
     given = (f" --steps {steps.name}" if steps else "") + (f" --preset {preset}" if preset else "")
     command = f"cdvft-bench pareto {results.name}{given} --output {output.name}"
-    click.echo(f"Page: {write_accuracy(results, output, command, steps, read_preset(preset) if preset else None)}")
+    presets = read_presets(preset) if preset else (None,)
+    if len(presets) > 1:
+        for line in write_pages(results, output, command, presets, steps):
+            click.echo(line)
+        return
+    click.echo(f"Page: {write_accuracy(results, output, command, steps, presets[0])}")
 
 
 @main.command()
@@ -635,7 +646,7 @@ def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) 
 @click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
 def maps(results: Path, output: Path, preset: str | None) -> None:
     """Accuracy over m, p, learning rate and initialisation, from the RESULTS of train on a map preset."""
-    from cdvft_bench.accuracy.search import read_preset
+    from cdvft_bench.accuracy.preset import read_preset
     from cdvft_bench.report.accuracy_maps_page import write_maps
 
     command = f"cdvft-bench maps {results.name}{f' --preset {preset}' if preset else ''} --output {output.name}"

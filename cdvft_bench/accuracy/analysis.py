@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.accuracy.results import final_runs, tuning_runs
-from cdvft_bench.accuracy.trial import TrialResult, Value, scale_name, unpacked
+from cdvft_bench.accuracy.trial import BASE, TrialResult, Value, scale_name, unpacked
 from cdvft_bench.errors import UserError
 
 DRAWS = 2000
@@ -36,8 +36,9 @@ class Score:
         scale: the chosen scale of the weight change; None where the method has none or it was not tuned.
         parameters, step_flops: of a run. step_seconds: median of the runs' own. training_bytes: see ``TrialResult``.
         peak_bytes: largest of the runs, None where it was not measured.
+        joules: of a training step, median of the runs that know it; None where none does.
         answers: whether each run answered each test example right (seeds, examples), 0 or 1.
-        seeds: of the rows.
+        seeds: of the rows. An untrained model's one run stands for every seed, since none enters its answers.
     """
 
     label: str
@@ -56,6 +57,7 @@ class Score:
     scale: float | None
     training_bytes: int | None
     peak_bytes: int | None
+    joules: float | None
     answers: Table
     seeds: tuple[int, ...]
 
@@ -141,26 +143,32 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
     """
     tried = tuning_runs(results)
     found = []
-    for label, runs in final_runs(results).items():
+    finals = final_runs(results)
+    every = sorted({r.trial.seed for runs in finals.values() for r in runs})
+    for label, runs in finals.items():
         ended = [r for r in runs if r.accuracy is not None]
         if not ended:
             continue
         first = ended[0]
-        table = answers_of(ended)
+        table, seeds = answers_of(ended), [r.trial.seed for r in ended]
+        accuracies = tuple(table.mean(axis=1))
+        if first.trial.method == BASE:
+            table, seeds = np.repeat(table[:1], len(every), axis=0), every
         value = estimate(table)
         half = value.half_width
         rates = [r.trial.lr for r in tried.get(label, [])]
         seconds = [r.step_seconds for r in ended if r.step_seconds is not None]
+        joules = [r.step_joules for r in ended if r.step_joules is not None]
         peaks = [r.peak_bytes for r in ended if r.peak_bytes is not None]
         chosen = dict(first.trial.hyperparameters).get(scale_name(first.trial.method) or "")
         found.append(
             Score(
-                label, first.trial.method, tuple(table.mean(axis=1)), sum(r.diverged for r in runs), value.mean,
+                label, first.trial.method, accuracies, sum(r.diverged for r in runs), value.mean,
                 None if half is None else value.mean - half, None if half is None else value.mean + half,
                 first.trial.lr, len(set(rates)) > 1 and first.trial.lr in (min(rates), max(rates)), first.parameters,
                 first.step_flops, float(np.median(seconds)) if seconds else None, first.trial.hyperparameters,
                 float(chosen) if chosen is not None else None, first.training_bytes, max(peaks, default=None),
-                table, tuple(r.trial.seed for r in ended),
+                float(np.median(joules)) if joules else None, table, tuple(seeds),
             )
         )  # fmt: skip
     return sorted(found, key=lambda s: -s.mean)

@@ -16,6 +16,8 @@ _THINGS = ("apples", "books", "cards", "coins", "cups", "eggs", "keys", "marbles
            "stones")  # fmt: skip
 _BOXES = ("bags", "baskets", "boxes", "crates", "packs")
 _FINAL = re.compile(r"####\s*(-?\d+)")
+_SAID = re.compile(r"(?:####|The answer is:?)\s*\$?(-?\d[\d,]*)(?:\.0*)?\.?\s*(?:$|The answer is)", re.IGNORECASE)
+_CALCULATOR = re.compile(r"<<[^>]*>>")
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,18 @@ def _problem(generator: random.Random, steps: int) -> Problem:
             have *= 2
     told.append(f"How many {thing} does {name} have now?")
     return Problem(" ".join(told), " ".join([*worked, f"#### {have}"]))
+
+
+def worked_answer(text: str) -> str | None:
+    """A worked answer of GSM8K or MetaMathQA in the form of these; None where it does not end in a whole number.
+
+    GSM8K's marks for a calculator are left out, as are signs within the final number.
+    """
+    plain = _CALCULATOR.sub("", text).strip()
+    said = _SAID.search(plain)
+    if said is None:
+        return None
+    return f"{plain[: said.start()].strip()} #### {said.group(1).replace(',', '')}".strip()
 
 
 def final_answer(text: str) -> int | None:

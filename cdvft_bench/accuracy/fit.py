@@ -7,16 +7,45 @@ import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cdvft_bench.accuracy.saved import SavedBytes
-from cdvft_bench.accuracy.trial import HEAD, Trial, TrialResult, packed
+from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, TrialResult, packed
 from cdvft_bench.accuracy.workloads import Workload, make_workload
 from cdvft_bench.errors import UserError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+
+class Reading(Protocol):
+    """Joules of a call, None where they are not known, and how they were read or why not."""
+
+    @property
+    def joules(self) -> float | None: ...
+
+    @property
+    def how(self) -> str: ...
+
+
+Measure = Callable[[Callable[[], object], str], Reading]
+"""Makes a call once on a device and reads the energy that the device took for it."""
+
+
+@dataclass(frozen=True)
+class Unread:
+    """No reading, and why."""
+
+    how: str
+    joules: float | None = None
+
+
+def unread(call: Callable[[], object], device: str, reason: str = "no meter was asked for") -> Reading:
+    """Make the call and read nothing."""
+    call()
+    return Unread(reason)
 
 
 class Training:
@@ -37,7 +66,9 @@ class Training:
         adapter = {"params": self.adapter, "lr": trial.lr}
         if trial.optimizer == "adamw":
             given = [group for group in (head, adapter) if group["params"]]
-            self.optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(given, weight_decay=0.01)]
+            self.optimizers: list[torch.optim.Optimizer] = []
+            if given:
+                self.optimizers.append(torch.optim.AdamW(given, weight_decay=0.01))
         else:  # the classifier as ever, so that the rate under study is the adapter's alone
             self.optimizers = [torch.optim.AdamW([group], weight_decay=0.01) for group in (head,) if self.head]
             self.optimizers += [torch.optim.SGD([adapter])] if self.adapter else []
@@ -81,11 +112,13 @@ def _prepare(trial: Trial, device: str) -> Workload:
     generation = workload.task.kind == "generation"
     if generation and trial.method == HEAD:
         raise UserError(f"task {trial.task} has no classifier, so the method 'head' has nothing to train; leave it out")
+    if not generation and trial.method == BASE:
+        raise UserError(f"task {trial.task} needs a classifier, which no model has untrained; leave 'base' out")
     body = workload.load()
     torch.manual_seed(trial.seed)
     if not generation:
         workload.add_head()
-    if trial.method == HEAD:
+    if trial.method in (HEAD, BASE):
         body.requires_grad_(False)
     else:
         method = make_method(trial.method, dict(trial.hyperparameters))
@@ -93,23 +126,24 @@ def _prepare(trial: Trial, device: str) -> Workload:
     return workload
 
 
-def run_trial(trial: Trial, device: str = "cpu", keep: Callable[[nn.Module], None] | None = None) -> TrialResult:
-    """Fine-tune and score. A loss that is not finite ends training and is recorded, not raised.
+@dataclass
+class _Course:
+    """How training went: the loss and the seconds of every step, and the mean losses of ``TrialResult.losses``."""
 
-    Args:
-        trial: what is run.
-        device: cpu or cuda.
-        keep: called with the trained model, for what a result does not hold.
+    losses: list[float] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
+    epochs: list[float] = field(default_factory=list)
 
-    Raises:
-        UserError: the model, task or method is unknown, they do not suit each other, or a package is missing.
-    """
+    @property
+    def diverged(self) -> bool:
+        return bool(self.losses) and not math.isfinite(self.losses[-1])
+
+
+def _fit(trial: Trial, training: Training, saved: SavedBytes, course: _Course) -> None:
+    """Train to the end, or to the first loss that is not finite."""
     import torch
 
-    begun, cpu_begun = time.perf_counter(), time.process_time()
-    training = Training(trial, device)
-    workload = training.workload
-    rows = workload.rows("train", trial.examples)
+    rows = training.workload.rows("train", trial.examples)
     order = random.Random(trial.seed)
     total = -(-len(rows) // trial.batch) * trial.epochs
     warm = max(1, total // 10)
@@ -117,56 +151,84 @@ def run_trial(trial: Trial, device: str = "cpu", keep: Callable[[nn.Module], Non
         torch.optim.lr_scheduler.LambdaLR(o, lambda step: min((step + 1) / warm, (total - step) / max(total - warm, 1)))
         for o in training.optimizers
     ]
-    losses: list[float] = []
-    times: list[float] = []
-    epoch_losses: list[float] = []
-    saved = SavedBytes(workload.body)
-    _reset_peak(device)
-    while len(losses) < total:
+    losses = course.losses
+    while len(losses) < total and not course.diverged:
         begin = len(losses)
         shuffled = order.sample(rows, len(rows))
         for start in range(0, len(shuffled), trial.batch):
             t = time.perf_counter()
             batch = shuffled[start : start + trial.batch]
             with nullcontext() if losses else saved:
-                loss = workload.loss(batch)
+                loss = training.workload.loss(batch)
             training.update(loss)
             for schedule in schedules:
                 schedule.step()
             losses.append(float(loss.detach()))
-            times.append(time.perf_counter() - t)
+            course.times.append(time.perf_counter() - t)
             if not math.isfinite(losses[-1]):
                 break
         if begin == 0:
-            epoch_losses.append(sum(losses[:10]) / len(losses[:10]))
-        epoch_losses.append(sum(losses[begin:]) / len(losses[begin:]))
-        if not math.isfinite(losses[-1]):
-            break
-    diverged = not math.isfinite(losses[-1])
+            course.epochs.append(sum(losses[:10]) / len(losses[:10]))
+        course.epochs.append(sum(losses[begin:]) / len(losses[begin:]))
+
+
+def run_trial(
+    trial: Trial,
+    device: str = "cpu",
+    keep: Callable[[nn.Module], None] | None = None,
+    measure: Measure = unread,
+) -> TrialResult:
+    """Fine-tune and score. A loss that is not finite ends training and is recorded, not raised.
+
+    Args:
+        trial: what is run.
+        device: cpu or cuda.
+        keep: called with the trained model, for what a result does not hold.
+        measure: makes the training and reads its energy, as ``timing.memory.energy_while`` does.
+
+    Raises:
+        UserError: the model, task or method is unknown, they do not suit each other, or a package is missing.
+    """
+    begun, cpu_begun = time.perf_counter(), time.process_time()
+    training = Training(trial, device)
+    workload = training.workload
+    saved, course = SavedBytes(workload.body), _Course()
+    _reset_peak(device)
+    if trial.method == BASE:
+        used: Reading = Unread("nothing was trained")
+    else:
+        used = measure(lambda: _fit(trial, training, saved, course), device)
     if keep is not None:
         keep(workload.body)
-    right = [] if diverged else _score(trial, workload)
+    right = [] if course.diverged else _score(trial, workload)
     formula, flops = _cost(trial, workload)
+    steps = len(course.losses)
     return TrialResult(
         trial=trial,
         label=trial.label,
         accuracy=sum(right) / len(right) if right else None,
-        losses=tuple(loss if math.isfinite(loss) else None for loss in epoch_losses),
-        diverged=diverged,
+        losses=_finite(course.epochs),
+        diverged=course.diverged,
         parameters=sum(p.numel() for p in training.adapter),
         formula_parameters=formula,
         step_flops=flops,
-        step_seconds=sorted(times)[len(times) // 2],
+        step_seconds=sorted(course.times)[steps // 2] if steps else None,
         seconds=time.perf_counter() - begun,
         peak_bytes=_peak(device),
         # Beside the frozen weights: what the backward pass waits for, gradients, and AdamW's two moments.
-        training_bytes=saved.bytes + 3 * training.trained_bytes,
-        curve=tuple(round(loss, 6) if math.isfinite(loss) else None for loss in losses),
+        training_bytes=saved.bytes + 3 * training.trained_bytes if steps else None,
+        curve=_finite([round(loss, 6) for loss in course.losses]),
         cpu_seconds=time.process_time() - cpu_begun,
         scored=len(right),
         right=packed(right),
         gradient_rms=training.gradient_rms,
+        step_joules=used.joules / steps if used.joules and steps else None,
+        energy=used.how,
     )
+
+
+def _finite(losses: Sequence[float]) -> tuple[float | None, ...]:
+    return tuple(loss if math.isfinite(loss) else None for loss in losses)
 
 
 def _score(trial: Trial, workload: Workload) -> list[bool]:
@@ -192,6 +254,8 @@ def _cost(trial: Trial, workload: Workload) -> tuple[int | None, float | None]:
     from cdvft_bench.analytic.models import frozen_model_macs, model_shape, target_linears
     from cdvft_bench.methods import make_method
 
+    if trial.method == BASE:
+        return None, None
     shape = model_shape(trial.model)
     batch, length = workload.tokens(trial.batch)
     frozen = 2.0 * float(frozen_model_macs(shape, batch, length))

@@ -62,6 +62,14 @@ class Appender:
         self._file.close()
 
 
+def by_workload(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
+    """Runs by model and task, which a file of a group of presets mixes; only those of one workload compare."""
+    found: dict[str, list[TrialResult]] = {}
+    for result in results:
+        found.setdefault(f"{result.trial.model} on {result.trial.task}", []).append(result)
+    return found
+
+
 def contender_of(result: TrialResult) -> str:
     """The method that a run tunes or tests, by the label that it has before its scale is tuned."""
     return result.contender or result.label

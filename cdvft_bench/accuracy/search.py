@@ -4,154 +4,30 @@ First every method tries as many learning rates on the validation split. Then, a
 weight change: the method's own times factors that are drawn once, alike for all; a method without a scale tries its
 learning rate times the same factors instead. The best run of all decides.
 
-A preset is a TOML file::
-
-    [preset]
-    name = "cpu-small"
-    model = "minilm"
-    task = "tweets"
-    examples = 1000          # training examples; epochs, batch, length, scored likewise, see Trial
-    lrs = [5e-4, 4e-3, 3e-2] # learning rates tried on the validation split, by every method as many
-    scales = 2               # scales tried after that, none if left out
-    search_seed = 0          # of the draws of their factors
-    seeds = [0, 1, 2]        # of the chosen setting, on the test split
-
-    map = true               # instead: every rate with every seed, on the validation split alone
-
-    [[method]]
-    name = "lora"
-    rank = 8
-    optimizer = "sgd"        # a map's method may have its own
-    lrs = [1e-4, 1e-3, 1e-2] # this method's own; as many as the preset's
+What a preset holds: see ``preset``.
 """
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
-import random
 import time
-import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from importlib import resources
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cdvft_bench.accuracy.fit import run_trial
+from cdvft_bench.accuracy.fit import Measure, run_trial, unread
+from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.results import Appender, best_run, read_results
-from cdvft_bench.accuracy.trial import Trial, TrialResult, Value, scaled, with_setting
+from cdvft_bench.accuracy.trial import BASE, Trial, TrialResult, scaled, with_setting
 from cdvft_bench.errors import UserError
 
-_SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer")
-SPAN = 8.0
-"""Scales are tried between an eighth and eight times the method's own."""
 TUNING_SEED = 1000
 """Of initial values and batches while a method is tuned; final runs have the preset's seeds."""
-
-
-@dataclass(frozen=True)
-class Contender:
-    """One method of a preset: a trial at its first learning rate, the rates to try, and the factors of its scale."""
-
-    trial: Trial
-    lrs: tuple[float, ...]
-    factors: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class Preset:
-    """A comparison.
-
-    Attributes:
-        name: of the preset. description: what it is for. contenders: the methods. seeds: of the final runs.
-        map: every learning rate runs with every seed on the validation split, and nothing else.
-    """
-
-    name: str
-    description: str
-    contenders: tuple[Contender, ...]
-    seeds: tuple[int, ...]
-    map: bool = False
-
-
-def read_preset(name: str | Path) -> Preset:
-    """Read a preset by name, or from a file.
-
-    Raises:
-        UserError: there is none, or a value is not as it should be.
-    """
-    folder = resources.files("cdvft_bench.accuracy") / "presets"
-    known = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
-    try:
-        text = (folder / f"{name}.toml").read_text() if str(name) in known else Path(name).read_text()
-        document = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"preset {str(name)!r} is neither a file nor one of {', '.join(known)}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"preset {str(name)!r} is no TOML: {error}") from error
-    return _preset(document, str(name))
-
-
-def _preset(document: Mapping[str, Any], where: str) -> Preset:
-    head, methods = document.get("preset"), document.get("method")
-    if not isinstance(head, dict) or not isinstance(methods, list) or not methods:
-        raise UserError(f"preset {where}: it needs a [preset] table and at least one [[method]]")
-    known = {"name", "description", "model", "task", "lrs", "seeds", "scales", "search_seed", "map", *_SETTINGS}
-    for key in head:
-        if key not in known:
-            raise UserError(f"preset {where}: [preset] has no key {key!r}; it has {', '.join(sorted(known))}")
-    for key in ("model", "task", "lrs", "seeds"):
-        if key not in head:
-            raise UserError(f"preset {where}: [preset] needs {key!r}")
-    seeds = head["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
-        raise UserError(f"preset {where}: seeds = {seeds!r} must be a list of integers >= 0")
-    for key in ("scales", "search_seed"):
-        if not isinstance(head.get(key, 0), int) or isinstance(head.get(key, 0), bool) or head.get(key, 0) < 0:
-            raise UserError(f"preset {where}: {key} = {head[key]!r} must be an integer >= 0")
-    factors = scale_factors(head.get("scales", 0), head.get("search_seed", 0))
-    lrs = _rates(head["lrs"], where)
-    settings = {key: head[key] for key in _SETTINGS if key in head}
-    contenders = []
-    for entry in methods:
-        given = dict(entry)
-        method = given.pop("name", None)
-        if not isinstance(method, str):
-            raise UserError(f"preset {where}: a [[method]] needs a name")
-        own = _rates(given.pop("lrs"), where) if "lrs" in given else lrs
-        if len(own) != len(lrs):
-            raise UserError(
-                f"preset {where}: {method} tries {len(own)} learning rates, the others {len(lrs)}; give all as many"
-            )
-        own_settings = {key: given.pop(key) for key in ("optimizer",) if key in given}
-        values: tuple[tuple[str, Value], ...] = tuple(sorted(given.items()))
-        trial = Trial(head["model"], head["task"], method, values, lr=own[0], **{**settings, **own_settings})
-        trial.label  # noqa: B018 - an unknown method or hyperparameter is refused before anything runs
-        contenders.append(Contender(trial, own, factors))
-    if not isinstance(head.get("map", False), bool) or (head.get("map") and factors):
-        raise UserError(f"preset {where}: map must be true or false, and a map has no scales; leave one of them out")
-    return Preset(
-        str(head.get("name", where)), str(head.get("description", "")), tuple(contenders), tuple(seeds),
-        bool(head.get("map", False)),
-    )  # fmt: skip
-
-
-def scale_factors(n: int, seed: int) -> tuple[float, ...]:
-    """Random factors between 1/SPAN and SPAN, one in each of ``n`` equal parts of that range's logarithm."""
-    rng = random.Random(seed)
-    return tuple(SPAN ** (2 * (i + rng.random()) / n - 1) for i in range(n))
-
-
-def _rates(given: Any, where: str) -> tuple[float, ...]:
-    if not isinstance(given, list) or not given or not all(isinstance(v, int | float) and v > 0 for v in given):
-        raise UserError(f"preset {where}: lrs = {given!r} must be a list of numbers above 0")
-    return tuple(float(v) for v in given)
-
-
-# --- running -------------------------------------------------------------------------------
 
 
 def chosen(contender: Contender, results: Mapping[str, TrialResult]) -> Trial | None:
@@ -207,7 +83,12 @@ def _mapped(preset: Preset) -> Iterator[tuple[Contender, Trial]]:
 def finals(preset: Preset, contender: Contender, results: Mapping[str, TrialResult]) -> list[Trial]:
     """The runs of the chosen setting on the test split; none while it is not known."""
     best = chosen(contender, results)
-    return [] if best is None else [with_setting(best, best.lr, seed, "test") for seed in preset.seeds]
+    return [] if best is None else [with_setting(best, best.lr, seed, "test") for seed in _seeds(preset, contender)]
+
+
+def _seeds(preset: Preset, contender: Contender) -> tuple[int, ...]:
+    """Of the final runs; no seed enters those of an untrained model."""
+    return preset.seeds[:1] if contender.trial.method == BASE else preset.seeds
 
 
 def pending(preset: Preset, results: Mapping[str, TrialResult]) -> Iterator[Trial]:
@@ -224,8 +105,80 @@ def left(preset: Preset, results: Mapping[str, TrialResult]) -> int:
         trials = tuning(contender, results)
         planned = len(contender.lrs) + len(contender.factors) if trials else 0
         count += planned - sum(t.key in results for t in trials)
-        count += len(preset.seeds) - sum(t.key in results for t in finals(preset, contender, results))
+        count += len(_seeds(preset, contender)) - sum(t.key in results for t in finals(preset, contender, results))
     return count
+
+
+@dataclass
+class Budget:
+    """Wall time for new runs: none begins that would exceed it, were it as long as the longest of these so far.
+
+    Attributes:
+        seconds: None for no end. longest: seconds of the longest run so far.
+    """
+
+    seconds: float | None
+    longest: float = 0.0
+    begun: float = field(default_factory=lambda: time.monotonic())
+
+    @property
+    def spent(self) -> bool:
+        """Whether no further run is to begin; before the first one, whether there is no time at all."""
+        return self.seconds is not None and time.monotonic() - self.begun + self.longest > self.seconds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``train_all`` left undone: runs by preset, and presets that cannot run here, with the reason."""
+
+    left: Mapping[str, int]
+    refused: Mapping[str, str]
+
+    @property
+    def due(self) -> int:
+        """Runs that are left of presets that can run here."""
+        return sum(n for name, n in self.left.items() if name not in self.refused)
+
+
+def train_all(
+    presets: Sequence[Preset],
+    path: Path,
+    environment: Mapping[str, Any],
+    environment_key: str,
+    device: str = "cpu",
+    budget_s: float | None = None,
+    say: Callable[[int, str], None] = lambda left, text: None,
+    workers: int = 1,
+    measure: Measure = unread,
+) -> Outcome:
+    """Run what several presets still lack, one after the other, in one file and within one budget; see ``train``.
+
+    A preset whose package or weights are missing does not keep the next ones from running.
+
+    Raises:
+        UserError: the file is damaged, or the only preset cannot run.
+    """
+    budget = Budget(budget_s)
+    refused = {}
+    for i, preset in enumerate(presets):
+        later = sum(_lacking(path, one) for one in presets[i + 1 :])
+
+        def tell(n: int, text: str, name: str = preset.name, later: int = later) -> None:
+            say(n + later, f"{name}: {text}" if len(presets) > 1 else text)
+
+        try:
+            train(preset, path, environment, environment_key, device, budget, tell, workers, measure)
+        except UserError as error:
+            if len(presets) == 1:
+                raise
+            _lacking(path, preset)  # a damaged file ends it all
+            refused[preset.name] = str(error)
+    return Outcome({preset.name: _lacking(path, preset) for preset in presets}, refused)
+
+
+def _lacking(path: Path, preset: Preset) -> int:
+    known = read_results(path)[0] if path.exists() else []
+    return left(preset, {r.trial.key: r for r in known})
 
 
 def train(
@@ -234,17 +187,19 @@ def train(
     environment: Mapping[str, Any],
     environment_key: str,
     device: str = "cpu",
-    budget_s: float | None = None,
+    budget: Budget | float | None = None,
     say: Callable[[int, str], None] = lambda left, text: None,
     workers: int = 1,
+    measure: Measure = unread,
 ) -> int:
     """Run what a preset still lacks in a file of results.
 
     Args:
         preset: what to run. path: the file, made or gone on with. environment, environment_key: its row.
-        device: "cpu" or "cuda". budget_s: begin no trial after so many seconds. say: told of every
-            trial: how many are left, and what came of it.
+        device: "cpu" or "cuda". budget: of wall time, or its seconds. say: told of every trial: how many are left,
+            and what came of it.
         workers: trials at a time, each in a process of its own with as many threads as this one; 1 runs them here.
+        measure: takes the energy of each trial's training, see ``fit.run_trial``; of one trial at a time only.
 
     Returns:
         The number of trials that are left.
@@ -252,14 +207,14 @@ def train(
     Raises:
         UserError: a package is missing, or the file is damaged.
     """
-    begun = time.monotonic()
+    clock = budget if isinstance(budget, Budget) else Budget(budget)
     known, environments = read_results(path) if path.exists() else ([], {})
     results = {r.trial.key: r for r in known}
     file = Appender(path)
     given_out: set[str] = set()
 
     def waiting() -> Iterator[tuple[str, Trial]]:
-        while budget_s is None or time.monotonic() - begun <= budget_s:
+        while not clock.spent:
             due = next((d for d in _due(preset, results) if d[1].key not in given_out), None)
             if due is None:
                 return
@@ -269,8 +224,9 @@ def train(
     try:
         if environment_key not in environments:
             file.write({"environment_row": dict(environment), "key": environment_key})
-        for result in _results(waiting, device, environment_key, workers):
+        for result in _results(waiting, device, environment_key, workers, measure):
             results[result.trial.key] = result
+            clock.longest = max(clock.longest, result.seconds)
             file.write(asdict(result))
             say(left(preset, results), _said(result))
         return left(preset, results)
@@ -288,15 +244,17 @@ def _said(result: TrialResult) -> str:
 
 
 def _results(
-    waiting: Callable[[], Iterator[tuple[str, Trial]]], device: str, environment: str, workers: int
+    waiting: Callable[[], Iterator[tuple[str, Trial]]], device: str, environment: str, workers: int, measure: Measure
 ) -> Iterator[TrialResult]:
     """Run the trials that ``waiting`` gives; it is asked again after each result, which may have made more ready."""
     if workers == 1:
         for label, trial in waiting():
-            yield _recorded(label, trial, device, environment)
+            yield _recorded(label, trial, device, environment, measure)
         return
     import torch
 
+    if device != "cpu":  # a GPU's counter does not tell one process from another
+        measure = partial(unread, reason="several runs shared the GPU")
     # Spawned, since a process that has used its threads does not fork safely.
     context = multiprocessing.get_context("spawn")
     threads = torch.get_num_threads()
@@ -305,7 +263,7 @@ def _results(
         try:
             while True:
                 running.update(
-                    pool.submit(_recorded, label, trial, device, environment)
+                    pool.submit(_recorded, label, trial, device, environment, measure)
                     for label, trial in itertools.islice(waiting(), workers - len(running))
                 )
                 if not running:
@@ -324,10 +282,10 @@ def _begin_worker(threads: int) -> None:
     logging.disable_progress_bar()
 
 
-def _recorded(contender: str, trial: Trial, device: str, environment: str) -> TrialResult:
+def _recorded(contender: str, trial: Trial, device: str, environment: str, measure: Measure) -> TrialResult:
     created = datetime.now(UTC).isoformat(timespec="seconds")
     try:
-        result = run_trial(trial, device)
+        result = run_trial(trial, device, measure=measure)
     except UserError:
         raise
     except Exception as error:  # one run that fails must not cost the others

@@ -19,6 +19,8 @@ Split = Literal["validation", "test"]
 Optimizer = Literal["adamw", "sgd"]
 HEAD = "head"
 """Not a method of the suite: the classifier alone is trained."""
+BASE = "base"
+"""Not a method of the suite: nothing is trained, the model answers as it is."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Trial:
 
     Attributes:
         model: of the model table, with pretrained weights. task: see ``tasks``.
-        method: of the suite, or "head" for the classifier alone. hyperparameters: of the method.
+        method: of the suite, "head" for the classifier alone, or "base" for nothing. hyperparameters: of the method.
         lr: learning rate of the adapter (of all trained weights in full fine-tuning), constant after a linear
             warm-up of a tenth of the steps, with linear decay to zero. head_lr: of the classifier.
         seed: of initial values and the order of batches.
@@ -78,6 +80,8 @@ class Trial:
         """The method with its hyperparameters."""
         if self.method == HEAD:
             return "Head alone"
+        if self.method == BASE:
+            return "Untrained"
         from cdvft_bench.methods import make_method
 
         return make_method(self.method, dict(self.hyperparameters)).label
@@ -94,9 +98,11 @@ class TrialResult:
             it is not finite.
         diverged: the loss became infinite or NaN.
         parameters: trained parameters beside the classifier, counted. formula_parameters: by closed form, None for
-            "head".
+            "head" and "base".
         step_flops: FLOPs of a training step of the adapted layers and the products, convention "flop", by formula.
         step_seconds: median seconds of a step. seconds: of the whole trial.
+        step_joules: of the GPU for a training step, the mean over the run's; None where it is not known.
+        energy: how that was read, or why it is not known; empty in files from before it was read.
         peak_bytes: high-water mark of a GPU's allocator over the trial; None on a CPU, where it is not measured.
         training_bytes: what training takes beside the model's weights: tensors that autograd saved in the first step,
             gradients, and AdamW's two moments, on any device; None where it was not read.
@@ -130,6 +136,8 @@ class TrialResult:
     scored: int = 0
     right: str = ""
     gradient_rms: float | None = None
+    step_joules: float | None = None
+    energy: str = ""
 
 
 def packed(right: Sequence[bool]) -> str:
@@ -146,7 +154,7 @@ def unpacked(text: str, n: int) -> list[bool]:
 
 def scale_name(method: str) -> str | None:
     """The hyperparameter that scales a method's weight change; None where it has none."""
-    if method == HEAD:
+    if method in (HEAD, BASE):
         return None
     from cdvft_bench.methods import method_class
 

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 PROMPT = "Question: {}\nAnswer:"
 NEW_TOKENS = 96
-"""Tokens that an answer may take when it is generated; an answer that has not ended by then is cut there."""
+"""Tokens that an answer may take when it is generated, more where worked answers do; it is cut there."""
+SPARE_TOKENS = 16
 
 
 class Workload(ABC):
@@ -159,8 +160,9 @@ class GenerationWorkload(Workload):
         words = tokenizer(self.model)
         end = words.eos_token_id
         ids, mask = padded([prompt for prompt, _, _ in rows], end, self.device, left=True)
+        most = max(NEW_TOKENS, SPARE_TOKENS + max(len(answer) for _, answer, _ in rows))
         made = cast(Any, self.body).generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS, do_sample=False, num_beams=1,
+            input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, num_beams=1,
             pad_token_id=end, eos_token_id=end, temperature=None, top_p=None, top_k=None,
         )  # fmt: skip
         texts = words.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, compared, estimate, holm, paired, scores
-from cdvft_bench.accuracy.results import read_results, tuning_runs
-from cdvft_bench.accuracy.search import Preset, planned
+from cdvft_bench.accuracy.preset import Preset
+from cdvft_bench.accuracy.results import by_workload, read_results, tuning_runs
+from cdvft_bench.accuracy.search import planned
 from cdvft_bench.accuracy.tasks import LICENCES
-from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.accuracy.trial import BASE, TrialResult
 from cdvft_bench.errors import UserError
 from cdvft_bench.report.accuracy_answers import BASELINE, answers, matched, names, nearest
 from cdvft_bench.report.accuracy_costs import Front, fronts_of
@@ -43,10 +44,14 @@ def write_accuracy(
 
     Raises:
         UserError: a file cannot be read, the results hold no run on a test split, the steps are of another model or
-            task, or the folder holds something else.
+            task, or the folder holds something else; without a preset, the results are of several workloads.
     """
     runs, environments = read_results(results)
     runs = planned(preset, runs) if preset is not None else runs
+    workloads = by_workload(runs)
+    if len(workloads) > 1:
+        raise UserError(f"{results.name} holds runs of {', '.join(workloads)}; name the preset to make a page of")
+    environments = {key: fields for key, fields in environments.items() if any(r.environment == key for r in runs)}
     found = scores(runs)
     if not found:
         raise UserError(f"{results.name} holds no finished run on a test split; run more of its preset first")
@@ -73,6 +78,24 @@ def write_accuracy(
         files[f"tables/{name}.csv"] = frame.to_csv(index=False, lineterminator="\n").encode()
     replace_folder(output, files)
     return output / "accuracy.md"
+
+
+def write_pages(
+    results: Path, output: Path, command: str, presets: Sequence[Preset], steps: Path | None = None
+) -> list[str]:
+    """Write a page, see ``write_accuracy``, for each preset that has results; a line of each to print.
+
+    Raises:
+        UserError: no preset has any, steps were given, which are of one preset alone, or as there.
+    """
+    if steps is not None:
+        raise UserError(f"{steps.name} is of one preset; name that one instead of a group")
+    runs = read_results(results)[0]
+    ready = [p for p in presets if any(r.trial.evaluate == "test" and r.accuracy is not None for r in planned(p, runs))]
+    if not ready:
+        raise UserError(f"{results.name} holds no finished run on a test split of {', '.join(p.name for p in presets)}")
+    made = [f"Page: {write_accuracy(results, output / p.name, command, None, p)}" for p in ready]
+    return [*made, *(f"{p.name}: {NOT_MEASURED}" for p in presets if p not in ready)]
 
 
 def _differences(found: Sequence[Score], against: str) -> list[Difference]:
@@ -112,7 +135,7 @@ def scores_table(found: Sequence[Score], fronts: Sequence[Front], timed: StepTim
                 "low [s]": step.seconds.low if step else None,
                 "high [s]": step.seconds.high if step else None,
                 "peak memory beside the weights [bytes]": step.peak_bytes if step else s.peak_bytes,
-                "energy a step [J]": step.joules if step else None,
+                "energy a step [J]": step.joules if step else s.joules,
                 **{f"share of draws on the front: {f.kind.short}": f.shares.get(s.label) for f in fronts if f.costs},
             }
         )
@@ -153,7 +176,7 @@ def page(
     trial = runs[0].trial
     lines = [f"# Accuracy: {trial.model} on {trial.task}", "", *_opening(runs, found, name, command), "",
              "## What the reviewers asked", "", *answers(runs, found, fronts), "",
-             "## Methods", "", *_table(found, fronts, timed), "", "## Fronts", ""]  # fmt: skip
+             "## Methods", "", *_table(found, fronts, timed), *_energy(runs, timed), "", "## Fronts", ""]  # fmt: skip
     for figure in figures:
         lines += [f"### {figure.title}", "", f"![{figure.alt}](figures/{figure.name}.svg)", "", figure.caption, ""]
     lines += [f"- {front.kind.short}: {front.kind.missing or NOT_MEASURED}." for front in fronts if not front.costs]
@@ -181,12 +204,14 @@ def _opening(runs: Sequence[TrialResult], found: Sequence[Score], name: str, com
     budgets = sorted({len(tried) for tried in tuning_runs(runs).values()})
     budget = plural(budgets[0], "run") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} runs (unfinished)" \
         if budgets else "no run"  # fmt: skip
+    over = "the learning rate" + (" and then its scale" if any(r.contender not in ("", r.label) for r in runs) else "")
+    untrained = " The untrained model ran once: no seed enters its answers." if any(s.method == BASE for s in found) \
+        else ""  # fmt: skip
     return [
         f"{plural(len(runs), 'run')} ({failed} failed, {diverged} diverged), {plural(len(found), 'method')}. "
         f"{integer(trial.examples)} training examples, {plural(trial.epochs, 'epoch')}, batch {trial.batch}, at most "
         f"{trial.length} tokens; {integer(tests)} examples of the test split. Every method was tuned with {budget} on "
-        "the validation split, over the learning rate and then its scale; its best setting ran with each seed on the "
-        "test split.",
+        f"the validation split, over {over}; its best setting ran with each seed on the test split.{untrained}",
         "",
         f"All runs took {cores / 60:.0f} minutes of one processor core, {seconds / 60:.0f} minutes of wall time added "
         "up (several ran at a time, beside other work). Step times within the runs are not compared; see 'time' below.",
@@ -205,17 +230,18 @@ def _table(found: Sequence[Score], fronts: Sequence[Front], timed: StepTimes | N
     for s in found:
         step = steps.get(s.label)
         bounds = "" if s.low is None or s.high is None else f" [{100 * s.low:.1f}, {100 * s.high:.1f}]"
-        ratio = step.ratio if step else None
+        ratio, joules = (step.ratio, step.joules) if step else (None, s.joules)
         cells = [
             markdown(s.label), f"{100 * s.mean:.1f}{bounds}",
             f"{len(s.accuracies)}" + (f", {s.diverged} diverged" if s.diverged else ""),
-            f"{s.lr:g}" + (" (edge)" if s.at_edge else ""), "own" if s.scale is None else f"{s.scale:g}",
+            "-" if s.method == BASE else f"{s.lr:g}" + (" (edge)" if s.at_edge else ""),
+            "-" if s.method == BASE else "own" if s.scale is None else f"{s.scale:g}",
             integer(s.parameters), NOT_MEASURED if s.step_flops is None else prefixed(s.step_flops),
             NOT_MEASURED if step is None else _milliseconds(step.seconds.value, step.seconds.low, step.seconds.high),
             "1" if step and not ratio else interval(ratio.value, ratio.low, ratio.high) if ratio else NOT_MEASURED,
             NOT_MEASURED if step is None else significant(step.peak_bytes / 1e6, 3),
             NOT_MEASURED if s.training_bytes is None else significant(s.training_bytes / 1e6, 3),
-            NOT_MEASURED if step is None or step.joules is None else significant(step.joules, 3),
+            NOT_MEASURED if joules is None else significant(joules, 3),
             *(f"{100 * f.shares[s.label]:.0f} %" if s.label in f.shares else "-" for f in known),
         ]  # fmt: skip
         lines.append(f"| {' | '.join(cells)} |")
@@ -236,6 +262,14 @@ def _table(found: Sequence[Score], fronts: Sequence[Front], timed: StepTimes | N
             *(f"\nThe clock warns: {markdown(w)}." for w in timed.warnings),
         ]
     return lines
+
+
+def _energy(runs: Sequence[TrialResult], timed: StepTimes | None) -> list[str]:
+    """How the energy of the runs' steps was read, or why not; of steps side by side, the table's own words say so."""
+    if timed is not None:
+        return []
+    ways = sorted({r.energy or "not recorded" for r in runs if r.trial.method != BASE})
+    return ["", f"Energy: of a step, the mean over a run's training. {'; '.join(ways).capitalize()}."]
 
 
 def _milliseconds(value: float, low: float | None, high: float | None) -> str:

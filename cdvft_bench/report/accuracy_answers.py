@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cdvft_bench.accuracy.analysis import Difference, Score, compared
 from cdvft_bench.accuracy.results import tuning_runs
-from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.accuracy.trial import BASE, TrialResult
 from cdvft_bench.errors import UserError
 from cdvft_bench.report.accuracy_costs import Front
 from cdvft_bench.report.text import NOT_MEASURED, listed, markdown, plural
@@ -74,11 +74,30 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
 
     if model_spec(trial.model).auto != "AutoModelForCausalLM":
         return f"{NOT_MEASURED} by these runs; {trial.model} on {trial.task} classifies."
-    ours = next((s for s in found if s.method == "cdvft"), None)
-    d = _compared(found, BASELINE).get(ours.label) if ours else None
-    if ours is None or d is None:
+    against = _compared(found, BASELINE)
+    lora = next((s for s in found if s.label == BASELINE), None)
+    ours = _best_tuned(runs, [s for s in found if s.method == "cdvft" and s.label in against])
+    if ours is None or lora is None:
         return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
-    return f"on {trial.task} with {trial.model}, {markdown(ours.label)} is {_verdict(d)} against {BASELINE}."
+    said = (
+        f"on {trial.task} with {trial.model}, exact match under greedy decoding, {markdown(ours.label)} answers "
+        f"{100 * ours.mean:.1f} % right, {BASELINE} {100 * lora.mean:.1f} %; "
+        f"it is {_verdict(against[ours.label])} against it"
+    )
+    base = next((s for s in found if s.method == BASE), None)
+    if base is None:
+        return f"{said}. The untrained model: {NOT_MEASURED}."
+    gain = _compared(found, base.label)
+    return (
+        f"{said}. Untrained, the model answers {100 * base.mean:.1f} %: {markdown(ours.label)} is "
+        f"{_verdict(gain[ours.label])} against that, {BASELINE} {_verdict(gain[BASELINE])}."
+    )
+
+
+def _best_tuned(runs: Sequence[TrialResult], rivals: Sequence[Score]) -> Score | None:
+    """The best on the validation split: not on the test split, where it is to be compared."""
+    tuned = {label: max((r.accuracy or 0.0 for r in tried), default=0.0) for label, tried in tuning_runs(runs).items()}
+    return max(rivals, key=lambda s: tuned.get(s.label, 0.0), default=None)
 
 
 def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> str:
@@ -86,10 +105,9 @@ def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence
     ours = [s for s in found if s.method == "cdvft"]
     against = _compared(found, BASELINE)
     rivals = [s for s in ours if s.label in against]
-    if lora is None or not rivals:
+    best = _best_tuned(runs, rivals)
+    if lora is None or best is None:
         return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
-    tuned = {label: max((r.accuracy or 0.0 for r in tried), default=0.0) for label, tried in tuning_runs(runs).items()}
-    best = max(rivals, key=lambda s: tuned.get(s.label, 0.0))  # not by the test split: it is to be compared there
     said = (
         f"CDVFT's best setting on the validation split, {markdown(best.label)}, trains "
         f"{lora.parameters / best.parameters:.2f} times "

@@ -54,7 +54,8 @@ COSTS = (
     CostKind("bytes", "the bytes of a stored adapter, its trained parameters in float32", "adapter [bytes]",
              "adapter bytes", lambda s, _: _exact(FLOAT_BYTES * s.parameters)),
     CostKind("energy", "the GPU's energy for a training step", "energy a step [J]", "energy",
-             lambda s, step: _exact(step.joules if step else None), "not measured: it is read from NVIDIA GPUs only"),
+             lambda s, step: _exact(step.joules if step else s.joules),
+             "not measured: it is read from NVIDIA GPUs only"),
 )  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdvft_bench.accuracy.analysis import Difference, Score
+from cdvft_bench.accuracy.trial import BASE, HEAD
 from cdvft_bench.report.accuracy_costs import Front
 from cdvft_bench.report.labels import Label, place_labels
 from cdvft_bench.report.panels import Plot, drawn
@@ -16,8 +17,8 @@ OFTEN = 0.5
 
 
 def style_of(method: str, styles: Styles) -> Style:
-    """The method's; the classifier alone is a cross."""
-    return Style(INK, "x") if method == "head" else styles[method]
+    """The method's; the classifier alone and the untrained model are crosses."""
+    return Style(INK, {HEAD: "x", BASE: "+"}[method]) if method in (HEAD, BASE) else styles[method]
 
 
 def front_figures(fronts: Sequence[Front], found: Sequence[Score]) -> list[Drawn]:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cdvft_bench.accuracy.preset import Preset
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.accuracy.search import Preset, planned
+from cdvft_bench.accuracy.search import planned
 from cdvft_bench.accuracy.tasks import LICENCES
 from cdvft_bench.accuracy.trial import TrialResult
 from cdvft_bench.errors import UserError

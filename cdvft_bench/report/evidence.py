@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
-from cdvft_bench.analytic.models import layer_shape
-from cdvft_bench.errors import UserError
+from cdvft_bench.accuracy.analysis import Score, scores
+from cdvft_bench.accuracy.results import by_workload
+from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.report.groups import Section, Workload, hyperparameter, is_lora8, paper_setting
 from cdvft_bench.report.panels import CONVENTION
 from cdvft_bench.report.text import clean, interval, listed, plural, significant, times
@@ -79,6 +80,12 @@ class Given:
         """Fine-tuning runs scored on a test split."""
         return [r for r in self.runs if r.trial.evaluate == "test" and r.accuracy is not None]
 
+    def generated(self) -> dict[str, list[Score]]:
+        """Test scores on tasks of models that generate, by workload, of those where CDVFT is among the methods."""
+        runs = [r for r in self.runs if model_spec(r.trial.model).auto == "AutoModelForCausalLM"]
+        found = {workload: scores(rows) for workload, rows in by_workload(runs).items()}
+        return {workload: made for workload, made in found.items() if any(s.method == "cdvft" for s in made)}
+
 
 def grouped(rows: Iterable[R], key: Callable[[R], K]) -> dict[K, list[R]]:
     """Rows by key, in the order of the keys' texts."""
@@ -111,19 +118,6 @@ def over_lora(rows: Iterable[Record]) -> str:
         f"time {times(median(values))} that of LoRA r=8 in the median of {len(values):,} "
         f"(from {times(min(values))} to {times(max(values))})"
     )
-
-
-def shape_words(record: Record) -> tuple[str, str] | None:
-    """Of a layer: whether its widths are powers of two, whether it is square; None for a shape that is not known."""
-    if record.case.kind != "layer":
-        return None
-    try:
-        shape = layer_shape(record.case.subject)
-    except UserError:
-        return None
-    widths = (int(shape.d_in), int(shape.d_out))
-    power = "a power of two" if all(w & (w - 1) == 0 for w in widths) else "no power of two"
-    return power, "square" if widths[0] == widths[1] else "not square"
 
 
 def spread(given: Given, axis: str, name: str) -> Evidence | None:

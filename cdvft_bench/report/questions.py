@@ -6,6 +6,7 @@ its function. Where nothing was recorded that could answer, it is "not measured"
 
 from __future__ import annotations
 
+from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.report.evidence import (
     Answer,
     Evidence,
@@ -15,16 +16,14 @@ from cdvft_bench.report.evidence import (
     keys,
     over_lora,
     pair,
-    ran,
-    shape_words,
     spread,
 )
+from cdvft_bench.report.limits import transforms
 from cdvft_bench.report.text import NOT_MEASURED, clean, listed, plural, prefixed, significant
 from cdvft_bench.report.witnesses import trainable
 from cdvft_bench.sweep.record import Record
 
 RECENT = ("llama-3", "qwen", "mistral", "gemma", "smollm2")
-GENERATION = ("arithmetic", "hub:")
 TENANTS = 1000
 NEGLIGIBLE = 0.01
 """A share of memory below one part in a hundred is called negligible."""
@@ -59,43 +58,6 @@ def expressivity(given: Given) -> Answer:
     )
     word = "in part" if against or not proved else "yes"
     return Answer("R1", question, word, plain, evidence, tuple(f.statement for f in unsettled))
-
-
-def transforms(given: Given) -> Answer:
-    """R2. "yes" where FFT methods failed in a dtype or on a machine; "in part" where they ran, and a doubt is open."""
-    question = (
-        "Does dependence on FFTs limit it: dtype, widths that are not powers of two, non-square layers, quantised "
-        "bases, hardware?"
-    )
-    records = given.fft_records()
-    evidence: list[Evidence] = []
-    missing: list[str] = []
-    failed = [r for r in records if r.status == "failed"]
-    shapes = {id(r): words for r in records if (words := shape_words(r)) is not None}
-    layers = [r for r in records if id(r) in shapes]
-    for title, groups, expected in (
-        ("dtype {}", grouped(records, lambda r: r.case.dtype), ("float32", "bfloat16", "float16")),
-        ("device {}", grouped(records, lambda r: r.case.device), ("cpu", "cuda")),
-        ("widths: {}", grouped(layers, lambda r: shapes[id(r)][0]), ("a power of two", "no power of two")),
-        ("layers: {}", grouped(layers, lambda r: shapes[id(r)][1]), ("square", "not square")),
-    ):
-        evidence += [ran(title.format(clean(value)), rows) for value, rows in groups.items()]
-        missing += [title.format(value) for value in expected if value not in groups]
-    missing.append("quantised bases: no record holds one")
-    for claim in ("flops-n-log-n-odd-widths", "flops-n-log-n-prime-widths"):
-        said = given.verdict(claim)
-        evidence += [said] if said else []
-    if not records:
-        return Answer(
-            "R2", question, NOT_MEASURED, "No record of CDVFT or BCA is here.", tuple(evidence), tuple(missing)
-        )
-    if failed:
-        where = sorted({f"{clean(r.case.subject)} in {r.case.dtype} on {r.case.device}" for r in failed})
-        plain = f"{plural(len(failed), 'case')} of {len(records):,} failed: {listed(where[:4])}."
-        evidence.insert(0, Evidence(plain, "records", keys(failed)))
-        return Answer("R2", question, "yes", plain, tuple(evidence), tuple(missing))
-    plain = f"All {plural(len(records), 'case')} of CDVFT and BCA ran; what was not tried is listed as open."
-    return Answer("R2", question, "in part", plain, tuple(evidence), tuple(missing))
 
 
 def settings(given: Given) -> Answer:
@@ -145,7 +107,10 @@ def settings(given: Given) -> Answer:
 
 
 def recent(given: Given) -> Answer:
-    """R4. "yes" where CDVFT was fine-tuned on a generation task of a recent model; "in part" for its cost alone."""
+    """R4. "yes" where a model that generates was fine-tuned with CDVFT and a whole recent one measured, else "in part".
+
+    Neither: "not measured".
+    """
     question = "Recent models (Llama-3-8B) and generation tasks?"
     evidence: list[Evidence] = []
     by_subject = grouped(
@@ -160,11 +125,14 @@ def recent(given: Given) -> Answer:
     for (kind, subject), rows in by_subject.items():
         text = f"Cost on the {kind} {clean(subject)}: {over_lora(rows)}."
         evidence.append(Evidence(text, "records", keys(rows)))
-    tasks = [r for r in given.scored() if r.trial.method == "cdvft" and r.trial.task.lower().startswith(GENERATION)]
-    for (model, task), rows_ in grouped(tasks, lambda r: (r.trial.model, r.trial.task)).items():
-        best = max(100 * (r.accuracy or 0.0) for r in rows_)
-        text = f"Fine-tuned {clean(model)} on {clean(task)}: {best:.1f} % at best over {plural(len(rows_), 'run')}."
-        evidence.append(Evidence(text, "fine-tuning runs"))
+    tasks = given.generated()
+    evidence += [
+        Evidence(
+            f"Fine-tuned {clean(workload)}, share of the test split answered right under greedy decoding: "
+            f"{listed([_scored(s) for s in found])}.", "fine-tuning runs",
+        )
+        for workload, found in tasks.items()
+    ]  # fmt: skip
     missing = []
     if not tasks:
         missing.append("CDVFT's accuracy on a generation task")
@@ -174,10 +142,21 @@ def recent(given: Given) -> Answer:
         return Answer("R4", question, NOT_MEASURED, "Neither a recent model nor a generation task is recorded.", (),
                       tuple(missing))  # fmt: skip
     word = "yes" if not missing else "in part"
-    plain = (
-        "Accuracy on a generation task is recorded." if tasks else "Recorded is what it costs, not how well it does."
-    )
+    plain = "Recorded is what it costs, not how well it does."
+    if tasks:
+        said = [
+            f"on {clean(workload)} {listed([f'{clean(s.label)} {100 * s.mean:.1f} %' for s in found])}"
+            for workload, found in tasks.items()
+        ]
+        plain = f"Answered right, mean over seeds: {'; '.join(said)}."
     return Answer("R4", question, word, plain, tuple(evidence), tuple(missing))
+
+
+def _scored(score: Score) -> str:
+    """A method's accuracy with its interval."""
+    bounds = "" if score.low is None or score.high is None else f" [{100 * score.low:.1f}, {100 * score.high:.1f}]"
+    runs = plural(len(score.accuracies), "run")
+    return f"{clean(score.label)} {100 * score.mean:.1f} %{bounds} ({runs})"
 
 
 def cheaper(given: Given) -> Answer:

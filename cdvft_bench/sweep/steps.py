@@ -16,7 +16,8 @@ import msgspec
 import numpy as np
 
 from cdvft_bench.accuracy.fit import Training
-from cdvft_bench.accuracy.search import Preset
+from cdvft_bench.accuracy.preset import Preset
+from cdvft_bench.accuracy.trial import BASE
 from cdvft_bench.errors import UserError
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
@@ -97,6 +98,8 @@ def time_steps(
         calls: dict[str, Callable[[], object]] = {}
         trainings: dict[str, Training] = {}
         for contender in preset.contenders:
+            if contender.trial.method == BASE:
+                continue  # it takes no step
             trial = replace(contender.trial, lr=RATE, head_lr=RATE)
             if trial.label in calls:
                 raise UserError(f"preset {preset.name}: {trial.label} is there twice; its steps cannot be told apart")

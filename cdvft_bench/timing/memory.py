@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cdvft_bench.tensors import plain_parts
 from cdvft_bench.timing.chrome import record
 from cdvft_bench.timing.gpu import nvml, uuid
 from cdvft_bench.timing.result import Energy, Memory
 
 _MARK = "cdvft_bench: measured call"
+_GPUS_ONLY = "energy is read from NVIDIA GPUs only"
+_NO_METER = "neither pynvml nor nvidia-smi says what the GPU takes; install nvidia-ml-py"
 _CPU, _CUDA = 0, 1  # torch's numbers of device types
 
 
@@ -89,8 +92,8 @@ def _time(event: Any) -> float:
 
 def tensor_bytes(module: nn.Module) -> int:
     """Bytes of a module's parameters and buffers, a storage that several share once."""
-    tensors = {t.untyped_storage().data_ptr(): t for t in (*module.parameters(), *module.buffers())}
-    return sum(t.untyped_storage().nbytes() for t in tensors.values())
+    parts = [part for t in (*module.parameters(), *module.buffers()) for part in plain_parts(t)]
+    return sum({part.untyped_storage().data_ptr(): part.untyped_storage().nbytes() for part in parts}.values())
 
 
 def optimizer_bytes(optimizer: torch.optim.Optimizer | None) -> int:
@@ -117,30 +120,66 @@ def measure_energy(
     """
     place = torch.device(device)
     if place.type != "cuda":
-        return Energy(None, "energy is read from NVIDIA GPUs only")
+        return Energy(None, _GPUS_ONLY)
     for _ in range(warm_ups):
         call()
+    return _metered(lambda: _repeat(call, place, seconds), place) or Energy(None, _NO_METER)
+
+
+def energy_while(call: Callable[[], object], device: str | torch.device = "cuda") -> Energy:
+    """Make a call once, on a CPU too, and take the GPU's energy for it, idle power included.
+
+    For calls of many seconds, such as a training. It is read as by :func:`measure_energy`; a reading that fails
+    costs the figure, not the call.
+    """
+    place = torch.device(device)
+    if place.type != "cuda":
+        call()
+        return Energy(None, _GPUS_ONLY)
+    found = _metered(lambda: _repeat(call, place, 0.0), place)
+    if found is None:
+        call()
+    return found or Energy(None, _NO_METER)
+
+
+def _metered(run: Callable[[], tuple[int, float]], place: torch.device) -> Energy | None:
+    """Energy a call of ``run``, which returns its calls and how long they took; None, without a run, if no meter is."""
     torch.cuda.synchronize(place)
-    found = nvml(place)
-    if found is not None:
-        module, handle = found
-        try:
-            before = int(module.nvmlDeviceGetTotalEnergyConsumption(handle))
-            calls, lasted = _repeat(call, place, seconds)
-            joules = (int(module.nvmlDeviceGetTotalEnergyConsumption(handle)) - before) / 1e3
-            return Energy(joules / calls, "NVML energy counter", calls, lasted / calls)
-        except module.NVMLError:  # an older GPU has no counter; its power is sampled instead
-            pass
+    counter = _counter(place)
+    if counter is not None:
+        before = counter()
+        calls, lasted = run()
+        after = counter()
+        if before is None or after is None or after <= before:
+            return Energy(None, "the driver's energy counter did not move, or could not be read again", calls,
+                          lasted / calls)  # fmt: skip
+        return Energy((after - before) / 1e3 / calls, "NVML energy counter", calls, lasted / calls)
     sampler = _sample_power(uuid(place))
     if sampler is None:
-        return Energy(None, "neither pynvml nor nvidia-smi says what the GPU takes; install nvidia-ml-py")
+        return None
     try:
-        calls, lasted = _repeat(call, place, seconds)
+        calls, lasted = run()
     finally:
         watts = _end_sampling(sampler)
     if not watts:
         return Energy(None, "nvidia-smi gave no power figure")
     return Energy(mean(watts) * lasted / calls, f"nvidia-smi power, {len(watts)} samples", calls, lasted / calls)
+
+
+def _counter(place: torch.device) -> Callable[[], int | None] | None:
+    """Reads the driver's energy counter in millijoules; None where there is none, as on GPUs before Volta."""
+    found = nvml(place)
+    if found is None:
+        return None
+    module, handle = found
+
+    def read() -> int | None:
+        try:
+            return int(module.nvmlDeviceGetTotalEnergyConsumption(handle))
+        except module.NVMLError:
+            return None
+
+    return read if read() is not None else None
 
 
 def _repeat(call: Callable[[], object], place: torch.device, seconds: float) -> tuple[int, float]:

@@ -6,8 +6,9 @@ from importlib import resources
 
 import pytest
 
-from cdvft_bench.accuracy.search import pending, read_preset
-from cdvft_bench.accuracy.trial import HEAD
+from cdvft_bench.accuracy.preset import Preset, read_presets
+from cdvft_bench.accuracy.search import pending
+from cdvft_bench.accuracy.trial import BASE, HEAD
 from cdvft_bench.analytic.models import model_shape, target_linears
 from cdvft_bench.methods import make_method
 
@@ -18,12 +19,21 @@ PRESETS = sorted(
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_method_fits(name: str) -> None:
-    preset = read_preset(name)
-    assert preset.name == name
+    presets = read_presets(name)
+    assert name in [preset.name for preset in presets] or name == "gpu-full"
+    for preset in presets:
+        _check(preset)
+
+
+def _check(preset: Preset) -> None:
+    name = preset.name
     labels = [(c.trial.label, c.trial.optimizer, c.trial.hyperparameters) for c in preset.contenders]
     assert len(labels) == len(set(labels))
     named = {label for label, *_ in labels}
-    if preset.map:
+    if name == "cpu-generation":
+        assert {"Untrained", "LoRA r=8", "CDVFT m=2 p=d"} <= named
+        assert len(preset.seeds) >= 3
+    elif preset.map:
         assert {"LoRA r=8", "CDVFT m=2 p=128"} <= named
     else:
         assert len(preset.seeds) >= (5 if name.startswith("gpu") else 3)
@@ -31,13 +41,15 @@ def test_every_method_fits(name: str) -> None:
         ranks = {f"LoRA r={r}" for r in (1, 4, 8, 16)}
         assert {"Full fine-tuning", *ranks, *(f"CDVFT m={m} p=d" for m in (1, 2, 3, 4))} <= named
     layers = {linear.shape for linear in target_linears(model_shape(preset.contenders[0].trial.model))}
-    for contender in preset.contenders:
+    trained = [contender for contender in preset.contenders if contender.trial.method != BASE]
+    for contender in trained:
         if contender.trial.method != HEAD:
             method = make_method(contender.trial.method, dict(contender.trial.hyperparameters))
             for layer in layers:
                 method.check(layer)
                 assert int(method.cost(layer, 8).parameters) > 0
-    tuned = {len(contender.lrs) for contender in preset.contenders}
+    tuned = {len(contender.lrs) for contender in trained}
     assert len(tuned) == 1  # the same budget for all
-    assert len({len(contender.factors) for contender in preset.contenders}) == 1
-    assert len(list(pending(preset, {}))) == tuned.pop() * len(labels) * (len(preset.seeds) if preset.map else 1)
+    assert len({len(contender.factors) for contender in trained}) == 1
+    first = tuned.pop() * len(trained) * (len(preset.seeds) if preset.map else 1)
+    assert len(list(pending(preset, {}))) == first + len(preset.contenders) - len(trained)

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,13 +18,16 @@ from click.testing import CliRunner
 
 from cdvft_bench.accuracy import search
 from cdvft_bench.accuracy.analysis import scores
-from cdvft_bench.accuracy.fit import run_trial
+from cdvft_bench.accuracy.fit import Unread, run_trial
+from cdvft_bench.accuracy.preset import Preset, read_preset, scale_factors
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.accuracy.search import Preset, chosen, left, pending, read_preset, scale_factors, train
+from cdvft_bench.accuracy.search import chosen, left, pending, train
 from cdvft_bench.accuracy.trial import Trial, TrialResult, packed, scaled, unpacked
 from cdvft_bench.cli import main
 from cdvft_bench.errors import UserError
 from cdvft_bench.report.accuracy import write_accuracy
+from cdvft_bench.report.accuracy_costs import fronts_of
+from cdvft_bench.timing.memory import energy_while
 
 SMALL = Trial("minilm", "tweets", "cdvft", (("m", 2),), examples=24, epochs=2, batch=8, length=8, scored=24)
 
@@ -82,6 +86,11 @@ def test_every_kind_of_method_runs(method: str) -> None:
     assert (result.parameters == 0) == (method == "head")
 
 
+def test_a_classifier_must_be_trained() -> None:
+    with pytest.raises(UserError, match="leave 'base' out"):
+        run_trial(replace(SMALL, method="base", hyperparameters=()))
+
+
 def test_divergence_is_recorded() -> None:
     result = run_trial(replace(SMALL, method="full", hyperparameters=(), lr=1e30, epochs=1))
     assert result.diverged
@@ -92,7 +101,7 @@ def test_divergence_is_recorded() -> None:
 def test_a_preset_runs_and_is_complete(preset: Preset, tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     said: list[str] = []
-    assert train(preset, path, {"cpu": "x"}, "k", budget_s=0.0, say=lambda n, text: said.append(text)) == 12
+    assert train(preset, path, {"cpu": "x"}, "k", budget=0.0, say=lambda n, text: said.append(text)) == 12
     assert train(preset, path, {"cpu": "x"}, "k", say=lambda n, text: said.append(text)) == 0
     results, environments = read_results(path)
     assert environments == {"k": {"cpu": "x"}}
@@ -126,7 +135,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     code = (
         "import sys, torch; torch.set_num_threads(1); from pathlib import Path; "
-        "from cdvft_bench.accuracy.search import read_preset, train; "
+        "from cdvft_bench.accuracy.preset import read_preset; from cdvft_bench.accuracy.search import train; "
         "train(read_preset(sys.argv[1]), Path(sys.argv[2]), {}, 'k')"
     )
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "tiny.toml"), str(path)],
@@ -147,7 +156,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
 def test_a_failing_run_does_not_cost_the_others(
     preset: Preset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fake(trial: Trial, device: str) -> TrialResult:
+    def fake(trial: Trial, device: str, measure: object) -> TrialResult:
         if trial.method == "lora":
             raise RuntimeError("out of luck")
         return TrialResult(trial, trial.label, 0.5)
@@ -160,6 +169,35 @@ def test_a_failing_run_does_not_cost_the_others(
     assert {r.trial.method for r in failed} == {"lora"}
     assert failed[0].error == "RuntimeError: out of luck"
     assert len(results) == 12
+
+
+def test_energy_is_of_a_step_or_none_with_its_reason(preset: Preset, tmp_path: Path) -> None:
+    def meter(call: Callable[[], object], device: str) -> Unread:
+        call()
+        return Unread("a meter", 12.0)
+
+    trial = replace(SMALL, epochs=1)
+    metered = run_trial(trial, measure=meter)
+    assert (metered.step_joules, metered.energy) == (pytest.approx(12.0 / 3), "a meter")
+    assert run_trial(trial, measure=energy_while).step_joules is None
+    assert run_trial(trial, measure=energy_while).energy == "energy is read from NVIDIA GPUs only"
+    assert run_trial(trial).energy == "no meter was asked for"
+    # What was recorded before has no such field; it reads, and is not known.
+    rows = [
+        asdict(TrialResult(replace(SMALL, method=method, hyperparameters=(), seed=seed, evaluate="test"), method, 0.5,
+                           parameters=8, scored=2, right="8", step_joules=joules, energy="x"))
+        for method, joules in (("lora", 2.0), ("block_circulant", 3.0), ("bitfit", None)) for seed in (0, 1)
+    ]  # fmt: skip
+    old = [{k: v for k, v in row.items() if k not in ("step_joules", "energy")} for row in rows]
+    for name, some in (("new", rows), ("old", old)):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))
+    fronts = {
+        name: next(f for f in fronts_of(scores(read_results(tmp_path / name)[0]), None) if f.kind.name == "energy")
+        for name in ("new", "old")
+    }
+    assert {label: cost.value for label, cost in fronts["new"].costs.items()} == {"lora": 2.0, "block_circulant": 3.0}
+    assert fronts["old"].costs == {}
+    assert {r.energy for r in read_results(tmp_path / "old")[0]} == {""}
 
 
 def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
@@ -249,6 +287,7 @@ def test_runs_in_two_processes_are_those_of_one(preset: Preset, tmp_path: Path) 
         ("epochs = 1", "epochs = 1\nscales = -1", "scales = -1"),
         ("epochs = 1", "epochs = 1\nmap = true\nscales = 1", "a map has no scales"),
         ("epochs = 1", "epoch = 1", "no key 'epoch'"),
+        ('name = "head"', 'name = "base"\nlrs = [1e-3, 1e-2]', "'base' has no settings"),
         ("[preset]", "[preset", "no TOML"),
     ],
 )

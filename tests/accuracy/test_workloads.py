@@ -15,13 +15,15 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, ViTConfig
 
-from cdvft_bench.accuracy import images, models, workloads
+from cdvft_bench.accuracy import images, models, search, workloads
+from cdvft_bench.accuracy.analysis import compared, scores
 from cdvft_bench.accuracy.arithmetic import Problem, final_answer, make_problems
 from cdvft_bench.accuracy.fit import run_trial
 from cdvft_bench.accuracy.images import read_idx
+from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.saved import SavedBytes
 from cdvft_bench.accuracy.tasks import Example, Task, load_task, make_image_task
-from cdvft_bench.accuracy.trial import Trial
+from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.accuracy.workloads import GenerationWorkload, make_workload, padded
 from cdvft_bench.errors import UserError
 
@@ -235,6 +237,26 @@ def test_the_loss_is_that_of_the_answers_tokens(constant: Task) -> None:
         assert float(workload.loss(rows)) == pytest.approx(total / n, rel=1e-5)
 
 
+def test_an_untrained_model_answers_as_it_is(constant: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = run_trial(replace(CONSTANT, method="base"))
+    assert (base.accuracy, base.parameters, base.curve, base.step_seconds) == (0.0, 0, (), None)
+    assert (base.formula_parameters, base.step_flops, base.training_bytes, base.step_joules) == (None,) * 4
+    assert base.label == "Untrained"
+    # Its one run stands for every seed of the others: they are compared with it, and it has an interval.
+    finals = [
+        TrialResult(replace(CONSTANT, method=m, seed=s, evaluate="test"), m, a, scored=8, right=right)
+        for m, s, a, right in (("base", 0, 0.25, "c0"), ("full", 0, 0.75, "fc"), ("full", 1, 0.875, "fe"))
+    ]
+    found = {s.label: s for s in scores(finals)}
+    assert found["base"].accuracies == (0.25,)
+    assert found["base"].low is not None
+    (difference,) = compared(list(found.values()), "base")
+    assert difference.mean == pytest.approx(0.8125 - 0.25)
+    preset = Preset("t", "", (Contender(replace(CONSTANT, method="base"), (1e-3,)),), (0, 1, 2))
+    assert search.left(preset, {}) == 1
+    assert [(t.seed, t.evaluate) for t in search.pending(preset, {})] == [(0, "test")]
+
+
 def test_generation_refuses(constant: Task) -> None:
     with pytest.raises(UserError, match="more than length = 8; give a larger length"):
         run_trial(replace(CONSTANT, length=8))
@@ -315,6 +337,28 @@ def test_a_local_data_set_of_the_hubs_form(tmp_path: Path) -> None:
     lacking = datasets.Dataset.from_dict(rows, features=more)
     with pytest.raises(UserError, match="class 'maybe' has no example"):
         task_of_dataset("hub:local", lacking)
+
+
+def test_local_problems_of_the_forms_of_the_hub() -> None:
+    datasets = pytest.importorskip("datasets")
+    from cdvft_bench.accuracy.tasks import task_of_dataset
+
+    gsm = [f"She has {i} + 2 = <<{i}+2={i + 2}>>{i + 2} eggs.\n#### 1,{i:03}" for i in range(30)]
+    task = task_of_dataset(
+        "hub:g", datasets.Dataset.from_dict({"question": [f"Eggs {i}?" for i in range(30)], "answer": gsm})
+    )
+    assert task.kind == "generation"
+    problems = [p for part in (task.train, task.validation, task.test) for p in part if isinstance(p, Problem)]
+    assert len(problems) == 30
+    found = next(p for p in problems if p.text == "Eggs 7?")
+    assert found.answer == "She has 7 + 2 = 9 eggs. #### 1007"
+    assert final_answer(found.answer) == 1007
+    meta = [f"It is {i}.\n#### {i}\nThe answer is: {i}" if i % 2 else f"So. The answer is: {i}" for i in range(40)]
+    meta += ["The answer is: \\frac{1}{2}", "The answer is: 3/4", "The answer is: 2.5"]
+    rows = {"query": [f"Q{i}" for i in range(43)], "response": meta, "type": ["x"] * 43}
+    task = task_of_dataset("hub:m", datasets.Dataset.from_dict(rows))
+    problems = [p for part in (task.train, task.validation, task.test) for p in part if isinstance(p, Problem)]
+    assert {p.text: final_answer(p.answer) for p in problems} == {f"Q{i}": i for i in range(40)}
 
 
 @pytest.mark.slow

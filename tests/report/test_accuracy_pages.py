@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from cdvft_bench.accuracy.preset import read_preset
 from cdvft_bench.accuracy.published import cdvft_cost, joined, published_runs
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.accuracy.search import planned, read_preset
+from cdvft_bench.accuracy.search import planned
 from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.errors import UserError
 from cdvft_bench.report.accuracy import write_accuracy

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from report_records import failed, make_records
+from report_records import HOSTILE, failed, make_records
 
+from cdvft_bench.accuracy.trial import Trial, TrialResult, unpacked
 from cdvft_bench.expressivity.finding import Finding, Label
 from cdvft_bench.report.evidence import Given, against
 from cdvft_bench.report.groups import sections
 from cdvft_bench.report.questions import answers
+from cdvft_bench.sweep.grid import presets
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.result import Interval
 
@@ -66,6 +68,49 @@ def test_a_failure_of_an_fft_method_limits_it() -> None:
     assert "1 case of" in plain
 
 
+def test_what_fft_methods_were_not_tried_on_is_open_with_the_command_that_measures_it() -> None:
+    def open_(records: list[Record]) -> str:
+        (found,) = (a for a in answers(Given(sections(records))) if a.id == "R2")
+        return "; ".join(found.open)
+
+    here = open_(make_records("96x96", 96))
+    for what in ("dtype bfloat16", "widths: a power of two", "layers: not square", "base weights: quantised to int8"):
+        assert what in here
+    assert "measured by cdvft-bench sweep fft-limits" in here
+    assert "device cuda; measured on a GPU by cdvft-bench sweep paper-layers" in here
+    assert "quantised" not in open_(make_records("64x64-int8", 64))
+    assert {"fft-limits", "paper-layers"} <= {*presets()}
+
+
+def test_fft_methods_that_ran_everywhere_are_not_limited() -> None:
+    tried = [(f"{d}x{o}{kind}", dtype, device)
+             for d, o, kind in ((64, 64, ""), (96, 64, ""), (64, 64, "-int8"))
+             for dtype in ("float32", "bfloat16", "float16") for device in ("cpu", "cuda")]  # fmt: skip
+    records = [r for subject, dtype, device in tried for r in make_records(subject, 64, dtype=dtype, device=device)]
+    ran = sum(r.case.method in ("cdvft", "block_circulant") for r in records)
+    word, plain = answer("R2", records)
+    assert (word, plain.split(";")[0]) == ("no", f"All {ran} cases of CDVFT and BCA ran")
+    gone = [r for r in records if not r.case.subject.endswith("-int8")]
+    assert answer("R2", gone)[0] == "in part"
+
+
+def test_a_failure_of_every_method_says_nothing_of_ffts() -> None:
+    records = make_records("96x96", 96)
+    assert answer("R2", [failed(r, "no torchao") for r in records])[0] == "not measured"
+    lora = [r if r.case.method == "lora" else failed(r, "no FFT") for r in records]
+    assert answer("R2", lora)[0] == "yes"
+
+
+def test_hostile_subjects_are_cleaned_and_are_no_layers() -> None:
+    records = make_records(HOSTILE, 64)
+    records = [failed(r, HOSTILE) if r.case.method == "cdvft" else r for r in records]
+    (found,) = (a for a in answers(Given(sections(records))) if a.id == "R2")
+    assert found.word == "yes"
+    text = found.plain + "".join(e.text for e in found.evidence)
+    assert "\x00" not in text
+    assert "\u202e" not in text
+
+
 def test_fewer_flops_are_cheaper_only_where_the_whole_interval_says_so() -> None:
     records = make_records("768x768", 768)
     slow, fast = timed(records, 1.5), timed(records, 0.5)
@@ -85,3 +130,26 @@ def test_settings_recent_models_and_worth_are_read_off_the_records() -> None:
     assert answer("R4", records)[0] == "in part"
     assert answer("R4", make_records("64x64", 64))[0] == "not measured"
     assert answer("R6", records)[0] == "in part"
+
+
+def generated(
+    method: str, right: str, seed: int = 0, model: str = "smollm2-135m", task: str = "arithmetic-short"
+) -> TrialResult:
+    trial = Trial(model, task, method, seed=seed, evaluate="test")
+    return TrialResult(trial, trial.label, unpacked(right, 8).count(True) / 8, scored=8, right=right)
+
+
+def test_generation_is_what_the_runs_on_the_test_split_say() -> None:
+    runs = [generated("base", "00"), *(generated("lora", "f0", seed) for seed in (0, 1))]
+    found = {a.id: a for a in answers(Given(sections([]), runs=runs))}
+    assert found["R4"].word == "not measured"  # none of them is of CDVFT
+    runs += [generated("cdvft", right, seed) for seed, right in enumerate(("e0", "f8"))]
+    runs += [generated("cdvft", "ff", model="minilm", task="hub:glue/sst2")]  # to classify is not to generate
+    found = {a.id: a for a in answers(Given(sections([]), runs=runs))}
+    assert found["R4"].word == "in part"
+    (evidence,) = found["R4"].evidence
+    assert "smollm2-135m on arithmetic-short" in evidence.text
+    assert "CDVFT m=2 p=d 50.0 % [" in evidence.text
+    assert "LoRA r=8 50.0 %" in evidence.text
+    assert "Untrained 0.0 % [0.0, 0.0] (1 run)" in evidence.text
+    assert found["R4"].open == ("a whole recent model, measured",)

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cdvft_bench.timing import memory
-from cdvft_bench.timing.memory import energy_per_call, measure_energy, peak_memory
+from cdvft_bench.timing.memory import energy_per_call, energy_while, measure_energy, peak_memory
 
 MIB = 2**20
 
@@ -124,6 +124,8 @@ def test_a_cpu_has_no_energy_figure_and_says_so() -> None:
     assert "NVIDIA" in energy.how
     assert calls == []
     assert energy_per_call(lambda: None, "cpu") is None
+    assert energy_while(lambda: calls.append(2), "cpu").joules is None
+    assert calls == [2]  # it is made all the same
 
 
 # A stand-in for the GPU: synchronising does nothing, the driver's answers are made up.
@@ -154,6 +156,21 @@ def test_the_energy_counter_is_divided_by_the_calls(gpu: None, monkeypatch: pyte
     assert energy.joules == pytest.approx(0.25)
     assert energy.how == "NVML energy counter"
     assert energy.calls > 0
+    before = counter.millijoules
+    assert energy_while(call, "cuda").joules == pytest.approx(0.25)
+    assert counter.millijoules == before + 250  # one call
+    unmoved = energy_while(lambda: None, "cuda")
+    assert unmoved.joules is None
+    assert "did not move" in unmoved.how
+
+    def break_it() -> None:
+        counter.nvmlDeviceGetTotalEnergyConsumption = broken  # type: ignore[method-assign]
+
+    def broken(handle: object) -> int:
+        raise RuntimeError("gone")
+
+    lost = energy_while(break_it, "cuda")
+    assert (lost.joules, lost.calls) == (None, 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the stand-in is a shell script")
@@ -178,3 +195,6 @@ def test_without_a_driver_there_is_no_energy_figure(gpu: None, tmp_path: Path, m
     energy = measure_energy(lambda: None, "cuda", seconds=0.01)
     assert energy.joules is None
     assert "nvidia-ml-py" in energy.how
+    calls: list[int] = []
+    assert energy_while(lambda: calls.append(1), "cuda").how == energy.how
+    assert calls == [1]
