@@ -292,7 +292,9 @@ def target_linears(shape: ModelShape, targets: Sequence[str] = ()) -> list[Model
 
 
 def layer_shape(subject: str) -> LinearShape:
-    """A layer's shape from "768x768" (d_in x d_out), "768x768-nobias", or "roberta-base:query".
+    """A layer's shape from "768x768" (d_in x d_out), "768x768-nobias", "768x768-int8", or "roberta-base:query".
+
+    "int8" is a weight of int8 with a scale a row, without a bias.
 
     Raises:
         UserError: the text is neither, or the model or the ending is not known.
@@ -302,11 +304,12 @@ def layer_shape(subject: str) -> LinearShape:
         return target_linears(model_shape(name), (ending,))[0].shape
     widths, _, suffix = subject.partition("-")
     d_in, x, d_out = widths.partition("x")
-    if not (x and d_in.isdigit() and d_out.isdigit() and suffix in ("", "nobias")):
+    if not (x and d_in.isdigit() and d_out.isdigit() and suffix in ("", "nobias", "int8")):
         raise UserError(
-            f"layer {subject!r} is neither d_in x d_out (768x768, 768x768-nobias) nor model:ending (roberta-base:query)"
+            f"layer {subject!r} is neither d_in x d_out (768x768, 768x768-nobias, 768x768-int8) nor model:ending "
+            "(roberta-base:query)"
         )
-    return LinearShape(int(d_in), int(d_out), suffix == "")
+    return LinearShape(int(d_in), int(d_out), suffix == "", suffix == "int8")
 
 
 def rows_of(linear: ModelLinear, batch: int, sequence: int) -> int:

@@ -8,6 +8,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from cdvft_bench.tensors import plain_parts
+
 T = TypeVar("T")
 
 
@@ -18,11 +20,13 @@ def saved_bytes(module: nn.Module, call: Callable[[], T]) -> tuple[int, T]:
         bytes of distinct storages packed for backward, whole storages once each, without those of
         the module's parameters and buffers; and the result of ``call``.
     """
-    own = {t.untyped_storage().data_ptr() for t in (*module.parameters(), *module.buffers())}
+    held = [part for t in (*module.parameters(), *module.buffers()) for part in plain_parts(t)]
+    own = {part.untyped_storage().data_ptr() for part in held}
     kept: dict[int, Tensor] = {}  # holding the tensors keeps an address from being used twice
 
     def pack(tensor: Tensor) -> Tensor:
-        kept.setdefault(tensor.untyped_storage().data_ptr(), tensor)
+        for part in plain_parts(tensor):
+            kept.setdefault(part.untyped_storage().data_ptr(), part)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):

@@ -20,9 +20,9 @@ class Case:
         method: registry name; "frozen" is no method: every record's ratio is to the frozen subject.
         hyperparameters: sorted (name, value) pairs given to the method.
         kind: "layer" or "model".
-        subject: for a layer, "768x768" (d_in x d_out, with bias), "768x768-nobias", or "roberta-base:query"
-            (the first linear module of that model whose name has that ending); for a model, its
-            name in the model table, e.g. "minilm".
+        subject: for a layer, "768x768" (d_in x d_out, with bias), "768x768-nobias", "768x768-int8" (its weight
+            quantised, without a bias), or "roberta-base:query" (the first linear module of that model whose name
+            has that ending); for a model, its name in the model table, e.g. "minilm".
         batch, sequence: the workload; tokens = batch * sequence.
         dtype: of base weights and activations.
         pass_: "forward" (autograd recording) or "step" (forward, backward, AdamW update).

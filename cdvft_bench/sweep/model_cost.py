@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Kernel, times
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.analytic.models import ModelShape, Rows, layer_shape, model_shape, target_linears
+from cdvft_bench.errors import UserError
 from cdvft_bench.methods import Method, make_method
 from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.grid import FROZEN
+
+_BESIDE = ("cdvft", "block_circulant", "lora", "fourierft")
+"""Methods that add to what a base layer returns, whatever holds its weight: closed form and count agree on int8."""
+_PATHS_BESIDE = ("fft", "handwritten")
 
 
 def case_method(case: Case) -> Method | None:
@@ -32,10 +38,21 @@ def case_cost(case: Case) -> Cost:
 
 
 def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None) -> Cost:
-    """One layer, adapted, or frozen where there is no method."""
-    if method is not None:
-        return method.cost(shape, rows, dtype)
-    return Cost(0, 0, frozen_forward(shape, rows, dtype), frozen_backward(shape, rows, dtype))
+    """One layer, adapted, or frozen where there is no method.
+
+    Raises:
+        UserError: the method does not fit the layer, or the layer is quantised and the method no plain addition.
+    """
+    if method is None:
+        cost = Cost(0, 0, frozen_forward(shape, rows, dtype), frozen_backward(shape, rows, dtype))
+    else:
+        if shape.quantised and (method.name not in _BESIDE or getattr(method, "path", "fft") not in _PATHS_BESIDE):
+            raise UserError(
+                f"{method.label} has no closed form on a quantised weight; run {', '.join(_BESIDE)} there, the first "
+                f"two by the path {' or '.join(_PATHS_BESIDE)}"
+            )
+        cost = method.cost(shape, rows, dtype)
+    return replace(cost, saved_bytes=cost.saved_bytes + shape.converted_bytes(dtype)) if shape.quantised else cost
 
 
 def model_cost(

@@ -131,7 +131,18 @@ def _base_layer(subject: str, dtype: str, device: str, seed: int) -> nn.Linear:
     with torch.no_grad():
         for parameter in layer.parameters():
             parameter.normal_(std=int(shape.d_in) ** -0.5, generator=generator)
+    if shape.quantised:
+        _quantise(layer)
     return layer.requires_grad_(False)
+
+
+def _quantise(layer: nn.Linear) -> None:
+    """Hold the weight as int8 with a scale a row, in place."""
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise UserError(f"a layer of int8 needs torchao ({error}); pip install 'cdvft-bench[quantised]'") from error
+    quantize_(layer, Int8WeightOnlyConfig())
 
 
 @cache

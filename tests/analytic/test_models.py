@@ -59,6 +59,7 @@ def test_targets_follow_pefts_rule() -> None:
 def test_subjects() -> None:
     assert layer_shape("768x3072") == LinearShape(768, 3072, True)
     assert layer_shape("768x3072-nobias") == LinearShape(768, 3072, False)
+    assert layer_shape("768x3072-int8") == LinearShape(768, 3072, False, quantised=True)
     assert layer_shape("llama-3-8b:k_proj") == LinearShape(4096, 1024, False)
     assert layer_shape("roberta-base:query") == LinearShape(768, 768, True)
     assert layer_shape("gpt2-medium:c_attn") == LinearShape(1024, 3072, True)
@@ -71,6 +72,7 @@ def test_subjects() -> None:
         ("768x", "neither d_in x d_out"),
         ("0x5", "d_in = 0"),
         ("5x5-bias", "neither d_in x d_out"),
+        ("5x5-int4", "neither d_in x d_out"),
         ("roberta-tiny:query", "'roberta-tiny' is not in the table; use one of roberta-base"),
         ("roberta-base:q_proj", "match no linear layer"),
     ],
