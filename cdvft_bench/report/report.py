@@ -231,7 +231,6 @@ def report_stores(
         UserError: a file cannot be read, or as for ``write_report``.
     """
     from cdvft_bench.accuracy.published import MODEL, SOURCE, published_runs
-    from cdvft_bench.accuracy.results import read_results
     from cdvft_bench.claims import rows, verify
     from cdvft_bench.expressivity.findings import read_findings
     from cdvft_bench.predictor.stores import rates_by_environment
@@ -245,7 +244,7 @@ def report_stores(
     evaluation, compared, unpredicted = _predictions(stores, sum(len(source.records) for source in sources))
     beside = Beside(
         findings=read_findings(expressivity) if expressivity else (),
-        runs=[(path.name, read_results(path)[0]) for path in accuracy],
+        runs=[named for path in accuracy for named in _workloads(path)],
         timelines=[timeline(trace, by_key) for path in stores for trace in kept_traces(path)],
         evaluation=evaluation,
         compared=compared,
@@ -270,6 +269,14 @@ def _predictions(stores: Sequence[Path], records: int) -> tuple[Evaluation | Non
         return evaluate_stores(stores), compare_published(), ""
     except UserError as error:
         return None, compare_published(), str(error)
+
+
+def _workloads(path: Path) -> list[tuple[str, Sequence[TrialResult]]]:
+    """The runs of a file of results by its name; with their workload where the file holds several."""
+    from cdvft_bench.accuracy.results import by_workload, read_results
+
+    found = by_workload(read_results(path)[0])
+    return [(path.name if len(found) == 1 else f"{path.name}, {name}", runs) for name, runs in found.items()]
 
 
 def _scores(runs: Sequence[TrialResult]) -> Sequence[Score]:
