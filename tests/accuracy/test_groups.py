@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -125,6 +126,19 @@ def fake(trial: Trial, device: str, measure: object) -> TrialResult:
     if trial.task == "tweets":
         raise UserError("the tweets are in a package that is not installed")
     return TrialResult(trial, trial.label, 0.5, scored=2, right="8")
+
+
+def test_the_command_says_what_is_left(group: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "run_trial", lambda trial, device, measure: TrialResult(trial, trial.label, 0.5))
+    clock = itertools.count(0, 600)
+    monkeypatch.setattr(search, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    command = ["train", str(group), "--output", str(tmp_path / "r.jsonl")]
+    sliced = CliRunner().invoke(main, [*command, "--budget", "540s"])
+    assert sliced.exit_code == 3
+    assert "8 runs or more are left; run the same command again" in sliced.output
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    assert len(read_results(tmp_path / "r.jsonl")[0]) == 8
 
 
 def test_a_preset_that_cannot_run_does_not_keep_others(
