@@ -68,18 +68,25 @@ class TableView:
 
 @dataclass(frozen=True)
 class FigureView:
-    """A figure as shown."""
+    """A figure as shown; ``ratio`` is its height over its width."""
 
     title: str
     caption: str
     alt: str
     svg: Markup
     file: str
+    ratio: float
+
+
+_BOX = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
 
 
 def figure_view(figure: Drawn) -> FigureView:
     """A figure with its SVG made fit to stand inside the page."""
-    return FigureView(figure.title, figure.caption, figure.alt, inline_svg(figure), f"figures/{figure.name}")
+    svg = inline_svg(figure)
+    box = _BOX.search(svg)
+    ratio = float(box[2]) / float(box[1]) if box else 0.6
+    return FigureView(figure.title, figure.caption, figure.alt, svg, f"figures/{figure.name}", round(ratio, 3))
 
 
 ORIGIN = ("case key", "recorded")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Literal
 
 Value = int | float | str | bool
@@ -46,7 +47,7 @@ class Case:
         """Rows that the layer sees."""
         return self.batch * self.sequence
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Stable key: the same case has the same key on every machine and in every version."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
