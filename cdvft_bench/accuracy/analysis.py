@@ -155,7 +155,7 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
         if first.trial.method == BASE:
             table, seeds = np.repeat(table[:1], len(every), axis=0), every
         value = estimate(table)
-        half = value.half_width
+        low, high = _bounds(value, table.shape[1])
         rates = [r.trial.lr for r in tried.get(label, [])]
         seconds = [r.step_seconds for r in ended if r.step_seconds is not None]
         joules = [r.step_joules for r in ended if r.step_joules is not None]
@@ -164,7 +164,7 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
         found.append(
             Score(
                 label, first.trial.method, accuracies, sum(r.diverged for r in runs), value.mean,
-                None if half is None else value.mean - half, None if half is None else value.mean + half,
+                low, high,
                 first.trial.lr, len(set(rates)) > 1 and first.trial.lr in (min(rates), max(rates)), first.parameters,
                 first.step_flops, float(np.median(seconds)) if seconds else None, first.trial.hyperparameters,
                 float(chosen) if chosen is not None else None, first.training_bytes, max(peaks, default=None),
@@ -172,6 +172,16 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
             )
         )  # fmt: skip
     return sorted(found, key=lambda s: -s.mean)
+
+
+def _bounds(value: Estimate, examples: int) -> tuple[float | None, float | None]:
+    """95 % interval of a mean accuracy; where all answers are alike, with the exact bound of a binomial share."""
+    if value.half_width is None:
+        return None, None
+    if value.error == 0 and value.mean in (0.0, 1.0):
+        beyond = 1 - 0.025 ** (1 / examples)
+        return (0.0, beyond) if value.mean == 0 else (1 - beyond, 1.0)
+    return value.mean - value.half_width, value.mean + value.half_width
 
 
 def _student() -> Any:

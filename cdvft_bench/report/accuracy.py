@@ -269,7 +269,7 @@ def _energy(runs: Sequence[TrialResult], timed: StepTimes | None) -> list[str]:
     if timed is not None:
         return []
     ways = sorted({r.energy or "not recorded" for r in runs if r.trial.method != BASE})
-    return ["", f"Energy: of a step, the mean over a run's training. {'; '.join(ways).capitalize()}."]
+    return ["", f"Energy: of a step, the mean over a run's training; {'; '.join(ways)}."]
 
 
 def _milliseconds(value: float, low: float | None, high: float | None) -> str:

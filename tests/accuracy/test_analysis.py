@@ -104,3 +104,9 @@ def test_front_shares_are_those_of_the_draws() -> None:
     unsure = {"CDVFT m=2 p=d": CostOf(10.0, 5.0, 20.0), "CDVFT m=3 p=d": CostOf(12.0)}
     assert 0.5 < front_shares(found, unsure)["CDVFT m=2 p=d"] < 0.9
     assert front_shares(found, {}) == {}
+
+
+def test_answers_all_alike_still_have_an_interval() -> None:
+    none, every = scores(made("lora", [0.0, 0.0], n=128, rank=8)), scores(made("lora", [1.0, 1.0], n=128, rank=8))
+    assert (none[0].low, none[0].high) == (0.0, pytest.approx(0.0284, abs=1e-4))  # 0.975 = 1 - (1 - share)^128
+    assert (every[0].low, every[0].high) == (pytest.approx(0.9716, abs=1e-4), 1.0)
