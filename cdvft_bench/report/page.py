@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.report import tables
-from cdvft_bench.report.evidence import Answer
+from cdvft_bench.report.evidence import Answer, Evidence
 from cdvft_bench.report.findings import Finding, headlines, section_findings
 from cdvft_bench.report.groups import Section
 from cdvft_bench.report.style import Drawn, Skipped, Styles
-from cdvft_bench.report.text import NOT_MEASURED, clean, integer
+from cdvft_bench.report.text import NOT_MEASURED, clean, integer, plural
 from cdvft_bench.report.views import IN_HEADING, MAX_ROWS_HTML, FigureView, TableView, figure_view, view
 from cdvft_bench.sweep.record import Record
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SectionView:
-    """One subject."""
+    """One subject; ``packed`` where figures and tables are in the page packed, until they come near."""
 
     anchor: str
     title: str
@@ -31,6 +31,14 @@ class SectionView:
     figures: tuple[FigureView, ...]
     skipped: tuple[Skipped, ...]
     tables: tuple[TableView, ...]
+    packed: bool = False
+
+    @property
+    def height(self) -> float:
+        """What figures and tables take, in rem, roughly: room is kept for them until they are unpacked."""
+        return sum(8 + 60 * f.ratio for f in self.figures) + sum(
+            3 if t.folded else 10 + min(36.0, 4.2 + 2 * len(t.rows)) for t in self.tables
+        )
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,10 @@ SHOWN_SECTIONS = 16
 """Subjects with a section of their own; the others are in the explorer and in the CSV files."""
 ROWS_IN_ALL = 6_000
 """Rows of all static tables together; the explorer holds every record."""
+MANY = 5_000
+"""Records from which on the figures and tables of subjects are packed: the page would take long to open."""
+SHOWN_EVIDENCE = 60
+"""Sentences of evidence that an answer lists."""
 
 
 def build_page(
@@ -131,9 +143,12 @@ def build_page(
             ("machine" if machines == 1 else "machines", integer(machines)),
         ),
         headlines=tuple(headlines(sections, records)),
-        answers=tuple(answers),
+        answers=tuple(_shortened(a) for a in answers),
         conventions=tuple((c.name, c.statement) for c in CONVENTIONS.values()),
-        sections=tuple(section_view(s, figures.get(s.anchor, ()), styles, limit) for s in shown),
+        sections=tuple(
+            replace(section_view(s, figures.get(s.anchor, ()), styles, limit), packed=len(records) >= MANY)
+            for s in shown
+        ),
         unshown=len(sections) - len(shown),
         leading=tuple(leading),
         published=published,
@@ -153,6 +168,14 @@ def build_page(
         last=created[-1] if created else "no record",
         version=__version__,
     )
+
+
+def _shortened(answer: Answer) -> Answer:
+    more = len(answer.evidence) - SHOWN_EVIDENCE
+    if more <= 0:
+        return answer
+    rest = Evidence(f"{plural(more, 'further sentence')} of this kind left out.", "tables/records.csv")
+    return replace(answer, evidence=(*answer.evidence[:SHOWN_EVIDENCE], rest))
 
 
 def section_view(

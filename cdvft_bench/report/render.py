@@ -61,6 +61,7 @@ def render_html(template: str, page: object, styles: Styles, methods: set[str], 
         style=Markup(_source(environment, "page.css")),
         policy=policy,
         plural=plural,
+        pack=lambda html: compressed(str(html).encode()),
         blocks={**everything, "library-plotly": library},
     )
 

@@ -191,7 +191,38 @@ def test_it_prints(opened: Opened, page: Path) -> None:
     assert base64.b64decode(printed["data"]).startswith(b"%PDF")
 
 
-def test_hostile_records_run_nothing(opened: Opened, tmp_path: Path) -> None:
+def test_packed_sections_unpack_when_they_come_near(
+    opened: Opened, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a page of many records: the same figures and tables, and links land all the same."""
+    monkeypatch.setattr("cdvft_bench.report.page.MANY", 1)
+    records = make_records(workloads=((8, 128, "step"), (8, 128, "forward")))
+    packed = write_report([Source("records.sqlite", records, MACHINES)], tmp_path / "r", command="make").html
+    assert packed.stat().st_size < page.stat().st_size
+    browser = opened(page)
+    shown = "return ['table.sortable', '.card svg', '.packed'].map((one) => document.querySelectorAll(one).length)"
+    tables, figures, none = browser.execute_script(shown)
+    assert none == 0
+    browser = opened(packed)
+    assert browser.execute_script(shown)[0] < tables
+    link = browser.execute_script("return document.querySelector('main section:has(.packed) h2').id")
+    browser.execute_script("document.querySelector(`nav.contents a[href='#${arguments[0]}']`).click()", link)
+    wait_for(browser, "return document.querySelector('.packed:not(.open)') === null")
+    assert browser.execute_script(shown) == [tables, figures, 1]
+    top = f"document.getElementById('{link}').getBoundingClientRect().top"
+    wait_for(browser, f"return Math.abs({top} - 16) < 3", seconds=5)
+    browser.execute_script("document.querySelector('.packed table.sortable thead button').click()")
+    sorted_ = browser.execute_script("return document.querySelector('.packed table.sortable th[aria-sort]').ariaSort")
+    assert sorted_ == "ascending"
+    assert complaints(browser) == []
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_hostile_records_run_nothing(
+    opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
+) -> None:
+    if packed:
+        monkeypatch.setattr("cdvft_bench.report.page.MANY", 1)
     nasty = HOSTILE + "</script><script>window.pwned=1</script><a href='javascript:window.pwned=1'>x</a>\u2028"
     records = [replace(r, label=nasty + r.label, created=nasty) for r in make_records(nasty, 32)[:9]]
     records[3] = failed(records[3], nasty)
@@ -199,6 +230,8 @@ def test_hostile_records_run_nothing(opened: Opened, tmp_path: Path) -> None:
     browser = opened(write_report([source], tmp_path / "r", command=nasty).html)
     for figure in FIGURES[:4]:
         in_sight(browser, figure)
+    browser.execute_script("document.querySelector('main section:nth-last-of-type(3)').scrollIntoView()")
+    wait_for(browser, "return document.querySelector('.packed:not(.open)') === null")
     browser.execute_script("document.querySelector('#records-table button.source').click()")
     assert "alert(" in browser.find_element("id", "record").text
     assert browser.execute_script("return window.pwned === undefined")

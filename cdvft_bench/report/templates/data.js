@@ -2,8 +2,10 @@
 // Data blocks of the page: base 64 of gzip of columns (see dataset.py), and how their values are written.
 const ABSENT = "not measured";
 
-async function unpack(id) {
-  const packed = atob(document.getElementById(id).textContent.trim());
+const unpack = (id) => unpacked(document.getElementById(id).textContent);
+
+async function unpacked(text) {
+  const packed = atob(text.trim());
   const bytes = new Uint8Array(packed.length);
   for (let i = 0; i < packed.length; i++) bytes[i] = packed.charCodeAt(i);
   return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip")));

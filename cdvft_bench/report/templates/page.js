@@ -141,6 +141,23 @@ const COMPARISON = {
   },
 };
 
+// Figures and tables of a page of many records: packed, until they come near. They are the page's own, escaped like it.
+function unpackNear() {
+  const watch = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      watch.unobserve(target);
+      unpacked(target.querySelector("script").textContent).then((found) => found.text()).then((html) => {
+        target.innerHTML = html;
+        target.style.minHeight = "";
+        target.classList.add("open");
+        target.querySelectorAll("table.sortable").forEach(sortable);
+      });
+    }
+  }, { rootMargin: "1200px" });
+  document.querySelectorAll(".packed").forEach((one) => watch.observe(one));
+}
+
 async function start() {
   const root = document.documentElement, has = (id) => document.getElementById(id) !== null;
   document.querySelectorAll("table.sortable").forEach(sortable);
@@ -156,6 +173,7 @@ async function start() {
   themes(() => { explorer?.tint(); repaint(); });
   if (!has("data-config")) return;
   if (!("DecompressionStream" in window)) throw new Error("this browser cannot unpack the data: tables and figures below are complete without");
+  unpackNear();
   const config = await (await unpack("data-config")).json();
   const load = async (id) => new Data(await (await unpack(id)).arrayBuffer());
   if (has("data-records")) {
