@@ -20,6 +20,7 @@ from cdvft_bench.timing.result import Interval
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "profiles" / "accuracy-cpu-small" / "results.jsonl"
+GENERATION = ROOT / "profiles" / "accuracy-cpu-generation" / "results.jsonl"
 MAPS = ROOT / "profiles" / "accuracy-cpu-maps" / "results.jsonl"
 
 
@@ -40,6 +41,18 @@ def test_the_committed_page_regenerates(tmp_path: Path) -> None:
         SMALL, tmp_path / "page", command, steps if steps.exists() else None, read_preset("cpu-small")
     )
     assert page.read_text() == (ROOT / "reports" / "accuracy-cpu-small" / "accuracy.md").read_text()
+
+
+def test_the_committed_generation_regenerates(tmp_path: Path) -> None:
+    preset = read_preset("cpu-generation")
+    runs = planned(preset, read_results(GENERATION)[0])
+    assert len(runs) == 1 + (len(preset.contenders) - 1) * (2 + len(preset.seeds))
+    command = "cdvft-bench pareto results.jsonl --preset cpu-generation --output accuracy-cpu-generation"
+    text = write_accuracy(GENERATION, tmp_path / "page", command, None, preset).read_text()
+    assert text == (ROOT / "reports" / "accuracy-cpu-generation" / "accuracy.md").read_text()
+    (said,) = [line for line in text.splitlines() if line.startswith("- R4")]
+    assert "exact match under greedy decoding" in said
+    assert "not measured" not in said
 
 
 def test_the_committed_maps_regenerate(tmp_path: Path) -> None:
