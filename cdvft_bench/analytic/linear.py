@@ -45,9 +45,7 @@ class LinearShape:
         return self.weights + (self.d_out if self.bias else 0)
 
     def converted_bytes(self, dtype: str) -> Count:
-        """What a call converts of a quantised W, and keeps for backward; 0 of another."""
-        if not self.quantised:
-            return 0
+        """What a call converts of a quantised W, and keeps for backward."""
         return (self.weights + (0 if dtype == "float32" else self.d_out)) * itemsize(dtype)
 
 

@@ -32,6 +32,7 @@ OWN_TESTS = [
     "tests/methods/test_exact.py::test_more_rows_than_one_batch_of_the_merged_weight",
     "tests/execution/test_floors.py",
     "tests/execution/test_pieces.py::test_closed_forms_count_every_piece",
+    "tests/sweep/test_quantised.py::test_formula_equals_count",
 ]
 
 # Functions that hold no formula: they check input, describe, or build the adapter.
