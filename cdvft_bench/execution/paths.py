@@ -142,7 +142,8 @@ def adapted_linear(
     """``x W^T + b + alpha dW x`` with W and b frozen: a whole adapted layer in one go.
 
     Args:
-        weight: (d_out, d_in), frozen. bias: (d_out,), frozen, or None. The others: see :func:`change`.
+        weight: (d_out, d_in), frozen; under a quantised one the change is executed for itself, as by :func:`change`.
+        bias: (d_out,), frozen, or None. The others: see :func:`change`.
 
     Returns:
         (..., d_out) in the dtype of the base layer's output (under autocast, autocast's).
@@ -159,7 +160,8 @@ def adapted_linear(
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     chosen = _resolve(path, x, diagonals, circulants, d_out)
-    if chosen in ("fft", "handwritten") or x.numel() == 0:
+    quantised = hasattr(weight, "__tensor_flatten__")  # a wrapper knows its own product, and holds no W to add to
+    if chosen in ("fft", "handwritten") or quantised or x.numel() == 0:
         h = torch.nn.functional.linear(x, weight, bias)
         return h + change(x, diagonals, circulants, d_out, alpha=alpha, path=chosen, convention=convention).to(h.dtype)
     flat = x.reshape(-1, x.shape[-1])

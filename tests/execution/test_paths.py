@@ -279,3 +279,18 @@ def test_bad_input_is_refused() -> None:
         adapted_linear(torch.randn(2, 6), weight.requires_grad_(), None, diagonals, circulants)
     with pytest.raises(ValueError, match="does not take 13 inputs"):
         change(torch.randn(2, 13), [], circulants, 6)
+
+
+@pytest.mark.parametrize("path", [*(p for p in PATHS if p != "triton"), "auto"])
+def test_under_a_quantised_weight_the_change_runs_for_itself(path: str) -> None:
+    quantization = pytest.importorskip("torchao.quantization", reason="pip install cdvft-bench[quantised]")
+    torch.manual_seed(0)
+    base = nn.Linear(32, 32, bias=False).requires_grad_(False)
+    quantization.quantize_(base, quantization.Int8WeightOnlyConfig())
+    a, b, c = (torch.randn(s, requires_grad=True) for s in (32, 32, (1, 1, 32)))
+    x, g = torch.randn(5, 32, requires_grad=True), torch.randn(5, 32)
+    h = adapted_linear(x, base.weight, None, [a, b], [c], path=path)
+    ours = [h, *torch.autograd.grad(h, [x, a, b, c], g)]
+    plain = base(x) + change(x, [a, b], [c], 32, path="fft")
+    for one, other in zip(ours, [plain, *torch.autograd.grad(plain, [x, a, b, c], g)], strict=True):
+        assert float((one - other).detach().norm() / other.detach().norm()) < 1e-5
