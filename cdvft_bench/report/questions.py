@@ -145,10 +145,10 @@ def recent(given: Given) -> Answer:
     plain = "Recorded is what it costs, not how well it does."
     if tasks:
         said = [
-            f"on {clean(workload)} {listed([f'{clean(s.label)} {100 * s.mean:.1f} %' for s in found])}"
+            f"by {clean(workload)}: {listed([f'{clean(s.label)} {100 * s.mean:.1f} %' for s in found])}"
             for workload, found in tasks.items()
         ]
-        plain = f"Answered right, mean over seeds: {'; '.join(said)}."
+        plain = f"Answered right, mean over seeds, {'; '.join(said)}."
     return Answer("R4", question, word, plain, tuple(evidence), tuple(missing))
 
 
