@@ -265,6 +265,7 @@ def test_contents_links_land_at_their_sections(opened: Opened, page: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the page takes minutes to make, seconds to open
 def test_a_hundred_thousand_rows(opened: Opened, browser: Any, tmp_path: Path) -> None:
     """The whole page under 20 MB; how long it takes to open is printed, and recorded on a quiet machine."""
     store, environments = tmp_path / "many" / "records.sqlite", {}
