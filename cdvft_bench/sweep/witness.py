@@ -139,7 +139,7 @@ def _base_layer(subject: str, dtype: str, device: str, seed: int) -> nn.Linear:
 def _quantise(layer: nn.Linear) -> None:
     """Hold the weight as int8 with a scale a row, in place."""
     try:
-        from torchao.quantization import Int8WeightOnlyConfig, quantize_  # type: ignore[import-untyped]
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
     except ImportError as error:
         raise UserError(f"a layer of int8 needs torchao ({error}); pip install 'cdvft-bench[quantised]'") from error
     quantize_(layer, Int8WeightOnlyConfig())

@@ -83,7 +83,7 @@ def test_a_bare_node_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     rooms = set(re.findall(r"'cdvft_bench\.(\w+)'", done.stdout))
-    assert {"errors", "execution", "timing"} <= rooms <= {"errors", "execution", "timing", "analytic"}
+    assert {"errors", "execution", "timing"} <= rooms <= {"errors", "execution", "timing", "analytic", "tensors"}
     found = rows(output)
     assert [sorted(row) for row in found] == [["environment", "key"], *([["record"]] * 24)]
     assert len(list((tmp_path / "traces").iterdir())) == 24
