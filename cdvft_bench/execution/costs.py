@@ -25,10 +25,9 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.execution.spectral_costs import Spectral, column_dot, scaled
-from cdvft_bench.execution.splits import BY_PRODUCT, piece, widths
+from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE, piece, widths
 
 FAST_PATHS = ("fused", "stored", "merged", "merged_dense", "triton")
-ROWS_AT_ONCE = 256  # of execution.merged
 
 
 @dataclass(frozen=True)

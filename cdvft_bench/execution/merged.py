@@ -21,10 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution import spectral, triton_path
 from cdvft_bench.execution.fused import Plan, gradients, is_by_block, scaled, spectra_of_factors
-from cdvft_bench.execution.splits import BY_PRODUCT
-
-ROWS_AT_ONCE = 256
-"""Rows of dW that one batch of transforms makes where m > 2."""
+from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE
 
 _buffers: dict[tuple[torch.device, torch.dtype, str], Tensor] = {}
 

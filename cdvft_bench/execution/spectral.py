@@ -15,9 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-FEW_BLOCKS = 9
-"""Largest q_out * q_in multiplied element by element: at 3 by 3 blocks that was still the faster way
-(CPU, 768 and 4096 wide), at 4 by 4 no longer."""
+from cdvft_bench.execution.splits import FEW_BLOCKS
 
 
 def few(q_out: int, q_in: int) -> bool:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 from cdvft_bench.analytic.circulant import Factor, flag
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, bmm, copy, elementwise, fft, reduction
-
-FEW_BLOCKS = 9  # of execution.spectral
+from cdvft_bench.execution.splits import FEW_BLOCKS
 
 
 def column_dot(rows: Count, n: Count, dtype: str) -> Kernels:

@@ -11,6 +11,13 @@ PIECE = 2**19
 """Entries of an input and an output row by row, together, that a CPU treats at once: larger temporaries are
 fetched from the operating system anew at every call and pushed out of the cache between two operators."""
 
+FEW_BLOCKS = 9
+"""Largest q_out * q_in multiplied element by element: at 3 by 3 blocks that was still the faster way
+(CPU, 768 and 4096 wide), at 4 by 4 no longer."""
+
+ROWS_AT_ONCE = 256
+"""Rows of dW that one batch of transforms makes where m > 2."""
+
 LARGEST_FACTOR = 128
 """Largest p1 and p2: a DFT matrix of 128 x 128 still fits beside the rows."""
 
