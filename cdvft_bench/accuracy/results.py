@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from cdvft_bench.accuracy.trial import Trial, TrialResult
+from cdvft_bench.accuracy.trial import Trial, TrialResult, with_start
 from cdvft_bench.errors import UserError
 
 
@@ -71,8 +71,8 @@ def by_workload(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
 
 
 def contender_of(result: TrialResult) -> str:
-    """The method that a run tunes or tests, by the label that it has before its scale is tuned."""
-    return result.contender or result.label
+    """The method that a run tunes or tests, by the label that it has before its scale is tuned, and its start."""
+    return with_start(result.contender or result.label, result.trial)
 
 
 def best_run(tried: Sequence[TrialResult]) -> TrialResult:
@@ -103,7 +103,7 @@ def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
 def tuning_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
     """Runs on the validation split by method, in order of learning rate, those at the method's own scale first."""
     found: dict[str, list[TrialResult]] = {}
-    for result in sorted(results, key=lambda r: (r.trial.lr, r.label != contender_of(r), r.label)):
+    for result in sorted(results, key=lambda r: (r.trial.lr, r.label != (r.contender or r.label), r.label)):
         if result.trial.evaluate == "validation":
             found.setdefault(contender_of(result), []).append(result)
     return found

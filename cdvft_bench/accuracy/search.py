@@ -23,7 +23,7 @@ from typing import Any
 from cdvft_bench.accuracy.fit import Measure, run_trial, unread
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.results import Appender, best_run, read_results
-from cdvft_bench.accuracy.trial import BASE, Trial, TrialResult, scaled, with_setting
+from cdvft_bench.accuracy.trial import BASE, Trial, TrialResult, scaled, with_setting, with_start
 from cdvft_bench.errors import UserError
 
 TUNING_SEED = 1000
@@ -238,8 +238,8 @@ def _said(result: TrialResult) -> str:
     score = "diverged" if result.diverged else result.error or f"{result.accuracy:.4f}"
     trial = result.trial
     return (
-        f"{result.label}, lr {trial.lr:g}, seed {trial.seed}, {trial.evaluate} {score}, {result.seconds:.0f} s "
-        f"({result.cpu_seconds or 0:.0f} s of a core)"
+        f"{with_start(result.label, trial)}, lr {trial.lr:g}, seed {trial.seed}, {trial.evaluate} {score}, "
+        f"{result.seconds:.0f} s ({result.cpu_seconds or 0:.0f} s of a core)"
     )
 
 

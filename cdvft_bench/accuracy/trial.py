@@ -86,6 +86,11 @@ class Trial:
 
         return make_method(self.method, dict(self.hyperparameters)).label
 
+    @property
+    def start(self) -> str:
+        """How the adapter begins, where the run says so; else empty."""
+        return str(dict(self.hyperparameters).get("init", ""))
+
 
 @dataclass(frozen=True)
 class TrialResult:
@@ -138,6 +143,11 @@ class TrialResult:
     gradient_rms: float | None = None
     step_joules: float | None = None
     energy: str = ""
+
+
+def with_start(label: str, trial: Trial) -> str:
+    """A method's label, which does not say how it begins, with the start where the run names one."""
+    return f"{label} {trial.start}" if trial.start else label
 
 
 def packed(right: Sequence[bool]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from cdvft_bench.accuracy.analysis import Score, estimate, scores
+from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.trial import HEAD, TrialResult
 from cdvft_bench.claims.laws import Figure
 from cdvft_bench.claims.point import MethodSubject, Value
@@ -126,7 +127,7 @@ def _same(a: object, b: Value) -> bool:
 
 
 def _tunes(result: TrialResult, score: Score) -> bool:
-    return result.trial.evaluate == "validation" and (result.contender or result.label) == score.label
+    return result.trial.evaluate == "validation" and contender_of(result) == score.label
 
 
 def _note(score: Score) -> str:

@@ -18,6 +18,7 @@ from cdvft_bench.report.accuracy_answers import BASELINE, answers, matched, name
 from cdvft_bench.report.accuracy_costs import Front, fronts_of
 from cdvft_bench.report.accuracy_figures import difference_figure, front_figures
 from cdvft_bench.report.accuracy_published import published_section
+from cdvft_bench.report.accuracy_starts import DEFAULT, starts_section
 from cdvft_bench.report.files import replace_folder
 from cdvft_bench.report.style import Drawn
 from cdvft_bench.report.text import NOT_MEASURED, integer, interval, markdown, plural, prefixed, significant
@@ -64,15 +65,16 @@ def write_accuracy(
         )
     fronts = fronts_of(found, timed)
     drawn = front_figures(fronts, found)
-    compared_to = [d for label in (BASELINE, PAPER) if (d := _differences(found, label))]
+    compared_to = [d for label in (BASELINE, PAPER, f"{PAPER} {DEFAULT}") if (d := _differences(found, label))]
     more = [difference_figure(made, found) for made in compared_to]
     published, others = published_section()
+    starts, by_start = starts_section(found)
     text = page(
         runs, found, fronts, drawn, list(zip(compared_to, more, strict=True)), timed, environments, results.name,
-        command, published,
+        command, [*starts, *published],
     )  # fmt: skip
     files: dict[str, bytes] = {"accuracy.md": text.encode()}
-    for figure in (*drawn, *more, *others):
+    for figure in (*drawn, *more, *by_start, *others):
         files[f"figures/{figure.name}.svg"], files[f"figures/{figure.name}.png"] = figure.svg, figure.png
     for name, frame in (("scores", scores_table(found, fronts, timed)), ("runs", runs_table(runs))):
         files[f"tables/{name}.csv"] = frame.to_csv(index=False, lineterminator="\n").encode()
@@ -170,16 +172,16 @@ def page(
     environments: Mapping[str, Mapping[str, object]],
     name: str,
     command: str,
-    published: Sequence[str],
+    sections: Sequence[str],
 ) -> str:
-    """The page, in Markdown."""
+    """The page, in Markdown; ``sections`` are lines of those that stand by themselves."""
     trial = runs[0].trial
     lines = [f"# Accuracy: {trial.model} on {trial.task}", "", *_opening(runs, found, name, command), "",
              "## What the reviewers asked", "", *answers(runs, found, fronts), "",
              "## Methods", "", *_table(found, fronts, timed), *_energy(runs, timed), "", "## Fronts", ""]  # fmt: skip
     for figure in figures:
         lines += [f"### {figure.title}", "", f"![{figure.alt}](figures/{figure.name}.svg)", "", figure.caption, ""]
-    lines += [f"- {front.kind.short}: {front.kind.missing or NOT_MEASURED}." for front in fronts if not front.costs]
+    lines += [f"- {front.kind.short}: {front.said}." for front in fronts if not front.costs]
     lines += ["", "## Differences", ""]
     for made, figure in differences:
         lines += [f"### {figure.title}", "", f"![{figure.alt}](figures/{figure.name}.svg)", "", figure.caption, "",
@@ -187,7 +189,7 @@ def page(
     if not differences:
         lines += [f"Not measured: it takes two seeds of {BASELINE} or {PAPER} and of another method.", ""]
     lines += ["## As many parameters", "", *_matched(found), "", "## Tuning", "", *_tuning(runs, found), ""]
-    lines += [*published, "", "## Where it ran", ""]
+    lines += [*sections, "", "## Where it ran", ""]
     for key, fields in sorted(environments.items()):
         said = ", ".join(
             f"{k} {fields.get(k)}" for k in ("cpu", "cores", "threads", "gpus", "torch", "date", "revision")
@@ -204,7 +206,8 @@ def _opening(runs: Sequence[TrialResult], found: Sequence[Score], name: str, com
     budgets = sorted({len(tried) for tried in tuning_runs(runs).values()})
     budget = plural(budgets[0], "run") if len(budgets) == 1 else f"{budgets[0]} to {budgets[-1]} runs (unfinished)" \
         if budgets else "no run"  # fmt: skip
-    over = "the learning rate" + (" and then its scale" if any(r.contender not in ("", r.label) for r in runs) else "")
+    scales = any(len({r.trial.hyperparameters for r in tried}) > 1 for tried in tuning_runs(runs).values())
+    over = "the learning rate" + (" and then its scale" if scales else "")
     untrained = " The untrained model ran once: no seed enters its answers." if any(s.method == BASE for s in found) \
         else ""  # fmt: skip
     return [

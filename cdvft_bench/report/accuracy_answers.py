@@ -24,7 +24,7 @@ def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequenc
     ]
 
 
-def _verdict(d: Difference) -> str:
+def verdict(d: Difference) -> str:
     """Better, worse or neither, by the corrected p."""
     size = f"{100 * d.mean:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
     if d.p_holm >= CHANCE:
@@ -32,7 +32,8 @@ def _verdict(d: Difference) -> str:
     return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
 
 
-def _compared(found: Sequence[Score], against: str) -> dict[str, Difference]:
+def differences_to(found: Sequence[Score], against: str) -> dict[str, Difference]:
+    """Every method's difference to one, by label; none where no two seeds are shared."""
     try:
         return {d.label: d for d in compared(found, against)}
     except UserError:
@@ -44,13 +45,14 @@ def _settings(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
     if len(ours) < 2:
         return f"{NOT_MEASURED}: it takes two settings of CDVFT."
     best, worst = ours[0], ours[-1]
-    found_d = _compared(ours, best.label).get(worst.label)
+    found_d = differences_to(ours, best.label).get(worst.label)
+    axes = "m, p and start" if any("init" in dict(s.hyperparameters) for s in ours) else "m and p"
     said = (
-        f"over {plural(len(ours), 'setting')} of m and p the mean accuracy runs from {100 * worst.mean:.1f} % "
+        f"over {plural(len(ours), 'setting')} of {axes} the mean accuracy runs from {100 * worst.mean:.1f} % "
         f"({markdown(worst.label)}) to {100 * best.mean:.1f} % ({markdown(best.label)})"
     )
     if found_d is not None:
-        said += f"; the last against the first, picked by these same scores, is {_verdict(found_d)}"
+        said += f"; the last against the first, picked by these same scores, is {verdict(found_d)}"
     spreads = {}
     for label, tried in tuning_runs(runs).items():
         accuracies = [r.accuracy for r in tried if r.accuracy is not None]
@@ -74,7 +76,7 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
 
     if model_spec(trial.model).auto != "AutoModelForCausalLM":
         return f"{NOT_MEASURED} by these runs; {trial.model} on {trial.task} classifies."
-    against = _compared(found, BASELINE)
+    against = differences_to(found, BASELINE)
     lora = next((s for s in found if s.label == BASELINE), None)
     ours = _best_tuned(runs, [s for s in found if s.method == "cdvft" and s.label in against])
     if ours is None or lora is None:
@@ -82,15 +84,15 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
     said = (
         f"on {trial.task} with {trial.model}, exact match under greedy decoding, {markdown(ours.label)} answers "
         f"{100 * ours.mean:.1f} % right, {BASELINE} {100 * lora.mean:.1f} %; "
-        f"it is {_verdict(against[ours.label])} against it"
+        f"it is {verdict(against[ours.label])} against it"
     )
     base = next((s for s in found if s.method == BASE), None)
     if base is None:
         return f"{said}. The untrained model: {NOT_MEASURED}."
-    gain = _compared(found, base.label)
+    gain = differences_to(found, base.label)
     return (
         f"{said}. Untrained, the model answers {100 * base.mean:.1f} %: {markdown(ours.label)} is "
-        f"{_verdict(gain[ours.label])} against that, {BASELINE} {_verdict(gain[BASELINE])}."
+        f"{verdict(gain[ours.label])} against that, {BASELINE} {verdict(gain[BASELINE])}."
     )
 
 
@@ -103,7 +105,7 @@ def _best_tuned(runs: Sequence[TrialResult], rivals: Sequence[Score]) -> Score |
 def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> str:
     lora = next((s for s in found if s.label == BASELINE), None)
     ours = [s for s in found if s.method == "cdvft"]
-    against = _compared(found, BASELINE)
+    against = differences_to(found, BASELINE)
     rivals = [s for s in ours if s.label in against]
     best = _best_tuned(runs, rivals)
     if lora is None or best is None:
@@ -111,12 +113,12 @@ def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence
     said = (
         f"CDVFT's best setting on the validation split, {markdown(best.label)}, trains "
         f"{lora.parameters / best.parameters:.2f} times "
-        f"fewer parameters than {BASELINE} and is {_verdict(against[best.label])} against it"
+        f"fewer parameters than {BASELINE} and is {verdict(against[best.label])} against it"
     )
     parts = []
     for front in fronts:
         if not front.costs or BASELINE not in front.costs:
-            parts.append(f"{front.kind.short} {NOT_MEASURED}")
+            parts.append(f"{front.kind.short} {front.said.partition(':')[0]}")
             continue
         shares = [(front.shares[s.label], s.label) for s in ours if s.label in front.shares]
         ratio = front.costs[best.label].value / front.costs[BASELINE].value if best.label in front.costs else None

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdvft_bench.accuracy.analysis import CostOf, Score, front_shares
+from cdvft_bench.report.text import NOT_MEASURED
 from cdvft_bench.sweep.steps import StepCost, StepTimes
 
 FLOAT_BYTES = 4
@@ -65,20 +66,24 @@ class Front:
 
     Attributes:
         kind: the cost. costs: by label, of the methods that have one. shares: by label, of random draws in which the
-            method is on the front.
+            method is on the front. said: why there are none.
     """
 
     kind: CostKind
     costs: Mapping[str, CostOf]
     shares: Mapping[str, float]
+    said: str = ""
 
 
 def fronts_of(found: Sequence[Score], steps: StepTimes | None) -> list[Front]:
-    """One front a cost; where it is not known of two methods, without costs and shares."""
+    """One front a cost; where it is not known of two methods, or the same for all, without costs and shares."""
     timed = {c.label: c for c in steps.costs} if steps else {}
     made = []
     for kind in COSTS:
         costs = {s.label: cost for s in found if (cost := kind.of(s, timed.get(s.label))) is not None}
-        enough = len(costs) > 1
-        made.append(Front(kind, costs if enough else {}, front_shares(found, costs) if enough else {}))
+        alike = len(costs) > 1 and len(set(costs.values())) == 1
+        if len(costs) > 1 and not alike:
+            made.append(Front(kind, costs, front_shares(found, costs)))
+        else:
+            made.append(Front(kind, {}, {}, "the same for every method" if alike else kind.missing or NOT_MEASURED))
     return made

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
-from cdvft_bench.accuracy.analysis import Score, scores
-from cdvft_bench.accuracy.results import by_workload
-from cdvft_bench.analytic.models import model_spec
+from cdvft_bench.claims.trained import workload_of
 from cdvft_bench.report.groups import Section, Workload, hyperparameter, is_lora8, paper_setting
 from cdvft_bench.report.panels import CONVENTION
 from cdvft_bench.report.text import clean, interval, listed, plural, significant, times
@@ -64,6 +62,8 @@ class Given:
     verdicts: Sequence[VerdictRow] = ()
     findings: Sequence[Finding] = ()
     runs: Sequence[TrialResult] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Names of the files that hold the runs, by their trials' keys."""
 
     def fft_records(self) -> list[Record]:
         """Records of the methods that rest on FFTs, failed ones too."""
@@ -76,15 +76,22 @@ class Given:
                 return Evidence(f"{row.statement} Verdict: {row.verdict}.", f"claim {row.id}")
         return None
 
-    def scored(self) -> list[TrialResult]:
-        """Fine-tuning runs scored on a test split."""
-        return [r for r in self.runs if r.trial.evaluate == "test" and r.accuracy is not None]
+    def workloads(self) -> dict[str, list[TrialResult]]:
+        """Fine-tuning runs by model and task; where these were trained in several ways, by that too, and what scored.
 
-    def generated(self) -> dict[str, list[Score]]:
-        """Test scores on tasks of models that generate, by workload, of those where CDVFT is among the methods."""
-        runs = [r for r in self.runs if model_spec(r.trial.model).auto == "AutoModelForCausalLM"]
-        found = {workload: scores(rows) for workload, rows in by_workload(runs).items()}
-        return {workload: made for workload, made in found.items() if any(s.method == "cdvft" for s in made)}
+        Only runs of one workload compare.
+        """
+        found = grouped(self.runs, lambda r: (f"{r.trial.model} on {r.trial.task}", workload_of(r), r.trial.scored))
+        short = [name for name, *_ in found]
+        return {
+            name if short.count(name) == 1 else f"{long}, {scored:,} examples scored": rows
+            for (name, long, scored), rows in found.items()
+        }
+
+    def source(self, rows: Iterable[TrialResult]) -> str:
+        """Where runs are from, as a piece of evidence names it."""
+        names = sorted({self.files[r.trial.key] for r in rows if r.trial.key in self.files})
+        return f"fine-tuning runs: {listed([clean(name) for name in names])}" if names else "fine-tuning runs"
 
 
 def grouped(rows: Iterable[R], key: Callable[[R], K]) -> dict[K, list[R]]:

@@ -6,7 +6,12 @@ its function. Where nothing was recorded that could answer, it is "not measured"
 
 from __future__ import annotations
 
-from cdvft_bench.accuracy.analysis import Score
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from cdvft_bench.accuracy.analysis import Score, scores
+from cdvft_bench.analytic.models import model_spec
+from cdvft_bench.report.accuracy_starts import by_start, starts_said
 from cdvft_bench.report.evidence import (
     Answer,
     Evidence,
@@ -22,6 +27,9 @@ from cdvft_bench.report.limits import transforms
 from cdvft_bench.report.text import NOT_MEASURED, clean, listed, plural, prefixed, significant
 from cdvft_bench.report.witnesses import trainable
 from cdvft_bench.sweep.record import Record
+
+if TYPE_CHECKING:
+    from cdvft_bench.accuracy.trial import TrialResult
 
 RECENT = ("llama-3", "qwen", "mistral", "gemma", "smollm2")
 TENANTS = 1000
@@ -68,30 +76,9 @@ def settings(given: Given) -> Answer:
         said = spread(given, axis, name)
         evidence += [said] if said else []
     axes = [name for name, said in (("m", "diagonals"), ("p", "block size")) if any(said in e.text for e in evidence)]
-    ours = [r for r in given.runs if r.trial.method == "cdvft"]
-    rates = {r.trial.lr for r in ours}
-    if len(rates) > 1:
-        axes.append("learning rate")
-        ended = [r for r in ours if r.accuracy is not None]
-        best = max(ended, key=lambda r: r.accuracy or 0.0, default=None)
-        text = f"CDVFT was fine-tuned at {len(rates)} learning rates; "
-        text += f"{sum(r.diverged for r in ours)} of {plural(len(ours), 'run')} diverged"
-        if best is not None:
-            low = min(r.accuracy or 0.0 for r in ended)
-            text += (
-                f"; accuracy from {100 * low:.1f} % to {100 * (best.accuracy or 0):.1f} % (best at {best.trial.lr:g})"
-            )
-        evidence.append(Evidence(text + ".", "fine-tuning runs"))
-    by_seed = grouped([r for r in given.scored() if r.trial.method == "cdvft"], lambda r: (r.label, r.trial.task))
-    several = {k: v for k, v in by_seed.items() if len({r.trial.seed for r in v}) > 1}
-    if several:
-        axes.append("seeds")
-        for (label, task), rows in several.items():
-            values = [100 * (r.accuracy or 0.0) for r in rows]
-            text = (
-                f"{clean(label)} on {clean(task)}: {min(values):.1f} % to {max(values):.1f} % over {len(rows)} seeds."
-            )
-            evidence.append(Evidence(text, "fine-tuning runs"))
+    tuned = {axis: said for axis, said in _tuned(given).items() if said}
+    axes += tuned
+    evidence += [one for said in tuned.values() for one in said]
     said = given.verdict("m-2-is-enough")
     evidence += [said] if said else []
     wanted = ("m", "p", "learning rate", "initialisation", "seeds")
@@ -104,6 +91,44 @@ def settings(given: Given) -> Answer:
     if missing:
         plain += f" Not measured: {listed(missing)}."
     return Answer("R3", question, word, plain, tuple(evidence), missing)
+
+
+def _tuned(given: Given) -> dict[str, list[Evidence]]:
+    """What fine-tuning runs say of CDVFT's learning rate, start and seeds, each workload by itself."""
+    rates, starts, seeds = [], [], []
+    for workload, rows in given.workloads().items():
+        ours = [r for r in rows if r.trial.method == "cdvft"]
+        tried = [r for r in ours if r.trial.evaluate == "validation"] or ours
+        if len({r.trial.lr for r in tried}) > 1:
+            rates.append(Evidence(f"{clean(workload)}: {_over_rates(tried)}.", given.source(tried)))
+        found = scores(ours)
+        named = [r for r in ours if r.trial.start]
+        for group in by_start(found):
+            starts.append(Evidence(f"{clean(workload)}: {starts_said(group)}", given.source(named)))
+        several = [s for s in found if len(s.seeds) > 1]
+        ranges = [
+            f"{clean(s.label)} {100 * min(s.accuracies):.1f} % to {100 * max(s.accuracies):.1f} % over {len(s.seeds)}"
+            for s in several
+        ]
+        if several:
+            text = f"{clean(workload)}, test accuracy over seeds: {listed(ranges)}."
+            seeds.append(Evidence(text, given.source(ours)))
+    return {"learning rate": rates, "initialisation": starts, "seeds": seeds}
+
+
+def _over_rates(tried: Sequence[TrialResult]) -> str:
+    ended = [r for r in tried if r.accuracy is not None]
+    text = (
+        f"CDVFT was tuned at {plural(len({r.trial.lr for r in tried}), 'learning rate')}; "
+        f"{sum(r.diverged for r in tried)} of {plural(len(tried), 'run')} diverged"
+    )
+    if not ended:
+        return text
+    best, worst = (pick(ended, key=lambda r: r.accuracy or 0.0) for pick in (max, min))
+    return (
+        f"{text}; over rates and settings, accuracy runs from {100 * (worst.accuracy or 0):.1f} % (at "
+        f"{worst.trial.lr:g}) to {100 * (best.accuracy or 0):.1f} % (at {best.trial.lr:g})"
+    )
 
 
 def recent(given: Given) -> Answer:
@@ -125,11 +150,17 @@ def recent(given: Given) -> Answer:
     for (kind, subject), rows in by_subject.items():
         text = f"Cost on the {kind} {clean(subject)}: {over_lora(rows)}."
         evidence.append(Evidence(text, "records", keys(rows)))
-    tasks = given.generated()
+    workloads = given.workloads()
+    tasks = {
+        workload: scores(rows)
+        for workload, rows in workloads.items()
+        if model_spec(rows[0].trial.model).auto == "AutoModelForCausalLM"
+        and any(r.trial.method == "cdvft" and r.trial.evaluate == "test" and r.accuracy is not None for r in rows)
+    }
     evidence += [
         Evidence(
             f"Fine-tuned {clean(workload)}, share of the test split answered right under greedy decoding: "
-            f"{listed([_scored(s) for s in found])}.", "fine-tuning runs",
+            f"{listed([_scored(s) for s in found])}.", given.source(workloads[workload]),
         )
         for workload, found in tasks.items()
     ]  # fmt: skip

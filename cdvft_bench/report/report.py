@@ -160,11 +160,12 @@ def write_report(
     leading += [paths.paths_section(compared, styles, beside.rates)] if compared else []
     predicted = prediction_section(beside.evaluation, beside.compared, styles, beside.unpredicted)
     leading += [predicted] if predicted else []
-    runs = [run for _, some in beside.runs for run in some]
+    runs = {run.trial.key: run for _, some in beside.runs for run in some}
+    origins = {run.trial.key: name for name, some in beside.runs for run in some}
     page = build_page(
         grouped, records, used, figures, leading, extra[1],
         [Origin(clean(Path(s.name).name), len(s.records)) for s in given], replaced, command, styles,
-        answers(Given(grouped, verdicts, beside.findings, runs)), _left_out(beside.timelines),
+        answers(Given(grouped, verdicts, beside.findings, [*runs.values()], origins)), _left_out(beside.timelines),
     )  # fmt: skip
     columns = only_recorded(record_columns(records, used, stores, predicted_ms(beside.evaluation)))
     blocks = {"data-records": embed(columns)}
@@ -244,7 +245,7 @@ def report_stores(
     evaluation, compared, unpredicted = _predictions(stores, sum(len(source.records) for source in sources))
     beside = Beside(
         findings=read_findings(expressivity) if expressivity else (),
-        runs=[named for path in accuracy for named in _workloads(path)],
+        runs=[named for path in accuracy for named in _workloads(path, _file_name(path, accuracy))],
         timelines=[timeline(trace, by_key) for path in stores for trace in kept_traces(path)],
         evaluation=evaluation,
         compared=compared,
@@ -271,12 +272,18 @@ def _predictions(stores: Sequence[Path], records: int) -> tuple[Evaluation | Non
         return None, compare_published(), str(error)
 
 
-def _workloads(path: Path) -> list[tuple[str, Sequence[TrialResult]]]:
+def _file_name(path: Path, given: Sequence[Path]) -> str:
+    """A file's name; with its folder's where several that are given have the same name."""
+    alike = sum(other.name == path.name for other in given) > 1
+    return "/".join(path.parts[-2:]) if alike else path.name
+
+
+def _workloads(path: Path, name: str) -> list[tuple[str, Sequence[TrialResult]]]:
     """The runs of a file of results by its name; with their workload where the file holds several."""
     from cdvft_bench.accuracy.results import by_workload, read_results
 
     found = by_workload(read_results(path)[0])
-    return [(path.name if len(found) == 1 else f"{path.name}, {name}", runs) for name, runs in found.items()]
+    return [(name if len(found) == 1 else f"{name}, {workload}", runs) for workload, runs in found.items()]
 
 
 def _scores(runs: Sequence[TrialResult]) -> Sequence[Score]:

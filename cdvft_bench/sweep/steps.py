@@ -17,7 +17,7 @@ import numpy as np
 
 from cdvft_bench.accuracy.fit import Training
 from cdvft_bench.accuracy.preset import Preset
-from cdvft_bench.accuracy.trial import BASE
+from cdvft_bench.accuracy.trial import BASE, with_start
 from cdvft_bench.errors import UserError
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
@@ -101,12 +101,13 @@ def time_steps(
             if contender.trial.method == BASE:
                 continue  # it takes no step
             trial = replace(contender.trial, lr=RATE, head_lr=RATE)
-            if trial.label in calls:
-                raise UserError(f"preset {preset.name}: {trial.label} is there twice; its steps cannot be told apart")
+            label = with_start(trial.label, trial)
+            if label in calls:
+                raise UserError(f"preset {preset.name}: {label} is there twice; its steps cannot be told apart")
             training = Training(trial, device)
             batch = training.workload.rows("train", trial.batch)[: trial.batch]
-            trainings[trial.label], calls[trial.label] = training, partial(training.step, batch)
-            say(f"{trial.label} is ready")
+            trainings[label], calls[label] = training, partial(training.step, batch)
+            say(f"{label} is ready")
         first = AGAINST if AGAINST in calls else next(iter(calls))
         ordered = [first, *(label for label in calls if label != first)]
         timing = time_interleaved(

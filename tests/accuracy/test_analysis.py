@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cdvft_bench.accuracy.analysis import CostOf, differences, estimate, front_shares, holm, scores
-from cdvft_bench.accuracy.trial import Trial, TrialResult, packed
+from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.errors import UserError
 
 SMALL = Trial("minilm", "tweets", "cdvft", (("m", 2),))
@@ -66,6 +66,21 @@ def test_runs_of_one_method_must_answer_the_same_examples() -> None:
     results = [*made("lora", [0.7], n=100, rank=8), *made("lora", [0.7, 0.8], n=200, rank=8)[1:]]
     with pytest.raises(UserError, match="scored 100, 200 examples"):
         scores(results)
+
+
+def test_two_starts_of_one_method_are_two_contenders() -> None:
+    def run(init: str, accuracy: float, seed: int, split: Split = "test", lr: float = 1e-3) -> TrialResult:
+        trial = replace(SMALL, hyperparameters=(("init", init), ("m", 2)), seed=seed, evaluate=split, lr=lr)
+        right = packed([i < 10 * accuracy for i in range(10)])
+        return TrialResult(trial, trial.label, accuracy, scored=10, right=right, contender=trial.label)
+
+    runs = [run("random", 0.5, seed, lr=1e-2) for seed in (0, 1)]
+    runs += [run("zero_diagonal", 0.7, seed) for seed in (0, 1)]
+    runs += [run("random", 0.6, 1000, "validation", 1e-2), run("zero_diagonal", 0.9, 1000, "validation", 1e-3)]
+    found = scores(runs)
+    assert [(s.label, s.mean) for s in found] == [
+        ("CDVFT m=2 p=d zero_diagonal", pytest.approx(0.7)), ("CDVFT m=2 p=d random", pytest.approx(0.5)),
+    ]  # fmt: skip
 
 
 def test_runs_at_a_rate_that_was_not_chosen_do_not_count() -> None:

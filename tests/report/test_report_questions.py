@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 from report_records import HOSTILE, failed, make_records
 
-from cdvft_bench.accuracy.trial import Trial, TrialResult, unpacked
+from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, unpacked
 from cdvft_bench.expressivity.finding import Finding, Label
-from cdvft_bench.report.evidence import Given, against
+from cdvft_bench.report.evidence import Evidence, Given, against
 from cdvft_bench.report.groups import sections
 from cdvft_bench.report.questions import answers
 from cdvft_bench.sweep.grid import presets
@@ -153,3 +153,42 @@ def test_generation_is_what_the_runs_on_the_test_split_say() -> None:
     assert "LoRA r=8 50.0 %" in evidence.text
     assert "Untrained 0.0 % [0.0, 36.9] (1 run)" in evidence.text
     assert found["R4"].open == ("a whole recent model, measured",)
+
+
+def started(init: str | None, right: str, seed: int, lr: float = 1e-3, split: Split = "test") -> TrialResult:
+    """A run of CDVFT from one of its starts, None for the default without its name."""
+    start = {} if init is None else {"init": init}
+    trial = Trial("minilm", "tweets", "cdvft", tuple({**start, "m": 2}.items()), lr=lr, seed=seed, evaluate=split)
+    return TrialResult(trial, trial.label, unpacked(right, 8).count(True) / 8, scored=8, right=right)
+
+
+def settings_of(runs: list[TrialResult], files: dict[str, str] | None = None) -> tuple[str, list[Evidence]]:
+    (found,) = (a for a in answers(Given(sections([]), runs=runs, files=files or {})) if a.id == "R3")
+    return found.plain, [e for e in found.evidence if "each start tuned by itself" in e.text]
+
+
+def test_the_start_is_answered_by_runs_that_differ_by_it_alone() -> None:
+    zero = [started("zero_diagonal", right, seed) for seed, right in enumerate(("ff", "fe"))]
+    assert settings_of(zero) == ("Recorded at several values: seeds. Not measured: m, p, learning rate and "
+                                 "initialisation.", [])  # fmt: skip
+    random = [started("random", right, seed) for seed, right in enumerate(("f0", "e0"))]
+    random += [started("random", "ff", 1000, split="validation"), started("random", "00", 1000, 1e-2, "validation")]
+    unnamed = [started(None, "00", seed) for seed in (0, 1)]  # the default again, in another study: counts once
+    runs = [*unnamed, *random, *zero]
+    plain, (evidence,) = settings_of(runs, {r.trial.key: "starts.jsonl" for r in zero})
+    assert plain == "Recorded at several values: learning rate, initialisation and seeds. Not measured: m and p."
+    assert evidence.source == "fine-tuning runs: starts.jsonl"
+    assert "zero_diagonal 93.8 % [" in evidence.text
+    assert "random 43.8 % [" in evidence.text
+    assert "(2 seeds, rate 0.001, the edge of those tried)" in evidence.text
+    assert "Against zero_diagonal: random is " in evidence.text
+    assert "-50.0 points" in evidence.text
+
+
+def test_runs_that_were_trained_in_another_way_are_another_workload() -> None:
+    runs = [started(init, "ff", seed) for init in ("random", "zero_diagonal") for seed in (0, 1)]
+    other = [replace(r, trial=replace(r.trial, examples=7)) for r in runs if r.trial.start == "random"]
+    assert list(Given(sections([]), runs=runs).workloads()) == ["minilm on tweets"]
+    both = Given(sections([]), runs=[*runs, *other]).workloads()
+    assert [len(rows) for rows in both.values()] == [4, 2]
+    assert any("(7 examples x 2" in name for name in both)
