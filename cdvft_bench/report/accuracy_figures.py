@@ -101,6 +101,7 @@ def difference_figure(made: Sequence[Difference], found: Sequence[Score]) -> Dra
             axes.plot([100 * d.mean], [i], style.marker, color=style.color, alpha=1 if sure else 0.5)
         axes.axvline(0, color=INK, linewidth=0.9)
         axes.set_yticks(range(len(ordered)), [clean(d.label) for d in ordered])
+        axes.set_ylim(-0.6, len(ordered) - 0.4)
         axes.set_xlabel(f"test accuracy less that of {against} [points]")
         caption = (
             f"Paired by seed and test example, with 95 % intervals; strong where the difference to {against} stays "

@@ -21,6 +21,7 @@ from cdvft_bench.timing.result import Interval
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "profiles" / "accuracy-cpu-small" / "results.jsonl"
 GENERATION = ROOT / "profiles" / "accuracy-cpu-generation" / "results.jsonl"
+STARTS = ROOT / "profiles" / "accuracy-cpu-starts" / "results.jsonl"
 MAPS = ROOT / "profiles" / "accuracy-cpu-maps" / "results.jsonl"
 
 
@@ -46,13 +47,24 @@ def test_the_committed_page_regenerates(tmp_path: Path) -> None:
 def test_the_committed_generation_regenerates(tmp_path: Path) -> None:
     preset = read_preset("cpu-generation")
     runs = planned(preset, read_results(GENERATION)[0])
-    assert len(runs) == 1 + (len(preset.contenders) - 1) * (2 + len(preset.seeds))
+    assert len(runs) == 1 + sum(len(c.lrs) + len(preset.seeds) for c in preset.contenders[1:])
     command = "cdvft-bench pareto results.jsonl --preset cpu-generation --output accuracy-cpu-generation"
     text = write_accuracy(GENERATION, tmp_path / "page", command, None, preset).read_text()
     assert text == (ROOT / "reports" / "accuracy-cpu-generation" / "accuracy.md").read_text()
     (said,) = [line for line in text.splitlines() if line.startswith("- R4")]
     assert "exact match under greedy decoding" in said
     assert "not measured" not in said
+
+
+def test_the_committed_starts_regenerate(tmp_path: Path) -> None:
+    preset = read_preset(ROOT / "docs" / "examples" / "initialisation.toml")
+    runs = planned(preset, read_results(STARTS)[0])
+    assert len(runs) == sum(len(c.lrs) + len(c.factors) + len(preset.seeds) for c in preset.contenders)
+    command = "cdvft-bench pareto results.jsonl --preset docs/examples/initialisation.toml --output accuracy-cpu-starts"
+    text = write_accuracy(STARTS, tmp_path / "page", command, None, preset).read_text()
+    assert text == (ROOT / "reports" / "accuracy-cpu-starts" / "accuracy.md").read_text()
+    assert text.count("the same for every method") == 4  # no front where nothing costs more than another
+    assert (tmp_path / "page" / "figures" / "starts.svg").exists()
 
 
 def test_the_committed_maps_regenerate(tmp_path: Path) -> None:
