@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
-    from cdvft_bench.execution.merged import merged_weight, release_buffers
+    from cdvft_bench.execution.merged import merged_weight
     from cdvft_bench.execution.paths import PATHS, Path, adapted_linear, change, check_path
     from cdvft_bench.execution.planner import Problem, rank
+    from cdvft_bench.execution.scratch import release_buffers
 
 __all__ = [
     "PATHS",
@@ -27,9 +28,10 @@ __all__ = [
 
 _HOMES = {
     "layer": ("FastBlockCirculantLinear", "FastCDVFTLinear"),
-    "merged": ("merged_weight", "release_buffers"),
+    "merged": ("merged_weight",),
     "paths": ("PATHS", "Path", "adapted_linear", "change", "check_path"),
     "planner": ("Problem", "rank"),
+    "scratch": ("release_buffers",),
 }
 
 

@@ -59,9 +59,9 @@ def _spectrum_scale(plan: Plan, last: bool) -> float:
     return plan.alpha if last and not plan.diagonals else 1.0
 
 
-def _input_spectrum(v: Tensor, diagonal: Tensor | None, c: Tensor) -> Tensor:
-    u = v.to(c.dtype) if diagonal is None else v * diagonal
-    return spectral.spectra(u, c.shape[1], c.shape[2], is_by_block(c))
+def _input_spectrum(v: Tensor, diagonal: Tensor | None, c: Tensor, by_block: bool) -> Tensor:
+    u = v.to(c.dtype) if diagonal is None else spectral.product(v, diagonal)
+    return spectral.spectra(u, c.shape[1], c.shape[2], by_block)
 
 
 def _alike(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
@@ -78,8 +78,13 @@ def _put(out: Tensor, change: Tensor, scale: Tensor | None, bias: Tensor | None,
         out.copy_(change) if scale is None else torch.mul(change, scale, out=out)
 
 
+def flattened(x: Tensor) -> Tensor:
+    """x (..., d) as (T, d); inside of a Function, where autograd does not record it."""
+    return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+
+
 class FusedFunction(torch.autograd.Function):
-    """See the module's docstring. Inputs: x (T, d_in), weight or None, bias or None, plan, factors."""
+    """See the module's docstring. Inputs: x (..., d_in), weight or None, bias or None, plan, factors."""
 
     @staticmethod
     def forward(
@@ -87,20 +92,21 @@ class FusedFunction(torch.autograd.Function):
     ) -> Tensor:
         diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
         c_hats = spectra_of_factors(circulants, plan)
+        blocks = [is_by_block(c) for c in circulants]
         dtype = plan.dtype or x.dtype
         # The frozen product adds onto the change in place; where dtypes differ, the wider change onto the product.
         onto = weight is not None and not _alike(dtype, x, weight, bias, circulants[0])
         if onto and weight is not None:
-            out = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+            h = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
         else:
-            out = x.new_empty(x.shape[0], plan.d_out, dtype=dtype)
+            h = x.new_empty((*x.shape[:-1], plan.d_out), dtype=dtype)
+        x, out = flattened(x), flattened(h)
         scale = scaled(diagonals[-1], plan.alpha) if diagonals else None
         kept: list[Tensor] = []
         for rows, out_rows in pieces(x, out):
             v = rows
-            for i, (c, c_hat) in enumerate(zip(circulants, c_hats, strict=True)):
-                by_block = is_by_block(c)
-                u_hat = _input_spectrum(v, diagonals[i] if diagonals else None, c)
+            for i, (c, c_hat, by_block) in enumerate(zip(circulants, c_hats, blocks, strict=True)):
+                u_hat = _input_spectrum(v, diagonals[i] if diagonals else None, c, by_block)
                 y_hat = spectral.multiply(u_hat, c_hat, by_block, in_place=not plan.keep)
                 v = spectral.signals(y_hat, c.shape[2], plan.d_out, by_block)
                 if plan.keep:
@@ -108,12 +114,12 @@ class FusedFunction(torch.autograd.Function):
             _put(out_rows, v, scale, None if onto else bias, onto)
         if weight is not None and not onto:
             out.addmm_(x, weight.t())
-        ctx.plan, ctx.has_weight, ctx.count = plan, weight is not None, len(circulants)
+        ctx.plan, ctx.has_weight, ctx.blocks = plan, weight is not None, blocks
         # Without diagonals no gradient needs x once its spectrum is kept: its shape and dtype then suffice.
         ctx.input = x.new_empty(()).expand(x.shape) if plan.keep and not diagonals else None
         some = [t for t in (None if ctx.input is not None else x, weight) if t is not None]
         ctx.save_for_backward(*some, *factors, *c_hats, *kept)
-        return out
+        return h
 
     @staticmethod
     @once_differentiable
@@ -122,11 +128,14 @@ class FusedFunction(torch.autograd.Function):
         saved = list(ctx.saved_tensors)
         x = saved.pop(0) if ctx.input is None else ctx.input
         weight = saved.pop(0) if ctx.has_weight else None
-        ends = (plan.diagonals, plan.diagonals + ctx.count, plan.diagonals + 2 * ctx.count)
+        count = len(ctx.blocks)
+        ends = (plan.diagonals, plan.diagonals + count, plan.diagonals + 2 * count)
         diagonals, circulants, c_hats = saved[: ends[0]], saved[ends[0] : ends[1]], saved[ends[1] : ends[2]]
         kept = saved[ends[2] :] if plan.keep else None
-        g = g.contiguous()
-        grad_x, grads = gradients(plan, x, g, weight, diagonals, circulants, c_hats, kept, ctx.needs_input_grad[0])
+        rows = flattened(g).contiguous()
+        grad_x, grads = gradients(plan, x, rows, weight, diagonals, circulants, c_hats, kept, ctx.needs_input_grad[0])
+        if grad_x is not None and g.ndim != 2:
+            grad_x = grad_x.view(*g.shape[:-1], -1)
         return (grad_x, None, None, None, *grads)
 
 
@@ -187,8 +196,6 @@ def gradients(
         sums = [total.add_(one) for total, one in zip(sums, found, strict=True)] if n else found
         if v_bar is not None:
             _put(outs[n], v_bar, first, None, onto)
-    if grad_x is not None and weight is not None and not onto:
-        grad_x.addmm_(g, weight)
     grads = sums[: plan.diagonals]
     if diagonals:
         grads[-1] = scaled(grads[-1], plan.alpha)
@@ -196,6 +203,9 @@ def gradients(
         grad_c = spectral.factor_gradient(summed, c.shape[2], plan.row, is_by_block(c))
         # Without diagonals the spectrum holds alpha, which the factor's own gradient still lacks.
         grads.append(scaled(grad_c, _spectrum_scale(plan, i == len(circulants) - 1)))
+    # Last: a large product leaves the cache cold, and the first small transform after it would take ten times as long.
+    if grad_x is not None and weight is not None and not onto:
+        grad_x.addmm_(g, weight)
     return grad_x, grads
 
 
@@ -221,7 +231,7 @@ def _piece_gradients(
     if scale is not None:
         sums[len(diagonals) - 1] = spectral.column_dot(products[-1], v_bar)
         # What was computed again is used up: its memory is warm, a new tensor's is not.
-        v_bar = v_bar * scale if kept is not None else torch.mul(v_bar, scale, out=products[-1])
+        v_bar = spectral.product(v_bar, scale) if kept is not None else torch.mul(v_bar, scale, out=products[-1])
     for i in range(len(circulants) - 1, -1, -1):
         c, by_block = circulants[i], is_by_block(circulants[i])
         v_hat = spectral.spectra(v_bar, c.shape[0], c.shape[2], by_block)
@@ -252,7 +262,7 @@ def _recall(
     v = x
     for i, (c, c_hat) in enumerate(zip(circulants, c_hats, strict=True)):
         by_block = is_by_block(c)
-        u_hat = _input_spectrum(v, diagonals[i] if diagonals else None, c)
+        u_hat = _input_spectrum(v, diagonals[i] if diagonals else None, c, by_block)
         if diagonals:
             v = spectral.signals(spectral.multiply(u_hat, c_hat, by_block), c.shape[2], plan.d_out, by_block)
             products.append(v)

@@ -20,25 +20,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution import spectral, triton_path
-from cdvft_bench.execution.fused import Plan, gradients, is_by_block, scaled, spectra_of_factors
+from cdvft_bench.execution.fused import Plan, flattened, gradients, is_by_block, scaled, spectra_of_factors
+from cdvft_bench.execution.scratch import buffer
 from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE
-
-_buffers: dict[tuple[torch.device, torch.dtype, str], Tensor] = {}
-
-
-def _buffer(name: str, n: int, like: Tensor) -> Tensor:
-    """A scratch tensor of ``n`` entries, the same memory at every call: the caller uses it up before it returns."""
-    key = (like.device, like.dtype, name)
-    held = _buffers.get(key)
-    if held is None or held.numel() < n:
-        with torch.inference_mode(False):  # else training could not write to what an evaluation made first
-            held = _buffers[key] = like.new_empty(n)
-    return held[:n]
-
-
-def release_buffers() -> None:
-    """Give the scratch memory of all devices back."""
-    _buffers.clear()
 
 
 def circulant_view(c: Tensor, row: bool) -> Tensor:
@@ -48,7 +32,7 @@ def circulant_view(c: Tensor, row: bool) -> Tensor:
     """
     q_out, q_in, p = c.shape
     reversed_ = c if row else torch.roll(c.flip(-1), 1, -1)  # entry k is c[-k mod p]
-    repeated = _buffer("circulant", q_out * q_in * p * p, c)
+    repeated = buffer("circulant", q_out * q_in * p * p, c.dtype, c.device)
     repeated.view(q_out, q_in, p, p).copy_(reversed_.unsqueeze(2).expand(-1, -1, p, -1))
     return repeated.as_strided((q_out, p, q_in, p), (q_in * p * p, max(p - 1, 1), p * p, 1), repeated.storage_offset())
 
@@ -71,15 +55,15 @@ def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Seque
     (c,) = circulants
     d_out, d_in = weight.shape
     if weight.is_cuda and importlib.util.find_spec("triton") is not None:
-        out = _buffer("merged", d_out * d_in, weight).view(d_out, d_in)
+        out = buffer("merged", d_out * d_in, weight.dtype, weight.device).view(d_out, d_in)
         return triton_path.merged_weight(weight, list(diagonals), c, plan, out)
     blocks = circulant_view(c, plan.row)
     q_out, p, q_in, _ = blocks.shape
-    right = _buffer("right", q_out * p * q_in * p, c).view(q_out, p, q_in, p)
+    right = buffer("right", q_out * p * q_in * p, c.dtype, c.device).view(q_out, p, q_in, p)
     first = diagonals[0] if diagonals else c.new_full((d_in,), plan.alpha)
     torch.mul(blocks, _padded(first, q_in * p).view(q_in, p), out=right)
     change = right.view(q_out * p, q_in * p)[:d_out, :d_in]
-    out = _buffer("merged", d_out * d_in, weight).view(d_out, d_in)
+    out = buffer("merged", d_out * d_in, weight.dtype, weight.device).view(d_out, d_in)
     if not diagonals:
         return torch.add(weight, change, out=out)
     return torch.addcmul(weight, change, scaled(diagonals[1], plan.alpha).unsqueeze(1), out=out)
@@ -87,7 +71,7 @@ def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Seque
 
 def _merged_by_rows(weight: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], plan: Plan) -> Tensor:
     d_out, d_in = weight.shape
-    out = _buffer("merged", d_out * d_in, weight).view(d_out, d_in)
+    out = buffer("merged", d_out * d_in, weight.dtype, weight.device).view(d_out, d_in)
     blocks = [is_by_block(c) for c in circulants]
     adjoints = [spectral.adjoint(s, b) for s, b in zip(spectra_of_factors(circulants, plan), blocks, strict=True)]
     last = scaled(diagonals[-1], plan.alpha)
@@ -121,14 +105,14 @@ def fold(dense: Tensor, p: int, row: bool) -> Tensor:
 
 
 class MergedFunction(torch.autograd.Function):
-    """See the module's docstring. Inputs: x (T, d_in), weight, bias or None, plan, dense_gradient, factors."""
+    """See the module's docstring. Inputs: x (..., d_in), weight, bias or None, plan, dense_gradient, factors."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, plan: Plan, dense_gradient: bool, *factors: Tensor
     ) -> Tensor:
         ctx.plan, ctx.dense_gradient = plan, dense_gradient
-        ctx.save_for_backward(x, weight, *factors)
+        ctx.save_for_backward(flattened(x), weight, *factors)
         dtype = plan.dtype or x.dtype
         merged = merged_weight(weight, factors[: plan.diagonals], factors[plan.diagonals :], plan)
         return torch.nn.functional.linear(x.to(dtype), merged.to(dtype), None if bias is None else bias.to(dtype))
@@ -139,7 +123,7 @@ class MergedFunction(torch.autograd.Function):
         plan: Plan = ctx.plan
         x, weight, *factors = ctx.saved_tensors
         diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
-        g = g.contiguous()
+        shape, g = g.shape, flattened(g).contiguous()
         wanted = ctx.needs_input_grad[0]
         by_product = wanted and not ctx.dense_gradient and g.shape[0] <= BY_PRODUCT * g.shape[1]
         grad_x = None
@@ -153,6 +137,8 @@ class MergedFunction(torch.autograd.Function):
             base = weight if by_product else None
             found, grads = gradients(plan, x, g, base, diagonals, circulants, c_hats, None, by_product)
             grad_x = found if by_product else grad_x
+        if grad_x is not None and len(shape) != 2:
+            grad_x = grad_x.view(*shape[:-1], -1)
         return (grad_x, None, None, None, None, *grads)
 
 

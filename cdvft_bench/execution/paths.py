@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cdvft_bench.errors import UserError
 from cdvft_bench.execution.fused import FusedFunction, Plan
@@ -40,7 +40,6 @@ def check_path(path: str, m: int) -> None:
 
 
 def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> Path:
-    check_path(path, len(diagonals))
     if not circulants:
         return "fft"  # m = 1 is one element-wise product: nothing to transform, nothing to choose
     if path == "auto":
@@ -114,6 +113,7 @@ def change(
         UserError, ValueError, TypeError: path, convention, shapes or dtype do not fit.
     """
     check_convention(convention)
+    check_path(path, len(diagonals))
     _check(x, diagonals, circulants, d_out)
     chosen = _resolve(path, x, diagonals, circulants, d_out)
     if x.numel() == 0:
@@ -122,10 +122,9 @@ def change(
         if chosen in ("fft", "handwritten"):
             factors_x = x.to((*diagonals, *circulants)[0].dtype)
             return (_reference(factors_x, diagonals, circulants, d_out, chosen, convention) * alpha).to(x.dtype)
-        plan = _plan(d_out, alpha, convention, diagonals, chosen, None)
-        flat = x.reshape(-1, x.shape[-1])
-        function = TritonFunction if chosen == "triton" else FusedFunction
-        return function.apply(flat, None, None, plan, *diagonals, *circulants).view(*x.shape[:-1], d_out)
+        keep = chosen == "stored" and torch.is_grad_enabled()
+        plan = _plan(d_out, float(alpha), convention, len(diagonals), keep, None)
+        return _apply(chosen, x, None, None, plan, diagonals, circulants)
 
 
 def adapted_linear(
@@ -152,32 +151,67 @@ def adapted_linear(
         UserError, ValueError, TypeError: as :func:`change`; also where W or b is to be trained.
     """
     check_convention(convention)
-    d_out = weight.shape[0]
-    _check(x, diagonals, circulants, d_out)
+    check_path(path, len(diagonals))
+    _check(x, diagonals, circulants, weight.shape[0])
+    return run_layer(x, weight, bias, diagonals, circulants, float(alpha), path, convention)
+
+
+def run_layer(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    alpha: float,
+    path: str,
+    convention: Convention,
+) -> Tensor:
+    """:func:`adapted_linear` for a layer that made its factors and checked path and convention itself.
+
+    At every call of a layer: on a CPU what is done here costs as much as the arithmetic of some 30,000 activations.
+    """
+    d_out, d_in = weight.shape
+    if x.shape[-1] != d_in or not x.is_floating_point():
+        _check(x, diagonals, circulants, d_out)
     if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
         raise ValueError("weight and bias must be frozen (requires_grad=False); to train them too, add change() to the "
                          "base layer's output")  # fmt: skip
     kind = x.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     chosen = _resolve(path, x, diagonals, circulants, d_out)
-    quantised = hasattr(weight, "__tensor_flatten__")  # a wrapper knows its own product, and holds no W to add to
+    # A quantised weight is a wrapper that knows its own product, and holds no W to add to.
+    quantised = type(weight) not in (nn.Parameter, Tensor) and hasattr(weight, "__tensor_flatten__")
     if chosen in ("fft", "handwritten") or quantised or x.numel() == 0:
-        h = torch.nn.functional.linear(x, weight, bias)
+        h = nn.functional.linear(x, weight, bias)
         return h + change(x, diagonals, circulants, d_out, alpha=alpha, path=chosen, convention=convention).to(h.dtype)
-    flat = x.reshape(-1, x.shape[-1])
-    plan = _plan(d_out, alpha, convention, diagonals, chosen, dtype)
-    with torch.autocast(kind, enabled=False) if dtype is not None else contextlib.nullcontext():
-        if chosen == "triton":
-            h = TritonFunction.apply(flat, weight, bias, plan, *diagonals, *circulants)
-        elif chosen in ("fused", "stored"):
-            h = FusedFunction.apply(flat, weight, bias, plan, *diagonals, *circulants)
-        else:
-            h = _merged(flat, weight, bias, plan, chosen == "merged_dense", *diagonals, *circulants)
-    return h.view(*x.shape[:-1], d_out)
+    plan = _plan(d_out, alpha, convention, len(diagonals), chosen == "stored" and torch.is_grad_enabled(), dtype)
+    if dtype is None:
+        return _apply(chosen, x, weight, bias, plan, diagonals, circulants)
+    with torch.autocast(kind, enabled=False):
+        return _apply(chosen, x, weight, bias, plan, diagonals, circulants)
 
 
+def _apply(
+    path: Path,
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    plan: Plan,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+) -> Tensor:
+    h: Tensor
+    if path == "triton":
+        h = TritonFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
+    elif path in ("merged", "merged_dense") and weight is not None:
+        h = _merged(x, weight, bias, plan, path == "merged_dense", *diagonals, *circulants)
+    else:
+        h = FusedFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
+    return h
+
+
+@lru_cache(maxsize=1024)
 def _plan(
-    d_out: int, alpha: float, convention: Convention, diagonals: Sequence[Tensor], path: Path, dtype: torch.dtype | None
+    d_out: int, alpha: float, convention: Convention, diagonals: int, keep: bool, dtype: torch.dtype | None
 ) -> Plan:
-    keep = path == "stored" and torch.is_grad_enabled()
-    return Plan(d_out, float(alpha), convention == "row", len(diagonals), keep, dtype)
+    return Plan(d_out, alpha, convention == "row", diagonals, keep, dtype)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cdvft_bench.execution import scratch
 from cdvft_bench.execution.splits import FEW_BLOCKS
 
 
@@ -40,6 +41,11 @@ def factor_spectrum(c: Tensor, row: bool, scale: float = 1.0) -> Tensor:
     return c_hat if few(*c.shape[:2]) else _copied(c_hat.permute(2, 1, 0))
 
 
+def product(x: Tensor, y: Tensor) -> Tensor:
+    """``x * y`` for y that broadcasts to the shape of x, in scratch memory where there is some: use it up at once."""
+    return torch.mul(x, y, out=scratch.rows(x.shape, torch.promote_types(x.dtype, y.dtype), x))
+
+
 def spectra(x: Tensor, blocks: int, p: int, by_block: bool) -> Tensor:
     """Spectra of the rows of ``x`` (T, width): (T, blocks, f), or (f, T, blocks) without ``by_block``."""
     padding = blocks * p - x.shape[1]
@@ -58,13 +64,20 @@ def signals(x_hat: Tensor, p: int, width: int, by_block: bool) -> Tensor:
 
 
 def multiply(x_hat: Tensor, c_hat: Tensor, by_block: bool, in_place: bool = False) -> Tensor:
-    """``y_i = sum_j c_ij x_j`` at every frequency; ``in_place`` lets a single block overwrite ``x_hat``."""
+    """``y_i = sum_j c_ij x_j`` at every frequency, in scratch memory where there is some: use it up at once.
+
+    ``in_place`` lets a single block overwrite ``x_hat`` instead.
+    """
     if not by_block:
-        return torch.bmm(x_hat, c_hat)
+        shape = (*x_hat.shape[:2], c_hat.shape[2])
+        return torch.bmm(x_hat, c_hat, out=scratch.rows(shape, x_hat.dtype, x_hat))
     q_out, q_in, f = c_hat.shape
     if (q_out, q_in) == (1, 1):
-        return x_hat.mul_(c_hat[0]) if in_place else x_hat * c_hat[0]
-    y_hat = x_hat.new_empty(x_hat.shape[0], q_out, f)
+        return x_hat.mul_(c_hat[0]) if in_place else product(x_hat, c_hat[0])
+    shape = (x_hat.shape[0], q_out, f)
+    y_hat = scratch.rows(shape, x_hat.dtype, x_hat)
+    if y_hat is None:
+        y_hat = x_hat.new_empty(shape)
     for i in range(q_out):
         torch.mul(x_hat[:, 0], c_hat[i, 0], out=y_hat[:, i])
         for j in range(1, q_in):
@@ -90,11 +103,11 @@ def moment(g_hat: Tensor, conjugate_x_hat: Tensor, by_block: bool, in_place: boo
         return torch.bmm(g_hat.transpose(1, 2), conjugate_x_hat)
     q_out, q_in, f = g_hat.shape[1], conjugate_x_hat.shape[1], g_hat.shape[2]
     if (q_out, q_in) == (1, 1):
-        product = conjugate_x_hat.mul_(g_hat) if in_place else g_hat * conjugate_x_hat
-        return product.sum(0, keepdim=True)
+        both = conjugate_x_hat.mul_(g_hat) if in_place else product(g_hat, conjugate_x_hat)
+        return both.sum(0, keepdim=True)
     summed = g_hat.new_empty(q_out, q_in, f)
     for i in range(q_out):
-        torch.sum(g_hat[:, i : i + 1] * conjugate_x_hat, 0, out=summed[i])
+        torch.sum(product(conjugate_x_hat, g_hat[:, i : i + 1]), 0, out=summed[i])
     return summed
 
 
@@ -109,13 +122,5 @@ def factor_gradient(summed: Tensor, p: int, row: bool, by_block: bool) -> Tensor
 
 
 def column_dot(a: Tensor, b: Tensor) -> Tensor:
-    """``sum_t a[t] * b[t]`` for a, b (T, n): the gradient of a diagonal, (n,), in one pass over both.
-
-    A layer norm's gain has this gradient when mean and scale are 0 and 1; torch fuses product and sum there.
-    """
-    rows, n = a.shape
-    mean, scale = a.new_zeros(rows, 1), a.new_ones(rows, 1)
-    gain = a[0]  # asked for by the operator, not used for the gain's own gradient
-    dot: Tensor
-    _, dot, _ = torch.ops.aten.native_layer_norm_backward(b, a, [n], mean, scale, gain, None, [False, True, False])
-    return dot
+    """``sum_t a[t] * b[t]`` for a, b (T, n): the gradient of a diagonal, (n,)."""
+    return product(a, b).sum(0)

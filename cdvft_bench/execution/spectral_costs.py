@@ -5,19 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdvft_bench.analytic.circulant import Factor, flag
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, bmm, copy, elementwise, fft, reduction
+from cdvft_bench.analytic.kernels import Count, Kernel, Kernels, bmm, copy, elementwise, fft, reduction
 from cdvft_bench.execution.splits import FEW_BLOCKS
 
 
 def column_dot(rows: Count, n: Count, dtype: str) -> Kernels:
-    """One pass over two (rows, n) operands: subtract a mean, scale, multiply, add."""
-    size = ITEMSIZE[dtype]
-    return (
-        copy("new_zeros", rows, dtype, reads=0),
-        copy("new_ones", rows, dtype, reads=0),
-        Kernel("native_layer_norm_backward", "reduction", flops=4 * rows * n, read=(2 * rows * n + 2 * rows) * size,
-               written=n * size),
-    )  # fmt: skip
+    """The product of two (rows, n) operands, then its sum."""
+    return elementwise("mul", rows * n, dtype), reduction("sum", rows * n, n, dtype)
 
 
 def scaled(n: Count, alpha: float, dtype: str, complex_: bool = False, op: str = "mul") -> Kernels:

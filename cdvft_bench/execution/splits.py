@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cdvft_bench.analytic.kernels import Count
 
-PIECE = 2**19
+PIECE = 2**20
 """Entries of an input and an output row by row, together, that a CPU treats at once: larger temporaries are
 fetched from the operating system anew at every call and pushed out of the cache between two operators."""
 

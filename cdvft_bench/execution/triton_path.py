@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cdvft_bench.execution.fused import Plan, scaled
+from cdvft_bench.execution.fused import Plan, flattened, scaled
 from cdvft_bench.execution.splits import LARGEST_FACTOR, padded, split, widths
 
 LARGEST_HALF, LARGEST_FULL = 4096, 2048
@@ -96,7 +96,7 @@ def precision(dtype: torch.dtype) -> str:
 
 
 class TritonFunction(torch.autograd.Function):
-    """Inputs: x (T, d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``."""
+    """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``."""
 
     @staticmethod
     def forward(
@@ -104,7 +104,7 @@ class TritonFunction(torch.autograd.Function):
     ) -> Tensor:
         from cdvft_bench.execution.triton_kernels import forward_kernel
 
-        x = x.contiguous()
+        shape, x = x.shape, flattened(x).contiguous()
         c = factors[plan.diagonals]
         p = c.shape[2]
         p1, p2 = split(p) or (1, 1)
@@ -113,8 +113,10 @@ class TritonFunction(torch.autograd.Function):
         dtype = plan.dtype or x.dtype
         base = None
         if weight is not None:
-            base = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-        out = x.new_empty(x.shape[0], plan.d_out, dtype=dtype) if base is None else base
+            bias = None if bias is None else bias.to(dtype)
+            base = torch.nn.functional.linear(x.view(shape).to(dtype), weight.to(dtype), bias)
+        h = x.new_empty((*shape[:-1], plan.d_out), dtype=dtype) if base is None else base
+        out = flattened(h)
         P1, P2 = f1.shape[1], f2.shape[1]
         B = rows_at_once(p, x.dtype)
         first, last = (factors[0], factors[1]) if plan.diagonals else (x, x)
@@ -125,7 +127,7 @@ class TritonFunction(torch.autograd.Function):
         )  # fmt: skip
         ctx.plan, ctx.has_weight = plan, weight is not None
         ctx.save_for_backward(x, *((weight,) if weight is not None else ()), *factors, spectrum)
-        return out
+        return h
 
     @staticmethod
     @once_differentiable
@@ -140,7 +142,7 @@ class TritonFunction(torch.autograd.Function):
         p = c.shape[2]
         p1, p2 = split(p) or (1, 1)
         f1, f2, twiddle = _dft_tables(p1, p2, x.device)
-        g = g.contiguous()
+        shape, g = g.shape, flattened(g).contiguous()
         wanted = ctx.needs_input_grad[0]
         base = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if wanted and weight is not None else None
         grad_x = base if base is not None else torch.empty_like(x)
@@ -162,7 +164,7 @@ class TritonFunction(torch.autograd.Function):
         if plan.diagonals:
             totals = partial.sum(1)
             diagonals = [totals[0, : x.shape[1]].contiguous(), totals[1, : plan.d_out].contiguous()]
-        return (grad_x if wanted else None, None, None, None, *diagonals, grad_c)
+        return (grad_x.view(*shape[:-1], -1) if wanted else None, None, None, None, *diagonals, grad_c)
 
 
 def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:

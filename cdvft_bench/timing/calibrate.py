@@ -55,8 +55,8 @@ def calibrate(device: str = "cpu", threads: int | None = None) -> dict[str, Any]
             "complex_bmm": _complex_bmm(place),
             "fft": _fft(place),
             "bandwidth": {
-                "elementwise": _traffic(place, lambda x, y: x * y[0]),
-                "reduction": _traffic(place, _column_dot),
+                "elementwise": _traffic(place, lambda x, y: torch.mul(x, 1.5, out=y)),
+                "reduction": _traffic(place, lambda x, _: x.sum(0), operands=1),
                 "copy": _traffic(place, lambda x, y: y.copy_(x)),
             },
             "launch_s": _launch(place),
@@ -141,24 +141,15 @@ def _fft(device: torch.device) -> Points:
     return _points(found)
 
 
-def _column_dot(x: Tensor, y: Tensor) -> Tensor:
-    rows = x.shape[0]
-    mean, scale = x.new_zeros(rows, 1), x.new_ones(rows, 1)
-    found: Tensor = torch.ops.aten.native_layer_norm_backward(
-        y, x, [x.shape[1]], mean, scale, x[0], None, [False, True, False]
-    )[1]
-    return found
-
-
-def _traffic(device: torch.device, call: Callable[[Tensor, Tensor], Tensor]) -> Points:
-    """Bytes a second of a call that reads two operands, or reads one and writes as much."""
+def _traffic(device: torch.device, call: Callable[[Tensor, Tensor], Tensor], operands: int = 2) -> Points:
+    """Bytes a second of a call that reads one operand and writes the other, or reads one alone."""
     found: Points = []
     for rows in (4, 64, 256, 1024, 4096, 16384) if device.type == "cpu" else (16, 256, 4096, 32768, 131072):
         if rows * 1024 > LARGEST:
             break
         x, y = _randn(rows, 1024, device=device), _randn(rows, 1024, device=device)
         taken = _seconds(lambda x=x, y=y: call(x, y), device)  # type: ignore[misc]
-        bytes_ = 2.0 * x.numel() * x.element_size()
+        bytes_ = float(operands) * x.numel() * x.element_size()
         found.append((bytes_, bytes_ / taken))
     return _points(found)
 

@@ -1,0 +1,67 @@
+"""Scratch memory: tensors whose content is used up before anyone asks for the same memory again.
+
+A temporary of the size of the activations is fetched from the operating system anew at nearly every call of a CPU's
+allocator, page by page, at several times the cost of the arithmetic done on it; memory that stays is warm.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+
+import torch
+from torch import Tensor
+
+Pool = dict[tuple[str, torch.dtype, torch.device], Tensor]
+_shared: Pool = {}
+
+KEPT_VIEWS = 64
+"""Shapes whose view of the memory is kept: making one costs as much as a small operator."""
+
+
+class _OfThread(threading.local):
+    def __init__(self) -> None:
+        self.pool: Pool = {}
+        self.views: dict[tuple[tuple[int, ...], torch.dtype], Tensor] = {}
+
+
+_of_thread = _OfThread()  # a GPU's stream keeps users in order, a CPU's threads would write over each other
+
+
+def buffer(name: str, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A flat tensor of ``n`` entries, the same memory at every call: the caller uses it up before it returns."""
+    pool = _of_thread.pool if device.type == "cpu" else _shared
+    held = pool.get((name, dtype, device))
+    if held is None or held.numel() < n:
+        _of_thread.views.clear()  # they would keep the smaller one
+        with torch.inference_mode(False):  # else training could not write to what an evaluation made first
+            held = pool[name, dtype, device] = torch.empty(n, dtype=dtype, device=device)
+    return held[:n]
+
+
+def rows(shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> Tensor | None:
+    """Memory for one temporary of activations at a time, to write ``out=``.
+
+    None where new memory costs nothing (a GPU's caching allocator), or where ``like`` is no plain tensor or a
+    compiler or tracer looks on: what lives on must be neither a stand-in nor part of a graph.
+    """
+    if like.device.type != "cpu" or type(like) is not Tensor:
+        return None
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return None
+    views = _of_thread.views
+    found = views.get((shape, dtype))
+    if found is None:
+        if len(views) >= KEPT_VIEWS:
+            views.clear()
+        flat = buffer("rows", math.prod(shape), dtype, like.device)
+        with torch.inference_mode(False):
+            found = views[shape, dtype] = flat.view(shape)
+    return found
+
+
+def release_buffers() -> None:
+    """Give the scratch memory of this thread and of all GPUs back."""
+    _of_thread.pool.clear()
+    _of_thread.views.clear()
+    _shared.clear()
