@@ -33,36 +33,39 @@ def test_the_committed_profile_is_whole() -> None:
     assert all(run.formula_parameters in (None, run.parameters) for run in runs)
 
 
+def regenerated(results: Path, name: str, preset: str, folder: Path) -> str:
+    """The page made anew, with the step times beside the results where there are any."""
+    steps = results.with_name("steps.json")
+    timed = " --steps steps.json" if steps.exists() else ""
+    command = f"cdvft-bench pareto results.jsonl{timed} --preset {preset} --output {name}"
+    page = write_accuracy(results, folder, command, steps if timed else None, read_preset(preset))
+    text = page.read_text()
+    assert text == (ROOT / "reports" / name / "accuracy.md").read_text()
+    return text
+
+
 def test_the_committed_page_regenerates(tmp_path: Path) -> None:
-    command = "cdvft-bench pareto results.jsonl --preset cpu-small --output accuracy-cpu-small"
-    steps = SMALL.with_name("steps.json")
-    if steps.exists():
-        command = command.replace(" --preset", " --steps steps.json --preset")
-    page = write_accuracy(
-        SMALL, tmp_path / "page", command, steps if steps.exists() else None, read_preset("cpu-small")
-    )
-    assert page.read_text() == (ROOT / "reports" / "accuracy-cpu-small" / "accuracy.md").read_text()
+    regenerated(SMALL, "accuracy-cpu-small", "cpu-small", tmp_path / "page")
 
 
 def test_the_committed_generation_regenerates(tmp_path: Path) -> None:
     preset = read_preset("cpu-generation")
     runs = planned(preset, read_results(GENERATION)[0])
     assert len(runs) == 1 + sum(len(c.lrs) + len(preset.seeds) for c in preset.contenders[1:])
-    command = "cdvft-bench pareto results.jsonl --preset cpu-generation --output accuracy-cpu-generation"
-    text = write_accuracy(GENERATION, tmp_path / "page", command, None, preset).read_text()
-    assert text == (ROOT / "reports" / "accuracy-cpu-generation" / "accuracy.md").read_text()
+    text = regenerated(GENERATION, "accuracy-cpu-generation", "cpu-generation", tmp_path / "page")
+    assert "(edge)" not in text  # every best rate lies between two that were tried
     (said,) = [line for line in text.splitlines() if line.startswith("- R4")]
     assert "exact match under greedy decoding" in said
     assert "not measured" not in said
 
 
-def test_the_committed_starts_regenerate(tmp_path: Path) -> None:
-    preset = read_preset(ROOT / "docs" / "examples" / "initialisation.toml")
+def test_the_committed_starts_regenerate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    preset = read_preset("docs/examples/initialisation.toml")
     runs = planned(preset, read_results(STARTS)[0])
     assert len(runs) == sum(len(c.lrs) + len(c.factors) + len(preset.seeds) for c in preset.contenders)
-    command = "cdvft-bench pareto results.jsonl --preset docs/examples/initialisation.toml --output accuracy-cpu-starts"
-    text = write_accuracy(STARTS, tmp_path / "page", command, None, preset).read_text()
-    assert text == (ROOT / "reports" / "accuracy-cpu-starts" / "accuracy.md").read_text()
+    text = regenerated(STARTS, "accuracy-cpu-starts", "docs/examples/initialisation.toml", tmp_path / "page")
+    assert "(edge)" not in text
     assert text.count("the same for every method") == 4  # no front where nothing costs more than another
     assert (tmp_path / "page" / "figures" / "starts.svg").exists()
 
