@@ -51,7 +51,7 @@ def main() -> None:
     "--records",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Stores for the clock, .csv for accuracy; repeatable.",
+    help="Stores for the clock; results of 'train' (.jsonl) or a table of runs (.csv) for accuracy; repeatable.",
 )
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -47,7 +47,7 @@ def rows(shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> Tensor | N
     """
     if like.device.type != "cpu" or type(like) is not Tensor:
         return None
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return None
     views = _of_thread.views
     found = views.get((shape, dtype))

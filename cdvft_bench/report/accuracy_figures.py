@@ -10,7 +10,7 @@ from cdvft_bench.report.accuracy_costs import Front
 from cdvft_bench.report.labels import Label, place_labels
 from cdvft_bench.report.panels import Plot, drawn
 from cdvft_bench.report.style import FAINT, INK, SETTINGS, Drawn, Style, Styles, blank, log_axis
-from cdvft_bench.report.text import clean, listed
+from cdvft_bench.report.text import clean, listed, prefixed
 
 OFTEN = 0.5
 """Share of draws that makes a method's point a strong one."""
@@ -59,6 +59,8 @@ def _front(front: Front, found: Sequence[Score], styles: Styles) -> Plot:
         spread = (max(values) / min(values)) ** 0.08
         axes.set_xlim(min(values) / spread, max(values) * spread)
         log_axis(axes, "x")
+    elif min(values) >= 1000:
+        axes.xaxis.set_major_formatter(lambda value, _: prefixed(value))
     axes.set_xlabel(front.kind.axis)
     axes.set_ylabel("test accuracy [%]")
     labels.sort(key=lambda label: not label.bold)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 from cdvft_bench.claims.trained import workload_of
 from cdvft_bench.report.groups import Section, Workload, hyperparameter, is_lora8, paper_setting
 from cdvft_bench.report.panels import CONVENTION
-from cdvft_bench.report.text import clean, interval, listed, plural, significant, times
+from cdvft_bench.report.text import NOT_MEASURED, clean, interval, listed, plural, significant, times
 from cdvft_bench.report.witnesses import adapter_flops, counted_launches, ratio_to_frozen, ratio_to_lora8
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.result import Interval
@@ -70,10 +70,11 @@ class Given:
         return [r for s in self.sections for r in s.records if r.case.method in FFT_METHODS]
 
     def verdict(self, claim: str) -> Evidence | None:
-        """A claim's verdict as evidence; None where it was not judged."""
+        """A claim's verdict as evidence, with what a measured one rests on; None where it was not judged."""
         for row in self.verdicts:
             if row.id == claim:
-                return Evidence(f"{row.statement} Verdict: {row.verdict}.", f"claim {row.id}")
+                rests = f" ({clean(row.detail)})" if row.detail and not row.verdict.startswith(NOT_MEASURED) else ""
+                return Evidence(f"{row.statement} Verdict: {row.verdict}{rests}.", f"claim {row.id}")
         return None
 
     def workloads(self) -> dict[str, list[TrialResult]]:

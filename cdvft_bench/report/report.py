@@ -220,7 +220,7 @@ def report_stores(
 ) -> ReportPaths:
     """Write a report of whole stores, with the claims' verdicts, predictions and published figures beside them.
 
-    The verdicts are judged anew, with the stores as the clock's records.
+    The verdicts are judged anew, with the stores as the clock's records and the fine-tuning runs as those of accuracy.
 
     Args:
         stores: SQLite or text-form stores. Traces in a folder ``traces`` beside one are shown as timelines.
@@ -253,7 +253,7 @@ def report_stores(
         rates=rates_by_environment(stores),
     )
     published = Published(published_runs(), SOURCE, cdvft_on(MODEL))
-    verdicts = rows(verify(records=stores))
+    verdicts = rows(verify(records=[*stores, *accuracy]))
     return write_report(
         sources, out_dir, command=command, published=published, verdicts=verdicts, beside=beside
     )  # fmt: skip
