@@ -87,10 +87,11 @@ def test_efficiencies_are_found_again_in_spite_of_outliers(device: str) -> None:
     busy = rng.permutation(terms.calls)[:6]
     seconds[busy] *= 5
     found = fit(terms, seconds)
-    known = np.sqrt(np.diag(found.covariance)) < 0.1 * PRIOR
+    deviation = np.sqrt(np.diag(found.covariance))
+    known = deviation < 0.1 * PRIOR
     assert known.sum() >= 3
     for i in np.flatnonzero(known):
-        assert found.log_efficiency[i] == pytest.approx(truth[i], abs=0.1), terms.kinds[i]
+        assert found.log_efficiency[i] == pytest.approx(truth[i], abs=3 * deviation[i]), terms.kinds[i]
     assert np.median(np.abs(np.delete(found.residuals, busy))) < 0.05
     assert np.min(np.abs(found.residuals[busy])) > 1
 
