@@ -24,6 +24,7 @@ from tests.sweep.work import many, seeded
 ROOT = Path(__file__).parents[2]
 
 SWEEP = """
+import signal
 import sys
 from cdvft_bench.sweep.engine import run
 from cdvft_bench.sweep.store import Store
@@ -32,6 +33,7 @@ from tests.sweep import work
 
 here = Environment("cpu", 2, None, 1, (), None, None, "", "", "", "", {}, None, "2026-01-01")
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in its background
     with Store(sys.argv[1], create=True) as store:
         run(work.many(), store, work=getattr(work, sys.argv[2]), preload=["tests.sweep.work"], environment=here)
 """
