@@ -83,6 +83,11 @@ def flattened(x: Tensor) -> Tensor:
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
+def unflattened(rows: Tensor | None, like: Tensor) -> Tensor | None:
+    """Rows (T, d) with the leading sizes of ``like``; the inverse of :func:`flattened`."""
+    return rows if rows is None or like.ndim == 2 else rows.view(*like.shape[:-1], -1)
+
+
 class FusedFunction(torch.autograd.Function):
     """See the module's docstring. Inputs: x (..., d_in), weight or None, bias or None, plan, factors."""
 
@@ -114,7 +119,7 @@ class FusedFunction(torch.autograd.Function):
             _put(out_rows, v, scale, None if onto else bias, onto)
         if weight is not None and not onto:
             out.addmm_(x, weight.t())
-        ctx.plan, ctx.has_weight, ctx.blocks = plan, weight is not None, blocks
+        ctx.plan, ctx.has_weight, ctx.count = plan, weight is not None, len(circulants)
         # Without diagonals no gradient needs x once its spectrum is kept: its shape and dtype then suffice.
         ctx.input = x.new_empty(()).expand(x.shape) if plan.keep and not diagonals else None
         some = [t for t in (None if ctx.input is not None else x, weight) if t is not None]
@@ -128,15 +133,12 @@ class FusedFunction(torch.autograd.Function):
         saved = list(ctx.saved_tensors)
         x = saved.pop(0) if ctx.input is None else ctx.input
         weight = saved.pop(0) if ctx.has_weight else None
-        count = len(ctx.blocks)
-        ends = (plan.diagonals, plan.diagonals + count, plan.diagonals + 2 * count)
+        ends = (plan.diagonals, plan.diagonals + ctx.count, plan.diagonals + 2 * ctx.count)
         diagonals, circulants, c_hats = saved[: ends[0]], saved[ends[0] : ends[1]], saved[ends[1] : ends[2]]
         kept = saved[ends[2] :] if plan.keep else None
         rows = flattened(g).contiguous()
         grad_x, grads = gradients(plan, x, rows, weight, diagonals, circulants, c_hats, kept, ctx.needs_input_grad[0])
-        if grad_x is not None and g.ndim != 2:
-            grad_x = grad_x.view(*g.shape[:-1], -1)
-        return (grad_x, None, None, None, *grads)
+        return (unflattened(grad_x, g), None, None, None, *grads)
 
 
 def spectra_of_factors(circulants: Sequence[Tensor], plan: Plan) -> list[Tensor]:
@@ -203,7 +205,7 @@ def gradients(
         grad_c = spectral.factor_gradient(summed, c.shape[2], plan.row, is_by_block(c))
         # Without diagonals the spectrum holds alpha, which the factor's own gradient still lacks.
         grads.append(scaled(grad_c, _spectrum_scale(plan, i == len(circulants) - 1)))
-    # Last: a large product leaves the cache cold, and the first small transform after it would take ten times as long.
+    # Last: a large product leaves the cache cold, and a small transform after it would be slow.
     if grad_x is not None and weight is not None and not onto:
         grad_x.addmm_(g, weight)
     return grad_x, grads

@@ -11,7 +11,7 @@ from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 
 
 def members(held: nn.ParameterList) -> list[Tensor]:
-    """The parameters of a list: ten times cheaper than iterating over it, which asks for each by name."""
+    """The parameters of a list, without its iterator, which asks for each by name: this runs at every call."""
     found: list[Any] = list(held._parameters.values())
     return found if len(found) == len(held) else list(held)  # where one is parametrised it is held elsewhere
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution import spectral, triton_path
-from cdvft_bench.execution.fused import Plan, flattened, gradients, is_by_block, scaled, spectra_of_factors
+from cdvft_bench.execution.fused import Plan, flattened, gradients, is_by_block, scaled, spectra_of_factors, unflattened
 from cdvft_bench.execution.scratch import buffer
 from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE
 
@@ -123,7 +123,7 @@ class MergedFunction(torch.autograd.Function):
         plan: Plan = ctx.plan
         x, weight, *factors = ctx.saved_tensors
         diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
-        shape, g = g.shape, flattened(g).contiguous()
+        given, g = g, flattened(g).contiguous()
         wanted = ctx.needs_input_grad[0]
         by_product = wanted and not ctx.dense_gradient and g.shape[0] <= BY_PRODUCT * g.shape[1]
         grad_x = None
@@ -137,9 +137,7 @@ class MergedFunction(torch.autograd.Function):
             base = weight if by_product else None
             found, grads = gradients(plan, x, g, base, diagonals, circulants, c_hats, None, by_product)
             grad_x = found if by_product else grad_x
-        if grad_x is not None and len(shape) != 2:
-            grad_x = grad_x.view(*shape[:-1], -1)
-        return (grad_x, None, None, None, None, *grads)
+        return (unflattened(grad_x, given), None, None, None, None, *grads)
 
 
 def _fold_gradients(x: Tensor, g: Tensor, diagonals: Sequence[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:

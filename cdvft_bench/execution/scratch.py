@@ -1,7 +1,7 @@
 """Scratch memory: tensors whose content is used up before anyone asks for the same memory again.
 
 A temporary of the size of the activations is fetched from the operating system anew at nearly every call of a CPU's
-allocator, page by page, at several times the cost of the arithmetic done on it; memory that stays is warm.
+allocator, page by page, and leaves the cache; memory that stays is warm.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cdvft_bench.execution.fused import Plan, flattened, scaled
+from cdvft_bench.execution.fused import Plan, flattened, scaled, unflattened
 from cdvft_bench.execution.splits import LARGEST_FACTOR, padded, split, widths
 
 LARGEST_HALF, LARGEST_FULL = 4096, 2048
@@ -142,7 +142,7 @@ class TritonFunction(torch.autograd.Function):
         p = c.shape[2]
         p1, p2 = split(p) or (1, 1)
         f1, f2, twiddle = _dft_tables(p1, p2, x.device)
-        shape, g = g.shape, flattened(g).contiguous()
+        given, g = g, flattened(g).contiguous()
         wanted = ctx.needs_input_grad[0]
         base = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if wanted and weight is not None else None
         grad_x = base if base is not None else torch.empty_like(x)
@@ -164,7 +164,7 @@ class TritonFunction(torch.autograd.Function):
         if plan.diagonals:
             totals = partial.sum(1)
             diagonals = [totals[0, : x.shape[1]].contiguous(), totals[1, : plan.d_out].contiguous()]
-        return (grad_x.view(*shape[:-1], -1) if wanted else None, None, None, None, *diagonals, grad_c)
+        return (unflattened(grad_x, given) if wanted else None, None, None, None, *diagonals, grad_c)
 
 
 def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:
