@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner, Result
 
 from cdvft_bench.cli import main
+from cdvft_bench.execution import native
 
 
 def call(*arguments: str) -> Result:
@@ -150,8 +152,9 @@ def test_plan_ranks_the_paths() -> None:
     assert result.exit_code == 0, result.output
     plan = json.loads(result.output)
     seconds = [path["seconds"] for path in plan["paths"]]
+    compiled = set() if native.missing(torch.float32) else {"native"}
     assert seconds == sorted(seconds)
-    assert {path["path"] for path in plan["paths"]} == {"fused", "stored", "merged", "merged_dense"}
+    assert {path["path"] for path in plan["paths"]} == {"fused", "stored", "merged", "merged_dense", *compiled}
     shown = call("plan", "--layer", "roberta-base:query", "--m", "3", "--inference")
     assert "Predicted, not measured" in shown.output
     assert call("plan").exit_code == 2

@@ -56,9 +56,13 @@ def flops(kernels: Kernels, convention_name: str, kind: Kind | None = None) -> F
     price = convention(convention_name)
     result: Any = 0.0
     for k in kernels:
-        if kind is not None and k.kind != kind:
+        transforms = price.fft(k.fft_length, k.fft_batch, k.fft_real)
+        if kind is None or k.kind == kind:
+            one: Any = price.mac * k.macs + price.elementwise * k.flops + transforms
+        elif k.kind == "native" and kind in ("fft", "elementwise"):  # one kernel of both
+            one = transforms if kind == "fft" else price.elementwise * k.flops
+        else:
             continue
-        one = price.mac * k.macs + price.elementwise * k.flops + price.fft(k.fft_length, k.fft_batch, k.fft_real)
         result = result + one * k.launches
     return result  # type: ignore[no-any-return]
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Count = int | NDArray[np.int64]
 """An exact count: one integer, or an int64 array over a grid of cases."""
 
-Kind = Literal["matmul", "fft", "elementwise", "reduction", "copy"]
+Kind = Literal["matmul", "fft", "elementwise", "reduction", "copy", "native"]
 Scope = Literal["base", "adapter", "optimizer"]
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
@@ -38,7 +38,7 @@ class Kernel:
 
     Attributes:
         op: overload packet name as the dispatcher shows it, e.g. "mm", "_fft_r2c", "add".
-        kind: which family the operator belongs to.
+        kind: which family the operator belongs to; "native" is one compiled kernel of transforms and element-wise work.
         launches: how often it is launched (may be 0, e.g. a pad that only ragged widths need).
         macs: real multiply-adds a launch; a complex multiply-add is four.
         flops: real additions and multiplications a launch of element-wise and reduction work;

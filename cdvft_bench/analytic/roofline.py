@@ -32,6 +32,8 @@ class Rates:
         launch_s: seconds from one launch to the next at least.
         asynchronous: whether launches overlap with execution (a GPU) or come on top (a CPU).
         threads: CPU threads that the rates hold for; 0 on a GPU.
+        native: real FLOP/s of the compiled kernels, transforms and element-wise work together, against their FLOPs;
+            empty where they were not calibrated: ``fft`` then stands in.
     """
 
     device: str
@@ -43,6 +45,7 @@ class Rates:
     launch_s: float
     asynchronous: bool = False
     threads: int = 0
+    native: Curve = ()
     notes: tuple[str, ...] = field(default=())
 
     def to_json(self) -> dict[str, Any]:
@@ -74,6 +77,7 @@ def rates_from_json(document: Any) -> Rates:
             launch_s=float(document["launch_s"]),
             asynchronous=bool(document["asynchronous"]),
             threads=int(document["threads"]),
+            native=curve(document["native"]) if document.get("native") else (),
             notes=tuple(map(str, document.get("notes", ()))),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -100,7 +104,8 @@ class Parts:
 
     Attributes:
         arithmetic, traffic: seconds of each alone; they overlap.
-        unit: whose rate the arithmetic has: "matmul", "complex product", "fft", or "" where there is none to count.
+        unit: whose rate the arithmetic has: "matmul", "complex product", "fft", "native", or "" where there is none to
+            count.
     """
 
     arithmetic: float
@@ -117,11 +122,14 @@ def kernel_parts(kernel: Kernel, rates: Rates, dtype: str) -> Parts:
         if not kernel.complex_product:
             curve = rates.matmul.get(kernel.dtype or dtype) or rates.matmul["float32"]
         unit, arithmetic = "complex product" if kernel.complex_product else "matmul", flops / at(curve, flops)
-    elif kernel.kind == "fft":
+    elif kernel.kind in ("fft", "native"):
         price = 2.5 if kernel.fft_real else 5.0
         length = float(kernel.fft_length)
         flops = price * length * max(math.log2(length), 1.0) * float(kernel.fft_batch)
-        unit, arithmetic = "fft", flops / at(rates.fft, flops)
+        if kernel.kind == "native":
+            flops += float(kernel.flops)
+        curve = (rates.native if kernel.kind == "native" else ()) or rates.fft
+        unit, arithmetic = kernel.kind, flops / at(curve, flops)
     else:
         return Parts(0.0, bytes_ / at(rates.bandwidth[kernel.kind], bytes_), "")
     return Parts(arithmetic, bytes_ / at(rates.bandwidth["elementwise"], bytes_), unit)

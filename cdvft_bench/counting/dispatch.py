@@ -1,4 +1,4 @@
-"""Count what the operator dispatcher sees: every ATen operator of a pass, forward or backward."""
+"""Count what the operator dispatcher sees: every operator of a pass, ATen's or this suite's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cdvft_bench.counting.native_operators import NAMESPACE, Work, circulant_work
 from cdvft_bench.counting.result import PassCount
 
 ADAMW_FLOPS = 14  # weight decay 1, first moment 3, second moment 4, denominator 3, update 3
@@ -70,7 +71,7 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         namespace, _, name = func._schema.name.partition("::")
-        if namespace != "aten" or func.is_view or name in _NO_KERNEL or "empty" in name:
+        if namespace not in ("aten", NAMESPACE) or func.is_view or name in _NO_KERNEL or "empty" in name:
             return out
         outputs = list(_tensors(out))
         if not outputs and (name.startswith(("_foreach", "_fused"))):
@@ -102,6 +103,11 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
     def _price(self, name: str, args: Any, kwargs: Mapping[str, Any], outputs: list[Tensor]) -> None:
         if name in _MATMUL:
             self._macs += _MATMUL[name](args, outputs)
+        elif name in _NATIVE:
+            work = _NATIVE[name](args)
+            self._elementwise += work.elementwise
+            self._ffts += work.transforms
+            self._fft_flops += 5.0 * work.points * math.log2(work.points) * work.transforms
         elif name in _FFT:
             length, count, real = _FFT[name](args, outputs[0])
             self._ffts += count
@@ -185,6 +191,16 @@ _FFT: dict[str, Callable[[Any, Tensor], tuple[int, int, bool]]] = {
     "_fft_r2c": lambda a, o: (n := math.prod(a[0].shape[d] for d in a[1]), a[0].numel() // n, True),
     "_fft_c2r": lambda a, o: (n := math.prod(o.shape[d] for d in a[1]), o.numel() // n, True),
     "_fft_c2c": _c2c,
+}
+
+
+_NATIVE: dict[str, Callable[[Any], Work]] = {
+    "circulant_forward": lambda a: circulant_work(
+        len(a[0]), a[0].shape[1], a[4], len(a[2]), [c.shape for c in a[3]], bias=a[1] is not None
+    ),
+    "circulant_backward": lambda a: circulant_work(
+        len(a[0]), a[0].shape[1], a[1].shape[1], len(a[2]), [c.shape for c in a[3]], backward=True, input_gradient=a[6]
+    ),
 }
 
 

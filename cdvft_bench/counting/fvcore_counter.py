@@ -16,6 +16,7 @@ from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
 
 from cdvft_bench.counting.dispatch import solve_flops
+from cdvft_bench.counting.native_operators import NAMESPACE, circulant_work
 from cdvft_bench.counting.result import FvcoreCount
 
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
@@ -161,6 +162,17 @@ def _reduction(price: int) -> Handle:
     return handle
 
 
+def _circulant(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    x, bias, diagonals, circulants = inputs[:4]
+    (rows, d_in), (_, d_out) = get_shape(x), get_shape(outputs[0])
+    shapes = [get_shape(c) for c in circulants.node().inputs()]
+    has_bias = str(bias.type()) != "NoneType"
+    work = circulant_work(rows, d_in, d_out, len(list(diagonals.node().inputs())), shapes, bias=has_bias)
+    found: Counter[str] = Counter(elementwise=work.elementwise)
+    found["fft"] += 5.0 * work.points * math.log2(work.points) * work.transforms  # type: ignore[assignment]
+    return found
+
+
 def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter()
 
@@ -188,6 +200,7 @@ _HANDLES: dict[str, Handle] = {
     ),
     **dict.fromkeys(("aten::addcmul", "aten::addcmul_"), _pointwise(2, 8)),
     "aten::kron": _pointwise(1),
+    f"{NAMESPACE}::circulant_forward": _circulant,
     **dict.fromkeys(("aten::sum", "aten::mean"), _reduction(1)),
     **dict.fromkeys(("aten::linalg_norm", "aten::linalg_vector_norm", "aten::norm"), _reduction(2)),
 }  # fmt: skip

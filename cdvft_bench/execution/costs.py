@@ -24,10 +24,11 @@ from cdvft_bench.analytic.kernels import (
     times,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+from cdvft_bench.execution.native_costs import circulant_backward, circulant_forward
 from cdvft_bench.execution.spectral_costs import Spectral, column_dot, scaled
 from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE, piece, widths
 
-FAST_PATHS = ("fused", "stored", "merged", "merged_dense", "triton")
+FAST_PATHS = ("fused", "stored", "merged", "merged_dense", "native", "triton")
 
 
 @dataclass(frozen=True)
@@ -68,12 +69,16 @@ class FastLayer:
         """The forward pass, base and change."""
         if self.path == "triton":
             return self._triton_forward()
+        if self.path == "native":
+            return self._native_forward()
         return self._fused_forward() if self.path in ("fused", "stored") else self._merged_forward()
 
     def backward(self) -> Kernels:
         """The backward pass, with the gradient of the input."""
         if self.path == "triton":
             return self._triton_backward()
+        if self.path == "native":
+            return self._native_backward()
         if self.path in ("fused", "stored"):
             return self.gradients(input_gradient=True)
         merged = (*self.merged_weight(), *frozen_backward(self.layer, self.tokens, self.dtype))
@@ -95,7 +100,7 @@ class FastLayer:
         """
         size = ITEMSIZE[self._adapter]
         saved: Count = self.tokens * self.layer.d_in * ITEMSIZE[self.dtype]
-        if self.path in ("merged", "merged_dense"):
+        if self.path in ("merged", "merged_dense", "native"):
             return saved
         if self.path == "triton":
             return saved + 2 * self._triton_area * size
@@ -299,6 +304,35 @@ class FastLayer:
             elementwise("mul", square, dtype, reads=square + columns),
             elementwise("mul", square, dtype, reads=square + rows),
             *self._fold(f),
+        )
+
+    # --- execution.native_path ---------------------------------------------------------------
+
+    def _native_forward(self) -> Kernels:
+        layer, t, own = self.layer, self.tokens, self._adapter
+        n = t * layer.d_out
+        if not self._half:
+            change = circulant_forward(layer, t, self.factors, self.diagonals, layer.bias)
+            return change, _onto(mm(t, layer.d_in, layer.d_out, self.dtype))
+        return (
+            *casts(t * layer.d_in, self.dtype, own, inward=True),
+            circulant_forward(layer, t, self.factors, self.diagonals, False),
+            *frozen_forward(layer, t, self.dtype),
+            mixed("add_", n, self.dtype, (n, self.dtype), (n, own)),
+        )
+
+    def _native_backward(self) -> Kernels:
+        layer, t, own = self.layer, self.tokens, self._adapter
+        n = t * layer.d_in
+        change = circulant_backward(layer, t, self.factors, self.diagonals)
+        if not self._half:
+            return change, _onto(mm(t, layer.d_out, layer.d_in, self.dtype))
+        return (
+            *casts(n, self.dtype, own, inward=True),
+            *casts(t * layer.d_out, self.dtype, own, inward=True),
+            change,
+            *frozen_backward(layer, t, self.dtype),
+            mixed("add_", n, self.dtype, (n, self.dtype), (n, own)),
         )
 
     # --- execution.triton_path ---------------------------------------------------------------

@@ -61,7 +61,7 @@ def layer_floor(problem: Problem, rates: Rates) -> float:
         blocks, p = int(f.q_in + f.q_out), int(f.p)
         transforms = passes * rows * blocks * 2.5 * p * math.log2(max(p, 2))
         products = (2 * passes - 1) * 8.0 * rows * int(f.q_in * f.q_out * f.bins)
-        seconds += transforms / max(rate for _, rate in rates.fft)
+        seconds += transforms / max(rate for _, rate in (*rates.fft, *rates.native))
         seconds += products / max(rate for _, rate in rates.complex_bmm)
     entries = passes * layer.d_in * layer.d_out + rows * (layer.d_in + layer.d_out)
     entries += rows * (2 * layer.d_in + layer.d_out) if problem.training else 0

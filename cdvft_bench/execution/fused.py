@@ -64,7 +64,8 @@ def _input_spectrum(v: Tensor, diagonal: Tensor | None, c: Tensor, by_block: boo
     return spectral.spectra(u, c.shape[1], c.shape[2], by_block)
 
 
-def _alike(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+def alike(dtype: torch.dtype, *tensors: Tensor | None) -> bool:
+    """Whether all tensors have this dtype."""
     return all(t is None or t.dtype == dtype for t in tensors)
 
 
@@ -100,7 +101,7 @@ class FusedFunction(torch.autograd.Function):
         blocks = [is_by_block(c) for c in circulants]
         dtype = plan.dtype or x.dtype
         # The frozen product adds onto the change in place; where dtypes differ, the wider change onto the product.
-        onto = weight is not None and not _alike(dtype, x, weight, bias, circulants[0])
+        onto = weight is not None and not alike(dtype, x, weight, bias, circulants[0])
         if onto and weight is not None:
             h = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
         else:
@@ -177,7 +178,7 @@ def gradients(
     Returns:
         The gradient of x, or None, and those of diagonals and circulants.
     """
-    onto = weight is not None and not _alike(x.dtype, g, weight, circulants[0])
+    onto = weight is not None and not alike(x.dtype, g, weight, circulants[0])
     grad_x = None
     if input_gradient:
         grad_x = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if onto and weight is not None else x.new_empty(x.shape)

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 from cdvft_bench.errors import UserError
 from cdvft_bench.execution.fused import FusedFunction, Plan
 from cdvft_bench.execution.merged import MergedFunction
-from cdvft_bench.execution.triton_path import TritonFunction, misfit
+from cdvft_bench.execution.native_path import NativeFunction
+from cdvft_bench.execution.native_path import misfit as native_misfit
+from cdvft_bench.execution.triton_path import TritonFunction
+from cdvft_bench.execution.triton_path import misfit as triton_misfit
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
 from cdvft_reference.circulant import Convention, block_circulant_fft, block_circulant_handwritten, check_convention
 
-Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "triton"]
+Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton"]
 PATHS: tuple[Path, ...] = get_args(Path)
 """What each does is told in docs/execution.md; "auto" lets the planner pick one of them."""
 
@@ -46,11 +49,15 @@ def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequ
         from cdvft_bench.execution.planner import pick
 
         return pick(x, diagonals, circulants, d_out)  # type: ignore[return-value]
-    if path == "triton":
+    if path in ("native", "triton"):
         c = circulants[0]
-        reason = misfit(x.device, c.dtype, x.dtype, (c.shape[0], c.shape[1]), c.shape[2], len(circulants))
+        q_out, q_in, p = c.shape
+        if path == "native":
+            reason = native_misfit(x.device, c.dtype, x.dtype, p, len(circulants))
+        else:
+            reason = triton_misfit(x.device, c.dtype, x.dtype, (q_out, q_in), p, len(circulants))
         if reason:
-            raise UserError(f"path 'triton' cannot execute this layer: {reason}; use 'auto'")
+            raise UserError(f"path {path!r} cannot execute this layer: {reason}; use 'auto'")
     return path  # type: ignore[return-value]
 
 
@@ -201,7 +208,9 @@ def _apply(
     circulants: Sequence[Tensor],
 ) -> Tensor:
     h: Tensor
-    if path == "triton":
+    if path == "native":
+        h = NativeFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
+    elif path == "triton":
         h = TritonFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
     elif path in ("merged", "merged_dense") and weight is not None:
         h = _merged(x, weight, bias, plan, path == "merged_dense", *diagonals, *circulants)

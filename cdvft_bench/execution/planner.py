@@ -42,6 +42,7 @@ BUILT_IN = {
         },
         launch_s=3e-6,
         threads=2,
+        native=((1e6, 4.2e10), (8e6, 8.8e10), (6.5e7, 9.8e10), (2.6e8, 7.2e10)),
     ),
     "cuda": Rates(
         device="NVIDIA H200",
@@ -104,18 +105,20 @@ class Problem:
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths that can execute it, without the reference's, which do more of the same work."""
+        """The paths that can execute it on this machine, without the reference's, which do more of the same work."""
         paths = [p for p in MATMUL_PATHS if p != "merged_dense" or self.m in (0, 2)]
-        if self.device != "cuda":
-            return tuple(paths)
         import torch
 
-        from cdvft_bench.execution.triton_path import misfit
+        from cdvft_bench.execution import native_path, triton_path
 
-        first = self.factors[0]
+        first, device = self.factors[0], torch.device(self.device)
         adapter, activations = getattr(torch, first.dtype), getattr(torch, self.dtype)
+        if not native_path.misfit(device, adapter, activations, self.p, len(self.factors)):
+            paths.append("native")
         blocks = (int(first.q_out), int(first.q_in))
-        if not misfit(torch.device(self.device), adapter, activations, blocks, self.p, len(self.factors)):
+        if self.device == "cuda" and not triton_path.misfit(
+            device, adapter, activations, blocks, self.p, len(self.factors)
+        ):
             paths.append("triton")
         return tuple(paths)
 

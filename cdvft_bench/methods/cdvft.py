@@ -41,7 +41,8 @@ class CDVFT(ReferenceMethod):
         convention: "column" or "row", see ``cdvft_reference.circulant``.
         init: "zero_diagonal", "zero_circulant" or "random", see ``cdvft_reference.CDVFTLinear``.
         path: how it is executed: "fft" (autograd's backward) and "handwritten" (the paper's backward) of the
-            reference; "fused", "stored", "merged", "merged_dense", "triton" of ``cdvft_bench.execution``, or "auto".
+            reference; "fused", "stored", "merged", "merged_dense", "native", "triton" of
+            ``cdvft_bench.execution``, or "auto".
     """
 
     name: ClassVar[str] = "cdvft"

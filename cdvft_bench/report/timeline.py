@@ -10,7 +10,7 @@ from cdvft_bench.report.dataset import Column
 from cdvft_bench.report.text import clean
 from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.chrome import Event, parse, read_events
-from cdvft_bench.timing.families import family, short_kernel
+from cdvft_bench.timing.families import bare, family, short_kernel
 from cdvft_bench.timing.trace import leaf_operators
 
 FOLDER = "traces"
@@ -97,7 +97,7 @@ def _launches(events: Sequence[object]) -> Iterator[Launch]:
         for leaf, names in leaf_operators(top):
             before = leaf.children[: len(names) - 1]
             for child in before:
-                yield _launch(child, child.name.removeprefix("aten::"), "host")
+                yield _launch(child, bare(child.name), "host")
             yield _launch(leaf, names[0], "host", before[-1].end if before else leaf.start)
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 
 from cdvft_bench.timing.chrome import Event
+from cdvft_bench.timing.families import is_operator
 from cdvft_bench.timing.result import Part
 from cdvft_bench.timing.scopes import ADAPTER, BASE, NEITHER, PARTS
 
@@ -52,7 +53,7 @@ class Scopes:
             if e.name.startswith(_ENGINE):
                 forward = self._maker(e)
                 return forward is not None and any(a.name == ADAPTER for a in forward.above())
-            if e.kind == "operator" and not e.name.startswith("aten::"):
+            if e.kind == "operator" and not is_operator(e.name):
                 return False  # it is the node itself that works
         return False
 

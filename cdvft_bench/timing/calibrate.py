@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cdvft_bench.execution import native
 from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.environment import read_environment
 
@@ -66,6 +67,7 @@ def _curves(place: torch.device) -> dict[str, Any]:
         "matmul": {dtype: _matmul(place, getattr(torch, dtype)) for dtype in DTYPES},
         "complex_bmm": _complex_bmm(place),
         "fft": _fft(place),
+        "native": _native(place),
         "bandwidth": {
             "elementwise": _traffic(place, lambda x, y: torch.mul(x, 1.5, out=y)),
             "reduction": _traffic(place, lambda x, _: x.sum(0), operands=1),
@@ -153,6 +155,26 @@ def _fft(device: torch.device) -> Points:
         taken += _seconds(lambda s=spectrum: torch.fft.irfft(s, n=768), device)  # type: ignore[misc]
         flops = 2.5 * 768 * 9.585 * rows  # log2(768)
         found.append((flops, 2 * flops / taken))
+    return _points(found)
+
+
+def _native(device: torch.device) -> Points:
+    """FLOP/s of the compiled kernels, forward and backward together; empty where they cannot run."""
+    if device.type != "cpu" or native.missing(torch.float32):
+        return []
+    found: Points = []
+    n = 768
+    for rows in ROWS:
+        x, g = _randn(rows, n, device=device), _randn(rows, n, device=device)
+        diagonals, circulants = [_randn(n, device=device) for _ in range(2)], [_randn(1, 1, n, device=device)]
+
+        def both(x: Tensor = x, g: Tensor = g, a: list[Tensor] = diagonals, c: list[Tensor] = circulants) -> None:
+            native.forward(x, None, a, c, n, 1.0, False)
+            native.backward(x, g, a, c, 1.0, False, True)
+
+        # Two rows are one complex signal: six transforms, and 44 FLOPs a point of products with vectors and spectra.
+        flops = rows / 2 * (6 * 5 * n * 9.585 + 44 * n)
+        found.append((flops / 2, flops / _seconds(both, device)))
     return _points(found)
 
 

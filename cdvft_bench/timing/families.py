@@ -12,6 +12,7 @@ Kind = Literal["none", "composite", "kernel"]
 
 # A family is told by a part of the name anywhere, or by one of its words; the first that fits wins.
 _FAMILIES: tuple[tuple[str, tuple[str, ...], frozenset[str]], ...] = (
+    ("native", ("circulant_forward", "circulant_backward"), frozenset()),  # transforms and element-wise work in one
     ("elementwise", ("triton_poi",), frozenset()),
     ("reduction", ("triton_red", "triton_per"), frozenset()),
     ("fft", ("fft", "bluestein", "spradix0", "dpradix0", "realcomplex"), frozenset()),
@@ -45,9 +46,25 @@ def _words(name: str) -> frozenset[str]:
     return frozenset(re.split(r"[^a-z0-9]+", apart.lower()))
 
 
+NAMESPACES = ("aten::", "cdvft::")
+"""Of the operators that a dispatch mode sees."""
+
+
+def is_operator(name: str) -> bool:
+    """Whether an event's name is that of an operator that a dispatch mode sees."""
+    return name.startswith(NAMESPACES)
+
+
+def bare(name: str) -> str:
+    """An operator's name without its namespace."""
+    for namespace in NAMESPACES:
+        name = name.removeprefix(namespace)
+    return name
+
+
 @cache
 def family(name: str) -> str:
-    """Family of an operator (without "aten::") or kernel: fft, matmul, reduction, copy, elementwise or other."""
+    """Family of an operator (its bare name) or kernel: fft, matmul, reduction, copy, elementwise, native or other."""
     if name in _VIEWS:
         return "other"
     text, words = name.lower(), _words(name)
@@ -68,7 +85,7 @@ def short_kernel(name: str) -> str:
 
 @cache
 def kind(name: str) -> Kind:
-    """What an ATen operator (without "aten::") does: launch nothing itself, stand for others, or run a kernel.
+    """What an operator (by its bare name) does: launch nothing itself, stand for others, or run a kernel.
 
     A composite (linear, matmul, reshape) is only a name for the operators inside it, which are the
     ones that a dispatch mode sees; views and bare allocations launch nothing. The installed torch's

@@ -29,7 +29,7 @@ import torch
 from cdvft_bench.errors import UserError
 from cdvft_bench.timing.attribution import UNSCOPED, Scopes, shares
 from cdvft_bench.timing.chrome import Event, Trace, parse, read_events, record, write_document
-from cdvft_bench.timing.families import family, kind, short_kernel
+from cdvft_bench.timing.families import bare, family, is_operator, kind, short_kernel
 from cdvft_bench.timing.result import TraceSummary
 from cdvft_bench.timing.traffic import moved
 from cdvft_bench.timing.verdict import judge, products
@@ -101,7 +101,7 @@ def analyse_events(events: Sequence[Any], device: Literal["cpu", "cuda"] | None 
     """
     trace = parse(events)
     operators = [e for e in trace.host if e.kind == "operator"]
-    aten = [e for e in operators if e.name.startswith("aten::")]
+    aten = [e for e in operators if is_operator(e.name)]
     runtime = [e for e in trace.host if e.kind == "runtime"]
     if not operators and not trace.device:
         raise UserError("it holds neither operators nor kernels; record with ProfilerActivity.CPU or CUDA")
@@ -235,7 +235,7 @@ def _launches(event: Event) -> bool:
 def _launcher(call: Event | None) -> str:
     """Name of the operator that made a launching call: the leaf one where there is one, else the innermost."""
     above = [e for e in (call.above() if call else ()) if e.kind == "operator"]
-    aten = [_bare(e) for e in above if e.name.startswith("aten::")]
+    aten = [_bare(e) for e in above if is_operator(e.name)]
     for name in reversed(aten):
         if kind(name) == "kernel":
             return name
@@ -282,7 +282,7 @@ def _queue_depth(kernels: Sequence[Event], made_by: Sequence[Event | None]) -> f
 
 
 def _bare(event: Event) -> str:
-    return event.name.removeprefix("aten::")
+    return bare(event.name)
 
 
 def _self(event: Event) -> int:
@@ -299,7 +299,7 @@ def leaf_operators(event: Event) -> Iterator[tuple[Event, list[str]]]:
     left = [event]
     while left:
         one = left.pop()
-        what = kind(_bare(one)) if one.name.startswith("aten::") else "composite"
+        what = kind(_bare(one)) if is_operator(one.name) else "composite"
         if what == "kernel":
             yield one, [_bare(one), *["clone"] * _conjugations(one)]
         elif what == "composite":

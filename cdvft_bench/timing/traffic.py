@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdvft_bench.timing.chrome import Event
-from cdvft_bench.timing.families import family
+from cdvft_bench.timing.families import bare, family
 
 ITEMSIZE = {"float": 4, "double": 8, "c10::Half": 2, "c10::BFloat16": 2, "c10::complex<float>": 8,
             "c10::complex<double>": 16, "long int": 8, "long": 8, "int": 4, "short": 2, "bool": 1, "signed char": 1,
@@ -45,7 +45,7 @@ def moved(leaves: Iterable[Event]) -> tuple[dict[str, int], int]:
     found: Counter[str] = Counter()
     unknown = 0
     for event in leaves:
-        name = event.name.removeprefix("aten::")
+        name = bare(event.name)
         try:
             found[family(name)] += _moved(name, event)
         except (TypeError, IndexError, KeyError, ValueError, OverflowError):
@@ -66,6 +66,11 @@ def _moved(name: str, event: Event) -> int:
         return 2 * rows + tensors[1].bytes
     if name in _OVERWRITE:
         return read
+    if name == "circulant_forward":
+        return read + tensors[0].dims[0] * int(event.args["Concrete Inputs"][4]) * tensors[0].item
+    if name == "circulant_backward":
+        wanted = event.args["Concrete Inputs"][6] == "True"
+        return read + sum(t.bytes for t in listed) + (tensors[0].bytes if wanted else 0)
     if listed:
         lists = [operand for operand in operands if isinstance(operand, list)]
         if name.startswith("_fused_"):  # an optimiser: parameters, gradients, states

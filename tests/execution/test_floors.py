@@ -19,7 +19,11 @@ def test_a_floor_is_the_traffic_at_full_bandwidth() -> None:
 
 def test_a_layer_floor_by_hand() -> None:
     rates = BUILT_IN["cpu"]
-    fastest = {"matmul": 2e11, "fft": 5e10, "complex": 1.3e11}
+    fastest = {
+        "matmul": 2e11,
+        "fft": 9.8e10,
+        "complex": 1.3e11,
+    }  # the compiled kernels transform faster than the library
     rows, d, p = 1000, 64, 32
     products = 2 * 2 * rows * d * d / fastest["matmul"]
     transforms = 2 * rows * 4 * 2.5 * 32 * 5 / fastest["fft"]  # two blocks in, two out, log2(32) = 5, both passes

@@ -30,7 +30,7 @@ from cdvft_reference import CDVFTLinear
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import Convention, dense_block_circulant
 
-PATHS = [p for p in ALL_PATHS if p != "triton"]  # test_triton.py has that one
+PATHS = [p for p in ALL_PATHS if p not in ("native", "triton")]  # they take some p only: test_native, test_triton
 FAST = [p for p in PATHS if p not in ("fft", "handwritten")]
 
 
@@ -281,7 +281,7 @@ def test_bad_input_is_refused() -> None:
         change(torch.randn(2, 13), [], circulants, 6)
 
 
-@pytest.mark.parametrize("path", [*(p for p in PATHS if p != "triton"), "auto"])
+@pytest.mark.parametrize("path", [*PATHS, "native", "auto"])
 def test_under_a_quantised_weight_the_change_runs_for_itself(path: str) -> None:
     quantization = pytest.importorskip("torchao.quantization", reason="pip install cdvft-bench[quantised]")
     torch.manual_seed(0)

@@ -20,12 +20,14 @@ from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.counting.count import count_layer
 from cdvft_bench.counting.result import Counted, PassCount
+from cdvft_bench.execution import native
 from cdvft_bench.methods import Method, make_method, method_names
 
 Draw = Callable[[random.Random, int, int], dict[str, Any]]
 
-PATHS = ("fft", "handwritten", "fused", "stored", "merged", "merged_dense")
+PATHS = ("fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native")
 """Every path but Triton's kernels, into which no dispatcher sees."""
+COMPILED = not native.missing(torch.float32)
 
 
 def _circulant(r: random.Random, d_in: int, d_out: int) -> dict[str, Any]:
@@ -143,6 +145,10 @@ def check(name: str, seed: int, path: str | None = None) -> list[str]:
         drawn["path"] = path
         if path == "merged_dense" and "m" in drawn:
             drawn["m"] = min(drawn["m"], 2)
+    if drawn.get("path") == "native":
+        if not COMPILED:
+            return []
+        drawn["block_size"] = r.choice([16, 32, 48, 64, 80, 112])
     method = make_method(name, drawn)
     return [f"seed {seed}: {text}" for text in check_layer(method, d_in, d_out, tokens, bias, dtype)]
 
@@ -194,7 +200,7 @@ def test_formula_equals_count(name) -> None:
 
 CASES = -(-10_000 // len(method_names()))
 GROUPS = [(name, None) for name in method_names()]
-GROUPS += [(name, path) for name in ("cdvft", "block_circulant") for path in PATHS]
+GROUPS += [(name, path) for name in ("cdvft", "block_circulant") for path in PATHS if path != "native" or COMPILED]
 
 
 @pytest.mark.slow

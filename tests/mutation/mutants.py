@@ -23,7 +23,7 @@ from types import ModuleType
 
 ROOT = Path(__file__).parents[2]
 SEEDS = range(60)
-EXECUTED = ("fused", "stored", "merged", "merged_dense")
+EXECUTED = ("fused", "stored", "merged", "merged_dense", "native")
 """Paths with closed forms in execution/: each is drawn for itself, so that none waits for its turn among all."""
 OWN_TESTS = [
     "tests/analytic/test_cost.py",
@@ -44,6 +44,7 @@ SHARED = {
     "circulant": ["cdvft", "block_circulant"],
     "costs": ["cdvft", "block_circulant"],
     "spectral_costs": ["cdvft", "block_circulant"],
+    "native_costs": ["cdvft", "block_circulant"],
     "_peft": ["lora", "dora", "fourierft", "c3a", "vera", "boft"],
     "_lycoris": ["loha", "lokr"],
     "_norms": ["hra", "delora"],

@@ -1,0 +1,295 @@
+"""The C kernels of ``native_kernels.c``: compiled once a machine, loaded, and called with one structure.
+
+They are compiled by the system's C compiler ($CC, else cc) for this very CPU into the user's cache folder. Rows are
+shared among the threads of the OpenMP pool that torch itself uses: a second pool's idle threads would spin against it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from cdvft_bench.execution.scratch import buffer
+
+SOURCE = Path(__file__).with_name("native_kernels.c")
+FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
+RADICES = (4, 2, 3, 5, 7)
+LANES = {torch.float32: 16, torch.float64: 8}
+"""Entries of a vector of the kernels: p is a multiple of it."""
+MOST = 16
+"""Diagonals, circulants or radices that fit the structure."""
+
+_ints, _pointers = ctypes.c_int64 * MOST, ctypes.c_void_p * MOST
+
+
+class _Layer(ctypes.Structure):
+    """The structure of the same name in the C source."""
+
+    _fields_ = [
+        *((name, ctypes.c_int64) for name in ("rows", "d_in", "d_out", "p", "q_in", "q_out", "diagonals", "circulants",
+                                              "threads", "stages", "row_convention", "input_gradient")),
+        ("radices", _ints),
+        ("alpha", ctypes.c_double),
+        *((name, ctypes.c_void_p) for name in ("tables", "workspace", "parallel", "x", "g", "bias", "out")),
+        *((name, _pointers) for name in ("diagonal", "circulant", "grad_diagonal", "grad_circulant")),
+        ("transforms", ctypes.c_int64),
+    ]  # fmt: skip
+
+
+def radices(columns: int) -> tuple[int, ...] | None:
+    """The stages of a transform over ``columns`` points, or None where a prime above 7 is left."""
+    found = []
+    for r in RADICES:
+        while columns % r == 0:
+            found.append(r)
+            columns //= r
+    return tuple(found) if columns == 1 and len(found) <= MOST else None
+
+
+def cache_folder() -> Path:
+    """Where compiled kernels are kept: the user's cache folder."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cdvft_bench"
+
+
+def _this_cpu() -> str:
+    """What machine code for this CPU may differ by: a home folder may be shared by several."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.is_file() else []
+    return "\n".join(
+        [
+            platform.system(),
+            platform.machine(),
+            *sorted({line for line in lines if line.startswith(("flags", "Features"))}),
+        ]
+    )
+
+
+@lru_cache(maxsize=4)
+def _compiled(dtype: torch.dtype) -> ctypes.CDLL | str:
+    """The library for a dtype, or why there is none."""
+    compiler = shlex.split(os.environ.get("CC") or "cc")
+    if not compiler or shutil.which(compiler[0]) is None:
+        return f"there is no C compiler {compiler[0] if compiler else ''!r}; install one, or name it by $CC"
+    flags = [*FLAGS, *(["-DDOUBLE"] if dtype == torch.float64 else [])]
+    key = "\0".join([SOURCE.read_text(), *compiler, *flags, _this_cpu()])
+    target = cache_folder() / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+    try:
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+                made = Path(folder) / "native.so"
+                command = [*compiler, *flags, str(SOURCE), "-o", str(made), "-lm"]
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
+                made.replace(target)
+        library = ctypes.CDLL(str(target))
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr or "").strip().splitlines()
+        return f"the C compiler {compiler[0]!r} failed: {said[0] if said else f'status {error.returncode}'}"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return f"its kernels could not be compiled: {error}"
+    for name in ("table_size", "forward_workspace", "backward_workspace"):
+        getattr(library, name).restype = ctypes.c_int64
+    return library
+
+
+def missing(dtype: torch.dtype) -> str:
+    """Why there are no kernels for a dtype of factors; empty where there are. Compiles them at the first call."""
+    if dtype not in LANES:
+        return f"its factors are float32 or float64, not {str(dtype).removeprefix('torch.')}"
+    found = _compiled(dtype)
+    return found if isinstance(found, str) else ""
+
+
+def misfit(dtype: torch.dtype, p: int, circulants: int) -> str:
+    """Why the kernels cannot execute a layer; empty where they can.
+
+    Args:
+        dtype: of the factors. p: block size. circulants: number of circulant factors.
+    """
+    if circulants >= MOST:
+        return f"it takes fewer than {MOST} circulant factors, not {circulants}"
+    lanes = LANES.get(dtype, 1)
+    if p % lanes or radices(p // lanes) is None:
+        return f"p = {p} is not {lanes} times powers of 2, 3, 5 and 7"
+    return missing(dtype)
+
+
+@lru_cache(maxsize=1)
+def _pool() -> int | None:
+    """Address of the function that runs a region in the OpenMP pool of torch; None where it is not found."""
+    maps = Path("/proc/self/maps")
+    lines = maps.read_text().splitlines() if maps.is_file() else []
+    paths = {line.split(maxsplit=5)[5] for line in lines if "omp" in line}
+    for path in sorted(paths, key=lambda path: "torch" not in path):  # torch brings its own
+        if "omp" in Path(path).name and Path(path).is_file():
+            try:
+                return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
+            except (OSError, AttributeError):
+                continue
+    return None
+
+
+@lru_cache(maxsize=64)
+def _tables(p: int, dtype: torch.dtype) -> tuple[Tensor, tuple[int, ...]]:
+    """Roots of unity as the kernels read them, aligned, and the radices."""
+    library, stages = _compiled(dtype), radices(p // LANES[dtype])
+    assert not isinstance(library, str)
+    assert stages is not None
+    given, n = _ints(*stages), ctypes.c_int64(len(stages))
+    with torch.inference_mode(False):
+        tables = _aligned(torch.empty(library.table_size(ctypes.c_int64(p), given, n) + LANES[dtype], dtype=dtype))
+    library.make_tables(ctypes.c_int64(p), given, n, ctypes.c_void_p(tables.data_ptr()))
+    return tables, stages
+
+
+def _aligned(memory: Tensor) -> Tensor:
+    """From the first entry whose address is a multiple of 64."""
+    return memory[-memory.data_ptr() % 64 // memory.element_size() :]
+
+
+class _OfThread(threading.local):
+    """Structures that wait for pointers, by sizes: filling one anew costs more than a small transform."""
+
+    def __init__(self) -> None:
+        self.layers: dict[tuple[object, ...], tuple[_Layer, ctypes.CDLL, int]] = {}
+
+
+_of_thread = _OfThread()
+
+
+def _layer(
+    x: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    alpha: float,
+    row: bool,
+    backward: bool,
+    input_gradient: bool = False,
+) -> tuple[_Layer, ctypes.CDLL]:
+    c = circulants[0]
+    threads = torch.get_num_threads()
+    key = (x.shape, c.shape, d_out, len(diagonals), len(circulants), alpha, row, c.dtype, threads, backward,
+           input_gradient)  # fmt: skip
+    held = _of_thread.layers.get(key)
+    if held is None:
+        held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, threads, backward, input_gradient)
+        if len(_of_thread.layers) >= 256:
+            _of_thread.layers.clear()
+        _of_thread.layers[key] = held
+    layer, library, size = held
+    layer.workspace = _aligned(buffer("native", size + LANES[c.dtype], c.dtype, c.device)).data_ptr()
+    layer.x = x.data_ptr()
+    for i, diagonal in enumerate(diagonals):
+        layer.diagonal[i] = diagonal.data_ptr()
+    for i, circulant in enumerate(circulants):
+        layer.circulant[i] = circulant.data_ptr()
+    return layer, library
+
+
+def _new_layer(
+    x: Tensor,
+    diagonals: int,
+    circulants: Sequence[Tensor],
+    d_out: int,
+    alpha: float,
+    row: bool,
+    threads: int,
+    backward: bool,
+    input_gradient: bool,
+) -> tuple[_Layer, ctypes.CDLL, int]:
+    c = circulants[0]
+    reason = misfit(c.dtype, c.shape[2], len(circulants))
+    library = reason or _compiled(c.dtype)
+    if isinstance(library, str):
+        raise RuntimeError(f"path 'native' cannot execute this layer: {library}")
+    tables, stages = _tables(c.shape[2], c.dtype)
+    layer = _Layer(
+        rows=x.shape[0], d_in=x.shape[1], d_out=d_out, p=c.shape[2], q_in=c.shape[1], q_out=c.shape[0],
+        diagonals=diagonals, circulants=len(circulants), threads=threads, stages=len(stages), row_convention=row,
+        input_gradient=input_gradient, radices=_ints(*stages), alpha=alpha, tables=tables.data_ptr(), parallel=_pool(),
+    )  # fmt: skip
+    size = (library.backward_workspace if backward else library.forward_workspace)(ctypes.byref(layer))
+    return layer, library, int(size)
+
+
+def _contiguous(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    return [t.contiguous() for t in tensors]
+
+
+def forward(
+    x: Tensor,
+    bias: Tensor | None,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    alpha: float,
+    row: bool,
+) -> Tensor:
+    """``alpha dW x + bias``.
+
+    Args:
+        x: (T, d_in). bias: (d_out,) or None. All tensors are contiguous, of one dtype, and fit (:func:`misfit`).
+        diagonals: m vectors, or none. circulants: (q_out, q_in, p) each.
+        d_out: output width. alpha: scale. row: first-row convention.
+
+    Returns:
+        (T, d_out).
+    """
+    out = x.new_empty(x.shape[0], d_out)
+    diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
+    layer, library = _layer(x, diagonals, circulants, d_out, alpha, row, backward=False)
+    layer.out = out.data_ptr()
+    layer.bias = None if bias is None else bias.data_ptr()
+    library.forward(ctypes.byref(layer))
+    return out
+
+
+def backward(
+    x: Tensor,
+    g: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    alpha: float,
+    row: bool,
+    input_gradient: bool,
+) -> list[Tensor]:
+    """Gradients of x through the change (empty unless ``input_gradient``), of the diagonals and of the circulants.
+
+    Args:
+        g: (T, d_out), gradient of the output. The others: see :func:`forward`.
+    """
+    out = x.new_empty(x.shape if input_gradient else (0,))
+    diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
+    grads = [torch.empty_like(t) for t in (*diagonals, *circulants)]
+    layer, library = _layer(x, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
+    layer.g, layer.out = g.data_ptr(), out.data_ptr()
+    for i in range(len(diagonals)):
+        layer.grad_diagonal[i] = grads[i].data_ptr()
+    for i in range(len(circulants)):
+        layer.grad_circulant[i] = grads[len(diagonals) + i].data_ptr()
+    library.backward(ctypes.byref(layer))
+    return [out, *grads]
+
+
+def release() -> None:
+    """Forget the structures of this thread."""
+    _of_thread.layers.clear()
+
+
+def last_transforms() -> int:
+    """Transforms of p complex points that the structures of this thread did in their last calls, added up."""
+    return sum(layer.transforms for layer, _, _ in _of_thread.layers.values())

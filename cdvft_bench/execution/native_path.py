@@ -1,0 +1,114 @@
+"""The path "native": each pass of an adapted layer as one compiled CPU kernel and one product.
+
+The kernels are those of ``native_kernels.c``, as operators of torch (``cdvft::circulant_forward`` and
+``circulant_backward``), so that dispatch modes, the profiler and compiled graphs see one launch a pass.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from cdvft_bench.execution import native
+from cdvft_bench.execution.fused import Plan, alike, flattened, unflattened
+
+_library = torch.library.Library("cdvft", "DEF")
+_library.define(
+    "circulant_forward(Tensor x, Tensor? bias, Tensor[] diagonals, Tensor[] circulants, int d_out, float alpha, "
+    "bool row) -> Tensor"
+)
+_library.define(
+    "circulant_backward(Tensor x, Tensor g, Tensor[] diagonals, Tensor[] circulants, float alpha, bool row, "
+    "bool input_gradient) -> Tensor[]"
+)
+_library.impl("circulant_forward", native.forward, "CPU")
+_library.impl("circulant_backward", native.backward, "CPU")
+
+
+def _forward_alike(
+    x: Tensor, bias: Tensor | None, diagonals: list[Tensor], circulants: list[Tensor], d_out: int, alpha: float,
+    row: bool,
+) -> Tensor:  # fmt: skip
+    return x.new_empty(x.shape[0], d_out)
+
+
+def _backward_alike(
+    x: Tensor, g: Tensor, diagonals: list[Tensor], circulants: list[Tensor], alpha: float, row: bool,
+    input_gradient: bool,
+) -> list[Tensor]:  # fmt: skip
+    return [x.new_empty(x.shape if input_gradient else (0,)), *(torch.empty_like(t) for t in (*diagonals, *circulants))]
+
+
+torch.library.register_fake("cdvft::circulant_forward", _forward_alike, lib=_library)
+torch.library.register_fake("cdvft::circulant_backward", _backward_alike, lib=_library)
+
+
+def _misfit(device: torch.device, dtype: torch.dtype, activations: torch.dtype, p: int, circulants: int) -> str:
+    """Why this path cannot execute a layer; empty where it can.
+
+    Args:
+        device: of the activations. dtype: of the factors. activations: dtype of x.
+        p: block size. circulants: number of circulant factors.
+    """
+    if device.type != "cpu":
+        return f"it runs on a CPU, not on {device.type}"
+    if activations == torch.float64 != dtype:
+        return "its activations are float64, wider than its factors"
+    return native.misfit(dtype, p, circulants)
+
+
+misfit = torch.compiler.assume_constant_result(_misfit)  # a compiler is not to trace how kernels are compiled
+
+
+class NativeFunction(torch.autograd.Function):
+    """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``. Keeps x."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, *factors: Tensor
+    ) -> Tensor:
+        diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
+        dtype, own = plan.dtype or x.dtype, circulants[0].dtype
+        ctx.plan, ctx.has_weight = plan, weight is not None
+        ctx.save_for_backward(*((x,) if weight is None else (x, weight)), *factors)
+        given, x = x, flattened(x).contiguous()
+        # As the frozen product adds onto the change in place; where dtypes differ, the wider change onto the product.
+        onto = weight is not None and not (alike(own, x, weight, bias) and dtype == own)
+        change = torch.ops.cdvft.circulant_forward.default(
+            x if x.dtype == own else x.to(own), None if onto else bias, diagonals, circulants, plan.d_out, plan.alpha,
+            plan.row,
+        )  # fmt: skip
+        if onto and weight is not None:
+            h = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+            h.add_(change)
+        else:
+            h = change if change.dtype == dtype else change.to(dtype)
+            if weight is not None:
+                h.addmm_(x, weight.t())
+        return h if given.ndim == 2 else h.view(*given.shape[:-1], -1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        plan: Plan = ctx.plan
+        x, *saved = ctx.saved_tensors
+        weight = saved.pop(0) if ctx.has_weight else None
+        diagonals, circulants = saved[: plan.diagonals], saved[plan.diagonals :]
+        own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
+        rows, given = flattened(x).contiguous(), flattened(g).contiguous()
+        grad_x, *grads = torch.ops.cdvft.circulant_backward.default(
+            rows if rows.dtype == own else rows.to(own), given if given.dtype == own else given.to(own), diagonals,
+            circulants, plan.alpha, plan.row, wanted,
+        )  # fmt: skip
+        if not wanted:
+            return (None, None, None, None, *grads)
+        if weight is None:
+            grad_x = grad_x.to(x.dtype)
+        elif alike(own, x, given, weight):
+            grad_x.addmm_(given, weight)
+        else:
+            grad_x = torch.mm(given, weight.to(given.dtype)).to(x.dtype).add_(grad_x)
+        return (unflattened(grad_x, g), None, None, None, *grads)

@@ -1,0 +1,284 @@
+"""The compiled kernels against the dense oracle: values, all gradients, threads, what is kept and what is refused."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from cdvft_bench.analytic.circulant import Factor
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.counting.saved import saved_bytes
+from cdvft_bench.errors import UserError
+from cdvft_bench.execution import FastBlockCirculantLinear, FastCDVFTLinear, Problem, adapted_linear, change, native
+from cdvft_bench.execution.native_costs import circulant_backward, circulant_forward
+from cdvft_bench.timing.clock import fixed_threads
+from cdvft_reference import CDVFTLinear
+from cdvft_reference.circulant import Convention
+from tests.execution.test_paths import dense, factors, relative
+
+pytestmark = pytest.mark.skipif(
+    bool(native.missing(torch.float32)), reason=f"no compiled kernels: {native.missing(torch.float32)}"
+)
+DOUBLE = {"dtype": torch.float64}
+
+
+def compare(d_in: int, d_out: int, m: int, p: int, tokens: int, row: bool, bias: bool, alpha: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    convention: Convention = "row" if row else "column"
+    diagonals, circulants = factors(d_in, d_out, m, p, requires_grad=True, **DOUBLE)
+    weight, b = torch.randn(d_out, d_in, **DOUBLE), torch.randn(d_out, **DOUBLE) if bias else None
+    x = torch.randn(2, tokens, d_in, requires_grad=True, **DOUBLE)
+    g = torch.randn(2, tokens, d_out, **DOUBLE)
+    delta = alpha * dense(diagonals, circulants, d_in, d_out, convention)
+    h = adapted_linear(x, weight, b, diagonals, circulants, alpha=alpha, path="native", convention=convention)
+    alone = change(x, diagonals, circulants, d_out, alpha=alpha, path="native", convention=convention)
+    inputs = [x, *diagonals, *circulants]
+    for found, oracle in ((h, nn.functional.linear(x, weight + delta, b)), (alone, x @ delta.T)):
+        for ours, theirs in zip([found, *torch.autograd.grad(found, inputs, g)],
+                                [oracle, *torch.autograd.grad(oracle, inputs, g, retain_graph=True)],
+                                strict=True):  # fmt: skip
+            assert ours.shape == theirs.shape
+            assert relative(ours, theirs) < 1e-12
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    d_in=st.integers(1, 130), d_out=st.integers(1, 130), m=st.sampled_from([0, 2, 2, 3, 4]),
+    p=st.sampled_from([8, 16, 24, 32, 40, 48, 56, 64, 120]), tokens=st.integers(1, 5), row=st.booleans(),
+    bias=st.booleans(), alpha=st.sampled_from([1.0, -0.3]), seed=st.integers(0, 2**31),
+)  # fmt: skip
+def test_it_equals_the_oracle(d_in, d_out, m, p, tokens, row, bias, alpha, seed) -> None:
+    compare(d_in, d_out, m, p, tokens, row, bias, alpha, seed)
+
+
+@pytest.mark.parametrize(("p", "m"), [(2048, 2), (2016, 3), (1680, 0)])
+def test_signals_larger_than_the_first_cache(p, m) -> None:
+    """They are transformed part by part."""
+    compare(p, p - 5, m, p, 2, False, True, 0.5, 0)
+
+
+@pytest.mark.parametrize("p", [16, 768, 1008, 4096, 5120])
+@pytest.mark.parametrize("m", [0, 2])
+def test_float32(p, m) -> None:
+    torch.manual_seed(p)
+    diagonals, circulants = factors(p, p, m, p)
+    x, g = torch.randn(3, p), torch.randn(3, p)
+    wide = [[t.double() for t in group] for group in (diagonals, circulants)]
+    out = native.forward(x, None, diagonals, circulants, p, 0.7, False)
+    assert relative(out.double(), native.forward(x.double(), None, *wide, p, 0.7, False)) < 1e-6
+    ours = native.backward(x, g, diagonals, circulants, 0.7, False, True)
+    theirs = native.backward(x.double(), g.double(), *wide, 0.7, False, True)
+    assert all(relative(a.double(), b) < 3e-6 for a, b in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 64, 65])
+def test_threads_share_the_rows(rows) -> None:
+    torch.manual_seed(0)
+    diagonals, circulants = factors(48, 48, 3, 48, **DOUBLE)
+    x, g = torch.randn(rows, 48, **DOUBLE), torch.randn(rows, 48, **DOUBLE)
+    found = []
+    for threads in (1, 2, 3):
+        with fixed_threads(threads):
+            one = [native.forward(x, None, diagonals, circulants, 48, 1.0, False)]
+            one += native.backward(x, g, diagonals, circulants, 1.0, False, True)
+            again = native.backward(x, g, diagonals, circulants, 1.0, False, True)
+        assert all(torch.equal(a, b) for a, b in zip(one[1:], again, strict=True))  # the same sums at every call
+        found.append(one)
+    for other in found[1:]:
+        assert torch.equal(other[0], found[0][0])
+        assert all(relative(a, b) < 1e-14 for a, b in zip(other, found[0], strict=True))
+
+
+def test_the_pool_is_the_one_of_torch() -> None:
+    if not torch.backends.openmp.is_available():
+        pytest.skip("this torch has no OpenMP")
+    assert native._pool() is not None
+
+
+@pytest.mark.parametrize(("d_in", "d_out", "m", "rows"), [(64, 64, 2, 7), (100, 40, 0, 4), (40, 100, 4, 1)])
+def test_as_many_transforms_as_the_closed_form_says(d_in, d_out, m, rows) -> None:
+    """The kernels count their own."""
+    diagonals, circulants = factors(d_in, d_out, m, 32)
+    layer = LinearShape(d_in, d_out)
+    given = [Factor(d_in if i == 0 else d_out, d_out, 32, rows, "float32") for i in range(len(circulants))]
+    x, g = torch.randn(rows, d_in), torch.randn(rows, d_out)
+    native.release()
+    native.forward(x, None, diagonals, circulants, d_out, 1.0, False)
+    assert native.last_transforms() == circulant_forward(layer, rows, given, m, False).fft_batch
+    native.release()
+    native.backward(x, g, diagonals, circulants, 1.0, False, True)
+    assert native.last_transforms() == circulant_backward(layer, rows, given, m).fft_batch
+
+
+def test_gradcheck() -> None:
+    torch.manual_seed(0)
+    diagonals, circulants = factors(9, 12, 2, 8, requires_grad=True, **DOUBLE)
+    weight, bias = torch.randn(12, 9, **DOUBLE), torch.randn(12, **DOUBLE)
+    x = torch.randn(4, 9, requires_grad=True, **DOUBLE)
+
+    def layer(x: Tensor, *f: Tensor) -> Tensor:
+        return adapted_linear(x, weight, bias, f[:2], f[2:], alpha=0.5, path="native")
+
+    assert torch.autograd.gradcheck(layer, (x, *diagonals, *circulants))
+
+
+@pytest.mark.parametrize("m", [0, 2])
+def test_a_gradient_that_nobody_wants(m) -> None:
+    torch.manual_seed(1)
+    diagonals, circulants = factors(32, 32, m, 16, requires_grad=True)
+    trained, weight = [*diagonals, *circulants], torch.randn(32, 32)
+    x, g = torch.randn(6, 32), torch.randn(6, 32)
+    without = torch.autograd.grad(adapted_linear(x, weight, None, diagonals, circulants, path="native"), trained, g)
+    x.requires_grad_(True)
+    with_x = torch.autograd.grad(adapted_linear(x, weight, None, diagonals, circulants, path="native"), trained, g)
+    assert all(relative(a, b) < 1e-6 for a, b in zip(without, with_x, strict=True))
+
+
+def test_backward_again_and_twice() -> None:
+    torch.manual_seed(2)
+    diagonals, circulants = factors(16, 16, 2, 16, requires_grad=True)
+    x, g = torch.randn(5, 16, requires_grad=True), torch.randn(5, 16)
+    h = adapted_linear(x, torch.randn(16, 16), torch.randn(16), diagonals, circulants, path="native")
+    first = torch.autograd.grad(h, [x, *diagonals, *circulants], g, retain_graph=True)
+    second = torch.autograd.grad(h, [x, *diagonals, *circulants], g)
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    h = adapted_linear(x, torch.randn(16, 16), None, diagonals, circulants, path="native")
+    (gradient,) = torch.autograd.grad(h.square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="twice"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("m", [0, 2, 3])
+def test_it_keeps_the_input_alone(m) -> None:
+    base = nn.Linear(32, 32)
+    layer = FastCDVFTLinear(base, "native", m=m) if m else FastBlockCirculantLinear(base, "native")
+    x = torch.randn(50, 32, requires_grad=True)
+    kept, _ = saved_bytes(layer, lambda: layer(x))
+    assert kept == 50 * 32 * 4
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_no_worse_than_twice_the_dense_product(dtype) -> None:
+    torch.manual_seed(3)
+    layer = FastCDVFTLinear(nn.Linear(96, 96).to(dtype), "native", init="random")
+    x, g = torch.randn(40, 96).to(dtype).requires_grad_(True), torch.randn(40, 96).to(dtype)
+    weight = layer.base.weight.double() + layer.delta_weight().double()
+    exact, in_half = (nn.functional.linear(x.to(w.dtype), w, layer.base.bias.to(w.dtype)) for w in
+                      (weight, weight.to(dtype)))  # fmt: skip
+    h = layer(x)
+    h.backward(g)
+    assert h.dtype == dtype
+    assert x.grad is not None
+    assert relative(h.double(), exact) <= 2 * relative(in_half.double(), exact)
+    assert relative(x.grad.double(), g.double() @ weight) <= 2 * relative((g @ weight.to(dtype)).double(),
+                                                                          g.double() @ weight)  # fmt: skip
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in (*layer.diagonals, *layer.circulants))
+
+
+def test_autocast() -> None:
+    torch.manual_seed(4)
+    layer = FastCDVFTLinear(nn.Linear(32, 32), "native", init="random")
+    x = torch.randn(10, 32, requires_grad=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        h = layer(x)
+    assert h.dtype == torch.bfloat16
+    h.backward(torch.randn(10, 32).bfloat16())
+    assert x.grad is not None
+    assert x.grad.dtype == torch.float32
+    assert relative(h.float(), layer(x)) < 2e-2
+
+
+def test_layers_of_any_memory_format_equal_the_reference() -> None:
+    torch.manual_seed(5)
+    reference = CDVFTLinear(nn.Linear(48, 32), m=2, block_size=16, alpha=0.7, init="random")
+    layer = FastCDVFTLinear(copy.deepcopy(reference.base), "native", m=2, block_size=16, alpha=0.7, init="random")
+    layer.load_state_dict(reference.state_dict())
+    x = torch.randn(3, 48, 2).transpose(1, 2).requires_grad_(True)
+    assert not x.is_contiguous()
+    g = torch.randn(1, 1, 32).expand(3, 2, 32)
+    trained = [x, *(p for p in layer.parameters() if p.requires_grad)]
+    ours = torch.autograd.grad(layer(x), trained, g)
+    theirs = torch.autograd.grad(reference(x), [x, *(p for p in reference.parameters() if p.requires_grad)], g)
+    assert all(relative(a, b) < 2e-6 for a, b in zip(ours, theirs, strict=True))
+    assert layer(torch.empty(0, 3, 48)).shape == (0, 3, 32)
+    strided = [torch.randn(n, 2)[:, 0] for n in (48, 32)]
+    circulant = torch.randn(2, 3, 16, 2)[..., 0]
+    expected = change(x, [t.contiguous() for t in strided], [circulant.contiguous()], 32, path="fft")
+    assert relative(change(x, strided, [circulant], 32, path="native"), expected) < 1e-6
+
+
+@pytest.mark.slow
+def test_compiled_graphs_hold_one_operator_a_pass() -> None:
+    torch.manual_seed(6)
+    layer = FastCDVFTLinear(nn.Linear(32, 32), "native", init="random")
+    x, g = torch.randn(10, 32, requires_grad=True), torch.randn(10, 32)
+    trained = [x, *(p for p in layer.parameters() if p.requires_grad)]
+    plain = [layer(x), *torch.autograd.grad(layer(x), trained, g)]
+    compiled = torch.compile(layer, fullgraph=True)
+    found = [compiled(x), *torch.autograd.grad(compiled(x), trained, g)]
+    assert all(relative(a, b) < 1e-6 for a, b in zip(found, plain, strict=True))
+
+
+def test_what_it_cannot_execute() -> None:
+    diagonals, circulants = factors(48, 48, 2, 24)
+    x = torch.randn(2, 48)
+    with pytest.raises(UserError, match=r"p = 24 is not 16 times powers of 2, 3, 5 and 7; use 'auto'"):
+        change(x, diagonals, circulants, 48, path="native")
+    with pytest.raises(UserError, match="p = 176 is not 16 times"):
+        change(torch.randn(2, 176), *factors(176, 176, 2, 176), 176, path="native")
+    with pytest.raises(UserError, match="wider than its factors"):
+        change(x.double(), *factors(48, 48, 2, 16), 48, path="native")
+    with pytest.raises(UserError, match="float32 or float64, not bfloat16"):
+        change(x.bfloat16(), *factors(48, 48, 2, 16, dtype=torch.bfloat16), 48, path="native")
+    with pytest.raises(UserError, match="fewer than 16 circulant factors, not 16"):
+        change(x, *factors(48, 48, 17, 16), 48, path="native")
+    assert "native" in Problem(48, 48, 16).paths
+    assert "native" not in Problem(48, 48, 24).paths
+    assert "native" not in Problem(48, 48, 16, device="cuda").paths
+
+
+@pytest.fixture
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A machine on which nothing has been compiled yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    native._compiled.cache_clear()
+    yield tmp_path
+    native._compiled.cache_clear()
+
+
+def test_kernels_are_compiled_once_a_machine(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert native.missing(torch.float64) == ""
+    (kept,) = (fresh / "cdvft_bench").iterdir()
+    native._compiled.cache_clear()
+    monkeypatch.setattr(native.subprocess, "run", None)
+    assert native.missing(torch.float64) == ""
+    assert list((fresh / "cdvft_bench").iterdir()) == [kept]
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [("no-such-compiler", "there is no C compiler 'no-such-compiler'"), ("false", "'false' failed: status 1"),
+     ("sh -c 'echo no space >&2; exit 3'", "'sh' failed: no space")],
+)  # fmt: skip
+def test_without_a_compiler_the_path_says_so(fresh: Path, monkeypatch: Any, compiler: str, reason: str) -> None:
+    monkeypatch.setenv("CC", compiler)
+    with pytest.raises(UserError, match=reason):
+        change(torch.randn(2, 32), *factors(32, 32, 2, 32), 32, path="native")
+    assert "native" not in Problem(32, 32, 32).paths
+    folder = fresh / "cdvft_bench"
+    assert not folder.exists() or not list(folder.iterdir())
+    layer = FastCDVFTLinear(nn.Linear(32, 32), "auto")
+    assert layer(torch.randn(2, 32)).shape == (2, 32)
+
+
+def test_a_cache_folder_that_cannot_be_written(fresh: Path) -> None:
+    (fresh / "cdvft_bench").write_text("a file where the folder should be")
+    assert "could not be compiled" in native.missing(torch.float32)
