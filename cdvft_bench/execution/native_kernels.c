@@ -7,7 +7,8 @@
  *
  * Written in GNU C's vector extension, so any CPU will do; native.py compiles it once a machine, for float and double.
  * A block (i, j) of a factor maps block j of the input to block i of the output; "pair" is two rows, as blocks of
- * (real p, imaginary p). Row counts that are odd leave the last imaginary part zero. */
+ * (real p, imaginary p); a lone row leaves the imaginary part zero. Rows of very different size, or that are not
+ * finite, go alone: what one rounds away or spoils, the other would feel. */
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
@@ -15,10 +16,14 @@
 #ifdef DOUBLE
 typedef double real;
 #define LANES 8
+#define WITHOUT_SIGN INT64_MAX
+typedef int64_t bits __attribute__((vector_size(64)));
 #define EACH_LANE(f, h) f(0, h), f(1, h), f(2, h), f(3, h), f(4, h), f(5, h), f(6, h), f(7, h)
 #else
 typedef float real;
 #define LANES 16
+#define WITHOUT_SIGN INT32_MAX
+typedef int32_t bits __attribute__((vector_size(64)));
 #define EACH_LANE(f, h) f(0, h), f(1, h), f(2, h), f(3, h), f(4, h), f(5, h), f(6, h), f(7, h), \
                         f(8, h), f(9, h), f(10, h), f(11, h), f(12, h), f(13, h), f(14, h), f(15, h)
 #endif
@@ -277,6 +282,26 @@ static void store(real *row, const real *from, const real *scale, const real *bi
     for (num i = whole; i < n; i++) row[i] = (scale ? from[i] * scale[i] : from[i]) + (bias ? bias[i] : 0);
 }
 
+/* sum of absolute values; not finite where an entry is not */
+static real size(const real *row, num n) {
+    vec sums[4] = {{0}, {0}, {0}, {0}};
+    real sum = 0;
+    num i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+        for (num k = 0; k < 4; k++) {
+            bits v = (bits) * (const loose *)(row + i + k * LANES);
+            sums[k] += (vec)(v & WITHOUT_SIGN);
+        }
+    for (; i < n; i++) sum += row[i] < 0 ? -row[i] : row[i];
+    vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+    for (num h = LANES / 2; h >= 1; h /= 2)
+        for (num j = 0; j < h; j++) all[j] += all[j + h];
+    return sum + all[0];
+}
+
+/* whether rows of these sizes may share a signal: what rounding makes of the larger stays small beside the other */
+static int alike(real a, real b) { return a <= 64 * b && b <= 64 * a && a - a == 0; }
+
 /* two rows (row1 may be NULL) times a diagonal (or NULL) */
 static void load_pair(const Layer *l, real *to, const real *row0, const real *row1, const real *scale, num width, num blocks) {
     for (num b = 0; b < blocks; b++) {
@@ -429,28 +454,37 @@ static Share share_of(Job *job) {
     return (Share){id, all * id / n, all * (id + 1) / n};
 }
 
+/* One row (x1 NULL) or two. u, y: room for a pair each. */
+static void forward_pair(const Layer *l, const Fft *f, const real *x0, const real *x1, real *o0, real *o1, real *u, real *y,
+                         num *count) {
+    num last = l->circulants - 1;
+    const vec *c = (const vec *)l->workspace;
+    load_pair(l, u, x0, x1, l->diagonals ? l->diagonal[0] : 0, l->d_in, l->q_in);
+    for (num i = 0; i <= last; i++) {
+        num q = inputs_of(l, i);
+        ffts(f, u, q, count);
+        multiply(l->q_out, q, f->columns, c, (vec *)u, (vec *)y);
+        iffts(f, y, l->q_out, count);
+        c += 2 * f->columns * l->q_out * q;
+        if (i < last) scale_pair(l, u, y, scale_after(l, i), l->d_out, l->q_out);
+    }
+    store_pair(l, o0, o1, y, scale_after(l, last), l->bias, l->d_out, l->q_out);
+}
+
 static void forward_rows(void *given) {
     Job *job = given;
     Layer *l = job->layer;
-    const Fft *f = &job->fft;
     Share share = share_of(job);
-    num columns = f->columns, last = l->circulants - 1, count = 0;
+    num count = 0;
     real *u = l->workspace + shared_size(l) + share.id * forward_part(l), *y = single(l) ? u : u + widest(l);
     for (num r = 2 * share.first; r < 2 * share.end; r += 2) {
-        int two = r + 1 < l->rows;
         const real *x = l->x + r * l->d_in;
-        const vec *c = (const vec *)l->workspace;
-        load_pair(l, u, x, two ? x + l->d_in : 0, l->diagonals ? l->diagonal[0] : 0, l->d_in, l->q_in);
-        for (num i = 0; i <= last; i++) {
-            num q = inputs_of(l, i);
-            ffts(f, u, q, &count);
-            multiply(l->q_out, q, columns, c, (vec *)u, (vec *)y);
-            iffts(f, y, l->q_out, &count);
-            c += 2 * columns * l->q_out * q;
-            if (i < last) scale_pair(l, u, y, scale_after(l, i), l->d_out, l->q_out);
-        }
         real *o = l->out + r * l->d_out;
-        store_pair(l, o, two ? o + l->d_out : 0, y, scale_after(l, last), l->bias, l->d_out, l->q_out);
+        if (r + 1 == l->rows) forward_pair(l, &job->fft, x, 0, o, 0, u, y, &count);
+        else if (alike(size(x, l->d_in), size(x + l->d_in, l->d_in)))
+            forward_pair(l, &job->fft, x, x + l->d_in, o, o + l->d_out, u, y, &count);
+        else
+            for (num k = 0; k < 2; k++) forward_pair(l, &job->fft, x + k * l->d_in, 0, o + k * l->d_out, 0, u, y, &count);
     }
     __atomic_fetch_add(&l->transforms, count, __ATOMIC_RELAXED);
 }
@@ -467,58 +501,77 @@ static real *sums_of(const Layer *l, num id) { /* of moments, then of the diagon
     return l->workspace + shared_size(l) + (id + 1) * backward_part(l) - spectra_size(l) - sums_size(l);
 }
 
+/* A thread's part of the workspace in backward. */
+typedef struct { real *inputs, *products, *v, *w, *plain, *moments, *sums; } Room;
+
+/* One row (x1, g1, o1 NULL) or two. */
+static void backward_pair(const Layer *l, const Fft *f, const real *x0, const real *x1, const real *g0, const real *g1,
+                          real *o0, real *o1, const Room *room, num *count) {
+    num p = l->p, columns = f->columns, last = l->circulants - 1;
+    /* the forward pass again: each factor's input as a spectrum and, where a diagonal follows, its output */
+    const vec *c = (const vec *)l->workspace;
+    real *u = room->inputs, *y = room->products, *v = room->v, *w = room->w;
+    load_pair(l, u, x0, x1, l->diagonals ? l->diagonal[0] : 0, l->d_in, l->q_in);
+    for (num i = 0; i <= last; i++) {
+        num q = inputs_of(l, i);
+        ffts(f, u, q, count);
+        if (l->diagonals) {
+            multiply(l->q_out, q, columns, c, (vec *)u, (vec *)y);
+            iffts(f, y, l->q_out, count);
+            if (i < last) scale_pair(l, u + 2 * p * q, y, scale_after(l, i), l->d_out, l->q_out);
+            y += 2 * p * l->q_out;
+        }
+        u += 2 * p * q, c += 2 * columns * l->q_out * q;
+    }
+    load_pair(l, v, g0, g1, 0, l->d_out, l->q_out);
+    real *m = room->moments + spectra_size(l), *s = room->sums + sums_size(l);
+    for (num i = last; i >= 0; i--) {
+        num q = inputs_of(l, i);
+        if (l->diagonals) {
+            y -= 2 * p * l->q_out, s -= p * l->q_out;
+            dot_pair(l, s, v, y, l->q_out);
+            scale_pair(l, v, v, scale_after(l, i), l->d_out, l->q_out);
+        }
+        ffts(f, v, l->q_out, count);
+        u -= 2 * p * q, c -= 2 * columns * l->q_out * q, m -= 2 * p * l->q_out * q;
+        moment(l->q_out, q, columns, (vec *)u, (vec *)v, (vec *)m);
+        if (!l->diagonals && !l->input_gradient) return; /* nobody wants the gradient of the factor's input */
+        multiply_adjoint(l->q_out, q, columns, c, (vec *)v, (vec *)w);
+        iffts(f, w, q, count);
+        real *swap = v;
+        v = w, w = swap;
+    }
+    if (l->diagonals) {
+        load_pair(l, room->plain, x0, x1, 0, l->d_in, l->q_in);
+        dot_pair(l, s - p * l->q_in, v, room->plain, l->q_in);
+    }
+    if (l->input_gradient) store_pair(l, o0, o1, v, l->diagonals ? l->diagonal[0] : 0, 0, l->d_in, l->q_in);
+}
+
 static void backward_rows(void *given) {
     Job *job = given;
     Layer *l = job->layer;
-    const Fft *f = &job->fft;
     Share share = share_of(job);
-    num p = l->p, columns = f->columns, last = l->circulants - 1, count = 0;
-    real *inputs = l->workspace + shared_size(l) + share.id * backward_part(l), *products = inputs + inputs_size(l);
-    real *v = products + products_size(l), *plain = v + widest(l), *w = single(l) ? v : plain + widest(l), *sums = sums_of(l, share.id);
-    memset(sums, 0, (size_t)(spectra_size(l) + sums_size(l)) * sizeof(real));
+    num n = l->d_in, count = 0;
+    Room room = {.inputs = l->workspace + shared_size(l) + share.id * backward_part(l), .moments = sums_of(l, share.id)};
+    room.products = room.inputs + inputs_size(l), room.v = room.products + products_size(l);
+    room.plain = room.v + widest(l), room.w = single(l) ? room.v : room.plain + widest(l);
+    room.sums = room.moments + spectra_size(l);
+    memset(room.moments, 0, (size_t)(spectra_size(l) + sums_size(l)) * sizeof(real));
     for (num r = 2 * share.first; r < 2 * share.end; r += 2) {
-        int two = r + 1 < l->rows;
-        const real *x0 = l->x + r * l->d_in, *x1 = two ? x0 + l->d_in : 0, *g = l->g + r * l->d_out;
-        /* the forward pass again: each factor's input as a spectrum and, where a diagonal follows, its output */
-        const vec *c = (const vec *)l->workspace;
-        real *u = inputs, *y = products;
-        load_pair(l, u, x0, x1, l->diagonals ? l->diagonal[0] : 0, l->d_in, l->q_in);
-        for (num i = 0; i <= last; i++) {
-            num q = inputs_of(l, i);
-            ffts(f, u, q, &count);
-            if (l->diagonals) {
-                multiply(l->q_out, q, columns, c, (vec *)u, (vec *)y);
-                iffts(f, y, l->q_out, &count);
-                if (i < last) scale_pair(l, u + 2 * p * q, y, scale_after(l, i), l->d_out, l->q_out);
-                y += 2 * p * l->q_out;
-            }
-            u += 2 * p * q, c += 2 * columns * l->q_out * q;
+        const real *x = l->x + r * n, *g = l->g + r * l->d_out;
+        real *o = l->input_gradient ? l->out + r * n : 0;
+        num two = r + 1 < l->rows;
+        real g0 = size(g, l->d_out), g1 = two ? size(g + l->d_out, l->d_out) : 0;
+        if (two && alike(g0, g1) && alike(size(x, n), size(x + n, n))) {
+            backward_pair(l, &job->fft, x, x + n, g, g + l->d_out, o, o ? o + n : 0, &room, &count);
+            continue;
         }
-        load_pair(l, v, g, two ? g + l->d_out : 0, 0, l->d_out, l->q_out);
-        real *m = sums + spectra_size(l), *s = m + sums_size(l);
-        for (num i = last; i >= 0; i--) {
-            num q = inputs_of(l, i);
-            if (l->diagonals) {
-                y -= 2 * p * l->q_out, s -= p * l->q_out;
-                dot_pair(l, s, v, y, l->q_out);
-                scale_pair(l, v, v, scale_after(l, i), l->d_out, l->q_out);
-            }
-            ffts(f, v, l->q_out, &count);
-            u -= 2 * p * q, c -= 2 * columns * l->q_out * q, m -= 2 * p * l->q_out * q;
-            moment(l->q_out, q, columns, (vec *)u, (vec *)v, (vec *)m);
-            if (!l->diagonals && !l->input_gradient) break; /* nobody wants the gradient of the factor's input */
-            multiply_adjoint(l->q_out, q, columns, c, (vec *)v, (vec *)w);
-            iffts(f, w, q, &count);
-            real *swap = v;
-            v = w, w = swap;
+        for (num k = 0; k <= two; k++) {
+            real *out = o ? o + k * n : 0;
+            if (k ? g1 : g0) backward_pair(l, &job->fft, x + k * n, 0, g + k * l->d_out, 0, out, 0, &room, &count);
+            else if (out) memset(out, 0, (size_t)n * sizeof(real)); /* as where a loss leaves tokens out */
         }
-        if (l->diagonals) {
-            load_pair(l, plain, x0, x1, 0, l->d_in, l->q_in);
-            dot_pair(l, s - p * l->q_in, v, plain, l->q_in);
-        }
-        real *o = l->out + r * l->d_in;
-        if (l->input_gradient)
-            store_pair(l, o, two ? o + l->d_in : 0, v, l->diagonals ? l->diagonal[0] : 0, 0, l->d_in, l->q_in);
     }
     __atomic_fetch_add(&l->transforms, count, __ATOMIC_RELAXED);
 }

@@ -93,8 +93,45 @@ def test_threads_share_the_rows(rows) -> None:
         assert all(torch.equal(a, b) for a, b in zip(one[1:], again, strict=True))  # the same sums at every call
         found.append(one)
     for other in found[1:]:
-        assert torch.equal(other[0], found[0][0])
+        assert torch.equal(other[0], found[0][0])  # the rows themselves do not depend on it
         assert all(relative(a, b) < 1e-14 for a, b in zip(other, found[0], strict=True))
+
+
+@pytest.mark.parametrize("large", [1e-9, 1e6, float("inf"), float("nan")])
+@pytest.mark.parametrize("m", [0, 2, 3])
+def test_a_row_does_not_reach_its_neighbour(m, large) -> None:
+    """Two rows share a signal: unless what one rounds away or spoils would show in the other."""
+    torch.manual_seed(0)
+    diagonals, circulants = factors(64, 64, m, 64)
+    x, g = torch.randn(6, 64), torch.randn(6, 64)
+    alone = native.forward(x[2:3], None, diagonals, circulants, 64, 1.0, False)
+    alone_grad = native.backward(x[2:3], g[2:3], diagonals, circulants, 1.0, False, True)[0]
+    x[3] *= large
+    g[5] *= large
+    h = native.forward(x, None, diagonals, circulants, 64, 1.0, False)
+    grad_x = native.backward(x, g, diagonals, circulants, 1.0, False, True)[0]
+    assert relative(h[2:3], alone) < 1e-6
+    assert relative(grad_x[2:3], alone_grad) < 1e-6
+    assert bool(torch.isfinite(grad_x[:5].sum()))
+    assert bool(torch.isfinite(h[3]).all()) == (abs(large) < float("inf"))
+    exact = native.backward(x.double(), g.double(), *([t.double() for t in f] for f in (diagonals, circulants)), 1.0,
+                            False, True)[0]  # fmt: skip
+    rows = range(6 if abs(large) < float("inf") else 5)
+    assert all(relative(grad_x[i].double(), exact[i]) < 1e-6 for i in rows)
+
+
+@pytest.mark.parametrize("m", [0, 2])
+def test_tokens_that_a_loss_leaves_out_get_no_gradient(m) -> None:
+    torch.manual_seed(0)
+    diagonals, circulants = factors(32, 32, m, 32, **DOUBLE)
+    x, g = torch.randn(9, 32, **DOUBLE), torch.randn(9, 32, **DOUBLE)
+    kept = [0, 5, 7, 8]
+    g[[i for i in range(9) if i not in kept]] = 0
+    found = native.backward(x, g, diagonals, circulants, 1.0, False, True)
+    few = native.backward(x[kept], g[kept], diagonals, circulants, 1.0, False, True)
+    assert relative(found[0][kept], few[0]) < 1e-14
+    assert found[0].count_nonzero(dim=1).tolist() == [32 * (i in kept) for i in range(9)]
+    assert all(relative(a, b) < 1e-14 for a, b in zip(found[1:], few[1:], strict=True))
 
 
 def test_the_pool_is_the_one_of_torch() -> None:
