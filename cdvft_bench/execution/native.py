@@ -16,7 +16,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
@@ -77,28 +77,42 @@ def _this_cpu() -> str:
     )
 
 
+def _loaded(path: Path) -> ctypes.CDLL | None:
+    """A library that was compiled earlier; None where there is none, or a damaged one."""
+    try:
+        return ctypes.CDLL(str(path)) if path.is_file() else None
+    except OSError:
+        return None
+
+
+def _compile(command: list[str], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
+        made = Path(folder) / "native.so"
+        subprocess.run([*command, str(SOURCE), "-o", str(made), "-lm"], check=True, capture_output=True, text=True,
+                       errors="replace", timeout=120)  # fmt: skip
+        made.replace(target)
+
+
 @lru_cache(maxsize=4)
 def _compiled(dtype: torch.dtype) -> ctypes.CDLL | str:
     """The library for a dtype, or why there is none."""
-    compiler = shlex.split(os.environ.get("CC") or "cc")
-    if not compiler or shutil.which(compiler[0]) is None:
-        return f"there is no C compiler {compiler[0] if compiler else ''!r}; install one, or name it by $CC"
+    named = os.environ.get("CC") or "cc"
     flags = [*FLAGS, *(["-DDOUBLE"] if dtype == torch.float64 else [])]
-    key = "\0".join([SOURCE.read_text(), *compiler, *flags, _this_cpu()])
-    target = cache_folder() / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
     try:
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-                made = Path(folder) / "native.so"
-                command = [*compiler, *flags, str(SOURCE), "-o", str(made), "-lm"]
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-                made.replace(target)
-        library = ctypes.CDLL(str(target))
+        compiler = shlex.split(named)
+        key = "\0".join([SOURCE.read_text(), *compiler, *flags, _this_cpu()])
+        target = cache_folder() / f"native-{hashlib.sha256(key.encode()).hexdigest()[:16]}.so"
+        library = _loaded(target)
+        if library is None:
+            if not compiler or shutil.which(compiler[0]) is None:
+                return f"there is no C compiler {named!r}; install one, or name it by $CC"
+            _compile([*compiler, *flags], target)
+            library = ctypes.CDLL(str(target))
     except subprocess.CalledProcessError as error:
-        said = (error.stderr or "").strip().splitlines()
-        return f"the C compiler {compiler[0]!r} failed: {said[0] if said else f'status {error.returncode}'}"
-    except (OSError, subprocess.TimeoutExpired) as error:
+        said = (error.stderr or "").strip().splitlines() or [f"status {error.returncode}"]
+        return f"the C compiler {named!r} failed: {next((line for line in said if 'error' in line), said[0])}"
+    except (OSError, RuntimeError, ValueError, subprocess.TimeoutExpired) as error:  # no home, a broken $CC, ...
         return f"its kernels could not be compiled: {error}"
     for name in ("table_size", "forward_workspace", "backward_workspace"):
         getattr(library, name).restype = ctypes.c_int64
@@ -133,7 +147,8 @@ def _pool() -> int | None:
     maps = Path("/proc/self/maps")
     lines = maps.read_text().splitlines() if maps.is_file() else []
     paths = {line.split(maxsplit=5)[5] for line in lines if "omp" in line}
-    for path in sorted(paths, key=lambda path: "torch" not in path):  # torch brings its own
+    own = str(Path(torch.__file__).parent)
+    for path in sorted(paths, key=lambda path: (not path.startswith(own), path)):  # torch brings its own
         if "omp" in Path(path).name and Path(path).is_file():
             try:
                 return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
@@ -142,7 +157,7 @@ def _pool() -> int | None:
     return None
 
 
-@lru_cache(maxsize=64)
+@cache  # structures hold their addresses
 def _tables(p: int, dtype: torch.dtype) -> tuple[Tensor, tuple[int, ...]]:
     """Roots of unity as the kernels read them, aligned, and the radices."""
     library, stages = _compiled(dtype), radices(p // LANES[dtype])
@@ -150,7 +165,8 @@ def _tables(p: int, dtype: torch.dtype) -> tuple[Tensor, tuple[int, ...]]:
     assert stages is not None
     given, n = _ints(*stages), ctypes.c_int64(len(stages))
     with torch.inference_mode(False):
-        tables = _aligned(torch.empty(library.table_size(ctypes.c_int64(p), given, n) + LANES[dtype], dtype=dtype))
+        size = library.table_size(ctypes.c_int64(p), given, n) + LANES[dtype]
+        tables = _aligned(torch.empty(size, dtype=dtype, device="cpu"))
     library.make_tables(ctypes.c_int64(p), given, n, ctypes.c_void_p(tables.data_ptr()))
     return tables, stages
 
@@ -182,7 +198,7 @@ def _layer(
 ) -> tuple[_Layer, ctypes.CDLL]:
     c = circulants[0]
     threads = torch.get_num_threads()
-    key = (x.shape, c.shape, d_out, len(diagonals), len(circulants), alpha, row, c.dtype, threads, backward,
+    key = (x.shape, x.dtype, c.shape, d_out, len(diagonals), len(circulants), alpha, row, c.dtype, threads, backward,
            input_gradient)  # fmt: skip
     held = _of_thread.layers.get(key)
     if held is None:
@@ -212,6 +228,11 @@ def _new_layer(
     input_gradient: bool,
 ) -> tuple[_Layer, ctypes.CDLL, int]:
     c = circulants[0]
+    if len(circulants) != max(diagonals - 1, 1):
+        raise ValueError(f"{diagonals} diagonals and {len(circulants)} circulants; one circulant stands between two "
+                         "diagonals, or one alone")  # fmt: skip
+    if x.dtype != c.dtype:
+        raise TypeError(f"x of {x.dtype} and factors of {c.dtype}; the kernels take one dtype")
     reason = misfit(c.dtype, c.shape[2], len(circulants))
     library = reason or _compiled(c.dtype)
     if isinstance(library, str):
@@ -242,7 +263,7 @@ def forward(
     """``alpha dW x + bias``.
 
     Args:
-        x: (T, d_in). bias: (d_out,) or None. All tensors are contiguous, of one dtype, and fit (:func:`misfit`).
+        x: (T, d_in). bias: (d_out,) or None. All tensors are of one dtype and fit (:func:`misfit`).
         diagonals: m vectors, or none. circulants: (q_out, q_in, p) each.
         d_out: output width. alpha: scale. row: first-row convention.
 
@@ -250,6 +271,8 @@ def forward(
         (T, d_out).
     """
     out = x.new_empty(x.shape[0], d_out)
+    # What is made contiguous here is held until the kernel returns.
+    x, bias = x.contiguous(), None if bias is None else bias.contiguous()
     diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
     layer, library = _layer(x, diagonals, circulants, d_out, alpha, row, backward=False)
     layer.out = out.data_ptr()
@@ -273,6 +296,7 @@ def backward(
         g: (T, d_out), gradient of the output. The others: see :func:`forward`.
     """
     out = x.new_empty(x.shape if input_gradient else (0,))
+    x, g = x.contiguous(), g.contiguous()
     diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
     grads = [torch.empty_like(t) for t in (*diagonals, *circulants)]
     layer, library = _layer(x, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)

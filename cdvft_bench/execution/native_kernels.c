@@ -13,6 +13,15 @@
 #include <stdint.h>
 #include <string.h>
 
+#ifndef M_PI
+#define M_PI 3.14159265358979323846
+#endif
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (bits){__VA_ARGS__})
+#endif
+
 #ifdef DOUBLE
 typedef double real;
 #define LANES 8
@@ -188,9 +197,9 @@ static const Stage BACK[8] = {0, 0, columns_back_2, columns_back_3, columns_back
 #define SIGN(j, h) (j) & (h) ? -1 : 1
 #define QUARTER(j, h) ((j) & (h)) == (h) ? (j) + LANES : (j) /* lanes with all bits of h from the second vector */
 #define BUTTERFLY(h)                                                                                                  \
-    r = r * (vec){EACH_LANE(SIGN, h)} + __builtin_shufflevector(r, r, EACH_LANE(PARTNER, h));                         \
-    m = m * (vec){EACH_LANE(SIGN, h)} + __builtin_shufflevector(m, m, EACH_LANE(PARTNER, h));
-#define BLEND(a, b, h) __builtin_shufflevector(a, b, EACH_LANE(QUARTER, h))
+    r = r * (vec){EACH_LANE(SIGN, h)} + SHUFFLE(r, r, EACH_LANE(PARTNER, h));                         \
+    m = m * (vec){EACH_LANE(SIGN, h)} + SHUFFLE(m, m, EACH_LANE(PARTNER, h));
+#define BLEND(a, b, h) SHUFFLE(a, b, EACH_LANE(QUARTER, h))
 #define MINUS_I(h) { vec a = BLEND(r, m, h); m = BLEND(m, -r, h), r = a; }
 #define PLUS_I(h) { vec a = BLEND(r, -m, h); m = BLEND(m, r, h), r = a; }
 #define TWIST(re, im) { vec a = r * (re) - m * (im); m = r * (im) + m * (re), r = a; }
@@ -282,17 +291,21 @@ static void store(real *row, const real *from, const real *scale, const real *bi
     for (num i = whole; i < n; i++) row[i] = (scale ? from[i] * scale[i] : from[i]) + (bias ? bias[i] : 0);
 }
 
-/* sum of absolute values; not finite where an entry is not */
-static real size(const real *row, num n) {
+/* sum of the absolute values of a row times a diagonal (or NULL); not finite where an entry is not */
+static real size(const real *row, const real *scale, num n) {
     vec sums[4] = {{0}, {0}, {0}, {0}};
     real sum = 0;
     num i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES)
         for (num k = 0; k < 4; k++) {
-            bits v = (bits) * (const loose *)(row + i + k * LANES);
-            sums[k] += (vec)(v & WITHOUT_SIGN);
+            vec v = *(const loose *)(row + i + k * LANES);
+            if (scale) v *= *(const loose *)(scale + i + k * LANES);
+            sums[k] += (vec)((bits)v & WITHOUT_SIGN);
         }
-    for (; i < n; i++) sum += row[i] < 0 ? -row[i] : row[i];
+    for (; i < n; i++) {
+        real v = scale ? row[i] * scale[i] : row[i];
+        sum += v < 0 ? -v : v;
+    }
     vec all = (sums[0] + sums[1]) + (sums[2] + sums[3]);
     for (num h = LANES / 2; h >= 1; h /= 2)
         for (num j = 0; j < h; j++) all[j] += all[j + h];
@@ -300,7 +313,7 @@ static real size(const real *row, num n) {
 }
 
 /* whether rows of these sizes may share a signal: what rounding makes of the larger stays small beside the other */
-static int alike(real a, real b) { return a <= 64 * b && b <= 64 * a && a - a == 0; }
+static int alike(real a, real b) { return a <= 64 * b && b <= 64 * a && a - a == 0 && b - b == 0; }
 
 /* two rows (row1 may be NULL) times a diagonal (or NULL) */
 static void load_pair(const Layer *l, real *to, const real *row0, const real *row1, const real *scale, num width, num blocks) {
@@ -410,7 +423,9 @@ static num backward_part(const Layer *l) {
 }
 static int single(const Layer *l) { return l->q_in == 1 && l->q_out == 1; } /* then spectra are multiplied in place */
 static num pairs(const Layer *l) { return (l->rows + 1) / 2; }
-static num workers(const Layer *l) { return l->parallel && l->threads > 1 ? least(l->threads, pairs(l)) : 1; }
+static num workers(const Layer *l) { /* shares of the rows, each with its part of the workspace */
+    return l->parallel && l->threads > 1 && pairs(l) > 1 ? least(l->threads, pairs(l)) : 1;
+}
 
 num forward_workspace(const Layer *l) { return shared_size(l) + workers(l) * forward_part(l); }
 num backward_workspace(const Layer *l) { return shared_size(l) + workers(l) * backward_part(l); }
@@ -442,16 +457,18 @@ typedef void (*Worker)(void *);
 typedef void (*Parallel)(Worker, void *, unsigned, unsigned);
 
 static void run(Job *job, Worker worker) {
-    num n = workers(job->layer);
-    if (n > 1) ((Parallel)job->layer->parallel)(worker, job, (unsigned)n, 0);
+    /* all threads even for fewer shares: the pool would end the others, for torch to make them anew */
+    if (workers(job->layer) > 1) ((Parallel)job->layer->parallel)(worker, job, (unsigned)job->layer->threads, 0);
     else worker(job);
 }
 
-/* Which rows a worker treats depends on its number alone, so that sums over rows are the same at every call. */
+/* The next share of the rows, for whichever thread asks: a pool may have fewer threads than asked for. What is in a
+ * share depends on its number alone, so that sums over rows are the same at every call. 0 when none is left. */
 typedef struct { num id, first, end; } Share;
-static Share share_of(Job *job) {
+static int take(Job *job, Share *share) {
     num id = __atomic_fetch_add(&job->next, 1, __ATOMIC_RELAXED), n = workers(job->layer), all = pairs(job->layer);
-    return (Share){id, all * id / n, all * (id + 1) / n};
+    *share = (Share){id, all * id / n, all * (id + 1) / n};
+    return id < n;
 }
 
 /* One row (x1 NULL) or two. u, y: room for a pair each. */
@@ -471,22 +488,25 @@ static void forward_pair(const Layer *l, const Fft *f, const real *x0, const rea
     store_pair(l, o0, o1, y, scale_after(l, last), l->bias, l->d_out, l->q_out);
 }
 
-static void forward_rows(void *given) {
-    Job *job = given;
+static void forward_share(const Job *job, Share share) {
     Layer *l = job->layer;
-    Share share = share_of(job);
+    const real *a = l->diagonals ? l->diagonal[0] : 0;
     num count = 0;
     real *u = l->workspace + shared_size(l) + share.id * forward_part(l), *y = single(l) ? u : u + widest(l);
     for (num r = 2 * share.first; r < 2 * share.end; r += 2) {
         const real *x = l->x + r * l->d_in;
         real *o = l->out + r * l->d_out;
         if (r + 1 == l->rows) forward_pair(l, &job->fft, x, 0, o, 0, u, y, &count);
-        else if (alike(size(x, l->d_in), size(x + l->d_in, l->d_in)))
+        else if (alike(size(x, a, l->d_in), size(x + l->d_in, a, l->d_in)))
             forward_pair(l, &job->fft, x, x + l->d_in, o, o + l->d_out, u, y, &count);
         else
             for (num k = 0; k < 2; k++) forward_pair(l, &job->fft, x + k * l->d_in, 0, o + k * l->d_out, 0, u, y, &count);
     }
     __atomic_fetch_add(&l->transforms, count, __ATOMIC_RELAXED);
+}
+
+static void forward_rows(void *job) {
+    for (Share share; take(job, &share);) forward_share(job, share);
 }
 
 /* out = alpha dW x + bias */
@@ -548,10 +568,9 @@ static void backward_pair(const Layer *l, const Fft *f, const real *x0, const re
     if (l->input_gradient) store_pair(l, o0, o1, v, l->diagonals ? l->diagonal[0] : 0, 0, l->d_in, l->q_in);
 }
 
-static void backward_rows(void *given) {
-    Job *job = given;
+static void backward_share(const Job *job, Share share) {
     Layer *l = job->layer;
-    Share share = share_of(job);
+    const real *first = l->diagonals ? l->diagonal[0] : 0, *last = scale_after(l, l->circulants - 1);
     num n = l->d_in, count = 0;
     Room room = {.inputs = l->workspace + shared_size(l) + share.id * backward_part(l), .moments = sums_of(l, share.id)};
     room.products = room.inputs + inputs_size(l), room.v = room.products + products_size(l);
@@ -562,18 +581,23 @@ static void backward_rows(void *given) {
         const real *x = l->x + r * n, *g = l->g + r * l->d_out;
         real *o = l->input_gradient ? l->out + r * n : 0;
         num two = r + 1 < l->rows;
-        real g0 = size(g, l->d_out), g1 = two ? size(g + l->d_out, l->d_out) : 0;
-        if (two && alike(g0, g1) && alike(size(x, n), size(x + n, n))) {
+        real g0 = size(g, 0, l->d_out), g1 = two ? size(g + l->d_out, 0, l->d_out) : 0;
+        if (g0 != 0 && g1 != 0 && alike(size(x, first, n), size(x + n, first, n)) &&
+            (last ? alike(size(g, last, l->d_out), size(g + l->d_out, last, l->d_out)) : alike(g0, g1))) {
             backward_pair(l, &job->fft, x, x + n, g, g + l->d_out, o, o ? o + n : 0, &room, &count);
             continue;
         }
         for (num k = 0; k <= two; k++) {
             real *out = o ? o + k * n : 0;
-            if (k ? g1 : g0) backward_pair(l, &job->fft, x + k * n, 0, g + k * l->d_out, 0, out, 0, &room, &count);
+            if ((k ? g1 : g0) != 0) backward_pair(l, &job->fft, x + k * n, 0, g + k * l->d_out, 0, out, 0, &room, &count);
             else if (out) memset(out, 0, (size_t)n * sizeof(real)); /* as where a loss leaves tokens out */
         }
     }
     __atomic_fetch_add(&l->transforms, count, __ATOMIC_RELAXED);
+}
+
+static void backward_rows(void *job) {
+    for (Share share; take(job, &share);) backward_share(job, share);
 }
 
 /* out = gradient of x through the change; gradients of all factors */

@@ -39,7 +39,8 @@ def _backward_alike(
     x: Tensor, g: Tensor, diagonals: list[Tensor], circulants: list[Tensor], alpha: float, row: bool,
     input_gradient: bool,
 ) -> list[Tensor]:  # fmt: skip
-    return [x.new_empty(x.shape if input_gradient else (0,)), *(torch.empty_like(t) for t in (*diagonals, *circulants))]
+    grads = [t.new_empty(t.shape) for t in (*diagonals, *circulants)]
+    return [x.new_empty(x.shape if input_gradient else (0,)), *grads]
 
 
 torch.library.register_fake("cdvft::circulant_forward", _forward_alike, lib=_library)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +135,47 @@ def test_tokens_that_a_loss_leaves_out_get_no_gradient(m) -> None:
     assert relative(found[0][kept], few[0]) < 1e-14
     assert found[0].count_nonzero(dim=1).tolist() == [32 * (i in kept) for i in range(9)]
     assert all(relative(a, b) < 1e-14 for a, b in zip(found[1:], few[1:], strict=True))
+
+
+def test_rows_are_judged_as_the_first_diagonal_leaves_them() -> None:
+    """Of like size before it, of very different size after it."""
+    torch.manual_seed(0)
+    diagonals, circulants = factors(64, 64, 2, 64)
+    diagonals[0][:32] *= 1e4
+    diagonals[0][32:] *= 0.1
+    x = torch.randn(2, 64)
+    x[0, 32:], x[1, :32] = 0, 0
+    both = native.forward(x, None, diagonals, circulants, 64, 1.0, False)
+    assert relative(both[1:], native.forward(x[1:], None, diagonals, circulants, 64, 1.0, False)) < 1e-6
+
+
+def test_a_pool_with_fewer_threads_than_asked_for_computes_all_rows() -> None:
+    script = (
+        "import torch\nfrom cdvft_bench.execution import change\ntorch.set_num_threads(4)\ntorch.manual_seed(0)\n"
+        "x, a, b, c = torch.randn(64, 32), torch.randn(32), torch.randn(32), torch.randn(1, 1, 32)\n"
+        "f = [t.requires_grad_() for t in (x, a, b, c)]\n"
+        "h, r = (change(x, [a, b], [c], 32, path=p) for p in ('native', 'fft'))\n"
+        "g = torch.randn(64, 32)\n"
+        "for s, t in zip((h, *torch.autograd.grad(h, f, g)), (r, *torch.autograd.grad(r, f, g))):\n"
+        "    assert (s - t).norm() < 1e-5 * t.norm()\n"
+    )
+    environment = {**os.environ, "OMP_THREAD_LIMIT": "2", "OMP_DYNAMIC": "true"}
+    subprocess.run([sys.executable, "-c", script], check=True, env=environment, timeout=120)
+
+
+def test_the_operators_take_what_layers_never_give_them() -> None:
+    diagonals, circulants = factors(48, 32, 2, 16)
+    x, bias = torch.randn(3, 48), torch.randn(32, 2)[:, 0]
+    expected = native.forward(x, None, diagonals, circulants, 32, 1.0, False)
+    shifted = native.forward(x.T.contiguous().T, bias, diagonals, circulants, 32, 1.0, False)
+    assert relative(shifted, expected + bias) < 1e-6
+    empty = native.backward(x[:0], torch.randn(0, 32), diagonals, circulants, 1.0, False, True)
+    assert [t.shape for t in empty] == [(0, 48), (48,), (32,), (2, 3, 16)]
+    assert not any(t.count_nonzero() for t in empty)
+    with pytest.raises(ValueError, match="0 diagonals and 2 circulants"):
+        native.forward(x, None, [], circulants * 2, 32, 1.0, False)
+    with pytest.raises(TypeError, match="one dtype"):
+        native.forward(x.double(), None, diagonals, circulants, 32, 1.0, False)
 
 
 def test_the_pool_is_the_one_of_torch() -> None:
@@ -295,16 +339,25 @@ def test_kernels_are_compiled_once_a_machine(fresh: Path, monkeypatch: pytest.Mo
     assert native.missing(torch.float64) == ""
     (kept,) = (fresh / "cdvft_bench").iterdir()
     native._compiled.cache_clear()
-    monkeypatch.setattr(native.subprocess, "run", None)
-    assert native.missing(torch.float64) == ""
+    with monkeypatch.context() as without:
+        without.setattr(native, "_compile", None)
+        assert native.missing(torch.float64) == ""
     assert list((fresh / "cdvft_bench").iterdir()) == [kept]
+    damaged = fresh / "damaged.so"
+    assert native._loaded(damaged) is None
+    damaged.write_bytes(b"no library")
+    assert native._loaded(damaged) is None  # and is compiled again
 
 
 @pytest.mark.parametrize(
     ("compiler", "reason"),
-    [("no-such-compiler", "there is no C compiler 'no-such-compiler'"), ("false", "'false' failed: status 1"),
-     ("sh -c 'echo no space >&2; exit 3'", "'sh' failed: no space")],
-)  # fmt: skip
+    [
+        ("no-such-compiler", "there is no C compiler 'no-such-compiler'"),
+        ("gcc 'x", "No closing quotation"),
+        ("false", "'false' failed: status 1"),
+        ("sh -c 'echo In a function; echo error: no space >&2; exit 3'", "failed: error: no space"),
+    ],
+)
 def test_without_a_compiler_the_path_says_so(fresh: Path, monkeypatch: Any, compiler: str, reason: str) -> None:
     monkeypatch.setenv("CC", compiler)
     with pytest.raises(UserError, match=reason):
