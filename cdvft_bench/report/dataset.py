@@ -48,7 +48,7 @@ from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.families import family
 
 Kind = Literal["text", "count", "ratio", "number", "bytes", "flops"]
-FAMILIES = ("matmul", "fft", "elementwise", "reduction", "copy", "other")
+FAMILIES = ("matmul", "fft", "elementwise", "reduction", "copy", "native", "other")
 DIGITS = 5
 
 

@@ -150,6 +150,8 @@ def log_axis(axes: Axes, which: str) -> None:
 
 def log_ticks(low: float, high: float) -> list[float]:
     """Round values between positive ``low`` and ``high``, evenly spread on a logarithmic axis."""
+    if high < 1.5 * low:
+        return narrow_ticks(low, high)
     first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
     for mantissas in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 7), tuple(1 + k / 10 for k in range(90))):
         ticks = [m * 10.0**e for e in range(first, last + 1) for m in mantissas if low <= m * 10.0**e <= high]
@@ -157,6 +159,18 @@ def log_ticks(low: float, high: float) -> list[float]:
             break
     step = math.ceil(len(ticks) / 8) or 1
     return ticks[::step]
+
+
+def narrow_ticks(low: float, high: float) -> list[float]:
+    """Two to four round values between ``low`` and a little larger ``high``; their labels have many digits."""
+    if not low < high:
+        return [low]
+    steps = (m * 10.0**e for e in range(math.floor(math.log10(high - low)), -400, -1) for m in (5, 2, 1))
+    for step in steps:
+        ticks = [k * step for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        if len(ticks) >= 2:
+            return ticks
+    return [low]
 
 
 def exact_ticks(axes: Axes, values: Iterable[float]) -> None:

@@ -103,8 +103,8 @@ class TraceSummary:
         operators: ATen operators called on the host (top level and nested), views included.
         launches: kernels, copies and fills that ran on the device; on a CPU, ``dispatched``.
         host_seconds: host time inside operators. device_seconds: time of kernels on the device (CPU: 0.0).
-        families: seconds by kernel family: "matmul", "fft", "elementwise", "reduction", "copy", "other";
-            device time where there is a device, self CPU time of operators otherwise.
+        families: seconds by kernel family: "matmul", "fft", "elementwise", "reduction", "copy", "native",
+            "other"; device time where there is a device, self CPU time of operators otherwise.
         by_operator: launches by the ATen operator that made them, "(no operator)" where none did.
         device: "cpu" or "cuda".
         dispatched: leaf operators: those that reach a kernel, views and bare allocations left out.

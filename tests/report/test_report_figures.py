@@ -134,6 +134,9 @@ def test_log_ticks_are_few_and_inside() -> None:
         assert 1 <= len(ticks) <= 9
         assert all(low <= t <= high for t in ticks)
         assert all(a < b for a, b in pairwise(ticks))
+        narrow = log_ticks(low, low * (1 + 10 ** rng.uniform(-4, -0.4)))
+        assert 2 <= len(narrow) <= 5
+        assert all(a < b for a, b in pairwise(narrow))
 
 
 @pytest.mark.parametrize("seed", range(3))

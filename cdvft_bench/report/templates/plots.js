@@ -13,7 +13,7 @@ function plotly() {
 const FRONT_LIMIT = 3000, CELLS = 60;
 const FAMILY_LOOK = {
   matmul: ["#0072b2", ""], fft: ["#d55e00", "/"], elementwise: ["#009e73", "."], reduction: ["#b8568f", "x"],
-  copy: ["#c98a00", "\\"], other: ["#8a8a8a", "-"],
+  copy: ["#c98a00", "\\"], native: ["#3b3b98", "|"], other: ["#8a8a8a", "-"],
 };
 
 let printing = false; // paper is light, whatever the theme
