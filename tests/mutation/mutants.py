@@ -95,7 +95,7 @@ def files() -> list[Path]:
     analytic = [
         ROOT / "cdvft_bench" / "analytic" / f"{name}.py"
         for name in ("kernels", "cost", "linear", "conventions", "circulant")
-    ] + [ROOT / "cdvft_bench" / "execution" / f"{name}.py" for name in ("costs", "spectral_costs")]
+    ] + [ROOT / "cdvft_bench" / "execution" / f"{name}.py" for name in ("costs", "native_costs", "spectral_costs")]
     return [p for p in methods if p.stem not in ("__init__", "base", "_reference")] + analytic
 
 
