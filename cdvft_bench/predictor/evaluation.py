@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
@@ -13,6 +13,7 @@ from cdvft_bench.analytic.cost import flops
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.errors import UserError
+from cdvft_bench.execution.costs import FAST_PATHS
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor.causes import find_cause, typical_feet
 from cdvft_bench.predictor.devices import by_name, datasheet_rates, devices
@@ -72,6 +73,36 @@ def hold(rates: Rates, record: Record, environment: Environment) -> bool:
     return record.case.device == "cpu" and environment.threads == rates.threads
 
 
+def as_executed(record: Record) -> Case:
+    """The case with the path that "auto" stood for when it was recorded: today's planner may pick another.
+
+    It is the path whose operators are closest to those that were predicted then.
+    """
+    case, predicted = record.case, record.predicted
+    values = dict(case.hyperparameters)
+    if values.get("path") != "auto" or predicted is None:
+        return case
+    passes = (predicted.forward, predicted.backward, predicted.update) if case.pass_ == "step" else (predicted.forward,)
+    recorded: Counter[str] = Counter()
+    for one in passes:
+        recorded.update(one.operators)
+
+    def distance(tried: Case) -> int:
+        ours: Counter[str] = Counter()
+        for kernel in case_cost(tried).kernels(case.pass_):
+            ours[kernel.op] += int(kernel.launches)
+        return sum(abs(ours[op] - recorded[op]) for op in ours | recorded)
+
+    found: list[tuple[int, Case]] = []
+    for path in FAST_PATHS:
+        tried = replace(case, hyperparameters=tuple(sorted({**values, "path": path}.items())))
+        try:
+            found.append((distance(tried), tried))
+        except (UserError, ValueError):
+            continue  # a path that cannot execute this layer
+    return min(found, key=lambda one: one[0])[1] if found else case
+
+
 def case_kernels(case: Case) -> Kernels:
     """Kernels of the pass that the case runs; of a model also norms, activations and the rest of it."""
     kernels = case_cost(case).kernels(case.pass_)
@@ -105,7 +136,7 @@ def samples(
             left_out.append((record.label, f"no rates are known for {name}; calibrate it"))
             continue
         try:
-            kernels = case_kernels(case)
+            kernels = case_kernels(as_executed(record))
         except UserError as error:
             left_out.append((record.label, str(error)))
             continue

@@ -13,9 +13,11 @@ from cdvft_bench.errors import UserError
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor import Evaluation, evaluate, evaluate_stores, read_profiles
 from cdvft_bench.predictor.causes import find_cause, typical_feet
-from cdvft_bench.predictor.evaluation import device_name, error, samples
+from cdvft_bench.predictor.evaluation import as_executed, device_name, error, samples
 from cdvft_bench.predictor.fit import make_terms, predict
+from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.sweep.record import Record
+from cdvft_bench.sweep.witness import predict as witness_predict
 from cdvft_bench.timing.calibrate import write
 from cdvft_bench.timing.environment import Environment
 
@@ -65,6 +67,18 @@ def test_the_table_sums_up_the_predictions(found: Evaluation) -> None:
         inside = [p.predicted_s.low <= p.measured_s <= p.predicted_s.high for p in mine]  # type: ignore[operator]
         assert row.covered == pytest.approx(np.mean(inside))
     assert {row.pass_ for row in found.errors} == {"forward", "step"}
+
+
+@pytest.mark.parametrize("path", ["fused", "stored", "merged", "native"])
+def test_a_pick_is_priced_as_it_was_executed(path: str) -> None:
+    """Whatever today's planner would pick."""
+    options = {"kind": "layer", "subject": "768x768", "sequence": 128, "pass_": "step"}
+    auto = make_case("cdvft", {"path": "auto"}, **options)
+    plain = make_case("cdvft", {"path": path}, **options)
+    record = dataclasses.replace(LAYERS[0], case=auto, predicted=witness_predict(plain))
+    assert as_executed(record) == plain
+    assert as_executed(dataclasses.replace(record, case=plain)) == plain
+    assert as_executed(dataclasses.replace(record, predicted=None)) == auto
 
 
 def test_what_is_left_out_has_no_say(found: Evaluation) -> None:
