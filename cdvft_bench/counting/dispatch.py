@@ -107,7 +107,7 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
             work = _NATIVE[name](args)
             self._elementwise += work.elementwise
             self._ffts += work.transforms
-            self._fft_flops += 5.0 * work.points * math.log2(work.points) * work.transforms
+            self._fft_flops += work.fft_flops
         elif name in _FFT:
             length, count, real = _FFT[name](args, outputs[0])
             self._ffts += count

@@ -169,7 +169,7 @@ def _circulant(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     has_bias = str(bias.type()) != "NoneType"
     work = circulant_work(rows, d_in, d_out, len(list(diagonals.node().inputs())), shapes, bias=has_bias)
     found: Counter[str] = Counter(elementwise=work.elementwise)
-    found["fft"] += 5.0 * work.points * math.log2(work.points) * work.transforms  # type: ignore[assignment]
+    found["fft"] += work.fft_flops  # type: ignore[assignment]
     return found
 
 

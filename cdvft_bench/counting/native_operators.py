@@ -5,6 +5,7 @@ Two rows travel as one complex signal. The counts follow the steps of the kernel
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,11 @@ class Work:
     points: int
     transforms: int = 0
     elementwise: int = 0
+
+    @property
+    def fft_flops(self) -> float:
+        """5 n log2 n a complex transform."""
+        return 5.0 * self.points * math.log2(self.points) * self.transforms
 
     def spectrum(self, blocks: int, pairs: int = 1) -> None:
         """Transforms, there or back."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -84,6 +84,10 @@ def flattened(x: Tensor) -> Tensor:
     return x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
 
 
+@overload
+def unflattened(rows: Tensor, like: Tensor) -> Tensor: ...
+@overload
+def unflattened(rows: None, like: Tensor) -> None: ...
 def unflattened(rows: Tensor | None, like: Tensor) -> Tensor | None:
     """Rows (T, d) with the leading sizes of ``like``; the inverse of :func:`flattened`."""
     return rows if rows is None or like.ndim == 2 else rows.view(*like.shape[:-1], -1)

@@ -5,7 +5,7 @@
  * over the columns first (any radix of RADICES, by whole vectors), then across the lanes of each vector. Frequencies
  * stay in the order in which that leaves them: a product of spectra does not care.
  *
- * Written in GNU C's vector extension, so any CPU will do; native.py compiles it once a machine, for float and double.
+ * In GNU C's vector extension, which gcc and clang lower to any CPU; native.py compiles it for float and for double.
  * A block (i, j) of a factor maps block j of the input to block i of the output; "pair" is two rows, as blocks of
  * (real p, imaginary p); a lone row leaves the imaginary part zero. Rows of very different size, or that are not
  * finite, go alone: what one rounds away or spoils, the other would feel. */
@@ -197,7 +197,7 @@ static const Stage BACK[8] = {0, 0, columns_back_2, columns_back_3, columns_back
 #define SIGN(j, h) (j) & (h) ? -1 : 1
 #define QUARTER(j, h) ((j) & (h)) == (h) ? (j) + LANES : (j) /* lanes with all bits of h from the second vector */
 #define BUTTERFLY(h)                                                                                                  \
-    r = r * (vec){EACH_LANE(SIGN, h)} + SHUFFLE(r, r, EACH_LANE(PARTNER, h));                         \
+    r = r * (vec){EACH_LANE(SIGN, h)} + SHUFFLE(r, r, EACH_LANE(PARTNER, h));                                         \
     m = m * (vec){EACH_LANE(SIGN, h)} + SHUFFLE(m, m, EACH_LANE(PARTNER, h));
 #define BLEND(a, b, h) SHUFFLE(a, b, EACH_LANE(QUARTER, h))
 #define MINUS_I(h) { vec a = BLEND(r, m, h); m = BLEND(m, -r, h), r = a; }
@@ -410,10 +410,8 @@ static void iffts(const Fft *f, real *v, num blocks, num *count) {
 static num inputs_of(const Layer *l, num i) { return i ? l->q_out : l->q_in; } /* blocks of factor i's input */
 static num width_of(const Layer *l, num i) { return i ? l->d_out : l->d_in; }
 static num widest(const Layer *l) { return 2 * l->p * (l->q_in > l->q_out ? l->q_in : l->q_out); }
-static num spectra_size(const Layer *l) {
-    return l->circulants ? 2 * l->p * l->q_out * (l->q_in + (l->circulants - 1) * l->q_out) : 0;
-}
 static num inputs_size(const Layer *l) { return 2 * l->p * (l->q_in + (l->circulants - 1) * l->q_out); }
+static num spectra_size(const Layer *l) { return l->q_out * inputs_size(l); }
 static num products_size(const Layer *l) { return l->diagonals ? 2 * l->p * l->circulants * l->q_out : 0; }
 static num sums_size(const Layer *l) { return l->diagonals ? l->p * (l->q_in + (l->diagonals - 1) * l->q_out) : 0; }
 static num shared_size(const Layer *l) { return spectra_size(l) + aligned(l->d_out); }
@@ -430,11 +428,15 @@ static num workers(const Layer *l) { /* shares of the rows, each with its part o
 num forward_workspace(const Layer *l) { return shared_size(l) + workers(l) * forward_part(l); }
 num backward_workspace(const Layer *l) { return shared_size(l) + workers(l) * backward_part(l); }
 
-/* With 1 / p, which the transforms leave out, and without diagonals alpha, which else goes into the last one. */
+/* Of factor i: 1 / p, which the transforms leave out, and without diagonals alpha, which else goes into the last one. */
+static real scale_of(const Layer *l, num i) {
+    return (real)((i == l->circulants - 1 && !l->diagonals ? l->alpha : 1.0) / (double)l->p);
+}
+
 static void prepare(Layer *l, const Fft *f) {
     real *out = l->workspace;
     for (num i = 0; i < l->circulants; i++) {
-        real scale = (real)((i == l->circulants - 1 && !l->diagonals ? l->alpha : 1.0) / (double)l->p);
+        real scale = scale_of(l, i);
         const real *c = l->circulant[i];
         for (num b = 0; b < l->q_out * inputs_of(l, i); b++, c += l->p, out += 2 * l->p) {
             for (num j = 0; j < l->p; j++) out[j] = c[l->row_convention && j ? l->p - j : j] * scale;
@@ -612,7 +614,7 @@ void backward(Layer *l) {
         for (num i = 0; i < spectra_size(l) + sums_size(l); i++) total[i] += more[i];
     }
     for (num i = 0; i < l->circulants; i++) {
-        real scale = (real)((i == l->circulants - 1 && !l->diagonals ? l->alpha : 1.0) / (double)l->p);
+        real scale = scale_of(l, i);
         real *out = l->grad_circulant[i];
         for (num b = 0; b < l->q_out * inputs_of(l, i); b++, out += l->p, total += 2 * l->p) {
             iffts(&job.fft, total, 1, &l->transforms);

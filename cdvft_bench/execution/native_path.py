@@ -79,17 +79,16 @@ class NativeFunction(torch.autograd.Function):
         # As the frozen product adds onto the change in place; where dtypes differ, the wider change onto the product.
         onto = weight is not None and not (alike(own, x, weight, bias) and dtype == own)
         change = torch.ops.cdvft.circulant_forward.default(
-            x if x.dtype == own else x.to(own), None if onto else bias, diagonals, circulants, plan.d_out, plan.alpha,
-            plan.row,
-        )  # fmt: skip
+            x.to(own), None if onto else bias, diagonals, circulants, plan.d_out, plan.alpha, plan.row
+        )
         if onto and weight is not None:
             h = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
             h.add_(change)
         else:
-            h = change if change.dtype == dtype else change.to(dtype)
+            h = change.to(dtype)
             if weight is not None:
                 h.addmm_(x, weight.t())
-        return h if given.ndim == 2 else h.view(*given.shape[:-1], -1)
+        return unflattened(h, given)
 
     @staticmethod
     @once_differentiable
@@ -101,9 +100,8 @@ class NativeFunction(torch.autograd.Function):
         own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
         rows, given = flattened(x).contiguous(), flattened(g).contiguous()
         grad_x, *grads = torch.ops.cdvft.circulant_backward.default(
-            rows if rows.dtype == own else rows.to(own), given if given.dtype == own else given.to(own), diagonals,
-            circulants, plan.alpha, plan.row, wanted,
-        )  # fmt: skip
+            rows.to(own), given.to(own), diagonals, circulants, plan.alpha, plan.row, wanted
+        )
         if not wanted:
             return (None, None, None, None, *grads)
         if weight is None:

@@ -9,7 +9,7 @@ from cdvft_bench.methods import Method, make_method, method_names
 
 BLOCK_SIZES = (None, 1024, 256, 64)
 PATHS = ("fft", "handwritten", *(p for p in FAST_PATHS if p not in ("native", "triton")))
-"""Triton's path has no closed form that a count can check."""
+"""For a GPU: the compiled kernels of "native" do not run there, and no count can check the closed form of Triton's."""
 PEERS: dict[str, tuple[dict[str, int], ...]] = {
     "lora": ({"rank": 8}, {"rank": 16}, {"rank": 32}, {"rank": 64}),
     "dora": ({"rank": 8}, {"rank": 32}),

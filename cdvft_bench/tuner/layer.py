@@ -235,8 +235,7 @@ class CdvftLinear(nn.Module, CdvftLayer):
     def _change(self, x: Tensor, name: str) -> Tensor:
         diagonals, circulants = self.factors(name)
         s = self.cdvft_settings[name]
-        path = s.path if s.path in ("fft", "handwritten", "stored", "native", "triton", "auto") else "fused"
-        return change(x, diagonals, circulants, self.out_features, alpha=s.alpha, path=path, convention=s.convention)
+        return change(x, diagonals, circulants, self.out_features, alpha=s.alpha, path=s.path, convention=s.convention)
 
     def _mixed_batch(self, x: Tensor, adapter_names: list[str], *args: Any, **kwargs: Any) -> Tensor:
         if len(x) != len(adapter_names):
