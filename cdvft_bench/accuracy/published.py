@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from cdvft_bench.analytic.linear import LinearShape

@@ -13,7 +13,7 @@ from torch import nn
 from cdvft_bench.analytic.kernels import Kernel, fft
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.roofline import Rates, at, kernel_seconds, predict_seconds, rates_from_json
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import FastCDVFTLinear, Problem, rank
 from cdvft_bench.execution.planner import BUILT_IN, device_rates, estimate, kernels_of, pick
 from cdvft_bench.methods import make_method
