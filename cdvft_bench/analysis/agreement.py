@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from cdvft_bench.analysis.groups import is_frozen
 from cdvft_bench.analytic.conventions import CONVENTIONS, Convention
 from cdvft_bench.core.counted import Counted, FvcoreCount, PassCount
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import PredictedPass, Record
 from cdvft_bench.core.text import clean, integer
-from cdvft_bench.core.timed import Interval
 from cdvft_bench.sweep.evaluate import LORA
 from cdvft_bench.sweep.grid import FROZEN
 

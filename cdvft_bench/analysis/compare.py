@@ -19,9 +19,10 @@ import numpy as np
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean, plural
-from cdvft_bench.core.timed import Interval, Timing
+from cdvft_bench.core.timed import Timing
 from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.timing.statistics import RESAMPLES, Array
 

@@ -15,9 +15,9 @@ from cdvft_bench.analysis.agreement import ratio_to_lora8
 from cdvft_bench.analysis.compare import ratio_of_medians, series
 from cdvft_bench.analysis.groups import hyperparameter, is_lora8, sections, title_of
 from cdvft_bench.core.case import Case
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import interval, listed, plural
-from cdvft_bench.core.timed import Interval
 
 Word = Literal["less", "more", "undecided", "no interval"]
 

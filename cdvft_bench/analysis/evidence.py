@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, TypeVar
 from cdvft_bench.analysis.agreement import adapter_flops, counted_launches, ratio_to_frozen, ratio_to_lora8
 from cdvft_bench.analysis.groups import Section, Workload, hyperparameter, is_lora8, paper_setting
 from cdvft_bench.claims.sources.trained import workload_of
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean, interval, listed, plural, significant, times
-from cdvft_bench.core.timed import Interval
 from cdvft_bench.report.figures.panels import CONVENTION
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from cdvft_bench.analysis.agreement import (
 )
 from cdvft_bench.analysis.groups import Section, is_frozen, is_lora8, paper_setting
 from cdvft_bench.analysis.tables import EXACT, witness_table
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean, interval, listed, plural, prefixed, times
-from cdvft_bench.core.timed import Interval
 
 FEW = 5
 """Fewest settings for which a rank correlation is quoted."""

@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from cdvft_bench.analysis.groups import is_lora8, paper_setting, sections
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, integer
-from cdvft_bench.core.timed import Interval, Modes
+from cdvft_bench.core.timed import Modes
 from cdvft_bench.timing.statistics import bootstrap_median
 
 COLUMNS = ("subject", "batch × tokens", "pass, dtype", "method", "launches", "of them the adapter's",

@@ -16,9 +16,9 @@ from cdvft_bench.analysis.agreement import (
 )
 from cdvft_bench.analysis.groups import Section, Workload, hyperparameter, is_lora8, sections
 from cdvft_bench.analysis.tables import interval_cells
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean, interval
-from cdvft_bench.core.timed import Interval
 from cdvft_bench.report.figures.style import Styles
 from cdvft_bench.report.page.model import SectionView
 from cdvft_bench.report.page.views import view

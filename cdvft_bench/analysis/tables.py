@@ -32,9 +32,9 @@ from cdvft_bench.analysis.groups import is_frozen, is_lora8, workload
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.conventions import convention as lookup
 from cdvft_bench.core.case import Case
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_CONVERTIBLE, NOT_IN_PASS, NOT_MEASURED, clean
-from cdvft_bench.core.timed import Interval
 
 if TYPE_CHECKING:  # pandas takes a second to import
     from pandas import DataFrame

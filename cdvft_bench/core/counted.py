@@ -1,4 +1,4 @@
-"""What the second witness returns. Nothing here knows a formula."""
+"""What is counted of a case. Nothing here knows a formula."""
 
 from __future__ import annotations
 

@@ -1,21 +1,14 @@
-"""What the third witness returns. Standard library only; every field goes into JSON as it is."""
+"""What is measured of a case. Every field goes into JSON as it is."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cdvft_bench.core.interval import Interval
+
 Mode = Literal["eager", "graph", "compile"]
 """Ways to run a case."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """An estimate with its 95 % bootstrap interval (``low == high == value`` is never claimed: None instead)."""
-
-    value: float
-    low: float | None
-    high: float | None
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from cdvft_bench.analytic.cost import flops
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.case import Case
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.execution.costs import FAST_PATHS
@@ -33,7 +34,6 @@ from cdvft_bench.predictor.results import (
 )
 from cdvft_bench.predictor.transformer import find_model, rest_backward, rest_forward
 from cdvft_bench.sweep.model_cost import case_cost
-from cdvft_bench.timing.environment import Environment
 
 BOUNDS: tuple[Bound, ...] = ("arithmetic", "bytes", "launches")
 FARTHEST = 10

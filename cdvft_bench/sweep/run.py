@@ -28,9 +28,9 @@ from cdvft_bench.sweep.store import Store, UnstorableError
 
 if TYPE_CHECKING:
     from cdvft_bench.core.counted import Counted
+    from cdvft_bench.core.environment import Environment
     from cdvft_bench.core.record import Predicted
     from cdvft_bench.core.timed import SelfTest, Timed
-    from cdvft_bench.timing.environment import Environment
 
     Evidence = tuple[str, Predicted | None, Counted | None, Timed | None]
 

@@ -16,10 +16,10 @@ import msgspec
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.counted import Counted
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, Record, Status
 from cdvft_bench.core.timed import Timed
-from cdvft_bench.timing.environment import Environment
 
 SCHEMA = 2
 T = TypeVar("T")

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.store import Store
-from cdvft_bench.timing.environment import Environment
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -8,7 +8,8 @@ from collections.abc import Callable
 import torch
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.timed import Interval, SelfTest
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.timed import SelfTest
 from cdvft_bench.timing.clock import Contender, Timer, require_device, time_interleaved
 from cdvft_bench.timing.inputs import random_inputs
 from cdvft_bench.timing.statistics import half_width

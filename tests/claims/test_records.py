@@ -14,8 +14,9 @@ from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.read import parse_ledger
 from cdvft_bench.claims.sources.records import Clock, read_records
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
-from cdvft_bench.core.timed import Interval, Samples, Timed, Timing
+from cdvft_bench.core.timed import Samples, Timed, Timing
 from cdvft_bench.sweep.grid import make_case
 
 HEAD = '[ledger]\ntitle = "t"\nversion = 1\n'

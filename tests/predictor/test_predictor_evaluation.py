@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.execution.planner import BUILT_IN
@@ -19,7 +20,6 @@ from cdvft_bench.predictor.fit import make_terms, predict
 from cdvft_bench.sweep.evaluate import predict as witness_predict
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing.calibrate import write
-from cdvft_bench.timing.environment import Environment
 
 STORE = Path(__file__).parents[2] / "profiles" / "cpu-quick" / "records.jsonl.gz"
 CALIBRATED = STORE.parents[1] / "cpu-2026-11-25" / "records.jsonl.gz"

@@ -19,12 +19,13 @@ from cdvft_bench.analysis.compare import (
     compare_stores,
     ratio_of_medians,
 )
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Samples, Timed
 from cdvft_bench.report.terminal.compare import comparison_table, show_comparison, write_csv
 from cdvft_bench.sweep.store import Store
-from cdvft_bench.timing.environment import Environment, read_environment
+from cdvft_bench.timing.environment import read_environment
 from tests.report.report_records import failed, make_records
 
 

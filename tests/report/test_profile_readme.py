@@ -15,8 +15,9 @@ from cdvft_bench.analysis.crossover import PEERS, crossover_points, fft_path, su
 from cdvft_bench.analysis.launches import launch_share
 from cdvft_bench.core.case import Case, CasePass, Value
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
-from cdvft_bench.core.timed import Energy, Interval, Modes, Samples, SelfTest, Timed, Timing
+from cdvft_bench.core.timed import Energy, Modes, Samples, SelfTest, Timed, Timing
 from cdvft_bench.report.page.profile_readme import profile_readme, write_profile_readme
 from cdvft_bench.sweep.evaluate import LORA, label
 from cdvft_bench.sweep.store import Store

@@ -20,9 +20,9 @@ from cdvft_bench.analysis.findings import (
     time_finding,
 )
 from cdvft_bench.analysis.groups import sections
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import interval
-from cdvft_bench.core.timed import Interval
 from cdvft_bench.sweep.evaluate import LORA
 
 

@@ -301,8 +301,8 @@ def test_shared_columns_move_to_the_caption_and_intervals_join_their_value() -> 
 
 
 def test_stores_are_read_and_set_beside_the_published_figures(tmp_path: Path) -> None:
+    from cdvft_bench.core.environment import Environment
     from cdvft_bench.sweep.store import Store
-    from cdvft_bench.timing.environment import Environment
 
     machine = Environment(
         "Example CPU", 2, 24.0, 2, (), None, None, "Linux", "3.11", "2.13.0", "2.4.6", {"peft": "0.21.2"}, "0123abc",

@@ -13,9 +13,9 @@ from cdvft_bench.analysis.groups import is_lora8
 from cdvft_bench.analysis.paths import Setting, over_floor, paths_table, regret_sentence, settings, target_sentence
 from cdvft_bench.analytic.models import layer_shape
 from cdvft_bench.claims.table import VerdictRow
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED
-from cdvft_bench.core.timed import Interval
 from cdvft_bench.execution.floors import layer_floor
 from cdvft_bench.execution.planner import BUILT_IN, Problem
 from cdvft_bench.report.page.report import Source, write_report

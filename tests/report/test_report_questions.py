@@ -11,8 +11,8 @@ from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, unpacked
 from cdvft_bench.analysis.evidence import Evidence, Given, against
 from cdvft_bench.analysis.groups import sections
 from cdvft_bench.analysis.questions import answers
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
-from cdvft_bench.core.timed import Interval
 from cdvft_bench.expressivity.findings.finding import Finding, Label
 from cdvft_bench.sweep.grid import presets
 

@@ -28,7 +28,7 @@ import signal
 import sys
 from cdvft_bench.sweep.run import run
 from cdvft_bench.sweep.store import Store
-from cdvft_bench.timing.environment import Environment
+from cdvft_bench.core.environment import Environment
 from tests.sweep import work
 
 here = Environment("cpu", 2, None, 1, (), None, None, "", "", "", "", {}, None, "2026-01-01")

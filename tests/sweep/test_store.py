@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.counted import Counted, PassCount
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
-from cdvft_bench.core.timed import Interval, Samples, Timed, Timing
+from cdvft_bench.core.timed import Samples, Timed, Timing
 from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.sweep.store import Store, UnstorableError

@@ -7,7 +7,7 @@ import torch
 from fake_machine import FakeMachine
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.timed import Interval
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.timing.selftest import _outside, selftest
 
 

@@ -13,8 +13,8 @@ from cdvft_bench.analysis.agreement import (
     trainable,
 )
 from cdvft_bench.analysis.groups import Section, is_frozen
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import NOT_MEASURED, clean, integer, prefixed
-from cdvft_bench.core.timed import Interval
 from cdvft_bench.report.figures.panels import CONVENTION
 
 if TYPE_CHECKING:

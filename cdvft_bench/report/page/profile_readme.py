@@ -16,9 +16,10 @@ from cdvft_bench.analysis.crossover import PEERS, Point, crossover_points, fft_p
 from cdvft_bench.analysis.groups import latest, sections, title_of
 from cdvft_bench.analysis.launches import COLUMNS, launch_rows
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, integer, interval, listed, markdown, plural
-from cdvft_bench.core.timed import Interval, Timed
+from cdvft_bench.core.timed import Timed
 from cdvft_bench.timing.trace import read_trace
 
 NOT_IN_RECORDS = "a case that the records do not hold"

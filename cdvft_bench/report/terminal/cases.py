@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from cdvft_bench.analytic.roofline import Rates
     from cdvft_bench.core.case import Case
     from cdvft_bench.core.counted import Counted
+    from cdvft_bench.core.interval import Interval
     from cdvft_bench.core.record import Predicted, Record
-    from cdvft_bench.core.timed import Interval, SelfTest, Timed, TraceSummary
+    from cdvft_bench.core.timed import SelfTest, Timed, TraceSummary
     from cdvft_bench.execution.planner import Estimate, Problem
     from cdvft_bench.sweep.doctor import Finding
 

@@ -38,8 +38,8 @@ from cdvft_bench.sweep.run import (
 from cdvft_bench.sweep.store import Store
 
 if TYPE_CHECKING:
+    from cdvft_bench.core.environment import Environment
     from cdvft_bench.core.timed import SelfTest
-    from cdvft_bench.timing.environment import Environment
 
 RETRIES = 3
 

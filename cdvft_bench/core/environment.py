@@ -1,0 +1,48 @@
+"""The machine and the software that a record was made on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Environment:
+    """What a reader needs to judge a figure. No host name and no user name.
+
+    Attributes:
+        cpu: model. cores: logical ones. memory_gib: of RAM, None unknown. threads: torch's CPU threads.
+        gpus: names of the visible devices. driver, cuda: NVIDIA driver and CUDA of the torch build.
+        system: operating system and kernel. python, torch, numpy: versions.
+        packages: versions of further packages that are installed.
+        revision: git revision of the code, "+changes" where the tree differs from it; None outside a checkout.
+        date: UTC day, ISO 8601.
+        cpu_capability: the vector instructions that torch's CPU kernels use, e.g. "AVX2".
+        fft_library: of torch's CPU FFTs.
+        matmul_precision: of float32 products, as torch.set_float32_matmul_precision set it.
+    """
+
+    cpu: str
+    cores: int
+    memory_gib: float | None
+    threads: int
+    gpus: tuple[str, ...]
+    driver: str | None
+    cuda: str | None
+    system: str
+    python: str
+    torch: str
+    numpy: str
+    packages: dict[str, str]
+    revision: str | None
+    date: str
+    cpu_capability: str = ""
+    fft_library: str = ""
+    matmul_precision: str = ""
+
+    @property
+    def key(self) -> str:
+        """Stable key of everything but the date."""
+        values = {k: v for k, v in asdict(self).items() if k != "date"}
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

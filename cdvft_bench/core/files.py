@@ -1,0 +1,146 @@
+"""Files written whole or not at all: the one place that writes what a user asked for."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from cdvft_bench.core.errors import UserError
+
+_WAYS_OUT = {
+    errno.ENOSPC: "free some space, or name a file on another disk",
+    errno.EDQUOT: "free some space, or name a file on another disk",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "a part of its path is a file; name another folder",
+    errno.EEXIST: "a part of its path is a file; name another folder",
+    errno.EISDIR: "it is a folder; name a file",
+}
+
+
+def write_file(path: str | Path, content: bytes | str) -> None:
+    """Write a file; an older one stands until the new one is complete, and nothing else is left behind.
+
+    Args:
+        path: folders that lack are made. A device or a pipe (``/dev/stdout``) is written into, never replaced.
+        content: text is written as UTF-8.
+
+    Raises:
+        UserError: it cannot be written; names the path, the reason and the way out.
+    """
+    try:
+        data = content.encode() if isinstance(content, str) else content
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{shown(path)} cannot be written: it would hold {content[error.start]!a}, which is no character of "
+            "UTF-8; take it out of the names that you gave"
+        ) from error
+    with replacing(path) as part:
+        part.write_bytes(data)
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """A new file beside ``path`` to write to; it takes the place of ``path`` when the block ends without an error.
+
+    For libraries that want a path. Links are followed; the permissions of an older file are kept.
+
+    Raises:
+        UserError: as :func:`write_file`, also for an OSError inside the block.
+    """
+    made: list[Path] = []
+    part: Path | None = None
+    try:
+        target = _target(path)
+        if target.exists() and not target.is_file():
+            with _into(target) as part:
+                yield part
+            return
+        made = _make_folders(target.parent)
+        # Names may be as long as the file system allows: the temporary one must not be longer.
+        start = os.fsencode(target.name)[:40].decode(errors="ignore")
+        handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=".part", dir=target.parent)
+        os.close(handle)
+        part = Path(name)
+        yield part
+        part.chmod(_mode(target))
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(target)
+    except BaseException as error:
+        _clean(part, made)
+        if isinstance(error, OSError) or "null byte" in str(error):
+            raise UserError(unwritable(path, error)) from error
+        raise
+
+
+def unwritable(path: str | Path, error: BaseException) -> str:
+    """One line on why a file cannot be written, with the way out."""
+    reason, number = (error.strerror, error.errno) if isinstance(error, OSError) else (None, None)
+    way = _WAYS_OUT.get(number or 0, "name a file in a folder of yours")
+    return f"{shown(path)} cannot be written: {reason or error}; {way}"
+
+
+def shown(path: str | Path) -> str:
+    """A path as a message shows it: one line, no control characters, no half of a surrogate pair."""
+    text = os.fspath(path)
+    return text if text.isprintable() and text else ascii(text)
+
+
+def _target(path: str | Path) -> Path:
+    if not os.fspath(path):
+        raise UserError("'' is no name of a file; name one")
+    given = Path(path)
+    target = given.resolve() if given.is_symlink() else given
+    if target.is_dir():
+        raise UserError(f"{shown(path)} cannot be written: it is a folder; name a file")
+    return target
+
+
+@contextlib.contextmanager
+def _into(target: Path) -> Iterator[Path]:
+    """A file whose content goes into a device or a pipe in the end."""
+    mode = target.stat().st_mode
+    if not (stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)):
+        raise UserError(f"{shown(target)} is no file, device or pipe to write to; name a file")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        part = Path(folder) / (target.name or "part")
+        part.touch()
+        yield part
+        with part.open("rb") as source, target.open("wb") as sink:
+            shutil.copyfileobj(source, sink)
+
+
+def _make_folders(folder: Path) -> list[Path]:
+    """Make a folder with its parents; returns those that were made, the innermost first."""
+    missing = []
+    at = folder
+    while not at.exists() and at != at.parent:
+        missing.append(at)
+        at = at.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    return missing
+
+
+def _mode(target: Path) -> int:
+    """Permissions of the file that is replaced, or of a new file under the umask."""
+    try:
+        return stat.S_IMODE(target.stat().st_mode)
+    except OSError:
+        mask = os.umask(0)
+        os.umask(mask)
+        return 0o666 & ~mask
+
+
+def _clean(part: Path | None, made: list[Path]) -> None:
+    if part is not None:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+    for folder in made:
+        with contextlib.suppress(OSError):  # not empty: somebody else has put a file there
+            folder.rmdir()

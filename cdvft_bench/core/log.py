@@ -1,0 +1,181 @@
+"""The record log: JSON lines, appended and synced one by one, so that a kill loses the job in flight alone.
+
+Bare-node slices, fine-tuning runs and studies of expressivity keep their rows in such a file. What a line means is
+its writer's to say; this module knows lines, the torn last one, the lock and the version.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import json
+import os
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown, unwritable
+
+VERSION = 2
+"""Of the format. A file begins with ``{"log": VERSION}``.
+
+1: no first line of this kind. 2: the first line, from which a reader of a later version is told to update.
+Files of version 1 load, and are gone on with as they are.
+"""
+
+LIMIT = 4 * 2**30
+"""Bytes that a compressed log may expand to; a larger one is refused, since it is a mistake or an attack."""
+
+
+def parse_line(line: bytes | str) -> dict[str, Any]:
+    """A line as a JSON object.
+
+    Raises:
+        ValueError: it is none; says why in a few words.
+    """
+    try:
+        value = json.loads(line, parse_constant=_no_constant)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"it is no UTF-8 text at byte {error.start}") from None
+    if not isinstance(value, dict):
+        raise ValueError("it is no JSON object")
+    return value
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def read_log(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and content of each line of a log, compressed where its name ends in ".gz"; a torn last one is left out.
+
+    Raises:
+        UserError: it cannot be read, is of a later version, or a line is damaged; the message has its number.
+    """
+    path = Path(path)
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield from _lines(path, file)  # type: ignore[arg-type]
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
+    size = 0
+    for number, line in enumerate(file, 1):
+        size += len(line)
+        if path.suffix == ".gz" and size > LIMIT:
+            raise UserError(f"{shown(path)} expands beyond {LIMIT >> 30} GiB; unpack it yourself if that is right")
+        if not line.endswith(b"\n"):
+            return  # torn by a kill while it was written; the job is done again
+        if not line.strip():
+            continue
+        try:
+            entry = parse_line(line)
+        except ValueError as error:
+            raise UserError(f"{shown(path)}, line {number} is damaged: {error}; restore the file") from None
+        if "log" in entry:
+            version = entry["log"]
+            if not isinstance(version, int) or version > VERSION:
+                raise UserError(
+                    f"{shown(path)} has version {version!r} of the log, this one reads up to {VERSION}; "
+                    "update cdvft-bench"
+                )
+            continue
+        yield number, entry
+
+
+class Log:
+    """A log open for appending, by one process at a time.
+
+    Args:
+        path: made with its folders if need be; a torn last line is cut off.
+
+    Attributes:
+        entries: what it held when it was opened.
+
+    Raises:
+        UserError: it cannot be written, another process holds it, or it is damaged.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self.path.open("a+b")
+        except (OSError, ValueError) as error:
+            raise UserError(unwritable(path, error)) from error
+        try:
+            self._lock()
+            self._cut()
+            self.entries = [entry for _, entry in read_log(self.path)]
+            if self._file.seek(0, os.SEEK_END) == 0:
+                self.append({"log": VERSION})
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _lock(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another process is writing to {shown(self.path)}; wait for it, or give another file"
+            ) from error
+
+    def _cut(self) -> None:
+        """Cut a torn last line off; refuse a file that ends in something else."""
+        end = self._file.seek(0, os.SEEK_END)
+        if end == 0:
+            return
+        at, tail = end, b""
+        while at > 0 and b"\n" not in tail:
+            step = min(1 << 16, at)
+            at -= step
+            self._file.seek(at)
+            tail = self._file.read(step) + tail
+        torn = tail.rpartition(b"\n")[2]
+        if not torn:
+            return
+        if not torn.startswith(b"{"):
+            raise UserError(f"{shown(self.path)} is no log of this suite; give another file")
+        self._file.truncate(end - len(torn))
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Add a line and sync it.
+
+        Raises:
+            ValueError: a NaN or an infinity is in it, which is no JSON and no measurement; nothing is written.
+            UserError: the disk does not take it; what was written of the line is cut off.
+        """
+        line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        before = self._file.seek(0, os.SEEK_END)
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._file.truncate(before)
+            raise UserError(f"{unwritable(self.path, error)}, and run the same command again") from error
+
+    def close(self) -> None:
+        """Close the file, and with it the lock."""
+        self._file.close()
+
+    def __enter__(self) -> Log:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
