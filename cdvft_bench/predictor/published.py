@@ -20,6 +20,7 @@ from cdvft_bench.predictor.pricing import Pricer
 from cdvft_bench.predictor.results import PublishedComparison, PublishedPrediction, Range
 from cdvft_bench.predictor.transformer import Transformer, find_model, rest_backward, rest_forward
 from cdvft_bench.sweep.model_cost import model_cost
+from cdvft_bench.ties import steady
 
 REFERENCE = "lora-rank32"
 BATCH, SEQUENCE, LONGEST, DTYPE = 4, 210, 768, "bfloat16"
@@ -163,7 +164,7 @@ def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks, ties sharing their mean."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    """Ranks, ties sharing their mean; values that differ by rounding errors alone are ties."""
+    _, place, counts = np.unique([steady(v) for v in values.tolist()], return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)

@@ -19,6 +19,7 @@ from cdvft_bench.report.witnesses import (
     warned,
 )
 from cdvft_bench.sweep.record import Record
+from cdvft_bench.ties import steady
 from cdvft_bench.timing.result import Interval
 
 FEW = 5
@@ -170,7 +171,10 @@ def failure_finding(records: Sequence[Record]) -> str:
 
 
 def spearman(pairs: Iterable[tuple[float, float]]) -> float | None:
-    """Rank correlation with ties at their mean rank; None where a side does not vary."""
+    """Rank correlation with ties at their mean rank; None where a side does not vary.
+
+    Values that differ by rounding errors alone are ties: FLOPs of one amount are summed in other orders.
+    """
     found = list(pairs)
     if not found:
         return None
@@ -182,6 +186,7 @@ def spearman(pairs: Iterable[tuple[float, float]]) -> float | None:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
+    values = [steady(v) for v in values]
     ordered = sorted(values)
     return [ordered.index(v) + (ordered.count(v) + 1) / 2 for v in values]
 
