@@ -15,8 +15,8 @@ def same_text(shown: str, now: str) -> None:
     """Assert that two texts say the same.
 
     All but the numbers is equal, and so are whole numbers, which count something. Others, and percentages, may be apart
-    by one unit of the last digit that both show, or are both rounding errors: they come from sums that end in other last bits on
-    another processor.
+    by one unit of the last digit that both show, or be both rounding errors: they come from sums that end in other last
+    bits on another processor.
     """
     for i, (old, new) in enumerate(zip_longest(shown.splitlines(), now.splitlines(), fillvalue="(no such line)"), 1):
         assert NUMBER.sub("#", old) == NUMBER.sub("#", new), f"line {i}"
