@@ -10,6 +10,7 @@ from cdvft_bench.accuracy.trial import BASE, TrialResult
 from cdvft_bench.errors import UserError
 from cdvft_bench.report.accuracy_costs import Front
 from cdvft_bench.report.text import NOT_MEASURED, listed, markdown, plural
+from cdvft_bench.ties import steady
 
 BASELINE = "LoRA r=8"
 CHANCE = 0.05
@@ -137,7 +138,7 @@ def matched(found: Sequence[Score], tolerance: float = 0.005) -> list[list[Score
     """Groups of methods that train as many parameters, CDVFT among them; each from the most accurate on."""
     groups = []
     for size in sorted({s.parameters for s in found if s.method == "cdvft"}):
-        group = [s for s in found if size and abs(s.parameters / size - 1) <= tolerance]
+        group = [s for s in found if size and abs(s.parameters - size) <= steady(tolerance * size)]
         if len({s.method for s in group}) > 1:
             groups.append(group)
     return groups
