@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from cdvft_bench import __version__
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cdvft_bench.sweep.case import Case, CasePass, SubjectKind, Value
+    from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
 
 
 class _Mistake(click.ClickException):
@@ -143,8 +143,8 @@ def _emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
 @_case_options
 def predict(as_json: bool, **options: Any) -> None:
     """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes."""
-    from cdvft_bench.report.terminal import show_predicted
-    from cdvft_bench.sweep import witness
+    from cdvft_bench.report.terminal.cases import show_predicted
+    from cdvft_bench.sweep import evaluate as witness
 
     case = _case(**options)
     predicted = witness.predict(case)
@@ -155,8 +155,8 @@ def predict(as_json: bool, **options: Any) -> None:
 @_case_options
 def count(as_json: bool, **options: Any) -> None:
     """Count what METHOD really does: fvcore, operator dispatch, saved activations, beside the closed form."""
-    from cdvft_bench.report.terminal import show_counted
-    from cdvft_bench.sweep import witness
+    from cdvft_bench.report.terminal.cases import show_counted
+    from cdvft_bench.sweep import evaluate as witness
 
     case = _case(**options)
     counted = witness.count(case)
@@ -169,8 +169,8 @@ def count(as_json: bool, **options: Any) -> None:
 @click.option("--precision", default=0.02, show_default=True, help="Half-width of the ratio's interval to reach.")
 def time(as_json: bool, budget: str, precision: float, **options: Any) -> None:
     """Time METHOD, interleaved with the frozen layer and LoRA r=8 in one run."""
-    from cdvft_bench.report.terminal import show_timed
-    from cdvft_bench.sweep import witness
+    from cdvft_bench.report.terminal.cases import show_timed
+    from cdvft_bench.sweep import evaluate as witness
 
     case = _case(**options)
     timed = witness.time_case(case, budget_s=_seconds(budget) or 10.0, precision=precision)
@@ -207,7 +207,7 @@ def _sweep(
     precision: float | None = None,
 ) -> int:
     """Run a grid into a store; 0 when no case of it is recorded as failed, 3 when cases are left, else 1."""
-    from cdvft_bench.sweep.engine import run_grid
+    from cdvft_bench.sweep.run import run_grid
 
     outcome = run_grid(
         grid, store_path, retry_failed=retry_failed, budget_s=_seconds(budget), device=device, engine=engine,
@@ -226,7 +226,7 @@ def _report(
     expressivity: Path | None = None,
     accuracy: tuple[Path, ...] = (),
 ) -> None:
-    from cdvft_bench.report.report import report_stores
+    from cdvft_bench.report.page.report import report_stores
 
     paths = report_stores(stores, output, command=command, expressivity=expressivity, accuracy=accuracy)
     click.echo(f"Report: {paths.html}")
@@ -244,7 +244,7 @@ _grid_help = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, pa
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 def run(grid: str, output: Path, retry_failed: bool) -> None:
     """Do it all: run a grid through the three witnesses, keep the records, print a table, write the report."""
-    from cdvft_bench.report.terminal import show_store
+    from cdvft_bench.report.terminal.cases import show_store
 
     store = output / "records.sqlite"
     code = _sweep(grid, store, retry_failed)
@@ -370,14 +370,14 @@ def compare(
 
     Exits with 1 when a case became slower by more than the tolerance, with its whole 95 % interval.
     """  # fmt: skip
-    from cdvft_bench.report.compare import compare_stores
-    from cdvft_bench.report.compare_table import show_comparison, write_csv
+    from cdvft_bench.analysis.compare import compare_stores
+    from cdvft_bench.report.terminal.compare import show_comparison, write_csv
 
     comparison = compare_stores(a, b, tolerance=tolerance, basis=basis)
     if csv_path is not None:
         write_csv(comparison, csv_path)
     if page is not None:
-        from cdvft_bench.report.compare_page import write_page
+        from cdvft_bench.report.page.compare import write_page
 
         write_page(comparison, page, f"cdvft-bench compare {a} {b} --page {page}")
     _emit(comparison, as_json, lambda: show_comparison(comparison, everything))
@@ -390,7 +390,7 @@ def compare(
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Else README.md beside the store.")
 def profile_readme(store: Path, output: Path | None) -> None:
     """Write the README of a recorded profile: machine, counts, warnings, and where CDVFT costs less time."""
-    from cdvft_bench.report.profile_readme import write_profile_readme
+    from cdvft_bench.report.page.profile_readme import write_profile_readme
 
     click.echo(write_profile_readme(store, output=output))
 
@@ -407,7 +407,7 @@ def selftest(comparisons: int, device: str, as_json: bool) -> None:
 
     Exits with 1 when an interval lies more than 1 % away from 1, or when doubled work is not found to be doubled.
     """
-    from cdvft_bench.report.terminal import show_selftest
+    from cdvft_bench.report.terminal.cases import show_selftest
     from cdvft_bench.timing.selftest import selftest as run_selftest
 
     result = run_selftest(comparisons=comparisons, device=device)
@@ -421,7 +421,7 @@ def selftest(comparisons: int, device: str, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def trace(file: Path, as_json: bool) -> None:
     """Analyse any Chrome trace of torch.profiler (.json or .json.gz): launches, families, gaps, what binds it."""
-    from cdvft_bench.report.terminal import show_trace
+    from cdvft_bench.report.terminal.cases import show_trace
     from cdvft_bench.timing.trace import read_trace
 
     summary = read_trace(file)
@@ -455,7 +455,7 @@ def plan(
     """Predict every way of executing a CDVFT layer, fastest first, and say on what that rests."""
     from cdvft_bench.analytic.models import layer_shape
     from cdvft_bench.execution.planner import Problem, device_rates, rank
-    from cdvft_bench.report.terminal import show_plan
+    from cdvft_bench.report.terminal.cases import show_plan
 
     if (width is None) == (layer is None):
         raise UserError("give either --d (a square layer's width) or --layer (e.g. 768x3072 or roberta-base:query)")
@@ -505,7 +505,7 @@ def advise(profiles: tuple[Path, ...], everything: bool, as_json: bool, **questi
     """Predict which adapter to train: ranked choices for a model on a GPU, with time, memory and the reasons."""
     from cdvft_bench.predictor import advise as rank_choices
     from cdvft_bench.predictor import read_profiles
-    from cdvft_bench.report.advice import show_advice
+    from cdvft_bench.report.terminal.advice import show_advice
 
     found = read_profiles(profiles)
     advice = rank_choices(**question, records=found.records, environments=found.environments)
@@ -527,7 +527,7 @@ def evaluate(stores: tuple[Path, ...], rates: Path | None, output: Path | None, 
 
     from cdvft_bench.claims.export import write_text
     from cdvft_bench.predictor import compare_published, evaluate_stores
-    from cdvft_bench.report.advice import show_evaluation
+    from cdvft_bench.report.terminal.advice import show_evaluation
 
     evaluation, published = evaluate_stores(stores, rates), compare_published()
     both = {"evaluation": evaluation, "published": published}
@@ -628,7 +628,7 @@ def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) 
     For a preset that is a group: a page for each of its presets that has results, in a folder of its name.
     """
     from cdvft_bench.accuracy.preset import read_presets
-    from cdvft_bench.report.accuracy import write_accuracy, write_pages
+    from cdvft_bench.report.accuracy.page import write_accuracy, write_pages
 
     given = (f" --steps {steps.name}" if steps else "") + (f" --preset {preset}" if preset else "")
     command = f"cdvft-bench pareto {results.name}{given} --output {output.name}"
@@ -647,7 +647,7 @@ def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) 
 def maps(results: Path, output: Path, preset: str | None) -> None:
     """Accuracy over m, p, learning rate and initialisation, from the RESULTS of train on a map preset."""
     from cdvft_bench.accuracy.preset import read_preset
-    from cdvft_bench.report.accuracy_maps_page import write_maps
+    from cdvft_bench.report.accuracy.maps_page import write_maps
 
     command = f"cdvft-bench maps {results.name}{f' --preset {preset}' if preset else ''} --output {output.name}"
     click.echo(f"Page: {write_maps(results, output, command, read_preset(preset) if preset else None)}")
@@ -684,7 +684,7 @@ def export(store: Path, output: Path) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def doctor(as_json: bool) -> None:
     """Say what this machine can and cannot measure."""
-    from cdvft_bench.report.terminal import show_doctor
+    from cdvft_bench.report.terminal.cases import show_doctor
     from cdvft_bench.sweep.doctor import examine
 
     findings = examine()

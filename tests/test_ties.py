@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.ties import DIGITS, EXAMPLES, exact, mean_share, steady
+from cdvft_bench.core.ties import DIGITS, EXAMPLES, exact, mean_share, steady
 
 counts = st.integers(1, EXAMPLES).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 

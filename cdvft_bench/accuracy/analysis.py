@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from cdvft_bench.accuracy.results import final_runs, tuning_runs
 from cdvft_bench.accuracy.trial import BASE, TrialResult, Value, scale_name, unpacked
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 DRAWS = 10_000
 """Of seeds, examples and costs; a share of them is known within half a point."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from cdvft_bench.accuracy.saved import SavedBytes
 from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, TrialResult, packed
 from cdvft_bench.accuracy.workloads import Workload, make_workload
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     import torch

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 LICENCES = {
     "digits": "package scikit-learn, BSD-3-Clause; the digits CC-BY-4.0",

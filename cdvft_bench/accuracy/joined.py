@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 
 def cache_folder() -> Path:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.accuracy.joined import cache_folder, find_parts, unpacked
 from cdvft_bench.analytic.models import make_config, model_spec
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import nn

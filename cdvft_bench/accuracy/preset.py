@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.accuracy.trial import BASE, Trial, Value
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer")
 SPAN = 8.0

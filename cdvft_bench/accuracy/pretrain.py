@@ -22,7 +22,7 @@ from typing import Any, cast
 from cdvft_bench.accuracy.joined import cache_folder
 from cdvft_bench.accuracy.tasks import load_task
 from cdvft_bench.accuracy.workloads import ImageWorkload
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 MODEL, TASK = "vit-small-fashion", "fashion-mnist"
 EXAMPLES, EPOCHS, BATCH, LR, SEED = 24_000, 3, 128, 1e-3, 0

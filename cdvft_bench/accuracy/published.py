@@ -13,8 +13,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.ties import steady
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 
 if TYPE_CHECKING:
     from cdvft_bench.analytic.linear import LinearShape

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from cdvft_bench.accuracy.trial import Trial, TrialResult, with_start
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 
 def read_results(path: Path) -> tuple[list[TrialResult], dict[str, dict[str, Any]]]:

@@ -24,7 +24,7 @@ from cdvft_bench.accuracy.fit import Measure, run_trial, unread
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.results import Appender, best_run, read_results
 from cdvft_bench.accuracy.trial import BASE, Trial, TrialResult, scaled, with_setting, with_start
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 TUNING_SEED = 1000
 """Of initial values and batches while a method is tuned; final runs have the preset's seeds."""

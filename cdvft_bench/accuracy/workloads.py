@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from cdvft_bench.accuracy.arithmetic import Problem, final_answer
 from cdvft_bench.accuracy.images import Picture
 from cdvft_bench.accuracy.tasks import Example, Task, load_task
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

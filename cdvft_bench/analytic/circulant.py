@@ -29,7 +29,7 @@ from cdvft_bench.analytic.kernels import (
     reduction,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton", "auto"]
 """Ways to execute the method: the reference's two, then those of ``cdvft_bench.execution``; "auto" lets it pick."""

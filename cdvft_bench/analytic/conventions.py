@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.analytic.kernels import Count
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 Flops = float | NDArray[np.float64]
 

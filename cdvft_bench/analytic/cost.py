@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from cdvft_bench.analytic.conventions import Flops, convention
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, Kind, Scope, times
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 Pass = Literal["forward", "backward", "step"]
 PASSES: tuple[Pass, ...] = get_args(Pass)

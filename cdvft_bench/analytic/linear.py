@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, addmm, copy, elementwise, mm, of_base
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 
 @dataclass(frozen=True)

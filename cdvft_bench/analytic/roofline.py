@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from cdvft_bench.analytic.kernels import Kernel, Kernels
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 Curve = tuple[tuple[float, float], ...]
 """A rate against the size of a kernel: (size, units a second), sizes increasing."""

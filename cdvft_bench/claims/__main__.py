@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from cdvft_bench.claims import verify
 from cdvft_bench.claims.table import short_table, summary, verdict_table
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from cdvft_bench.claims.claim import Claim
-from cdvft_bench.claims.point import Setting
+from cdvft_bench.claims.ledger.claim import Claim
+from cdvft_bench.claims.ledger.point import Setting
+from cdvft_bench.claims.ledger.text import setting
 from cdvft_bench.claims.table import numbers_of, verdict_words
-from cdvft_bench.claims.text import setting
 from cdvft_bench.claims.verdict import Reading, Testimony, Verdict, Verification
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 # What XML 1.0 cannot hold.
 _CONTROL = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")

@@ -10,20 +10,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from cdvft_bench.claims.claim import Claim, Ledger, Word
-from cdvft_bench.claims.count import Count
-from cdvft_bench.claims.formula import Formula
-from cdvft_bench.claims.laws import Figure, Ratio, at_most
-from cdvft_bench.claims.ledger import read_ledger
-from cdvft_bench.claims.point import Point, Setting, Subject, Value
-from cdvft_bench.claims.profiles import Profiles, is_profile, read_profiles
-from cdvft_bench.claims.quantities import Witness
-from cdvft_bench.claims.records import Accuracy, Clock, read_records
-from cdvft_bench.claims.silence import Silent
-from cdvft_bench.claims.text import axis_text, number, percent, plural, setting, value_text
+from cdvft_bench.claims.ledger.claim import Claim, Ledger, Word
+from cdvft_bench.claims.ledger.laws import Figure, Ratio, at_most
+from cdvft_bench.claims.ledger.point import Point, Setting, Subject, Value
+from cdvft_bench.claims.ledger.quantities import Witness
+from cdvft_bench.claims.ledger.read import read_ledger
+from cdvft_bench.claims.ledger.text import axis_text, number, percent, plural, setting, value_text
+from cdvft_bench.claims.sources.analytic import Formula
+from cdvft_bench.claims.sources.availability import Silent
+from cdvft_bench.claims.sources.counted import Count
+from cdvft_bench.claims.sources.profiles import Profiles, is_profile, read_profiles
+from cdvft_bench.claims.sources.records import Accuracy, Clock, read_records
 from cdvft_bench.claims.verdict import Reading, Testimony, Verdict, Verification
-from cdvft_bench.errors import UserError
-from cdvft_bench.ties import steady
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 from cdvft_bench.timing.clock import fixed_threads
 
 WORKLOAD = "workload"

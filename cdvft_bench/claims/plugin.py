@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from cdvft_bench.claims.claim import Claim
     from cdvft_bench.claims.judge import Voices
+    from cdvft_bench.claims.ledger.claim import Claim
     from cdvft_bench.claims.verdict import Verdict
 
 
@@ -59,8 +59,8 @@ class LedgerFile(pytest.File):
     def collect(self) -> Iterator[ClaimItem]:
         """Its claims; a ledger that is not as it should be is one error of collection."""
         from cdvft_bench.claims.judge import voices
-        from cdvft_bench.claims.ledger import read_ledger
-        from cdvft_bench.errors import UserError
+        from cdvft_bench.claims.ledger.read import read_ledger
+        from cdvft_bench.core.errors import UserError
 
         start = Path(self.config.invocation_params.dir)
         records = [start / name for name in self.config.getoption("--claims-records")]
@@ -98,7 +98,7 @@ class ClaimItem(pytest.Item):
             pytest.skip(verdict.detail)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        from cdvft_bench.errors import UserError
+        from cdvft_bench.core.errors import UserError
 
         if isinstance(excinfo.value, NotAsPinned | UserError):
             return str(excinfo.value)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdvft_bench.claims.text import setting, value_text
+from cdvft_bench.claims.ledger.text import setting, value_text
 from cdvft_bench.claims.verdict import Reading, Verdict, Verification
 
 if TYPE_CHECKING:

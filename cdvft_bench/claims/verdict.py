@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cdvft_bench.claims.claim import Claim, Word
-from cdvft_bench.claims.point import Setting, Value
-from cdvft_bench.claims.quantities import Witness
+from cdvft_bench.claims.ledger.claim import Claim, Word
+from cdvft_bench.claims.ledger.point import Setting, Value
+from cdvft_bench.claims.ledger.quantities import Witness
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cdvft_bench.core.counted import Counted, FvcoreCount, PassCount
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.fvcore_counter import count_forward
-from cdvft_bench.counting.result import Counted, FvcoreCount, PassCount
 from cdvft_bench.counting.saved import saved_bytes
 
 

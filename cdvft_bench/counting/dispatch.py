@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from cdvft_bench.core.counted import PassCount
 from cdvft_bench.counting.native_operators import NAMESPACE, Work, circulant_work
-from cdvft_bench.counting.result import PassCount
 
 ADAMW_FLOPS = 14  # weight decay 1, first moment 3, second moment 4, denominator 3, update 3
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.fft_algorithms import (
     ALGORITHMS,
     NAIVE_LIMIT,
@@ -25,7 +26,6 @@ from cdvft_bench.counting.fft_algorithms import (
     weighted,
 )
 from cdvft_bench.counting.tallied import Complex, FFTCount, Number, Real, Tally
-from cdvft_bench.errors import UserError
 
 __all__ = [
     "ALGORITHMS",

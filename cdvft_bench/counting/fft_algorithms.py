@@ -15,9 +15,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.bluestein import bluestein, real_parts
 from cdvft_bench.counting.tallied import SQRT_HALF, Complex, Number, root
-from cdvft_bench.errors import UserError
 
 NAIVE_LIMIT = 512  # n^2 complex products in plain Python
 LARGEST_DIRECT, LARGEST_DIRECT_REAL = 73, 113  # prime factors up to here by their sums, in O(r^2): a chirp takes more

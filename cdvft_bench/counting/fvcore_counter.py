@@ -15,9 +15,9 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
 
+from cdvft_bench.core.counted import FvcoreCount
 from cdvft_bench.counting.dispatch import solve_flops
 from cdvft_bench.counting.native_operators import NAMESPACE, circulant_work
-from cdvft_bench.counting.result import FvcoreCount
 
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
 

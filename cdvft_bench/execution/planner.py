@@ -19,9 +19,9 @@ from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, mm
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
 from cdvft_bench.analytic.roofline import Rates, predict_seconds, rates_from_json
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FastLayer
-from cdvft_bench.ties import steady
 
 if TYPE_CHECKING:
     from torch import Tensor

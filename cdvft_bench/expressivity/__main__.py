@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 
 @click.group()
@@ -28,7 +28,7 @@ def main() -> None:
 def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers: int) -> None:
     """Measure, and write a profile."""
     from cdvft_bench.expressivity.changes import change_jobs
-    from cdvft_bench.expressivity.findings import write_findings
+    from cdvft_bench.expressivity.findings.algebraic import write_findings
     from cdvft_bench.expressivity.presets import Job, jobs_of
     from cdvft_bench.expressivity.profile import environment, record
 
@@ -68,8 +68,8 @@ def changes(output: Path, model: str, task: str, layers: str, lr: float, example
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the page and its figures.")
 def report(profile: Path, output: Path) -> None:
     """Write expressivity.md and its figures from a profile alone."""
-    from cdvft_bench.expressivity.page import write_report
     from cdvft_bench.expressivity.profile import load
+    from cdvft_bench.report.expressivity.page import write_report
 
     for path in write_report(load(profile), output):
         click.echo(str(path))

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdvft_bench.expressivity import families, fibre, structure, theorem, training
+from cdvft_bench.expressivity import families, structure, theorem, training
+from cdvft_bench.expressivity import redundancy as fibre
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.factors import Product
 from cdvft_bench.expressivity.gradients import gradient_scale

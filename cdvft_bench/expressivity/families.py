@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.expressivity.factors import Factor, dense_blocks, norms, wrapped_sums
 from cdvft_reference.circulant import block_circulant_shape
 

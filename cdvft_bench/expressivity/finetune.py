@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from cdvft_bench.accuracy.fit import run_trial
 from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.accuracy.workloads import make_workload
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.expressivity.targets import SOURCE
 
 

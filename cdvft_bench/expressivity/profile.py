@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from cdvft_bench import __version__
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.expressivity.experiments import EXPERIMENTS, Row
 from cdvft_bench.expressivity.presets import Job
 

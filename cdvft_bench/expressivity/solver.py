@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from cdvft_bench.expressivity.complex_to_real import realify
 from cdvft_bench.expressivity.factors import Product, normal_equations, norms, wrapped_sums
-from cdvft_bench.expressivity.realify import realify
 from cdvft_reference.cdvft import FactorShapes
 
 _JACOBIAN_ENTRIES = 30_000_000

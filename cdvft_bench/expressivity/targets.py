@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_reference.circulant import dense_circulant
 
 Ensemble = Callable[[int, torch.Generator], Tensor]

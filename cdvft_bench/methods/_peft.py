@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cdvft_bench.analytic.kernels import Count, Kernels, copy, elementwise, mixed
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods.base import Method, linear_targets
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and formulas do not need it
     from torch import nn

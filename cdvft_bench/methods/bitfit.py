@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, Kernels, reduction
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward, itemsize
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods.base import Method, linear_targets, register
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from cdvft_bench.analytic.kernels import (
     reduction,
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward, itemsize
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._peft import PeftMethod, cast, first_misfit
 from cdvft_bench.methods.base import register
 

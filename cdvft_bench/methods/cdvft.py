@@ -19,7 +19,7 @@ from cdvft_bench.analytic.kernels import (
     reduction,
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
 from cdvft_bench.methods._reference import ReferenceMethod

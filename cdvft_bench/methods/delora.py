@@ -21,7 +21,7 @@ from cdvft_bench.analytic.kernels import (
     reduction,
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._norms import compare, length_backward
 from cdvft_bench.methods._peft import PeftMethod, base_backward, cast
 from cdvft_bench.methods.base import register

@@ -21,7 +21,7 @@ from cdvft_bench.analytic.kernels import (
     reduction,
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._peft import (
     PeftMethod,
     add_result,

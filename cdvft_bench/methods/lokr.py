@@ -14,7 +14,7 @@ from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, Kernels, adapter_dtype, elementwise, mm, reduction
 from cdvft_bench.analytic.linear import LinearShape, itemsize
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._lycoris import dense_change
 from cdvft_bench.methods._peft import PeftMethod
 from cdvft_bench.methods.base import register

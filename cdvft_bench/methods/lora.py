@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mm
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, base_backward, cast
 from cdvft_bench.methods.base import register
 

@@ -10,7 +10,7 @@ from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, adapter_dtype, copy, elementwise, mm, reduction
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward, itemsize
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, cast, first_misfit
 from cdvft_bench.methods.base import register
 

@@ -13,7 +13,7 @@ far predictions miss. Reads records, never measures. Everything that leaves this
 
 from cdvft_bench.predictor.advice import advise
 from cdvft_bench.predictor.evaluation import evaluate
-from cdvft_bench.predictor.published import compare_published
+from cdvft_bench.predictor.published_times import compare_published
 from cdvft_bench.predictor.results import (
     Advice,
     Choice,

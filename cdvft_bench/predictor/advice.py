@@ -10,7 +10,9 @@ from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Kernels
 from cdvft_bench.analytic.linear import check_count
 from cdvft_bench.analytic.models import target_linears
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method
 from cdvft_bench.predictor.choices import choices
 from cdvft_bench.predictor.devices import Target, assumptions, find_target
@@ -21,8 +23,6 @@ from cdvft_bench.predictor.results import Advice, Bound, Choice, Range, Strategy
 from cdvft_bench.predictor.serving import serve
 from cdvft_bench.predictor.transformer import Transformer, find_model, rest_backward, rest_forward
 from cdvft_bench.sweep.model_cost import model_cost
-from cdvft_bench.sweep.record import Record
-from cdvft_bench.ties import steady
 from cdvft_bench.timing.environment import Environment
 
 PCIE_UNKNOWN = "swap times need the GPU's PCIe rate, which calibrated rates of a device outside of the table lack"

@@ -9,9 +9,9 @@ from statistics import median
 
 import numpy as np
 
+from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.fit import LAUNCH, Predicted, Work, make_terms
 from cdvft_bench.predictor.results import Efficiency, Prediction
-from cdvft_bench.sweep.record import Record
 
 Feet = Mapping[tuple[object, ...], float]
 """Median seconds of the frozen subject by environment and workload, over the records that it was timed beside."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS
 from cdvft_bench.methods import Method, make_method, method_names
 

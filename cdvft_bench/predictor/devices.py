@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.analytic.roofline import Rates, rates_from_json
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 _FILE = "devices.toml"
 

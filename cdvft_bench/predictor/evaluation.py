@@ -12,7 +12,10 @@ import numpy as np
 from cdvft_bench.analytic.cost import flops
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FAST_PATHS
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor.causes import find_cause, typical_feet
@@ -30,10 +33,7 @@ from cdvft_bench.predictor.results import (
     Split,
 )
 from cdvft_bench.predictor.transformer import find_model, rest_backward, rest_forward
-from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.model_cost import case_cost
-from cdvft_bench.sweep.record import Record
-from cdvft_bench.ties import steady
 from cdvft_bench.timing.environment import Environment
 
 BOUNDS: tuple[Bound, ...] = ("arithmetic", "bytes", "launches")

@@ -9,10 +9,10 @@ import numpy as np
 
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
+from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.evaluation import BOUNDS, device_name, hold, samples
 from cdvft_bench.predictor.fit import PRIOR, Fit, Predicted, Work, fit, interval, make_terms, predict
 from cdvft_bench.predictor.results import NOT_MEASURED, Bound
-from cdvft_bench.sweep.record import Record
 from cdvft_bench.timing.environment import Environment
 
 WORST = float(np.exp(1.96 * PRIOR))

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdvft_bench.analytic.roofline import Rates
+from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.devices import read_rates
 from cdvft_bench.predictor.evaluation import device_name, evaluate, hold
 from cdvft_bench.predictor.results import Evaluation
-from cdvft_bench.sweep.record import Record
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.environment import Environment
 

@@ -22,7 +22,7 @@ from cdvft_bench.analytic.models import (
     read_config,
     shape_from_config,
 )
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

@@ -44,10 +44,10 @@ from typing import Any, get_args
 
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, target_linears
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Mode
 from cdvft_bench.methods import make_method
-from cdvft_bench.sweep.case import Case, CasePass, SubjectKind, Value
-from cdvft_bench.timing.result import Mode
 
 FROZEN = "frozen"
 """The subject without any adapter; a case of this name is the foot of all ratios."""

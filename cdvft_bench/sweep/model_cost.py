@@ -10,9 +10,9 @@ from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Kernel, times
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.analytic.models import ModelShape, Rows, layer_shape, model_shape, target_linears
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import Method, make_method
-from cdvft_bench.sweep.case import Case
 from cdvft_bench.sweep.grid import FROZEN
 
 _BESIDE = ("cdvft", "block_circulant", "lora", "fourierft")

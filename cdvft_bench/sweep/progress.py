@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.core.record import Record
 
 
 class progress:  # noqa: N801 - used as a with statement

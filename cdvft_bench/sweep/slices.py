@@ -12,10 +12,10 @@ from pathlib import Path
 
 import msgspec
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep import witness
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import FROZEN, make_case
-from cdvft_bench.sweep.record import Record
 from cdvft_bench.sweep.store import Store, _Line
 from cdvft_bench.timing.environment import Environment
 

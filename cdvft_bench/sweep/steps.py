@@ -18,10 +18,10 @@ import numpy as np
 from cdvft_bench.accuracy.fit import Training
 from cdvft_bench.accuracy.preset import Preset
 from cdvft_bench.accuracy.trial import BASE, with_start
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Interval
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
-from cdvft_bench.timing.result import Interval
 from cdvft_bench.timing.statistics import bootstrap_medians
 
 AGAINST = "LoRA r=8"

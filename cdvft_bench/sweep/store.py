@@ -14,12 +14,12 @@ from typing import TypeVar
 
 import msgspec
 
-from cdvft_bench.counting.result import Counted
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep.case import Case
-from cdvft_bench.sweep.record import Predicted, Record, Status
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.counted import Counted
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Predicted, Record, Status
+from cdvft_bench.core.timed import Timed
 from cdvft_bench.timing.environment import Environment
-from cdvft_bench.timing.result import Timed
 
 SCHEMA = 2
 T = TypeVar("T")

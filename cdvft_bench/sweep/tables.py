@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.environment import Environment
 

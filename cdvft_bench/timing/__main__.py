@@ -19,7 +19,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 METHODS = (
     "frozen,lora:rank=8,cdvft:m=1+2+3+4,cdvft:m=2:block_size=d/2+d/4+d/8,cdvft:m=2:path=handwritten,block_circulant"
@@ -82,8 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from cdvft_bench.core.timed import Mode
     from cdvft_bench.timing.bare import BareCase, unfold
-    from cdvft_bench.timing.result import Mode
     from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
 
     def say(text: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+from cdvft_bench.core.timed import Part
 from cdvft_bench.timing.chrome import Event
 from cdvft_bench.timing.families import is_operator
-from cdvft_bench.timing.result import Part
 from cdvft_bench.timing.scopes import ADAPTER, BASE, NEITHER, PARTS
 
 UNSCOPED = "unscoped"

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 EventKind = Literal["operator", "annotation", "runtime", "kernel"]
 

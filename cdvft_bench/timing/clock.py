@@ -19,10 +19,10 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Samples, Timing
 from cdvft_bench.timing.gpu import GpuState, read_gpu, throttling
 from cdvft_bench.timing.inputs import l2_bytes
-from cdvft_bench.timing.result import Samples, Timing
 from cdvft_bench.timing.statistics import Array, bootstrap_medians, drift, half_width, machine_speed
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them

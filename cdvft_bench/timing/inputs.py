@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 T = TypeVar("T")
 

@@ -10,11 +10,11 @@ from typing import TypeVar
 import torch
 from torch import nn
 
+from cdvft_bench.core.timed import Memory, Mode, Timed, TraceSummary
 from cdvft_bench.timing.bare import FROZEN
 from cdvft_bench.timing.clock import Contender, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory, tensor_bytes
 from cdvft_bench.timing.modes import time_modes
-from cdvft_bench.timing.result import Memory, Mode, Timed, TraceSummary
 from cdvft_bench.timing.scopes import scoped
 from cdvft_bench.timing.trace import export_trace, trace_call
 

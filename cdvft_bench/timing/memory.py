@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cdvft_bench.core.timed import Energy, Memory
 from cdvft_bench.tensors import plain_parts
 from cdvft_bench.timing.chrome import record
 from cdvft_bench.timing.gpu import nvml, uuid
-from cdvft_bench.timing.result import Energy, Memory
 
 _MARK = "cdvft_bench: measured call"
 _GPUS_ONLY = "energy is read from NVIDIA GPUs only"

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Interval, Mode, Modes, Timing
 from cdvft_bench.timing.clock import Contender, Timer, require_device, time_interleaved
-from cdvft_bench.timing.result import Interval, Mode, Modes, Timing
 from cdvft_bench.timing.statistics import bootstrap_median
 
 Call = Callable[[], object]

@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 import torch
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Interval, SelfTest
 from cdvft_bench.timing.clock import Contender, Timer, require_device, time_interleaved
 from cdvft_bench.timing.inputs import random_inputs
-from cdvft_bench.timing.result import Interval, SelfTest
 from cdvft_bench.timing.statistics import half_width
 
 MARGIN = 0.01  # a ratio's error that nobody would act on

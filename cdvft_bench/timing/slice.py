@@ -22,12 +22,12 @@ from typing import Any, BinaryIO
 
 import torch
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Mode, SelfTest, Timed
 from cdvft_bench.timing.bare import FROZEN, LORA, BareCase, build
 from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.environment import read_environment
 from cdvft_bench.timing.measure import Plan, Target, measure
-from cdvft_bench.timing.result import Mode, SelfTest, Timed
 from cdvft_bench.timing.selftest import selftest
 
 Say = Callable[[str], None]

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.timing.result import Interval
+from cdvft_bench.core.timed import Interval
 
 Array = NDArray[np.float64]
 

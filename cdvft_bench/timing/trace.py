@@ -26,11 +26,11 @@ from typing import Any, Literal
 
 import torch
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.attribution import UNSCOPED, Scopes, shares
 from cdvft_bench.timing.chrome import Event, Trace, parse, read_events, record, write_document
 from cdvft_bench.timing.families import bare, family, is_operator, kind, short_kernel
-from cdvft_bench.timing.result import TraceSummary
 from cdvft_bench.timing.traffic import moved
 from cdvft_bench.timing.verdict import judge, products
 

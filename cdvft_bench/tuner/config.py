@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from peft.config import PeftConfig
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import check_path
 from cdvft_bench.tuner.registration import peft_type
 

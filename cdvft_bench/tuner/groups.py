@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner.layer import CdvftLayer
 
 

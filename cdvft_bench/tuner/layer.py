@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import adapted_linear, change
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import Settings
 from cdvft_bench.tuner.registration import NAME

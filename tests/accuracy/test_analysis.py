@@ -9,7 +9,7 @@ import pytest
 
 from cdvft_bench.accuracy.analysis import CostOf, differences, estimate, front_shares, holm, scores
 from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, packed
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 SMALL = Trial("minilm", "tweets", "cdvft", (("m", 2),))
 

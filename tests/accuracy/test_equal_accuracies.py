@@ -23,9 +23,9 @@ from cdvft_bench.accuracy.analysis import (
     seed_deviation,
 )
 from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, packed
-from cdvft_bench.report.accuracy_answers import answers
-from cdvft_bench.report.accuracy_costs import fronts_of
-from cdvft_bench.report.accuracy_maps import best_by, cells, rate_verdict, slope
+from cdvft_bench.analysis.accuracy.answers import answers
+from cdvft_bench.analysis.accuracy.costs import fronts_of
+from cdvft_bench.analysis.accuracy.maps import best_by, cells, rate_verdict, slope
 
 pytest.importorskip("scipy")
 

@@ -18,8 +18,8 @@ from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.search import Budget, planned, train, train_all
 from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.cli import main
-from cdvft_bench.errors import UserError
-from cdvft_bench.report import accuracy
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.report.accuracy import page as accuracy
 
 MEMBER = """
 [preset]

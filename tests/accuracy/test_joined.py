@@ -11,7 +11,7 @@ import pytest
 
 from cdvft_bench.accuracy import models
 from cdvft_bench.accuracy.joined import cache_folder, find_parts, unpacked
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 
 from cdvft_bench.accuracy.published import MODEL, PublishedRun, published_runs
 from cdvft_bench.analytic.models import model_shape, target_linears
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import make_method
 
 

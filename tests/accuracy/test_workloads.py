@@ -25,7 +25,7 @@ from cdvft_bench.accuracy.saved import SavedBytes
 from cdvft_bench.accuracy.tasks import Example, Task, load_task, make_image_task
 from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.accuracy.workloads import GenerationWorkload, make_workload, padded
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from cdvft_bench.analytic.conventions import CONVENTIONS, convention
 from cdvft_bench.analytic.cost import PASSES, Cost, flops
 from cdvft_bench.analytic.kernels import addmm, bmm, copy, elementwise, fft, mm, reduction
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import make_method, method_names
 
 

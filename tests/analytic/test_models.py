@@ -17,7 +17,7 @@ from cdvft_bench.analytic.models import (
     shape_from_config,
     target_linears,
 )
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 PUBLISHED = {
     "roberta-base": 124_645_632,

@@ -9,8 +9,8 @@ from itertools import islice, product
 
 from report_records import ENVIRONMENT, make_records
 
-from cdvft_bench.sweep.case import CasePass
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.core.case import CasePass
+from cdvft_bench.core.record import Record
 
 MACHINES = {
     ENVIRONMENT: {"cpu": "Example CPU", "gpus": ()},

@@ -18,10 +18,10 @@ from conftest import wait_for
 from many_records import MACHINES, many_records
 from report_records import HOSTILE, failed, make_records
 
-from cdvft_bench.report.compare import compare_records
-from cdvft_bench.report.compare_page import write_page
-from cdvft_bench.report.report import Beside, Source, report_stores, write_report
-from cdvft_bench.report.timeline import Launch, Timeline
+from cdvft_bench.analysis.compare import compare_records
+from cdvft_bench.report.page.compare import write_page
+from cdvft_bench.report.page.report import Beside, Source, report_stores, write_report
+from cdvft_bench.report.page.timeline import Launch, Timeline
 from cdvft_bench.sweep.store import Store
 
 Opened = Callable[[Path], Any]
@@ -195,7 +195,7 @@ def test_packed_sections_unpack_when_they_come_near(
     opened: Opened, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on a page of many records: the same figures and tables, and links land all the same."""
-    monkeypatch.setattr("cdvft_bench.report.page.MANY", 1)
+    monkeypatch.setattr("cdvft_bench.report.page.model.MANY", 1)
     records = make_records(workloads=((8, 128, "step"), (8, 128, "forward")))
     packed = write_report([Source("records.sqlite", records, MACHINES)], tmp_path / "r", command="make").html
     assert packed.stat().st_size < page.stat().st_size
@@ -222,7 +222,7 @@ def test_hostile_records_run_nothing(
     opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: bool
 ) -> None:
     if packed:
-        monkeypatch.setattr("cdvft_bench.report.page.MANY", 1)
+        monkeypatch.setattr("cdvft_bench.report.page.model.MANY", 1)
     nasty = HOSTILE + "</script><script>window.pwned=1</script><a href='javascript:window.pwned=1'>x</a>\u2028"
     records = [replace(r, label=nasty + r.label, created=nasty) for r in make_records(nasty, 32)[:9]]
     records[3] = failed(records[3], nasty)

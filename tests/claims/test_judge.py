@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdvft_bench.claims.claim import Claim
 from cdvft_bench.claims.judge import by_chance, conditions, judge
-from cdvft_bench.claims.laws import Equals, Ratio
-from cdvft_bench.claims.ledger import parse_ledger
-from cdvft_bench.claims.point import Point, Subject
-from cdvft_bench.claims.silence import Silent
+from cdvft_bench.claims.ledger.claim import Claim
+from cdvft_bench.claims.ledger.laws import Equals, Ratio
+from cdvft_bench.claims.ledger.point import Point, Subject
+from cdvft_bench.claims.ledger.read import parse_ledger
+from cdvft_bench.claims.sources.availability import Silent
 from cdvft_bench.claims.verdict import Reading
 from cdvft_bench.claims.verdict import Testimony as Said
 

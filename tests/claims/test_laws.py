@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.claims.fits import fit, slope
-from cdvft_bench.claims.laws import (
+from cdvft_bench.claims.ledger.fits import fit, slope
+from cdvft_bench.claims.ledger.laws import (
     Absent,
     AtMost,
     Equals,

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.claims.ledger import parse_ledger, read_ledger
-from cdvft_bench.errors import UserError
+from cdvft_bench.claims.ledger.read import parse_ledger, read_ledger
+from cdvft_bench.core.errors import UserError
 
 HEAD = '[ledger]\ntitle = "t"\nversion = 1\n'
 GOOD = {

@@ -11,13 +11,13 @@ import pytest
 
 from cdvft_bench.accuracy.published import PublishedRun, published_runs
 from cdvft_bench.claims.judge import verify_ledger
-from cdvft_bench.claims.ledger import parse_ledger
-from cdvft_bench.claims.point import MethodSubject
-from cdvft_bench.claims.records import Accuracy, Clock, read_records
-from cdvft_bench.errors import UserError
+from cdvft_bench.claims.ledger.point import MethodSubject
+from cdvft_bench.claims.ledger.read import parse_ledger
+from cdvft_bench.claims.sources.records import Accuracy, Clock, read_records
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Interval, Samples, Timed, Timing
 from cdvft_bench.sweep.grid import make_case
-from cdvft_bench.sweep.record import Record
-from cdvft_bench.timing.result import Interval, Samples, Timed, Timing
 
 HEAD = '[ledger]\ntitle = "t"\nversion = 1\n'
 ACCURACY = (

@@ -12,11 +12,11 @@ import pytest
 
 from cdvft_bench.accuracy.trial import Trial, TrialResult, packed
 from cdvft_bench.claims.judge import verify_ledger
-from cdvft_bench.claims.ledger import parse_ledger
+from cdvft_bench.claims.ledger.read import parse_ledger
+from cdvft_bench.claims.sources.trained import fieller
 from cdvft_bench.claims.table import short_table, verdict_table
-from cdvft_bench.claims.trained import fieller
 from cdvft_bench.claims.verdict import Verdict, Verification
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 pytest.importorskip("scipy")
 

@@ -11,7 +11,7 @@ import pytest
 
 from cdvft_bench.claims import verify
 from cdvft_bench.claims.export import to_junit, write_text
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 MODULES = """
 import math, torch

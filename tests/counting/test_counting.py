@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from cdvft_bench.core.counted import PassCount
 from cdvft_bench.counting.count import count_layer, count_model
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.fvcore_counter import count_forward
-from cdvft_bench.counting.result import PassCount
 from cdvft_bench.counting.saved import saved_bytes
 
 

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.bluestein import smooth_length
 from cdvft_bench.counting.exact_fft import (
     ALGORITHMS,
@@ -30,7 +31,6 @@ from cdvft_bench.counting.fft_algorithms import (
     weighted,
 )
 from cdvft_bench.counting.tallied import Complex, Number, Real, Tally, root
-from cdvft_bench.errors import UserError
 
 FAST = [a for a in ALGORITHMS if a != "naive"]
 LENGTHS = [1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 20, 24, 28, 30, 36, 48, 60, 61, 64, 77, 96, 128]

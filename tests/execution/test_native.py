@@ -18,8 +18,8 @@ from torch import Tensor, nn
 
 from cdvft_bench.analytic.circulant import Factor
 from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.saved import saved_bytes
-from cdvft_bench.errors import UserError
 from cdvft_bench.execution import FastBlockCirculantLinear, FastCDVFTLinear, Problem, adapted_linear, change, native
 from cdvft_bench.execution.native_costs import circulant_backward, circulant_forward
 from cdvft_bench.timing.clock import fixed_threads

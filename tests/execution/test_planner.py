@@ -13,11 +13,11 @@ from torch import nn
 from cdvft_bench.analytic.kernels import Kernel, fft
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.roofline import Rates, at, kernel_seconds, predict_seconds, rates_from_json
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 from cdvft_bench.execution import FastCDVFTLinear, Problem, planner, rank
 from cdvft_bench.execution.planner import BUILT_IN, device_rates, estimate, kernels_of, pick
 from cdvft_bench.methods import make_method
-from cdvft_bench.ties import steady
 
 CPU = BUILT_IN["cpu"]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.expressivity import families
 from cdvft_bench.expressivity.targets import ENSEMBLES, draw_targets, read_changes
 from cdvft_reference.circulant import block_circulant_shape, dense_block_circulant, dense_circulant

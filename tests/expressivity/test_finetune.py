@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from cdvft_bench.accuracy.trial import Trial
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.expressivity.finetune import changes_of, describe, save_changes
 from cdvft_bench.expressivity.targets import read_changes, read_source
 

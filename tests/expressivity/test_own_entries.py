@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from cdvft_bench.claims import verify
-from cdvft_bench.claims.ledger import read_ledger
-from cdvft_bench.expressivity import fibre, witness
+from cdvft_bench.claims.ledger.read import read_ledger
+from cdvft_bench.expressivity import checks as witness
+from cdvft_bench.expressivity import redundancy as fibre
 from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.findings import FINDINGS, read_findings
+from cdvft_bench.expressivity.findings.algebraic import FINDINGS, read_findings
 from cdvft_reference.cdvft import FactorShapes
 
 COMMITTED = Path(__file__).parents[2] / "profiles" / "expressivity-cpu"

@@ -12,12 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.expressivity import figures, findings, page, profile
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.expressivity import profile
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.changes import change_jobs
+from cdvft_bench.expressivity.findings import algebraic as findings
+from cdvft_bench.expressivity.findings.stats import best_within, interval, rank_error
 from cdvft_bench.expressivity.presets import PRESETS, Job, jobs_of
-from cdvft_bench.expressivity.stats import best_within, interval, rank_error
+from cdvft_bench.report.expressivity import figures, page
 from tests.texts import same_text
 
 COMMITTED = Path(__file__).parents[2] / "profiles" / "expressivity-cpu"

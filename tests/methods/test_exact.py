@@ -18,8 +18,8 @@ from torch import nn
 from cdvft_bench.analytic.cost import Cost, flops, total
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.core.counted import Counted, PassCount
 from cdvft_bench.counting.count import count_layer
-from cdvft_bench.counting.result import Counted, PassCount
 from cdvft_bench.execution import native
 from cdvft_bench.methods import Method, make_method, method_names
 

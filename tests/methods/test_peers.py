@@ -14,7 +14,7 @@ from torch import nn
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import Method, make_method
 from cdvft_bench.methods._peft import PeftMethod
 from cdvft_bench.methods.lokr import split

@@ -9,7 +9,7 @@ import pytest
 
 import cdvft_bench.methods as package
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import make_method, method_class, method_names
 
 

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.cli import main
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor import Advice, advise, read_profiles

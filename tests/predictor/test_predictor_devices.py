@@ -9,7 +9,7 @@ import pytest
 
 from cdvft_bench.analytic.kernels import mm
 from cdvft_bench.analytic.roofline import kernel_seconds
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor.devices import assumptions, datasheet_rates, devices, find_target, read_devices
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from cdvft_bench.accuracy.published import published_runs
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.predictor import compare_published
-from cdvft_bench.predictor.published import as_method, rank_correlation
+from cdvft_bench.predictor.published_times import as_method, rank_correlation
 
 RUNS = published_runs()
 

@@ -13,9 +13,9 @@ from torch import nn
 
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.models import shape_from_config, target_linears
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import count_model
 from cdvft_bench.counting.saved import saved_bytes
-from cdvft_bench.errors import UserError
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor.memory import adapter_saved_bytes, budget
 from cdvft_bench.predictor.transformer import (

@@ -11,12 +11,12 @@ from cdvft_bench.accuracy.published import cdvft_cost, joined, published_runs
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.search import planned
 from cdvft_bench.accuracy.trial import Trial, TrialResult
-from cdvft_bench.errors import UserError
-from cdvft_bench.report.accuracy import write_accuracy
-from cdvft_bench.report.accuracy_maps import cells, rate_slope, rate_verdict, slope
-from cdvft_bench.report.accuracy_maps_page import write_maps
+from cdvft_bench.analysis.accuracy.maps import cells, rate_slope, rate_verdict, slope
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Interval
+from cdvft_bench.report.accuracy.maps_page import write_maps
+from cdvft_bench.report.accuracy.page import write_accuracy
 from cdvft_bench.sweep.steps import StepCost, StepTimes, read_steps, write_steps
-from cdvft_bench.timing.result import Interval
 from tests.texts import same_text
 
 ROOT = Path(__file__).parents[2]

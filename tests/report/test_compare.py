@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.report.compare import (
+from cdvft_bench.analysis.compare import (
     Comparison,
     compare_records,
     compare_stores,
     ratio_of_medians,
 )
-from cdvft_bench.report.compare_table import comparison_table, show_comparison, write_csv
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Samples, Timed
+from cdvft_bench.report.terminal.compare import comparison_table, show_comparison, write_csv
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.environment import Environment, read_environment
-from cdvft_bench.timing.result import Samples, Timed
 from tests.report.report_records import failed, make_records
 
 

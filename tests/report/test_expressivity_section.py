@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cdvft_bench.expressivity.finding import Finding
-from cdvft_bench.expressivity.findings import read_findings
-from cdvft_bench.report.expressivity import expressivity_section, expressivity_table
-from cdvft_bench.report.style import Styles
+from cdvft_bench.expressivity.findings.algebraic import read_findings
+from cdvft_bench.expressivity.findings.finding import Finding
+from cdvft_bench.report.figures.style import Styles
+from cdvft_bench.report.page.expressivity import expressivity_section, expressivity_table
 
 COMMITTED = Path(__file__).parents[2] / "profiles" / "expressivity-cpu"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.methods import make_method, method_names
-from cdvft_bench.report.methods_table import hyperparameters, methods_markdown
+from cdvft_bench.report.page.methods import hyperparameters, methods_markdown
 
 PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_committed_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == methods_markdown(), "run: python -m cdvft_bench.report.methods_table > docs/methods.md"
+    assert PAGE.read_text() == methods_markdown(), "run: python -m cdvft_bench.report.page.methods > docs/methods.md"
 
 
 def test_the_page_has_a_row_and_a_section_for_every_method() -> None:
@@ -49,7 +49,7 @@ def test_defaults_are_written_out(name, text) -> None:
 
 def test_the_page_needs_neither_torch_nor_pandas() -> None:
     code = (
-        "import sys; from cdvft_bench.report.methods_table import methods_markdown; methods_markdown()\n"
+        "import sys; from cdvft_bench.report.page.methods import methods_markdown; methods_markdown()\n"
         "assert not {'torch', 'peft', 'transformers', 'pandas', 'matplotlib'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.report.pareto import pareto_front
+from cdvft_bench.analysis.pareto import pareto_front
+from cdvft_bench.core.errors import UserError
 
 coordinate = st.integers(-4, 4).map(float) | st.floats(allow_nan=False)
 

@@ -11,16 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.report.crossover import PEERS, crossover_points, fft_path, summary
-from cdvft_bench.report.launches import launch_share
-from cdvft_bench.report.profile_readme import profile_readme, write_profile_readme
-from cdvft_bench.sweep.case import Case, CasePass, Value
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.analysis.crossover import PEERS, crossover_points, fft_path, summary
+from cdvft_bench.analysis.launches import launch_share
+from cdvft_bench.core.case import Case, CasePass, Value
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Energy, Interval, Modes, Samples, SelfTest, Timed, Timing
+from cdvft_bench.report.page.profile_readme import profile_readme, write_profile_readme
+from cdvft_bench.sweep.evaluate import LORA, label
 from cdvft_bench.sweep.store import Store
-from cdvft_bench.sweep.witness import LORA, label
 from cdvft_bench.timing.environment import read_environment
-from cdvft_bench.timing.result import Energy, Interval, Modes, Samples, SelfTest, Timed, Timing
 from cdvft_bench.timing.trace import export_trace
 from tests.report.report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_records
 

@@ -13,13 +13,13 @@ import pytest
 from report_records import HOSTILE, make_records
 
 from cdvft_bench.accuracy.published import PublishedRun
-from cdvft_bench.report.figures import parameters_figure, section_figures
-from cdvft_bench.report.groups import sections
-from cdvft_bench.report.labels import Label, place_labels
-from cdvft_bench.report.lines import resolved
-from cdvft_bench.report.published import published_figures, published_table, style_key
-from cdvft_bench.report.style import KNOWN, SETTINGS, Drawn, Skipped, Styles, blank, log_ticks
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.analysis.accuracy.published import published_figures, published_table, style_key
+from cdvft_bench.analysis.groups import sections
+from cdvft_bench.core.record import Record
+from cdvft_bench.report.figures.draw import parameters_figure, section_figures
+from cdvft_bench.report.figures.labels import Label, place_labels
+from cdvft_bench.report.figures.lines import resolved
+from cdvft_bench.report.figures.style import KNOWN, SETTINGS, Drawn, Skipped, Styles, blank, log_ticks
 
 NAMES = ["ratios", "block-size", "factors", "predicted-measured", "parameters-time"]
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_records import failed, make_records
 
-from cdvft_bench.report.findings import (
+from cdvft_bench.analysis.agreement import ratio_to_frozen
+from cdvft_bench.analysis.findings import (
     agreement_finding,
     correlation_finding,
     cost_finding,
@@ -19,12 +20,11 @@ from cdvft_bench.report.findings import (
     spearman,
     time_finding,
 )
-from cdvft_bench.report.groups import sections
-from cdvft_bench.report.text import interval
-from cdvft_bench.report.witnesses import ratio_to_frozen
-from cdvft_bench.sweep.record import Record
-from cdvft_bench.sweep.witness import LORA
-from cdvft_bench.timing.result import Interval
+from cdvft_bench.analysis.groups import sections
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.text import interval
+from cdvft_bench.core.timed import Interval
+from cdvft_bench.sweep.evaluate import LORA
 
 
 def with_ratio(record: Record, **ratios: Interval) -> Record:

@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 from report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_records
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.report import views
-from cdvft_bench.report.report import ReportPaths, Source, csv, report_stores, write_report
-from cdvft_bench.report.style import Styles
-from cdvft_bench.report.tables import time_table
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.analysis.tables import time_table
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.report.figures.style import Styles
+from cdvft_bench.report.page import views
+from cdvft_bench.report.page.report import ReportPaths, Source, csv, report_stores, write_report
 
 COMMAND = "cdvft-bench report records.sqlite --output report"
 FINE_TUNED = Path(__file__).parents[2] / "profiles" / "accuracy-cpu-small" / "results.jsonl"

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 from report_records import ENVIRONMENTS, make_records
 
+from cdvft_bench.analysis.agreement import median_seconds
+from cdvft_bench.analysis.groups import is_lora8
+from cdvft_bench.analysis.paths import Setting, over_floor, paths_table, regret_sentence, settings, target_sentence
 from cdvft_bench.analytic.models import layer_shape
 from cdvft_bench.claims.table import VerdictRow
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.text import NOT_MEASURED
+from cdvft_bench.core.timed import Interval
 from cdvft_bench.execution.floors import layer_floor
 from cdvft_bench.execution.planner import BUILT_IN, Problem
-from cdvft_bench.report.groups import is_lora8
-from cdvft_bench.report.paths import Setting, over_floor, paths_table, regret_sentence, settings, target_sentence
-from cdvft_bench.report.report import Source, write_report
-from cdvft_bench.report.text import NOT_MEASURED
-from cdvft_bench.report.witnesses import median_seconds
-from cdvft_bench.sweep.record import Record
-from cdvft_bench.timing.result import Interval
+from cdvft_bench.report.page.report import Source, write_report
 
 
 def executed(path: str, ratio: float) -> Record:

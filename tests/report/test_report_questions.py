@@ -8,13 +8,13 @@ import pytest
 from report_records import HOSTILE, failed, make_records
 
 from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, unpacked
-from cdvft_bench.expressivity.finding import Finding, Label
-from cdvft_bench.report.evidence import Evidence, Given, against
-from cdvft_bench.report.groups import sections
-from cdvft_bench.report.questions import answers
+from cdvft_bench.analysis.evidence import Evidence, Given, against
+from cdvft_bench.analysis.groups import sections
+from cdvft_bench.analysis.questions import answers
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Interval
+from cdvft_bench.expressivity.findings.finding import Finding, Label
 from cdvft_bench.sweep.grid import presets
-from cdvft_bench.sweep.record import Record
-from cdvft_bench.timing.result import Interval
 
 
 def answer(name: str, records: list[Record], findings: tuple[Finding, ...] = ()) -> tuple[str, str]:

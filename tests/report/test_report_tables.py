@@ -10,16 +10,16 @@ import pandas as pd
 import pytest
 from report_records import ENVIRONMENT, ENVIRONMENTS, failed, make_records
 
+from cdvft_bench.analysis import tables
+from cdvft_bench.analysis.agreement import counted_flops, ratio_to_frozen, ratio_to_lora8
 from cdvft_bench.analytic.conventions import CONVENTIONS
-from cdvft_bench.counting.result import FvcoreCount, PassCount
-from cdvft_bench.errors import UserError
-from cdvft_bench.report import tables
-from cdvft_bench.report.text import NOT_CONVERTIBLE, NOT_IN_PASS, NOT_MEASURED
-from cdvft_bench.report.witnesses import counted_flops, ratio_to_frozen, ratio_to_lora8
+from cdvft_bench.core.counted import FvcoreCount, PassCount
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.text import NOT_CONVERTIBLE, NOT_IN_PASS, NOT_MEASURED
+from cdvft_bench.core.timed import Interval
+from cdvft_bench.sweep.evaluate import LORA
 from cdvft_bench.sweep.grid import FROZEN
-from cdvft_bench.sweep.record import Record
-from cdvft_bench.sweep.witness import LORA
-from cdvft_bench.timing.result import Interval
 
 RECORDS = make_records(workloads=((8, 128, "step"), (2, 64, "forward")))
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_records import HOSTILE, make_records
 
-from cdvft_bench.report.groups import latest, paper_setting, sections
-from cdvft_bench.report.text import clean, integer, interval, listed, markdown, plural, prefixed, significant, slug
+from cdvft_bench.analysis.groups import latest, paper_setting, sections
+from cdvft_bench.core.text import clean, integer, interval, listed, markdown, plural, prefixed, significant, slug
 
 
 @given(st.text())

@@ -9,9 +9,9 @@ from collections import defaultdict
 import pytest
 
 from cdvft_bench.analytic.models import model_shape, target_linears
+from cdvft_bench.core.case import Case, Value
 from cdvft_bench.methods import method_names
-from cdvft_bench.sweep import witness
-from cdvft_bench.sweep.case import Case, Value
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import FROZEN, LeftOut, read_grid
 
 SLICE = 600  # seconds: what a cluster lends at a time

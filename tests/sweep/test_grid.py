@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep.case import Case
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.grid import Grid, LeftOut, make_case, presets, read_grid
 
 GRID = """

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdvft_bench.cli import main
-from cdvft_bench.sweep.record import Record
+from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.sweep.tables import write_table
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep.engine import run, run_grid
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.grid import Limits, read_grid
+from cdvft_bench.sweep.run import run, run_grid
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.trace import read_trace
 from tests.sweep import work

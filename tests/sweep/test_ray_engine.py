@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep import ray_engine
-from cdvft_bench.sweep.engine import run_grid
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.sweep.engines import ray as ray_engine
 from cdvft_bench.sweep.grid import Limits
+from cdvft_bench.sweep.run import run_grid
 from cdvft_bench.sweep.store import Store
 from tests.sweep import work
 from tests.sweep.test_engine import rows

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep import witness
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.slices import import_slice, put_slice, read_slice
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.bare import BareCase, unfold

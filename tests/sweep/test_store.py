@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.counting.result import Counted, PassCount
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep import witness
-from cdvft_bench.sweep.case import Case
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.counted import Counted, PassCount
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Interval, Samples, Timed, Timing
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import make_case
-from cdvft_bench.sweep.record import Record
 from cdvft_bench.sweep.store import Store, UnstorableError
 from cdvft_bench.timing.environment import read_environment
-from cdvft_bench.timing.result import Interval, Samples, Timed, Timing
 
 CASE = make_case("cdvft", {"m": 2, "block_size": "d/2"}, "layer", "48x32", sequence=8)
 

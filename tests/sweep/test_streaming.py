@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from cdvft_bench.cli import main
-from cdvft_bench.sweep import formula_engine, witness
-from cdvft_bench.sweep.engine import run_grid
+from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep.engines import formula as formula_engine
 from cdvft_bench.sweep.grid import read_grid
+from cdvft_bench.sweep.run import run_grid
 from cdvft_bench.sweep.store import Store
 
 GRID = """
@@ -36,7 +37,7 @@ m = [1, 2, 3]
 MEASURED = """
 import resource, sys
 from pathlib import Path
-from cdvft_bench.sweep.engine import run_grid
+from cdvft_bench.sweep.run import run_grid
 outcome = run_grid(sys.argv[1], Path(sys.argv[2]), engine="formula")
 print(outcome.run, outcome.failed, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """

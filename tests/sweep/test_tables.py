@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cdvft_bench.cli import main
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.sweep.tables import put_table, read_table, write_table
 

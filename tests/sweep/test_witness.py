@@ -9,10 +9,10 @@ import torch
 
 from cdvft_bench.accuracy.models import load_model, package_status
 from cdvft_bench.analytic.models import MODELS, frozen_model_macs, model_shape, target_linears
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import make_method, method_names
-from cdvft_bench.sweep import witness
-from cdvft_bench.sweep.case import Case
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import FROZEN, make_case, subject_shapes
 from cdvft_bench.timing.trace import trace_call
 

@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep import witness
-from cdvft_bench.sweep.case import Case
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import Limits, make_case
 
 if TYPE_CHECKING:
-    from cdvft_bench.sweep.engine import Evidence
+    from cdvft_bench.sweep.run import Evidence
 
 
 def seeded(seed: int) -> Case:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from fake_machine import FakeMachine
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.timing.clock import SHORTEST_SAMPLE, Contender, fixed_threads, time_interleaved
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.timing import inputs
 from cdvft_bench.timing.inputs import Rotation, l2_bytes, random_inputs, rotated
 

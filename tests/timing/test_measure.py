@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep import witness
-from cdvft_bench.sweep.case import CasePass
+from cdvft_bench.core.case import CasePass
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import chrome, inputs
 from cdvft_bench.timing.bare import BareCase, build

@@ -10,8 +10,8 @@ from torch import nn
 from torch.profiler import record_function
 
 from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.methods import make_method
-from cdvft_bench.timing.result import TraceSummary
 from cdvft_bench.timing.scopes import ADAPTER, BASE, scoped
 from cdvft_bench.timing.trace import analyse_events, trace_call
 from cdvft_reference import CDVFTLinear

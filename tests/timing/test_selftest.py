@@ -6,8 +6,8 @@ import pytest
 import torch
 from fake_machine import FakeMachine
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.timing.result import Interval
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Interval
 from cdvft_bench.timing.selftest import _outside, selftest
 
 

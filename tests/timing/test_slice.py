@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import torch
 
-from cdvft_bench.errors import UserError
-from cdvft_bench.sweep import witness
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Timed
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main, seconds
 from cdvft_bench.timing.bare import PASSES, BareCase, build, parse_method, unfold
-from cdvft_bench.timing.result import Timed
 from cdvft_bench.timing.slice import Settings, run_slice
 from cdvft_bench.timing.trace import read_trace, trace_call
 
@@ -201,7 +201,7 @@ def test_an_interrupt_leaves_a_sound_file(tmp_path: Path, failing: dict[str, Bas
 
 
 def test_a_figure_that_is_none_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cdvft_bench.timing.result import Memory
+    from cdvft_bench.core.timed import Memory
 
     monkeypatch.setattr(slices, "time_case", lambda *_: Timed(None, None, Memory(1, "x"), (), None, nan_energy()))
     path = tmp_path / "rows.jsonl"
@@ -211,7 +211,7 @@ def test_a_figure_that_is_none_is_a_failure(tmp_path: Path, monkeypatch: pytest.
 
 
 def nan_energy() -> Any:
-    from cdvft_bench.timing.result import Energy
+    from cdvft_bench.core.timed import Energy
 
     return Energy(float("nan"), "broken counter")
 

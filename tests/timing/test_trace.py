@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.timing.families import family, short_kernel
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace, trace_call
 

@@ -7,7 +7,7 @@ from typing import Any
 import cuda_trace as made
 import pytest
 
-from cdvft_bench.sweep import witness
+from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing.trace import analyse_events, trace_call
 

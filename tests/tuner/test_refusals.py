@@ -14,7 +14,7 @@ from peft import get_peft_model
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from torch import Tensor, nn
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, CdvftModel, load_adapter
 from cdvft_bench.tuner.registration import peft_type, register, require_interface
 

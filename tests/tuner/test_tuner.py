@@ -13,8 +13,8 @@ from models import KINDS, Kind, Net
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.errors import UserError
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, cdvft_param_groups, load_adapter
 
 CONFIGS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,1 @@
+"""From records to frames and findings: pandas, and nothing that draws."""

@@ -1,0 +1,1 @@
+"""What fine-tuning runs say: costs beside accuracy, maps, starts, published runs."""

@@ -1,0 +1,157 @@
+"""Sentences on the reviewers' questions that follow from fine-tuning runs by a stated rule, or 'not measured'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdvft_bench.accuracy.analysis import Difference, Score, compared, seed_deviation
+from cdvft_bench.accuracy.results import tuning_runs
+from cdvft_bench.accuracy.trial import BASE, TrialResult
+from cdvft_bench.analysis.accuracy.costs import Front
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import NOT_MEASURED, listed, markdown, plural
+from cdvft_bench.core.ties import steady
+
+BASELINE = "LoRA r=8"
+CHANCE = 0.05
+
+
+def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> list[str]:
+    """A list item for each of R3, R4 and R6."""
+    return [
+        f"- R3, what happens away from the one fixed setting: {_settings(runs, found)}",
+        f"- R4, recent models and generation: {_generation(runs, found)}",
+        f"- R6, is it worth it, and to whom: {_worth(runs, found, fronts)}",
+    ]
+
+
+def verdict(d: Difference) -> str:
+    """Better, worse or neither, by the corrected p."""
+    size = f"{100 * d.mean:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+    if d.p_holm >= CHANCE:
+        return f"not told apart ({size}, p = {d.p_holm:.2f})"
+    return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
+
+
+def differences_to(found: Sequence[Score], against: str) -> dict[str, Difference]:
+    """Every method's difference to one, by label; none where no two seeds are shared."""
+    try:
+        return {d.label: d for d in compared(found, against)}
+    except UserError:
+        return {}
+
+
+def _settings(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
+    ours = [s for s in found if s.method == "cdvft"]
+    if len(ours) < 2:
+        return f"{NOT_MEASURED}: it takes two settings of CDVFT."
+    best, worst = ours[0], ours[-1]
+    found_d = differences_to(ours, best.label).get(worst.label)
+    axes = "m, p and start" if any("init" in dict(s.hyperparameters) for s in ours) else "m and p"
+    said = (
+        f"over {plural(len(ours), 'setting')} of {axes} the mean accuracy runs from {100 * worst.mean:.1f} % "
+        f"({markdown(worst.label)}) to {100 * best.mean:.1f} % ({markdown(best.label)})"
+    )
+    if found_d is not None:
+        said += f"; the last against the first, picked by these same scores, is {verdict(found_d)}"
+    spreads = {}
+    for label, tried in tuning_runs(runs).items():
+        accuracies = [r.accuracy for r in tried if r.accuracy is not None]
+        if len(accuracies) > 1:
+            spreads[label] = max(accuracies) - min(accuracies)
+    mine = [spreads[s.label] for s in ours if s.label in spreads]
+    if not mine:
+        return said + "; the learning rate: not measured."
+    said += f". While tuning, learning rate and scale moved it by {100 * min(mine):.1f} to {100 * max(mine):.1f} points"
+    if BASELINE in spreads:
+        said += f" on the validation split, {BASELINE} by {100 * spreads[BASELINE]:.1f}"
+    deviations = [100 * seed_deviation(s) for s in ours if len(s.seeds) > 1]
+    if deviations:
+        said += f"; seeds, by a standard deviation of {min(deviations):.1f} to {max(deviations):.1f} points"
+    return said + "."
+
+
+def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
+    trial = runs[0].trial
+    from cdvft_bench.analytic.models import model_spec
+
+    if model_spec(trial.model).auto != "AutoModelForCausalLM":
+        return f"{NOT_MEASURED} by these runs; {trial.model} on {trial.task} classifies."
+    against = differences_to(found, BASELINE)
+    lora = next((s for s in found if s.label == BASELINE), None)
+    ours = _best_tuned(runs, [s for s in found if s.method == "cdvft" and s.label in against])
+    if ours is None or lora is None:
+        return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
+    said = (
+        f"on {trial.task} with {trial.model}, exact match under greedy decoding, {markdown(ours.label)} answers "
+        f"{100 * ours.mean:.1f} % right, {BASELINE} {100 * lora.mean:.1f} %; "
+        f"it is {verdict(against[ours.label])} against it"
+    )
+    base = next((s for s in found if s.method == BASE), None)
+    if base is None:
+        return f"{said}. The untrained model: {NOT_MEASURED}."
+    gain = differences_to(found, base.label)
+    return (
+        f"{said}. Untrained, the model answers {100 * base.mean:.1f} %: {markdown(ours.label)} is "
+        f"{verdict(gain[ours.label])} against that, {BASELINE} {verdict(gain[BASELINE])}."
+    )
+
+
+def _best_tuned(runs: Sequence[TrialResult], rivals: Sequence[Score]) -> Score | None:
+    """The best on the validation split, not on the test split, where it is to be compared.
+
+    Of equals the one of fewer parameters, then the first by name: nothing that the test split says.
+    """
+    tuned = {label: max((r.accuracy or 0.0 for r in tried), default=0.0) for label, tried in tuning_runs(runs).items()}
+    return min(rivals, key=lambda s: (-tuned.get(s.label, 0.0), s.parameters, s.label), default=None)
+
+
+def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> str:
+    lora = next((s for s in found if s.label == BASELINE), None)
+    ours = [s for s in found if s.method == "cdvft"]
+    against = differences_to(found, BASELINE)
+    rivals = [s for s in ours if s.label in against]
+    best = _best_tuned(runs, rivals)
+    if lora is None or best is None:
+        return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
+    said = (
+        f"CDVFT's best setting on the validation split, {markdown(best.label)}, trains "
+        f"{lora.parameters / best.parameters:.2f} times "
+        f"fewer parameters than {BASELINE} and is {verdict(against[best.label])} against it"
+    )
+    parts = []
+    for front in fronts:
+        if not front.costs or BASELINE not in front.costs:
+            parts.append(f"{front.kind.short} {front.said.partition(':')[0]}")
+            continue
+        shares = [(front.shares[s.label], s.label) for s in ours if s.label in front.shares]
+        ratio = front.costs[best.label].value / front.costs[BASELINE].value if best.label in front.costs else None
+        share, label = max(shares, default=(0.0, "none"))
+        cost = f"{ratio:.2f} of LoRA's, " if ratio is not None else ""
+        often = f"{markdown(label)} on the front in {100 * share:.0f} % of draws"
+        where = often if share >= CHANCE else "not on the front"
+        parts.append(f"{front.kind.short} {cost}{where}")
+    return f"{said}. By cost: {'; '.join(parts)}."
+
+
+def matched(found: Sequence[Score], tolerance: float = 0.005) -> list[list[Score]]:
+    """Groups of methods that train as many parameters, CDVFT among them; each from the most accurate on."""
+    groups = []
+    for size in sorted({s.parameters for s in found if s.method == "cdvft"}):
+        group = [s for s in found if size and abs(s.parameters - size) <= steady(tolerance * size)]
+        if len({s.method for s in group}) > 1:
+            groups.append(group)
+    return groups
+
+
+def nearest(found: Sequence[Score], score: Score, method: str) -> tuple[Score | None, Score | None]:
+    """The method's settings that train the most parameters below, and the fewest above, those of a score."""
+    others = sorted((s for s in found if s.method == method), key=lambda s: s.parameters)
+    below = [s for s in others if s.parameters <= score.parameters]
+    above = [s for s in others if s.parameters > score.parameters]
+    return (below[-1] if below else None), (above[0] if above else None)
+
+
+def names(group: Sequence[Score]) -> str:
+    """The methods' names as a sentence lists them."""
+    return listed([markdown(s.label) for s in group])

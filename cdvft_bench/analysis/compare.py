@@ -1,0 +1,268 @@
+"""Two stores side by side: which cases became slower, which faster, and which only one of them holds.
+
+The two were measured at different times, perhaps on different machines, so their rounds do not pair
+up: the ratio is that of two medians, each resampled on its own. Where both runs timed the frozen
+subject beside the case, ``basis="frozen"`` compares the ratios to it instead, which cancels the
+machine's own speed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.text import NOT_MEASURED, clean, plural
+from cdvft_bench.core.timed import Interval, Timing
+from cdvft_bench.sweep.grid import FROZEN
+from cdvft_bench.timing.statistics import RESAMPLES, Array
+
+Basis = Literal["time", "frozen"]
+Verdict = Literal["faster", "slower", "no difference", "only in A", "only in B", "not compared"]
+
+TOLERANCE = 0.05
+LEAST_ROUNDS = 3  # fewer make no interval
+_VERDICTS: tuple[Verdict, ...] = (
+    "slower", "faster", "not compared", "only in A", "only in B", "no difference",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case in both stores.
+
+    Attributes:
+        key: of the case. case: it. label: as the newer store calls its method.
+        a, b: median seconds of a call (basis "frozen": median ratio to the frozen subject); None not measured.
+        ratio: median of B over median of A, with its 95 % bootstrap interval; None where there is none to take.
+        verdict: "slower" or "faster" where the whole interval lies beyond the tolerance.
+        note: why nothing was compared, or what makes the comparison doubtful.
+    """
+
+    key: str
+    case: Case
+    label: str
+    a: float | None
+    b: float | None
+    ratio: Interval | None
+    verdict: Verdict
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two stores compared.
+
+    Attributes:
+        a, b: their names. basis: what was compared. tolerance: relative difference that does not count.
+        rows: slower ones first.
+        warnings: what differs between the machines and environments, and so may explain a difference.
+        notes: what differs and is meant to (the revision of the code).
+    """
+
+    a: str
+    b: str
+    basis: Basis
+    tolerance: float
+    rows: tuple[Row, ...]
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by verdict, all verdicts."""
+        found = Counter(row.verdict for row in self.rows)
+        return {verdict: found[verdict] for verdict in _VERDICTS}
+
+    @property
+    def exit_code(self) -> int:
+        """1 where a case is slower beyond the tolerance, else 0."""
+        return int(self.counts["slower"] > 0)
+
+
+def ratio_of_medians(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
+    """Median of ``b`` over median of ``a`` with its 95 % percentile-bootstrap interval; the two are independent.
+
+    Args:
+        a, b: positive figures, one a round, in any unit that both share.
+        seed: of the resampling.
+
+    Returns:
+        without bounds where either has fewer than three figures.
+    """
+    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    value = float(np.median(second) / np.median(first))
+    if min(len(first), len(second)) < LEAST_ROUNDS:
+        return Interval(value, None, None)
+    rng = np.random.default_rng(seed)
+
+    def medians(values: Array) -> Array:
+        drawn = rng.integers(0, len(values), (RESAMPLES, len(values)))
+        return np.asarray(np.median(values[drawn], axis=1))
+
+    low, high = np.quantile(medians(second) / medians(first), [0.025, 0.975])
+    return Interval(value, float(low), float(high))
+
+
+def compare_records(
+    a: Iterable[Record],
+    b: Iterable[Record],
+    *,
+    names: tuple[str, str] = ("A", "B"),
+    environments: tuple[Mapping[str, object], Mapping[str, object]] = ({}, {}),
+    tolerance: float = TOLERANCE,
+    basis: Basis = "time",
+) -> Comparison:
+    """Compare the records of two campaigns, matched by the key of their case.
+
+    Args:
+        a, b: what was before, and what is now; of a case given twice the newest record counts.
+        names: of the two.
+        environments: of the two, by key.
+        tolerance: relative difference that does not count, >= 0.
+        basis: "time", or "frozen": the ratio to the frozen subject timed in the same run.
+
+    Raises:
+        UserError: the tolerance is negative, the basis unknown, or the two have no case in common.
+    """
+    if not (math.isfinite(tolerance) and tolerance >= 0):
+        raise UserError(f"tolerance = {tolerance} is out of range; it must be a number >= 0, as 0.05 for 5 %")
+    if basis not in get_args(Basis):
+        raise UserError(f"basis {basis!r} is not known; use {' or '.join(get_args(Basis))}")
+    first, second = _newest(a), _newest(b)
+    shared = first.keys() & second.keys()
+    if not shared:
+        raise UserError(
+            f"{clean(names[0])} ({plural(len(first), 'case')}) and {clean(names[1])} ({plural(len(second), 'case')}) "
+            "have no case in common, so there is nothing to compare; run the same grid into both"
+        )
+    rows = [_row(first.get(key), second.get(key), tolerance, basis) for key in first.keys() | second.keys()]
+    rows.sort(key=_order)
+    used = [{r.environment for r in records.values()} for records in (first, second)]
+    kept = [{k: v for k, v in given.items() if k in keys} for given, keys in zip(environments, used, strict=True)]
+    warnings, notes = _differences(*kept) if used[0] != used[1] else ((), ())
+    if used[0] != used[1] and not (kept[0] and kept[1]):
+        warnings = (*warnings, "the environments differ, and not all of them are known")
+    return Comparison(*names, basis, tolerance, tuple(rows), warnings, notes)
+
+
+def compare_stores(a: Path, b: Path, *, tolerance: float = TOLERANCE, basis: Basis = "time") -> Comparison:
+    """Compare two stores, SQLite or text form, see :func:`compare_records`."""
+    from cdvft_bench.sweep.store import Store
+
+    with Store(a) as one, Store(b) as other:
+        return compare_records(
+            one.records(),
+            other.records(),
+            names=(str(a), str(b)),
+            environments=(one.environments(), other.environments()),
+            tolerance=tolerance,
+            basis=basis,
+        )
+
+
+def _newest(records: Iterable[Record]) -> dict[str, Record]:
+    found: dict[str, Record] = {}
+    for record in sorted(records, key=lambda r: r.created):
+        found[record.case.key] = record
+    return found
+
+
+def _row(a: Record | None, b: Record | None, tolerance: float, basis: Basis) -> Row:
+    either = b or a
+    assert either is not None
+    (one, why_a), (other, why_b) = series(a, basis), series(b, basis)
+    medians = [float(np.median(s)) if s else None for s in (one, other)]
+    row = (either.case.key, either.case, either.label, medians[0], medians[1])
+    if a is None or b is None:
+        return Row(*row, None, "only in B" if a is None else "only in A", why_b if a is None else why_a)
+    if not one or not other:
+        causes = [f"{name}: {why}" for name, why in (("A", why_a), ("B", why_b)) if why]
+        return Row(*row, None, "not compared", "; ".join(causes))
+    ratio = ratio_of_medians(one, other)
+    notes = _doubts(a, b)
+    if ratio.low is None or ratio.high is None:
+        few = f"{len(one)} and {len(other)} rounds make no interval; {LEAST_ROUNDS} of each do"
+        return Row(*row, ratio, "not compared", "; ".join([few, *notes]))
+    verdict: Verdict = "no difference"
+    if ratio.low > 1 + tolerance:
+        verdict = "slower"
+    elif ratio.high < 1 / (1 + tolerance):
+        verdict = "faster"
+    return Row(*row, ratio, verdict, "; ".join(notes))
+
+
+def _timing(record: Record) -> Timing | None:
+    return record.timed.timing if record.timed else None
+
+
+def series(record: Record | None, basis: Basis) -> tuple[tuple[float, ...], str]:
+    """One figure a round of a record (seconds, or its ratio to the frozen subject), or why there are none."""
+    if record is None:
+        return (), ""
+    if record.status != "ok":
+        return (), f"failed: {record.error or 'no cause is recorded'}"
+    timing = _timing(record)
+    if timing is None or not timing.samples or not timing.samples[0].seconds:
+        return (), NOT_MEASURED
+    seconds = timing.samples[0].seconds
+    if basis == "frozen":
+        feet = [s.seconds for s in timing.samples if s.name == FROZEN]
+        if not feet or record.case.method == FROZEN:
+            return (), "is itself the frozen subject" if record.case.method == FROZEN else "no frozen subject beside it"
+        seconds = tuple(s / f for s, f in zip(seconds, feet[0], strict=True))
+    if not all(math.isfinite(s) and s > 0 for s in seconds):
+        return (), "a time is not a positive number"
+    return seconds, ""
+
+
+def _doubts(a: Record, b: Record) -> list[str]:
+    one, other = _timing(a), _timing(b)
+    if one is None or other is None:
+        return []
+    found = []
+    if one.threads != other.threads:
+        found.append(f"{one.threads} threads in A, {other.threads} in B")
+    if one.method != other.method:
+        found.append(f"timed by {clean(one.method)} in A, by {clean(other.method)} in B")
+    warned = " and ".join(name for name, timing in (("A", one), ("B", other)) if timing.warnings)
+    return [*found, *([f"the clock warned in {warned}"] if warned else [])]
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    case = row.case
+    size = abs(math.log(row.ratio.value)) if row.ratio else 0.0
+    return (
+        _VERDICTS.index(row.verdict), -round(size, 3), case.kind, case.subject, case.pass_, case.tokens,
+        row.label, row.key,
+    )  # fmt: skip
+
+
+def _differences(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Fields of the environments by which the two campaigns differ: warnings, and notes on the code's revision."""
+    sides = [[_fields(e) for e in given.values()] for given in (a, b)]
+    names = dict.fromkeys(name for side in sides for fields in side for name in fields)
+    warnings: list[str] = []
+    notes: list[str] = []
+    for name in names:
+        if name == "date":
+            continue
+        one, other = (sorted({clean(fields.get(name)) for fields in side}) for side in sides)
+        if one != other:
+            text = f"{name} differs: {' / '.join(one) or 'unknown'} in A, {' / '.join(other) or 'unknown'} in B"
+            (notes if name == "revision" else warnings).append(text)
+    return tuple(warnings), tuple(notes)
+
+
+def _fields(environment: object) -> dict[str, object]:
+    if is_dataclass(environment) and not isinstance(environment, type):
+        return asdict(environment)
+    return dict(environment) if isinstance(environment, Mapping) else {"environment": environment}

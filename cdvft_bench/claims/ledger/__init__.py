@@ -1,0 +1,1 @@
+"""Ledgers of claims: what can be written in one, read strictly."""

@@ -1,0 +1,77 @@
+"""A claim and a ledger of them, once read."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, get_args
+
+from cdvft_bench.claims.ledger.laws import Law
+from cdvft_bench.claims.ledger.point import Point, Setting, Value
+from cdvft_bench.claims.ledger.quantities import Witness
+
+Word = Literal["holds", "holds only if", "fails", "not measured"]
+WORDS: tuple[Word, ...] = get_args(Word)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a claim stands: the paper, and the section or the words to find it by."""
+
+    paper: str
+    section: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One entry of a ledger.
+
+    Attributes:
+        id: unique name. statement: the claim in the ledger's own words. source: where it is made.
+        point: what is measured, with every open axis at its first value.
+        law: what is claimed of it.
+        open: axes that the claim leaves unsaid, each with the values that it may mean.
+        show: settings to report in any case, beside those that hold.
+        tolerance: relative; 0 is exact.
+        witnesses: who must speak.
+        verdict: the pinned one. assumption: what it holds only under, in words.
+        only_if: pinned values of open axes under which alone it holds; empty pins the verdict's word only.
+    """
+
+    id: str
+    statement: str
+    source: Source
+    point: Point
+    law: Law
+    open: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    show: tuple[Setting, ...] = ()
+    tolerance: float = 0.0
+    witnesses: tuple[Witness, ...] = ()
+    verdict: Word = "holds"
+    assumption: str = ""
+    only_if: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+
+    def settings(self) -> Iterator[Setting]:
+        """Every combination of the open axes' values; one empty setting where nothing is open."""
+        axes = [name for name, _ in self.open]
+        for values in itertools.product(*(values for _, values in self.open)):
+            yield tuple(zip(axes, values, strict=True))
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """A ledger.
+
+    Attributes:
+        path: its file. folder: where its modules may lie, beside those that are installed.
+        title, version: of the ledger.
+        claims: in the file's order.
+    """
+
+    path: str
+    folder: Path
+    title: str
+    version: int
+    claims: tuple[Claim, ...] = field(default=())

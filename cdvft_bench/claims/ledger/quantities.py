@@ -1,0 +1,159 @@
+"""What can be claimed: the quantities, their options, and the witnesses who can speak of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from cdvft_bench.analytic.conventions import CONVENTIONS
+from cdvft_bench.claims.ledger.point import Value
+from cdvft_bench.core.errors import UserError
+
+Witness = Literal["formula", "count", "clock", "accuracy", "profile"]
+WITNESSES: tuple[Witness, ...] = get_args(Witness)
+
+TALLIED = "tallied"
+"""FFTs at the additions and multiplications that a split-radix transform really takes (``counting.exact_fft``)."""
+
+
+@dataclass(frozen=True)
+class Option:
+    """An option of a quantity.
+
+    Attributes:
+        allows: whether a value will do. rule: what will do, in words.
+        default: None where one must be given.
+    """
+
+    allows: Callable[[Value], bool]
+    rule: str
+    default: Value | None = None
+
+
+def _one_of(*choices: Value, default: Value | None = None) -> Option:
+    def allows(value: Value) -> bool:
+        return any(value == c and isinstance(value, bool) == isinstance(c, bool) for c in choices)
+
+    return Option(allows, "one of " + ", ".join(str(c).lower() if isinstance(c, bool) else str(c) for c in choices),
+                  default)  # fmt: skip
+
+
+def _positive(value: Value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < float("inf")
+
+
+def _path(value: Value) -> bool:
+    return isinstance(value, str) and value.count(":") == 1 and all(value.split(":"))
+
+
+_PASS = _one_of("forward", "backward", default="forward")
+_SCOPE = _one_of("adapter", "whole", default="adapter")
+_DATA = _one_of("alike", "independent", default="independent")
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """Something to measure.
+
+    Attributes:
+        statement: what it is.
+        witnesses: who can speak of it.
+        options: by name.
+        free: whether further options are taken, as arguments.
+        needs_subject: whether it is a property of a method or module.
+        needs_place: whether it is measured on a layer or model.
+        on_models: whether it adds up over the layers of a model.
+    """
+
+    statement: str
+    witnesses: tuple[Witness, ...] = ("formula", "count")
+    options: Mapping[str, Option] = field(default_factory=dict)
+    free: bool = False
+    needs_subject: bool = True
+    needs_place: bool = True
+    on_models: bool = True
+
+
+QUANTITIES: dict[str, Quantity] = {
+    "parameters": Quantity("trainable parameters"),
+    "flops": Quantity(
+        "FLOPs of a pass under a counting convention",
+        options={"pass": _PASS, "scope": _SCOPE, "convention": _one_of(*CONVENTIONS, TALLIED)},
+    ),
+    "priced_flops": Quantity(
+        "FLOPs of the change's forward pass, every item at a price of its own, see claims.pricing",
+        options={
+            "mac": _one_of(1, 2, default=2),
+            "fft": Option(lambda v: v == TALLIED or _positive(v), f"a factor of n log2 n, or {TALLIED!r}", 5.0),
+            "real_fft": _one_of("half", "as complex", default="half"),
+            "spectrum_of_c": _one_of("per batch", "per token", "never", default="per batch"),
+            "diagonals": _one_of(False, True, default=True),
+            "products": _one_of("none", "per entry", "per bin", default="per bin"),
+        },
+    ),
+    "transforms": Quantity(
+        "FFT operators launched in a pass: (real forward, real inverse, complex)",
+        options={"pass": _PASS, "per_factor": _one_of(False, True, default=False)},
+    ),
+    "launches": Quantity("operators that launch a kernel", options={"pass": _PASS, "scope": _SCOPE}),
+    "saved_bytes": Quantity("bytes kept from forward for backward"),
+    "largest_allocation": Quantity(
+        "bytes of the largest storage allocated in forward and backward, over those of a dense weight change",
+        witnesses=("count",), on_models=False,
+    ),
+    "gradient_ratio": Quantity(
+        "root mean square of the trained entries' gradients, over that of a dense weight's",
+        witnesses=("count",), options={"gradient": _DATA}, on_models=False,
+    ),
+    "step_ratio": Quantity(
+        "root mean square of the weight's change by one optimiser step, over that of training it densely",
+        witnesses=("count",), on_models=False,
+        options={
+            "gradient": _DATA,
+            "optimizer": _one_of("sgd", "adam", default="sgd"),
+            "lr_divisor": Option(_positive, "a number > 0", 1.0),
+        },
+    ),
+    "difference": Quantity(
+        "relative norm of the difference of what two functions return; further options are their arguments",
+        witnesses=("count",), free=True, needs_subject=False, needs_place=False,
+        options=dict.fromkeys(("left", "right"), Option(_path, '"package.module:function"')),
+    ),
+    "figure": Quantity(
+        "a number that a function returns; further options are its arguments",
+        witnesses=("count",), free=True, needs_subject=False, needs_place=False,
+        options={"function": Option(_path, '"package.module:function"')},
+    ),
+    "time": Quantity(
+        "recorded time of a pass, as a ratio to the frozen subject's", witnesses=("clock",),
+        options={"pass": _one_of("forward", "step", default="step"), "device": _one_of("cpu", "cuda", default="cpu")},
+    ),
+    "accuracy": Quantity("recorded test accuracy of fine-tuning", witnesses=("accuracy",), needs_place=False),
+    "fit_error": Quantity(
+        "recorded least relative error on the weight changes of real fine-tuning, at 4 d parameters a layer",
+        witnesses=("profile",), needs_place=False,
+    ),
+}  # fmt: skip
+
+
+def quantity(name: str) -> Quantity:
+    """Look a quantity up.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    if name not in QUANTITIES:
+        raise UserError(f"quantity {name!r} is not known; use one of {', '.join(QUANTITIES)}")
+    return QUANTITIES[name]
+
+
+def check_option(name: str, key: str, value: Value) -> None:
+    """Raise UserError unless the quantity ``name`` takes this option."""
+    spec = quantity(name)
+    if key not in spec.options:
+        if spec.free:
+            return
+        raise UserError(f"quantity {name!r} has no option {key!r}; it has {', '.join(spec.options) or 'none'}")
+    if not spec.options[key].allows(value):
+        raise UserError(f"quantity {name!r}: {key} = {value!r} must be {spec.options[key].rule}")

@@ -1,0 +1,68 @@
+"""Ledgers: TOML files of claims, read strictly. The format is described in docs/claims.md."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+from cdvft_bench.claims.ledger.checks import check_keys, text_at
+from cdvft_bench.claims.ledger.claim import Claim, Ledger
+from cdvft_bench.claims.ledger.entry import claim_of
+from cdvft_bench.core.errors import UserError
+
+_LEDGER_KEYS = ("title", "version")
+_OWN = ("cdvft.toml", "expressivity.toml")
+
+
+def read_ledger(path: str | Path | None = None) -> Ledger:
+    """Read a ledger file; None is the suite's own: the papers' claims, then what the suite found itself.
+
+    Raises:
+        UserError: the file or an entry is not as it should be; the message names file, entry and rule.
+    """
+    if path is None:
+        folder = resources.files("cdvft_bench.claims") / "ledgers"
+        papers, own = (parse_ledger((folder / name).read_text(), name, Path()) for name in _OWN)
+        return replace(papers, path=", ".join(_OWN), claims=papers.claims + own.claims)
+    path = Path(path)
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+        raise UserError(f"ledger {str(path)!r} cannot be read: {reason}; give a TOML file of claims") from error
+    return parse_ledger(text, str(path), path.parent)
+
+
+def parse_ledger(text: str, name: str, folder: Path) -> Ledger:
+    """Parse a ledger's text; ``name`` is for messages, ``folder`` where its modules may lie. Raises UserError."""
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{name} is no TOML: {error}") from error
+    try:
+        check_keys(document, ("ledger", "claim"), "a ledger")
+        head = document.get("ledger")
+        if not isinstance(head, dict):
+            raise UserError("a ledger needs a [ledger] table with title and version")
+        check_keys(head, _LEDGER_KEYS, "[ledger]")
+        title, version = text_at(head, "title", "[ledger]"), head.get("version")
+        if version != 1 or isinstance(version, bool):
+            raise UserError(f"[ledger]: version = {version!r} must be 1, the version of the format")
+        entries = document.get("claim")
+        if not (isinstance(entries, list) and entries and all(isinstance(e, dict) for e in entries)):
+            raise UserError("a ledger needs at least one [[claim]]")
+    except UserError as error:
+        raise UserError(f"{name}: {error}") from error
+    claims: dict[str, Claim] = {}
+    for i, entry in enumerate(entries, 1):
+        label = entry["id"] if isinstance(entry.get("id"), str) else f"number {i}"
+        try:
+            claim = claim_of(entry, folder)
+            if claim.id in claims:
+                raise UserError("this id stands twice; every claim needs one of its own")
+        except UserError as error:
+            raise UserError(f"{name}, claim {label!r}: {error}") from error
+        claims[claim.id] = claim
+    return Ledger(name, folder, title, version, tuple(claims.values()))

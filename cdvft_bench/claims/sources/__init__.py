@@ -1,0 +1,1 @@
+"""The sources of a claim's figures: closed forms, counts, records, profiles."""

@@ -1,0 +1,140 @@
+"""Fine-tuning runs of ``cdvft-bench train`` as a witness: methods compared run by run, each workload by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+from cdvft_bench.accuracy.analysis import Score, estimate, scores
+from cdvft_bench.accuracy.results import contender_of
+from cdvft_bench.accuracy.trial import HEAD, TrialResult
+from cdvft_bench.claims.ledger.laws import Figure
+from cdvft_bench.claims.ledger.point import MethodSubject, Value
+from cdvft_bench.claims.ledger.text import number, plural
+from cdvft_bench.claims.sources.availability import Silent
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.methods import make_method, method_class
+
+REMEDY = "run more seeds, or score more test examples, with 'cdvft-bench train'"
+
+
+def is_results(path: Path) -> bool:
+    """Whether a .jsonl file holds fine-tuning runs; a store's lines have other names."""
+    try:
+        with path.open("rb") as file:
+            first = file.readline()
+    except OSError:
+        return False
+    return first.startswith((b'{"environment_row"', b'{"trial"'))
+
+
+def workload_of(result: TrialResult) -> str:
+    """What a run trains on, in words; runs of one workload can be compared."""
+    t = result.trial
+    return (
+        f"{t.model} on {t.task} ({t.examples:,} examples x {t.epochs}, batch {t.batch}, at most {t.length} tokens"
+        + (f", {t.optimizer}" if t.optimizer != "adamw" else "")
+        + ")"
+    )
+
+
+def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
+    """The runs of a method with the hyperparameters that a ledger names; of several such the best on validation data.
+
+    Of equals the one of fewer parameters, then the first by name. Where none was tuned, the best on the test split.
+
+    Raises:
+        Silent: there is none. UserError: runs of a method scored different examples, or scipy is missing.
+    """
+    own = [r for r in results if _is(r, subject)]
+    found = scores(own)
+    if not found:
+        raise Silent(
+            f"no fine-tuning run of {_name(subject)} on the test split",
+            "let the preset of 'cdvft-bench train' have it",
+        )
+    validated = {
+        s.label: max((r.accuracy for r in own if _tunes(r, s) and r.accuracy is not None), default=None) for s in found
+    }
+    if any(v is None for v in validated.values()):
+        return found[0]
+    return min(found, key=lambda s: (-(validated[s.label] or 0.0), s.parameters, s.label))
+
+
+def accuracy(score: Score) -> Figure:
+    """Mean accuracy on the test split, with its 95 % interval."""
+    interval = (-math.inf, math.inf) if score.low is None or score.high is None else (score.low, score.high)
+    return Figure(None, (score.mean,), interval=interval, note=_note(score), remedy=REMEDY)
+
+
+def ratio(one: Score, other: Score) -> Figure:
+    """Accuracy of one over the other's, with the 95 % interval of pairs of runs (same seed, same test examples).
+
+    The interval (Fieller's) holds every ratio that the pairs do not speak against. It is unbounded where fewer than
+    two seeds are shared, or where a run of the first diverged, which no pair shows.
+    """
+    seeds = [s for s in one.seeds if s in other.seeds]
+    value, against = (one.mean,), (other.mean,)
+    if len(seeds) < 2 or one.answers.shape[1] != other.answers.shape[1]:
+        note = f"{plural(len(seeds), 'seed')} in common: no interval"
+        return Figure(None, value, against, (-math.inf, math.inf), note, REMEDY)
+    a = one.answers[[one.seeds.index(s) for s in seeds]]
+    b = other.answers[[other.seeds.index(s) for s in seeds]]
+
+    def spoken_against(rho: float) -> tuple[float, float]:
+        found = estimate(a, b, rho)
+        return found.mean, found.half_width or 0.0
+
+    note = f"{len(seeds)} paired seeds, {plural(a.shape[1], 'test example')}, {one.label} and {other.label}"
+    for score in (one, other):
+        note += f", {score.label} diverged {plural(score.diverged, 'time')}" if score.diverged else ""
+        note += f", the learning rate of {score.label} at the edge of those tried" if score.at_edge else ""
+    interval = (-math.inf, math.inf) if one.diverged else fieller(spoken_against)
+    return Figure(None, (int(a.sum()) / a.size,), (int(b.sum()) / b.size,), interval, note, REMEDY)
+
+
+def fieller(at: Callable[[float], tuple[float, float]], most: float = 100.0) -> tuple[float, float]:
+    """Ratios rho at which ``one - rho other`` is not told from 0; ``at`` gives its mean and half-width."""
+
+    def edge(sign: float) -> float:
+        low, high = 0.0, most
+        for _ in range(60):
+            middle = (low + high) / 2
+            mean, half = at(middle)
+            low, high = (middle, high) if mean + sign * half > 0 else (low, middle)
+        return (low + high) / 2
+
+    return edge(-1), edge(1)
+
+
+def _is(result: TrialResult, subject: MethodSubject) -> bool:
+    """Whether a run is of this method, its hyperparameters as the ledger names them; others may be any."""
+    trial = result.trial
+    if trial.method != subject.name or trial.method == HEAD:
+        return False
+    try:
+        method = make_method(trial.method, dict(trial.hyperparameters))
+    except UserError:  # a file of another version may hold what this one does not know
+        return False
+    known = {f.name for f in fields(method_class(trial.method))}
+    return all(name in known and _same(getattr(method, name), value) for name, value in subject.values)
+
+
+def _same(a: object, b: Value) -> bool:
+    return a == b and isinstance(a, bool) == isinstance(b, bool)
+
+
+def _tunes(result: TrialResult, score: Score) -> bool:
+    return result.trial.evaluate == "validation" and contender_of(result) == score.label
+
+
+def _note(score: Score) -> str:
+    seeds = plural(len(score.seeds), "seed")
+    return f"{score.label}, {seeds}" + (f", diverged {plural(score.diverged, 'time')}" if score.diverged else "")
+
+
+def _name(subject: MethodSubject) -> str:
+    values = ", ".join(f"{k} = {number(v) if isinstance(v, float) else v}" for k, v in subject.values)
+    return f"{subject.name} ({values})" if values else subject.name

@@ -1,0 +1,260 @@
+"""Findings heard again, in a second or a few each: what ``claims/ledgers/expressivity.toml`` calls.
+
+Every function measures anew, from nothing but its arguments, and returns a number or a vector of float64 (for the
+quantities "figure" and "difference" of a ledger). Settings are smaller than those of the recorded profile.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from cdvft_bench.expressivity import families, structure, theorem, training
+from cdvft_bench.expressivity.budget import cost_of
+from cdvft_bench.expressivity.experiments import REACHED, conditioning, peer_rows
+from cdvft_bench.expressivity.factors import Product
+from cdvft_bench.expressivity.findings.stats import best_within, log_slope
+from cdvft_bench.expressivity.gradients import circulant_gradient, gradient_scale
+from cdvft_bench.expressivity.redundancy import class_count, classes_found
+from cdvft_bench.expressivity.solver import SolverOptions, fit_cdvft
+from cdvft_bench.expressivity.targets import draw_targets
+from cdvft_reference import BlockCirculantLinear
+from cdvft_reference.cdvft import FactorShapes
+
+_SEED = 77  # never that of the search's own starts
+_SHORT = SolverOptions(restarts=2, relaxed=2, steps=60)
+"""Enough for m = 2 at these widths."""
+
+
+def _generator(seed: int = _SEED) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _field(targets: Tensor, field: str) -> Tensor:
+    return targets.to(torch.complex128) if field == "complex" else targets
+
+
+def _target(name: str, n: int, draws: int) -> Tensor:
+    """An ensemble of ``targets``, or "rank r"."""
+    if name.startswith("rank "):
+        rank = int(name.removeprefix("rank "))
+        left = torch.randn(draws, n, rank, dtype=torch.float64, generator=_generator())
+        return left @ torch.randn(draws, rank, n, dtype=torch.float64, generator=_generator(_SEED + 1))
+    return draw_targets(name, n, draws, _SEED)
+
+
+# --- dimensions and redundancies ---------------------------------------------------------------
+
+
+def _square_shapes(n: int) -> list[FactorShapes]:
+    return [FactorShapes(n, n, m, p) for p in range(1, n + 1) if n % p == 0 for m in range(1, n // 2 + 3)]
+
+
+def ranks_of_jacobians(n: int) -> Tensor:
+    """Exact rank of the Jacobian for every m up to n / 2 + 2 and every p that divides n."""
+    return torch.tensor([float(structure.exact_dimension(s)) for s in _square_shapes(n)])
+
+
+def counted_dimensions(n: int) -> Tensor:
+    """``min(n^2, P - (2m - 2) n / p)`` for the same shapes."""
+    return torch.tensor([
+        float(min(n * n, structure.parameter_count(s) - (2 * s.m - 2) * n // s.block_size)) for s in _square_shapes(n)
+    ])  # fmt: skip
+
+
+def rank_at_m2(n: int) -> float:
+    """Exact rank of the Jacobian for m = 2, p = n."""
+    return float(structure.exact_dimension(FactorShapes(n, n, 2, n)))
+
+
+def dimension_at_m2(n: int) -> float:
+    """``3 n - 2``, n >= 2."""
+    return 3.0 * n - 2
+
+
+def first_full_m(n: int) -> float:
+    """Least m for which the Jacobian has rank n^2, p = n."""
+    return float(next(m for m in range(1, n + 2) if structure.exact_dimension(FactorShapes(n, n, m, n)) == n * n))
+
+
+def counted_full_m(n: int) -> float:
+    """``ceil(n / 2) + 1``, n >= 2."""
+    return float(math.ceil(n / 2) + 1)
+
+
+def m2_classes(n: int, field: str = "real") -> float:
+    """How many classes of factors, scalings apart, a search finds for one planted product with m = 2."""
+    return float(classes_found(n, field, starts=64, seed=_SEED))
+
+
+def counted_classes(n: int, field: str = "real") -> float:
+    """``n`` over the complex numbers; over the reals 2 for even n, 1 for odd n."""
+    return float(class_count(n, field))
+
+
+# --- the theorem, and what the factors reach ----------------------------------------------------
+
+
+def growth_of_factors(gap: float) -> float:
+    """Largest over smallest entry of three factors of ``[[gap, 1], [1, 1]]``; infinite where the product is not it."""
+    target = torch.tensor([[gap, 1.0], [1.0, 1.0]], dtype=torch.complex128)
+    theta = theorem.factorise(target)
+    if theorem.factorisation_residual(target, theta) > REACHED:
+        return math.inf
+    size = theta.abs()
+    return float(size.max() / size[size > 0].min())
+
+
+def construction_residual(n: int, draws: int = 5) -> float:
+    """Worst relative residual of the constructive factorisation of complex Gaussian matrices."""
+    targets = torch.randn(draws, n, n, dtype=torch.complex128, generator=_generator())
+    return max(theorem.factorisation_residual(t, theorem.factorise(t)) for t in targets)
+
+
+def searched_2x2(draws: int = 12) -> Tensor:
+    """Least errors that a search finds for real Gaussian 2 x 2 matrices with real factors, m = 2."""
+    return fit_cdvft(draw_targets("gaussian", 2, draws, _SEED), 2, 2, SolverOptions(restarts=16)).error
+
+
+def closed_2x2(draws: int = 12) -> Tensor:
+    """The same by the closed form."""
+    return torch.tensor([theorem.real_error_2x2(t) for t in draw_targets("gaussian", 2, draws, _SEED)])
+
+
+def missed_gaussians(n: int, field: str, more: int = 0, draws: int = 8) -> float:
+    """Share of real Gaussian targets that are not reached at m = ceil(n / 2) + 1 + more."""
+    targets = _field(draw_targets("gaussian", n, draws, _SEED), field)
+    options = SolverOptions(restarts=4, relaxed=4)
+    previous = None
+    for m in range(1, structure.generic_full_m(n) + more + 1):
+        previous = fit_cdvft(targets, m, n, options, previous)
+    assert previous is not None
+    return float((previous.error > REACHED).double().mean())
+
+
+def error_at(target: str, n: int, m: int, draws: int = 3) -> float:
+    """Median over draws of CDVFT's least error, p = n."""
+    options = _SHORT if m == 2 else SolverOptions(restarts=8, relaxed=8)
+    return float(fit_cdvft(_target(target, n, draws), m, n, options).error.median())
+
+
+def gain_of_a_third_diagonal(target: str, n: int = 6, draws: int = 2) -> float:
+    """Mean error with m = 2 less that with m = 3, p = n, as a share of the target's norm."""
+    targets = _target(target, n, draws)
+    two = fit_cdvft(targets, 2, n, _SHORT)
+    return float((two.error - fit_cdvft(targets, 3, n, _SHORT, two).error).mean())
+
+
+def planted_error(n: int, m: int, field: str, draws: int = 3) -> float:
+    """Worst error on planted products of m diagonals, looked for with the same m."""
+    options = SolverOptions(restarts=4, relaxed=4, steps=100)
+    return float(fit_cdvft(_planted(n, m, field, draws), m, n, options).error.max())
+
+
+def starts_that_find(n: int, m: int, field: str, draws: int = 3) -> float:
+    """Share of starts that find a planted product."""
+    found = fit_cdvft(_planted(n, m, field, draws), m, n, SolverOptions(restarts=8, relaxed=8))
+    return float((found.all_errors < REACHED).double().mean())
+
+
+def _planted(n: int, m: int, field: str, draws: int) -> Tensor:
+    product = Product(FactorShapes(n, n, m, n))
+    dtype = torch.complex128 if field == "complex" else torch.float64
+    return product.dense(product.random(draws, dtype, _generator()))
+
+
+def fourierft_with_all_coefficients(n: int) -> Tensor:
+    """FourierFT's least errors on Gaussian targets, every frequency trained."""
+    return families.fourierft_best_error(draw_targets("gaussian", n, 4, _SEED), n * n)
+
+
+def distance_from_even(n: int) -> Tensor:
+    """Distances of the same targets from the matrices with T[r, s] = T[-r, -s]."""
+    targets = draw_targets("gaussian", n, 4, _SEED)
+    even = (targets + torch.roll(targets.flip(1, 2), (1, 1), (1, 2))) / 2
+    return families.relative_error(targets, even)
+
+
+def behind_best_peer(target: str, budget: str, n: int = 12, draws: int = 3) -> float:
+    """CDVFT's mean error less that of the nearest peer within one budget, as a share of the target's norm.
+
+    ``budget``: "parameters" or "flops_per_token" of m = 2, p = n; or "parameters 4d", those of p = n / 2.
+    FourierFT at its best positions is no peer: it draws them before it sees a target.
+    """
+    targets = _target(target, n, draws)
+    axis = budget.removesuffix(" 4d")
+    settings = [{"m": 2, "block_size": p} for p in ((n, n // 2) if budget.endswith(" 4d") else (n,))]
+    errors = [float(fit_cdvft(targets, 2, s["block_size"], _SHORT).error.mean()) for s in settings]
+    parameters, flops = cost_of("cdvft", settings[-1], n, n)
+    allowed = parameters if axis == "parameters" else flops
+    rows = [r for r in peer_rows(targets, [parameters], _SEED) if r["family"] != "fourierft_best"]
+    best = best_within(rows, axis, allowed)
+    assert best is not None
+    return min(errors) - sum(best["errors"]) / draws
+
+
+# --- gradients, starts, training ------------------------------------------------------------------
+
+
+def gradient_by_autograd(n: int, p: int) -> Tensor:
+    """dL/dc of a block-circulant layer, by autograd through the reference's FFT product."""
+    layer, dense = _circulant_layer(n, p)
+    (layer.delta_weight() * dense).sum().backward()
+    assert layer.circulant.grad is not None
+    return layer.circulant.grad.reshape(-1)
+
+
+def gradient_by_sums(n: int, p: int) -> Tensor:
+    """The same as sums of p entries of the dense gradient."""
+    return circulant_gradient(_circulant_layer(n, p)[1], p).reshape(-1)
+
+
+def _circulant_layer(n: int, p: int) -> tuple[BlockCirculantLinear, Tensor]:
+    base = nn.Linear(n, n, bias=False, dtype=torch.float64)
+    return BlockCirculantLinear(base, p), draw_targets("gaussian", n, 1, _SEED)[0]
+
+
+def gradient_exponent(teacher: str, n: int = 16, draws: int = 10) -> float:
+    """Exponent of p in the size of dL/dc over that of the dense gradient, first gradient of the small task."""
+    tasks = [training.dense_gradient(training.make_task(n, 16 * n, teacher, _SEED + k)) for k in range(draws)]
+    sizes = [p for p in range(2, n + 1) if n % p == 0]
+    means = [sum(gradient_scale(g, p).ratio for g in tasks) / draws for p in sizes]
+    return log_slope(sizes, means)
+
+
+def rank_at_start(m: int, n: int = 16) -> float:
+    """Rank of the Jacobian at the zero-diagonal start: directions in which the first step can move ``dW``."""
+    return float(conditioning(n, m, n, "zero_diagonal", 1, _SEED)[0]["ranks"][0])
+
+
+def condition_ratio(m: int, n: int = 16, draws: int = 5) -> float:
+    """Geometric mean of the Jacobian's condition at normal factors, m over m + 1."""
+    logs = []
+    for k in (m, m + 1):
+        conditions = conditioning(n, k, n, "normal", draws, _SEED)[0]["conditions"]
+        logs.append(sum(math.log(c) for c in conditions) / draws)
+    return math.exp(logs[0] - logs[1])
+
+
+def loss_after(steps: int, init: str, teacher: str, seeds: int = 3, n: int = 16) -> float:
+    """Mean loss of m = 2, p = n on the small task after some steps at learning rate 0.1; 1 is no change at all."""
+    adapter = training.Adapter("cdvft", 2, n, init)  # type: ignore[arg-type]
+    losses = [
+        training.train(training.make_task(n, 16 * n, teacher, _SEED + k), adapter, 0.1, [steps], k)[0].loss
+        for k in range(seeds)
+    ]
+    return sum(losses) / seeds
+
+
+def excess_over_zero_diagonal(init: str, teacher: str, steps: int = 10) -> float:
+    """Loss after the first steps from the zero-diagonal start over that from another start."""
+    return loss_after(steps, "zero_diagonal", teacher) / loss_after(steps, init, teacher)
+
+
+def stable_rank_share(m: int, teacher: str, n: int = 16) -> float:
+    """Stable rank of the trained weight change over the width; 1 where its numerical rank is 2 or less."""
+    task = training.make_task(n, 16 * n, teacher, _SEED)
+    last = training.train(task, training.Adapter("cdvft", m, n), 0.01, [200], 0)[0]
+    return last.stable_rank / n if last.rank > 2 else 1.0

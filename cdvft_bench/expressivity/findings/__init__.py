@@ -1,0 +1,1 @@
+"""Findings: what follows from algebra and from a recorded profile."""

@@ -1,0 +1,310 @@
+"""Findings that compare families, and that watch gradients and trainings."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from cdvft_bench.core.ties import steady
+from cdvft_bench.expressivity.budget import FAMILIES, TITLES, cost_of
+from cdvft_bench.expressivity.experiments import REACHED, Row
+from cdvft_bench.expressivity.findings.changes import change_findings
+from cdvft_bench.expressivity.findings.finding import Finding
+from cdvft_bench.expressivity.findings.stats import best_within, interval, log_slope, rank_error
+from cdvft_bench.expressivity.profile import Profile
+from cdvft_bench.expressivity.targets import ENSEMBLES
+
+
+def approximations(profile: Profile, ensemble: str, n: int) -> list[Row]:
+    """All rows of one ensemble and width."""
+    equal: dict[str, Any] = {"ensemble": ensemble, "n": n}
+    return profile.of("approximation", **equal) + profile.of("approximation_peers", **equal)
+
+
+def setting(profile: Profile, ensemble: str, n: int, m: int, block_size: int) -> Row | None:
+    """CDVFT's row at one m and p."""
+    rows = profile.of("approximation", ensemble=ensemble, n=n, options={"m": m, "block_size": block_size})
+    return rows[0] if rows else None
+
+
+def widths(profile: Profile) -> list[int]:
+    """Widths of the approximations."""
+    return sorted({row["n"] for row in profile.of("approximation")})
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Who comes nearest to an ensemble within a budget.
+
+    Attributes:
+        family: the family of least mean error.
+        rival: the next one; None when nothing else fits.
+        clear: whether the paired difference of the two, draw by draw, excludes zero (95 %).
+    """
+
+    family: str
+    rival: str | None
+    clear: bool
+
+
+def contest(profile: Profile, ensemble: str, n: int, axis: str, block_size: int) -> Contest | None:
+    """The nearest family within the budget of CDVFT's m = 2 at a block size; None when not measured.
+
+    FourierFT at the best positions is left out: it is a bound, not the method.
+    """
+    own = setting(profile, ensemble, n, 2, block_size)
+    if own is None:
+        return None
+    errors = {}
+    for family in FAMILIES:
+        if family == "fourierft_best":
+            continue
+        rows = [row for row in approximations(profile, ensemble, n) if row["family"] == family]
+        best = best_within(rows, axis, own[axis])
+        if best is not None:
+            errors[family] = best["errors"]
+    ranked = sorted(errors, key=lambda family: rank_error(errors[family]))
+    if len(ranked) == 1:
+        return Contest(ranked[0], None, True)
+    first, second = ranked[:2]
+    difference = interval([b - a for a, b in zip(errors[first], errors[second], strict=True)])
+    return Contest(first, second, difference.half is not None and difference.mean > max(difference.half, REACHED))
+
+
+def _verdict(profile: Profile) -> list[Finding]:
+    evidence: dict[str, float] = {}
+    falls = []
+    for n in widths(profile):
+        for ensemble in ENSEMBLES:
+            first, later = setting(profile, ensemble, n, 2, n), setting(profile, ensemble, n, 3, n)
+            if first is None or later is None:
+                continue
+            pair = interval(first["errors"]).mean, interval(later["errors"]).mean
+            evidence[f"error_{ensemble}_n{n}_m2"], evidence[f"error_{ensemble}_n{n}_m3"] = pair
+            falls.append(ensemble == "circulant" or pair[1] < 0.99 * pair[0])
+    return [
+        Finding(
+            "m2-is-enough",
+            "'m = 2 is enough' does not hold as a statement about weight changes: outside circulant and rank-one "
+            "matrices m = 2 leaves an error that m = 3 lowers, on every ensemble tried. It may hold of accuracy, "
+            "where much of a weight change need not be matched; nothing here measures that.",
+            "checked numerically",
+            evidence,
+            "Frobenius distance to synthetic targets, square layers, p = d. That m = 2 misses almost every matrix "
+            "for d >= 3 is proved (m2-dimension).",
+            all(falls) if falls else None,
+        ),
+        *change_findings(profile),
+    ]
+
+
+def affordable_rank(d: int) -> int:
+    """Largest rank of LoRA within the forward FLOPs of CDVFT m = 2, p = d."""
+    budget = cost_of("cdvft", {"m": 2, "block_size": d}, d, d)[1]
+    return max(r for r in range(d + 1) if r == 0 or cost_of("lora", {"rank": r}, d, d)[1] <= budget)
+
+
+def _outcome(contests: dict[str, Contest]) -> str:
+    parts = []
+    for family in FAMILIES:
+        won = [e.replace("_", " ") for e, c in contests.items() if c.clear and c.family == family]
+        parts += [f"{TITLES[family]} on {', '.join(won)}"] if won else []
+    for e, c in contests.items():
+        parts += [] if c.clear else [f"{TITLES[c.family]} and {TITLES[c.rival or c.family]} alike on {e}"]
+    return "; ".join(parts)
+
+
+def _equal_budgets(profile: Profile) -> list[Finding]:
+    found = []
+    for n in widths(profile):
+        for name, axis, p, budget in (
+            ("parameters", "parameters", n, "the 3d parameters of CDVFT m = 2, p = d (LoRA can use 2d)"),
+            ("parameters-4d", "parameters", n // 2, "4d parameters (CDVFT m = 2, p = d / 2; LoRA of rank 2)"),
+            ("flops", "flops_per_token", n, "the FLOPs of CDVFT m = 2, p = d"),
+        ):
+            results = {e: contest(profile, e, n, axis, p) for e in ENSEMBLES}
+            contests = {e: c for e, c in results.items() if c is not None}
+            if not contests:
+                continue
+            evidence = {
+                f"ensembles_won_by_{f}": sum(c.clear and c.family == f for c in contests.values()) for f in FAMILIES
+            }
+            if name == "flops":
+                evidence |= {f"lora_rank_within_flops_at_{d}": affordable_rank(d) for d in (n, 768)}
+            found.append(
+                Finding(
+                    f"equal-{name}-n{n}",
+                    f"Within {budget} at d = {n}, the least error is reached by {_outcome(contests)}.",
+                    "checked numerically",
+                    evidence,
+                    "Best fit in the Frobenius norm; winners by paired differences over draws. FLOPs: forward, the "
+                    "adapter's own, convention flop, 512 tokens. FourierFT at random positions; VeRA's frozen "
+                    "matrices are not counted as parameters.",
+                    any(c.clear for c in contests.values()) or None,
+                )
+            )
+    return found
+
+
+def _gradients(profile: Profile) -> list[Finding]:
+    slopes = {}
+    for source in ("independent", "constant", "gaussian", "low_rank"):
+        rows = profile.of("gradient", source=source)
+        if len(rows) >= 2:
+            means = [interval(row["ratios"]).mean for row in rows]
+            slopes[f"exponent_{source}"] = log_slope([row["block_size"] for row in rows], means)
+    measured = [slopes[f"exponent_{s}"] for s in ("gaussian", "low_rank") if f"exponent_{s}" in slopes]
+    exact = [
+        abs(ratio - row["block_size"] * math.sqrt(coherence)) < 1e-9 * row["block_size"]
+        for row in profile.of("gradient")
+        for ratio, coherence in zip(row["ratios"], row["coherences"], strict=True)
+    ]
+    return [
+        Finding(
+            "circulant-gradient",
+            "The gradient of a circulant vector's entry is a sum of p entries of the dense gradient in its block; a "
+            "gradient step on c moves the weight by p times the projection of the dense gradient on block-circulant "
+            "matrices.",
+            "proved",
+            {"gradients_checked": len(exact)},
+            "dW block-circulant (BCA), p dividing both widths.",
+            all(exact) if exact else None,
+        ),
+        Finding(
+            "bca-proposition",
+            "BCA's 'p times a dense gradient' is the upper end: the size of the gradient's entries grew by about the "
+            "square root of p on the small task, as for independent entries, not by p.",
+            "checked numerically",
+            slopes,
+            "First gradient of the small task; exponent of p fitted over block sizes.",
+            all(s < 0.75 for s in measured) if measured else None,
+        ),
+    ]
+
+
+def _starts(profile: Profile) -> list[Finding]:
+    ranks = [rank == row["n"] for row in profile.of("conditioning", point="zero_diagonal") for rank in row["ranks"]]
+    silent = [
+        sum(row["snapshots"][0]["gradient_norms"][:-1]) == 0
+        for row in profile.of("training")
+        if row["settings"].get("init") == "zero_diagonal"
+    ]
+    normal = {(r["n"], r["m"]): r for r in profile.of("conditioning", point="normal") if r["block_size"] == r["n"]}
+    conditions = {
+        f"condition_n{n}_m{m}": math.exp(interval([math.log(c) for c in row["conditions"]]).mean)
+        for (n, m), row in sorted(normal.items())
+    }
+    ordered = [conditions[k] for k in conditions]
+    return [
+        Finding(
+            "zero-start",
+            "From the zero-diagonal start only the last diagonal has a gradient in the first step, and the weight can "
+            "move in only d directions out of the set's dimension, whatever m.",
+            "proved",
+            {"trainings": len(silent), "points": len(ranks)},
+            "The default start: last diagonal zero, the others one, circulant vectors normal.",
+            all(silent) and all(ranks) if silent and ranks else None,
+        ),
+        Finding(
+            "conditioning",
+            "Each further factor makes the map from parameters to weight change worse conditioned.",
+            "checked numerically",
+            conditions,
+            "Geometric mean over normal factors, of largest over smallest non-zero singular value of the Jacobian.",
+            ordered == sorted(ordered) if len(ordered) > 1 else None,
+        ),
+    ]
+
+
+def final_losses(rows: list[Row]) -> dict[float, list[float]]:
+    """Last losses by learning rate, one a seed."""
+    result: dict[float, list[float]] = {}
+    for row in rows:
+        last = row["snapshots"][-1]["loss"] if row["snapshots"] else math.inf
+        result.setdefault(row["learning_rate"], []).append(last)
+    return result
+
+
+def best_rate(rows: list[Row]) -> float:
+    """The learning rate of least last loss, mean over seeds; of equals the first that was tried."""
+    losses = final_losses(rows)
+    return min(losses, key=lambda rate: steady(interval(losses[rate]).mean))
+
+
+def _losses_at(profile: Profile, ensemble: str, m: int, init: str, step: int) -> list[float]:
+    """Losses after some steps at the best learning rate, p = d, one a seed."""
+    rows = [
+        row
+        for row in profile.of("training", ensemble=ensemble)
+        if row["settings"] == {"family": "cdvft", "m": m, "block_size": row["n"], "init": init}
+    ]
+    rows = [row for row in rows if row["learning_rate"] == best_rate(rows)] if rows else []
+    return [s["loss"] for row in rows for s in row["snapshots"] if s["step"] == step]
+
+
+def _first_steps(profile: Profile) -> Finding:
+    evidence: dict[str, float] = {}
+    lower = []
+    for ensemble in dict.fromkeys(row["ensemble"] for row in profile.of("training")):
+        for m in (2, 3, 4):
+            losses = {
+                init: _losses_at(profile, ensemble, m, init, 10)
+                for init in ("zero_diagonal", "zero_circulant", "random")
+            }
+            if all(losses.values()):
+                means = {init: interval(values).mean for init, values in losses.items()}
+                evidence |= {f"{ensemble}_m{m}_{init}": mean for init, mean in means.items()}
+                lower.append(means["zero_diagonal"] <= min(means.values()))
+    return Finding(
+        "first-steps",
+        "After ten steps the mean loss is lower from the zero-diagonal start than from the zero-circulant or the "
+        "random one, although the first step moves the weight in d directions alone; by the end they differ little.",
+        "checked numerically",
+        evidence,
+        "Small task, Adam, every start at the learning rate of its least last loss; mean over seeds, loss of no change "
+        "is 1.",
+        all(lower) if lower else None,
+    )
+
+
+def _trainings(profile: Profile) -> list[Finding]:
+    ranks: dict[str, list[int]] = {"cdvft": [], "lora": []}
+    shares = []
+    for row in profile.of("training"):
+        family, last = row["settings"]["family"], row["snapshots"][-1] if row["snapshots"] else None
+        if family in ranks and last is not None:
+            ranks[family].append(last["rank"] - (row["settings"]["rank"] if family == "lora" else 0))
+            if family == "cdvft":
+                shares.append(last["stable_rank"] / row["n"])
+    return [
+        Finding(
+            "rank-in-training",
+            "CDVFT's weight changes have many directions of small size: their numerical rank is beyond any LoRA of "
+            "like size, their stable rank stays a small share of the width.",
+            "checked numerically",
+            {
+                "least_rank_of_cdvft": min(ranks["cdvft"]),
+                "mean_rank_of_cdvft": interval(ranks["cdvft"]).mean,
+                "mean_stable_rank_share_of_cdvft": interval(shares).mean,
+            }
+            if ranks["cdvft"]
+            else {},
+            "Small task, end of training, singular values above 1e-3 of the largest; all starts, m and learning rates.",
+            min(ranks["cdvft"]) > 2 and max(ranks["lora"]) <= 0 and interval(shares).mean < 0.5
+            if ranks["cdvft"] and ranks["lora"]
+            else None,
+        )
+    ]
+
+
+def measured_findings(profile: Profile) -> list[Finding]:
+    """Comparisons first, then gradients, starts and trainings."""
+    return [
+        *_verdict(profile),
+        *_equal_budgets(profile),
+        *_gradients(profile),
+        *_starts(profile),
+        _first_steps(profile),
+        *_trainings(profile),
+    ]

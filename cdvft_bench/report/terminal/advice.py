@@ -1,0 +1,204 @@
+"""What the predictor's commands print. Everything in these tables is predicted, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+from cdvft_bench.core.text import clean, integer, prefixed, significant
+from cdvft_bench.report.terminal.cases import open_console
+
+if TYPE_CHECKING:
+    from cdvft_bench.predictor.results import Advice, Choice, Evaluation, PublishedComparison, Range
+
+SHOWN = 15
+
+
+def show_advice(advice: Advice, everything: bool = False) -> None:
+    """Print the ranked choices; ``everything`` also those slower than another path of the same setting."""
+    console = open_console()
+    where = "" if advice.gpus == 1 else f" on {advice.gpus:,} GPUs ({advice.strategy})"
+    title = (
+        f"predicted: {clean(advice.model)}, {advice.device}{where}, batch {advice.batch} × {advice.sequence} tokens a "
+        f"GPU, {advice.dtype}"
+    )
+    shown = list(advice.choices) if everything else _best(advice.choices)[:SHOWN]
+    columns = ["choice", "step", "tokens/s", "× frozen", "memory", "trained", "file", "why"]
+    table = _table(title, columns, text=(0, 7))
+    for choice in shown:
+        table.add_row(*_row(choice))
+    if shown:
+        console.print(table)
+    if len(shown) < len(advice.choices):
+        console.print(
+            f"{len(shown)} of {len(advice.choices)} choices that fit, the fastest path of each; --all shows them"
+        )
+    if advice.too_large:
+        capacity = advice.too_large[0].memory.capacity
+        table = _table(f"predicted not to fit into {_bytes(capacity)}", columns, text=(0, 7))
+        for choice in list(advice.too_large) if everything else _best(advice.too_large)[:SHOWN]:
+            table.add_row(*_row(choice))
+        console.print(table)
+    for choice in shown[:1] or advice.too_large[:1]:
+        _show_budget(choice)
+        _show_scaling(choice)
+        _show_serving(choice)
+    console.print(f"frozen model, forward and backward: {_range(advice.frozen_step_s)}", highlight=False)
+    for name, texts in (("error", [advice.error]), ("rates", advice.sources), ("assumed", advice.assumptions)):
+        for text in texts:
+            console.print(f"{name}: {clean(text)}", highlight=False, markup=False)
+    for label, reason in advice.left_out:
+        console.print(f"left out: {clean(label)}: {clean(reason)}", highlight=False, markup=False)
+
+
+def _best(choices: Sequence[Choice]) -> list[Choice]:
+    """The first of every setting, whatever its path."""
+    found: dict[object, Choice] = {}
+    for choice in choices:
+        setting = (choice.method, tuple(pair for pair in choice.hyperparameters if pair[0] != "path"))
+        found.setdefault(setting, choice)
+    return list(found.values())
+
+
+def _row(choice: Choice) -> list[str]:
+    return [
+        clean(choice.label), _range(choice.step_s), significant(choice.tokens_per_s.value, 3),
+        f"{choice.over_frozen:.3f}", _bytes(choice.memory.total), integer(choice.parameters),
+        _bytes(choice.checkpoint_bytes), clean(choice.why),
+    ]  # fmt: skip
+
+
+def _show_budget(choice: Choice) -> None:
+    m = choice.memory
+    table = _table(f"predicted memory of one GPU: {clean(choice.label)}", ["part", "bytes"])
+    parts = ("weights", "gradients", "optimizer", "activations", "workspace", "overhead", "total")
+    for name in parts:
+        table.add_row(name, _bytes(getattr(m, name)))
+    table.add_row("capacity", _bytes(m.capacity))
+    open_console().print(table)
+
+
+def _show_scaling(choice: Choice) -> None:
+    first = choice.scaling[0]
+    title = f"predicted on more GPUs ({first.strategy}): {clean(choice.label)}"
+    table = _table(title, ["GPUs", "step", "tokens/s", "efficiency", "reduced", "sent by each", "network", "memory"])
+    for s in sorted(choice.scaling, key=lambda s: s.gpus):
+        network = "none" if s.algorithm == "none" else f"{_seconds(s.communication_s)} ({s.algorithm})"
+        table.add_row(
+            integer(s.gpus), _seconds(s.step_s.value), significant(s.tokens_per_s.value, 3), f"{s.efficiency:.1%}",
+            _bytes(s.payload_bytes if s.gpus > 1 else 0), _bytes(s.sent_bytes), network, _bytes(s.memory.total),
+        )  # fmt: skip
+    open_console().print(table)
+
+
+def _show_serving(choice: Choice) -> None:
+    s = choice.serving
+    table = _table(f"predicted, many adapters on one base: {clean(choice.label)}", ["serving", "figure"])
+    after = "never" if s.break_even_tokens is None else f"after {integer(s.break_even_tokens + 0.5)} tokens a sequence"
+    for name, text in (
+        ("one adapter", _bytes(s.adapter_bytes)),
+        ("1,000 adapters", _bytes(1000 * s.adapter_bytes)),
+        ("adapters beside the base and the cache", "not known" if s.resident is None else integer(s.resident)),
+        ("to bring one in over PCIe", "not known" if s.swap_s is None else _seconds(s.swap_s)),
+        ("to merge one", _seconds(s.merge_s)),
+        ("a token a sequence, merged", _seconds(s.token_s_merged)),
+        ("a token a sequence, unmerged", _seconds(s.token_s_unmerged)),
+        ("merging and unmerging pays", after),
+    ):
+        table.add_row(name, text)
+    open_console().print(table)
+
+
+def show_evaluation(evaluation: Evaluation, published: PublishedComparison) -> None:
+    """Print errors by device and pass, efficiencies, the predictions farthest from the truth, and others' times."""
+    console = open_console()
+    columns = ["device", "of", "pass", "left out", "cases", "groups", "median", "p90", "FLOPs: median", "p90",
+               "no launches: median", "p90", "in 95 %"]  # fmt: skip
+    table = _table("errors of predicted times, cases left out", columns, text=(0, 1, 2, 3))
+    for e in evaluation.errors:
+        errors = (e.median, e.p90, e.flops_median, e.flops_p90, e.bytes_median, e.bytes_p90)
+        covered = "no interval" if e.covered is None else f"{e.covered:.0%}"
+        table.add_row(
+            clean(e.device), e.kind, e.pass_, e.split, integer(e.cases), integer(e.groups),
+            *(f"{x:.0%}" for x in errors), covered,
+        )  # fmt: skip
+    console.print(table)
+    table = _table("fitted efficiencies: share of the rate that is reached", ["device", "kind", "efficiency", "95 %",
+                   "share of time", "prior's weight"], text=(0, 1))  # fmt: skip
+    for f in evaluation.efficiencies:
+        table.add_row(
+            clean(f.device), clean(f.kind), f"{f.value.value:.2f}", f"{f.value.low:.2f}–{f.value.high:.2f}",
+            f"{f.share:.0%}", f"{f.prior:.0%}",
+        )  # fmt: skip
+    console.print(table)
+    columns = ["method", "subject", "pass", "measured", "predicted", "cause", "evidence"]
+    table = _table("farthest from the truth", columns, text=(0, 1, 2, 5, 6))
+    for one in evaluation.farthest:
+        p = one.prediction
+        table.add_row(
+            clean(p.label), clean(f"{p.subject}, {p.tokens} tokens"), p.pass_, _seconds(p.measured_s),
+            _seconds(p.predicted_s.value), clean(one.cause), clean(one.evidence),
+        )  # fmt: skip
+    console.print(table)
+    _show_published(published)
+    _lines("rates", (f"{device}: {source}" for device, source in evaluation.rates.items()))
+    _lines("note", evaluation.notes)
+    _lines("left out", (f"{label}: {reason}" for label, reason in evaluation.left_out))
+
+
+def _show_published(found: PublishedComparison) -> None:
+    columns = ["run", "as", "published", "predicted", "ratio published", "predicted", "by FLOPs", "memory published",
+               "predicted"]  # fmt: skip
+    title = f"training times as published, {clean(found.device)}; ratios to {clean(found.reference)}"
+    table = _table(title, columns, text=(0, 1))
+    for p in found.runs:
+        table.add_row(
+            clean(p.experiment), clean(p.label), f"{p.published_s:,.0f} s", f"{p.predicted_s:,.0f} s",
+            f"{p.published_ratio:.2f}", f"{p.predicted_ratio:.2f}", f"{p.flops_ratio:.2f}", _bytes(p.published_bytes),
+            _bytes(p.predicted_bytes),
+        )  # fmt: skip
+    open_console().print(table)
+    ours, theirs = found.rank_correlation, found.flops_rank_correlation
+    _lines(
+        "published",
+        (
+            f"rank correlation {ours.value:.2f} [{ours.low:.2f}, {ours.high:.2f}], by FLOPs {theirs.value:.2f} "
+            f"[{theirs.low:.2f}, {theirs.high:.2f}] ({len(found.runs)} runs; {len(found.left_out)} left out)",
+            f"error of ratios: median {found.ratio_median:.0%}, p90 {found.ratio_p90:.0%}; by FLOPs "
+            f"{found.flops_ratio_median:.0%}, {found.flops_ratio_p90:.0%}",
+            f"error of peak memory: median {found.memory_median:.1%}, p90 {found.memory_p90:.1%}",
+            *found.assumptions,
+        ),
+    )
+
+
+def _lines(name: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        open_console().print(f"{name}: {clean(text)}", highlight=False, markup=False)
+
+
+def _table(title: str, columns: Iterable[str], text: Sequence[int] = (0,)) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="left" if i in text else "right", overflow="fold")
+    return table
+
+
+def _seconds(value: float) -> str:
+    return f"{significant(value * 1e3, 3)} ms"
+
+
+def _range(value: Range) -> str:
+    if value.low is None or value.high is None:
+        return _seconds(value.value)
+    low, high = (significant(v * 1e3, 3) for v in (value.low, value.high))
+    return f"{_seconds(value.value)} [{low}, {high}]"
+
+
+def _bytes(value: float | None) -> str:
+    if value is None:
+        return "not known"
+    text = prefixed(value)
+    return f"{text}B" if text[-1].isalpha() else f"{text} B"

@@ -1,0 +1,326 @@
+"""What the commands print: rich tables of one case or of a whole store."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.table import Table
+
+from cdvft_bench.analysis.agreement import (
+    compare,
+    counted_launches,
+    counted_passes,
+    median_seconds,
+    predicted_flops,
+    ratio_to_frozen,
+    ratio_to_lora8,
+    trainable,
+)
+from cdvft_bench.analysis.groups import is_frozen, is_lora8, latest, sections
+from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant, times
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cdvft_bench.analytic.roofline import Rates
+    from cdvft_bench.core.case import Case
+    from cdvft_bench.core.counted import Counted
+    from cdvft_bench.core.record import Predicted, Record
+    from cdvft_bench.core.timed import Interval, SelfTest, Timed, TraceSummary
+    from cdvft_bench.execution.planner import Estimate, Problem
+    from cdvft_bench.sweep.doctor import Finding
+
+
+def _table(title: str, columns: Iterable[str], numeric_from: int = 1) -> Table:
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i >= numeric_from else "left", overflow="fold")
+    return table
+
+
+def _title(case: Case) -> str:
+    settings = " ".join(f"{k}={v}" for k, v in case.hyperparameters)
+    workload = f"{case.batch} × {case.sequence} tokens, {case.dtype}, {case.device}"
+    return clean(f"{case.method} {settings} on {case.subject}: {workload}")
+
+
+def _count(value: int | None) -> str:
+    return NOT_MEASURED if value is None else integer(value)
+
+
+def _seconds(value: float) -> str:
+    return f"{significant(value * 1e3)} ms"
+
+
+def _interval(value: Interval | None) -> str:
+    return NOT_MEASURED if value is None else interval(value.value, value.low, value.high)
+
+
+def show_predicted(case: Case, predicted: Predicted) -> None:
+    """Print the closed form of one case."""
+    console = open_console()
+    passes = {"forward": predicted.forward, "backward": predicted.backward, "update": predicted.update}
+    table = _table(_title(case), ["closed form", *passes])
+    rows = {
+        "multiply-adds (mac)": [integer(p.macs) for p in passes.values()],
+        **{f"FLOPs, convention {c}": [prefixed(p.flops[c]) for p in passes.values()] for c in predicted.forward.flops},
+        "  of these the adapter's, convention flop": [prefixed(p.adapter_flops["flop"]) for p in passes.values()],
+        "1-D transforms": [integer(p.ffts) for p in passes.values()],
+        "kernel launches": [integer(p.launches) for p in passes.values()],
+        "  of these the adapter's": [integer(p.adapter_launches) for p in passes.values()],
+        "bytes read": [prefixed(p.read) for p in passes.values()],
+        "bytes written": [prefixed(p.written) for p in passes.values()],
+    }
+    for name, values in rows.items():
+        table.add_row(name, *values)
+    console.print(table)
+    saved = "not in the formula" if predicted.saved_bytes is None else f"{integer(predicted.saved_bytes)} bytes"
+    console.print(
+        f"trainable parameters {integer(predicted.parameters)}; activations kept for backward {saved}; "
+        f"optimiser state {integer(predicted.optimizer_bytes)} bytes; covers: {predicted.covers}",
+        highlight=False,
+    )
+
+
+def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
+    """Print formula against count of one case."""
+    console = open_console()
+    table = _table(_title(case), ["quantity", "closed form", "counted", "difference"])
+
+    def row(name: str, formula: float | None, count: float | None) -> None:
+        if formula is None or count is None:
+            difference = NOT_MEASURED
+        else:
+            difference = "exact" if abs(formula - count) <= 1e-9 * abs(count) else f"{count - formula:+,.0f}"
+        shown = [
+            "not in the formula" if formula is None else f"{formula:,.0f}",
+            "" if count is None else f"{count:,.0f}",
+        ]
+        table.add_row(name, shown[0], shown[1] or NOT_MEASURED, difference)
+
+    row("trainable parameters", predicted.parameters, counted.parameters)
+    row("forward multiply-adds, fvcore", predicted.forward.macs, counted.fvcore.macs if counted.fvcore else None)
+    passes = [
+        ("forward", predicted.forward, counted.forward),
+        ("backward", predicted.backward, counted.backward),
+        ("update", predicted.update, counted.update),
+    ]
+    for name, formula, count in passes:
+        if count is None:
+            continue
+        row(f"{name}: multiply-adds, dispatched", formula.macs, count.macs)
+        row(f"{name}: FFT FLOPs, convention flop", formula.fft_flops["flop"], count.fft_flops)
+        row(f"{name}: element-wise FLOPs", formula.elementwise_flops, count.elementwise_flops)
+        row(f"{name}: kernel launches", formula.launches, count.launches)
+    row("activations kept for backward, bytes", predicted.saved_bytes, counted.saved_bytes)
+    console.print(table)
+    for note in counted.notes:
+        console.print(f"note: {clean(note)}", highlight=False, markup=False)
+    if counted.fvcore and counted.fvcore.unsupported:
+        names = ", ".join(f"{k} × {v}" for k, v in sorted(counted.fvcore.unsupported.items()))
+        console.print(f"fvcore has no price for: {names}", highlight=False, markup=False)
+
+
+def show_timed(case: Case, timed: Timed) -> None:
+    """Print the clock's figures of one case."""
+    console = open_console()
+    if timed.timing is not None:
+        table = _table(
+            f"{_title(case)}, {case.pass_}",
+            ["contender", "median", "quartiles", "this case / contender, 95 % interval"],
+        )
+        for sample in timed.timing.samples:
+            ratio = timed.timing.ratios.get(sample.name)
+            quartiles = f"{_seconds(sample.q25)} … {_seconds(sample.q75)}"
+            table.add_row(clean(sample.name), _seconds(sample.median), quartiles, _interval(ratio) if ratio else "—")
+        console.print(table)
+        console.print(
+            f"{timed.timing.rounds} interleaved rounds, {timed.timing.threads} threads, read by {timed.timing.method}",
+            highlight=False,
+        )
+        for warning in timed.timing.warnings:
+            console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
+    if timed.trace is not None:
+        families = ", ".join(f"{k} {_seconds(v)}" for k, v in sorted(timed.trace.families.items(), key=lambda x: -x[1]))
+        console.print(
+            f"trace ({timed.trace.device}): {timed.trace.launches} launches; {families}", highlight=False, markup=False
+        )
+    if timed.memory is not None:
+        console.print(f"peak memory above the start: {integer(timed.memory.peak_bytes)} bytes ({timed.memory.how})")
+        if timed.memory.kept_bytes is not None:
+            console.print(f"kept beyond the frozen subject: {integer(timed.memory.kept_bytes)} bytes")
+    for note in timed.notes:
+        console.print(f"note: {clean(note)}", highlight=False, markup=False)
+
+
+def _ratio(value: Interval | None, wide: bool) -> str:
+    return _interval(value) if wide or value is None else times(value.value)
+
+
+def _agreement(record: Record) -> str:
+    found = [compare(record, name) for name in counted_passes(record)]
+    if not found or any(one is None for one in found):
+        return NOT_MEASURED
+    if not any(found):
+        return "exact"
+    predicted, counted = record.predicted, record.counted
+    if record.case.kind == "model" and predicted and counted:
+        # A model's formula covers its products and the adapters, not norms, softmax and activations.
+        covered = (predicted.parameters, predicted.forward.macs, predicted.forward.ffts)
+        if covered == (counted.parameters, counted.forward.macs, counted.forward.ffts):
+            return "exact on products"
+    return "differs"
+
+
+def open_console() -> Console:
+    """Where the commands print: as wide as the terminal, or 160 columns into a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def show_records(records: Iterable[Record]) -> None:
+    """Print one table a subject and workload: what was predicted, counted and timed of every case."""
+    console = open_console()
+    wide = console.width >= 116
+    kept, _ = latest(records)
+    columns = ["method", "parameters", "FLOPs", "launches", "formula", "time", "× frozen", "× LoRA r=8"]
+    for section in sections(kept):
+        for workload, rows in section.workloads().items():
+            table = _table(f"{section.title}: {workload.title}", columns)
+            for record in rows:
+                seconds, flops = median_seconds(record), predicted_flops(record, "flop")
+                frozen, lora = ratio_to_frozen(record), ratio_to_lora8(record)
+                table.add_row(
+                    clean(record.label),
+                    _count(trainable(record)),
+                    NOT_MEASURED if flops is None else prefixed(flops),
+                    _count(counted_launches(record)),
+                    _agreement(record),
+                    NOT_MEASURED if seconds is None else _seconds(seconds),
+                    "itself" if is_frozen(record.case) else _ratio(frozen, wide),
+                    "itself" if is_lora8(record.case) else _ratio(lora, wide),
+                )
+            console.print(table)
+    console.print(
+        "FLOPs by formula, convention flop; launches as dispatched; formula: whether it equals the count in every "
+        "quantity it covers; ratios: median over interleaved rounds" + (", with 95 % intervals" if wide else ""),
+        highlight=False,
+    )
+    failed = [r for r in kept if r.status == "failed"]
+    if failed:
+        table = _table("failed cases", ["method", "subject", "pass", "cause"], numeric_from=4)
+        for record in failed:
+            table.add_row(
+                *(clean(x) for x in (record.label, record.case.subject, record.case.pass_, record.error or ""))
+            )
+        console.print(table)
+
+
+def show_store(path: Path) -> None:
+    """Print the tables of a store."""
+    from cdvft_bench.sweep.store import Store
+
+    with Store(path) as store:
+        show_records(store.records())
+
+
+def show_selftest(result: SelfTest) -> None:
+    """Print how the clock does against itself."""
+    table = _table("the clock against itself", ["", "figure"])
+    width = result.widest_half_width
+    for name, text in (
+        ("comparisons of a call with itself", integer(result.comparisons)),
+        ("intervals that exclude 1 (some 5 % are due)", f"{result.excluded:.0%}"),
+        ("intervals more than 1 % away from 1 (false differences)", f"{result.excluded_by_1_percent:.0%}"),
+        ("largest deviation of a ratio from 1", f"{result.largest_deviation:.1%}"),
+        ("widest half-width of an interval", NOT_MEASURED if width is None else f"{width:.1%}"),
+        ("a contender that does the work twice (2 is right)", _interval(result.doubled)),
+        ("one call", _seconds(result.seconds)),
+    ):
+        table.add_row(name, text)
+    console = open_console()
+    console.print(table)
+    for warning in result.warnings:
+        console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
+
+
+def show_trace(summary: TraceSummary) -> None:
+    """Print what a trace says."""
+    console = open_console()
+    table = _table(f"trace ({summary.device})", ["quantity", "value"])
+    busy = NOT_MEASURED if summary.busy_fraction is None else f"{summary.busy_fraction:.0%}"
+    for name, text in (
+        ("ATen operators", integer(summary.operators)),
+        ("launches", integer(summary.launches)),
+        ("host time in operators", _seconds(summary.host_seconds)),
+        ("device time", _seconds(summary.device_seconds)),
+        ("span", _seconds(summary.span_seconds)),
+        ("busy", busy),
+        ("bytes moved", NOT_MEASURED if summary.moved_bytes is None else f"{prefixed(summary.moved_bytes)}B"),
+        ("bandwidth", NOT_MEASURED if summary.bytes_per_second is None else f"{prefixed(summary.bytes_per_second)}B/s"),
+        *(_queue(summary) if summary.device == "cuda" else ()),
+        ("verdict", f"{summary.verdict}: {summary.reason}"),
+    ):
+        table.add_row(name, clean(text))
+    console.print(table)
+    table = _table("by family", ["family", "launches", "time"])
+    for name, seconds in sorted(summary.families.items(), key=lambda item: -item[1]):
+        table.add_row(name, integer(summary.family_launches.get(name, 0)), _seconds(seconds))
+    console.print(table)
+    if summary.parts:
+        table = _table("by part", ["part", "launches", "of them backward", "time"])
+        for name, part in summary.parts.items():
+            table.add_row(name, integer(part.launches), integer(part.backward_launches), _seconds(part.seconds))
+        console.print(table)
+    elif set(summary.scopes) - {"unscoped"}:
+        table = _table("by range", ["range", "launches", "time"])
+        for name, launches in sorted(summary.scopes.items(), key=lambda item: -item[1]):
+            table.add_row(clean(name), integer(launches), _seconds(summary.scope_seconds.get(name, 0.0)))
+        console.print(table)
+    for note in summary.notes:
+        console.print(f"note: {clean(note)}", highlight=False, markup=False)
+
+
+def _queue(summary: TraceSummary) -> tuple[tuple[str, str], ...]:
+    """What a trace of a GPU says of launching."""
+    delay, depth = summary.queue_delay_seconds, summary.queue_depth
+    return (
+        ("launching on the host", f"{integer(summary.launch_calls)} calls, {_seconds(summary.launch_seconds)}"),
+        ("gaps", f"{integer(summary.gaps)}, {_seconds(summary.gap_seconds)} in all, of which "
+                 f"{_seconds(summary.starved_seconds)} with nothing launched"),
+        ("launch to start, median", NOT_MEASURED if delay is None else _seconds(delay)),
+        ("kernels in the queue, median", NOT_MEASURED if depth is None else f"{depth:g}"),
+    )  # fmt: skip
+
+
+def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> None:
+    """Print the predicted time and memory of every path, fastest first, and what the prediction rests on."""
+    what = "forward and backward" if problem.training else "forward"
+    title = (
+        f"{problem.d_in} x {problem.d_out}, p = {problem.p}, m = {problem.m}, {problem.tokens:,} tokens, "
+        f"{problem.dtype}, {problem.device}: {what}"
+    )
+    columns = ("path", "predicted", "beyond the frozen layer", "launches", "kept for backward", "bytes moved")
+    table = _table(title, columns)
+    for e in estimates:
+        table.add_row(
+            e.path, _seconds(e.seconds), _seconds(e.overhead_s), integer(e.launches), f"{prefixed(e.saved_bytes)}B",
+            f"{prefixed(e.read_written)}B",
+        )  # fmt: skip
+    console = Console()
+    console.print(table)
+    console.print(
+        "Predicted, not measured: each kernel takes the longest of arithmetic, traffic and launch, at the rates of "
+        f"{rates.device} ({rates.source}). To measure this machine's: cdvft-bench calibrate --device {problem.device}",
+        highlight=False,
+    )
+
+
+def show_doctor(findings: Iterable[Finding]) -> None:
+    """Print what this machine can and cannot measure."""
+    table = _table("this machine", ["what", "", "detail"], numeric_from=3)
+    for finding in findings:
+        table.add_row(finding.what, "[green]yes[/]" if finding.available else "[red]no[/]", clean(finding.detail))
+    open_console().print(table)

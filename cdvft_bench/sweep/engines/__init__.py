@@ -1,0 +1,1 @@
+"""Ways to run the cases of a sweep."""
