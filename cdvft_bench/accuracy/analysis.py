@@ -4,6 +4,10 @@ Two things could have come out otherwise: the seeds, and the examples of the tes
 examples with the same seeds, so both are compared pair by pair. An estimate's variance is taken as the sum of that of
 its means over seeds and that of its means over examples; chance that belongs to one seed's answer to one example is in
 both, so intervals are rather too wide than too narrow. Degrees of freedom are Welch and Satterthwaite's.
+
+Answers are right or wrong, so sums over seeds and examples are integers: means are quotients of two of them, variances
+fractions, and the methods of a draw are compared by integers. Equal accuracies are equal, whatever the order in which
+they were added up.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -20,8 +25,10 @@ from cdvft_bench.accuracy.results import final_runs, tuning_runs
 from cdvft_bench.accuracy.trial import BASE, TrialResult, Value, scale_name, unpacked
 from cdvft_bench.core.errors import UserError
 
-DRAWS = 2000
-Table = NDArray[np.float64]
+DRAWS = 10_000
+"""Of seeds, examples and costs; a share of them is known within half a point."""
+Answers = NDArray[np.int64]
+"""Right answers, 1 or 0, by (seed, example); or those of one method less those of another."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class Score:
     Attributes:
         label: the method. method: its name in the suite. hyperparameters: of the chosen setting.
         accuracies: by seed. diverged: runs that did not end.
-        mean: of the accuracies. low, high: 95 % interval over seeds and test examples; None for one seed.
+        mean: right answers over answers, the float nearest to the fraction.
+        low, high: 95 % interval over seeds and test examples; None for one seed.
         lr: the chosen learning rate. at_edge: it is the smallest or largest that was tried.
         scale: the chosen scale of the weight change; None where the method has none or it was not tuned.
         parameters, step_flops: of a run. step_seconds: median of the runs' own. training_bytes: see ``TrialResult``.
@@ -58,7 +66,7 @@ class Score:
     training_bytes: int | None
     peak_bytes: int | None
     joules: float | None
-    answers: Table
+    answers: Answers
     seeds: tuple[int, ...]
 
 
@@ -105,22 +113,49 @@ class Estimate:
         return float(2 * _student().sf(abs(self.mean) / self.error, self.freedom))
 
 
-def estimate(table: Table) -> Estimate:
-    """The mean of (seeds, examples), both of which are random."""
-    seeds, examples = table.shape
-    mean = float(table.mean())
+def estimate(table: Answers, other: Answers | None = None, ratio: float = 1.0) -> Estimate:
+    """The mean over (seeds, examples), both of which are random.
+
+    Args:
+        table: whole numbers. other: of the same shape; then of ``table - ratio * other``. ratio: a finite number.
+
+    Raises:
+        ValueError: an entry is no whole number.
+    """
+    ours = _whole(table)
+    theirs = np.zeros_like(ours) if other is None else _whole(other)
+    seeds, examples = ours.shape
+    times = Fraction(ratio)
+    mean = float((int(ours.sum()) - times * int(theirs.sum())) / ours.size)
     if seeds < 2:
         return Estimate(mean, None, 0)
-    parts = [
-        (float(table.mean(axis=1).var(ddof=1)) / seeds, seeds - 1),
-        (float(table.mean(axis=0).var(ddof=1)) / examples if examples > 1 else 0.0, max(examples - 1, 1)),
-    ]
-    variance = sum(v for v, _ in parts)
-    freedom = variance**2 / sum(v**2 / n for v, n in parts) if variance > 0 else seeds - 1
+    parts = [(_of_the_mean(ours.sum(1), theirs.sum(1), times) / examples**2, seeds - 1)]
+    if examples > 1:
+        parts.append((_of_the_mean(ours.sum(0), theirs.sum(0), times) / seeds**2, examples - 1))
+    variance = sum((v for v, _ in parts), Fraction(0))
+    freedom = float(variance**2 / sum(v**2 / n for v, n in parts)) if variance else seeds - 1
     return Estimate(mean, math.sqrt(variance), freedom)
 
 
-def answers_of(runs: Sequence[TrialResult]) -> Table:
+def _whole(table: Answers) -> Answers:
+    whole = np.asarray(table).astype(np.int64)
+    if not np.array_equal(whole, table):
+        raise ValueError("answers must be whole numbers, 1 for right and 0 for wrong")
+    return whole
+
+
+def _of_the_mean(ours: Answers, theirs: Answers, times: Fraction) -> Fraction:
+    """Variance of the mean of ``ours - times * theirs``, from as many independent values."""
+    n = len(ours)
+
+    def products(a: Answers, b: Answers) -> int:
+        return n * int(a @ b) - int(a.sum()) * int(b.sum())
+
+    squares = products(ours, ours) - 2 * times * products(ours, theirs) + times**2 * products(theirs, theirs)
+    return Fraction(squares) / (n * n * (n - 1))
+
+
+def answers_of(runs: Sequence[TrialResult]) -> Answers:
     """Right and wrong answers (runs, examples), 1 or 0.
 
     Raises:
@@ -132,11 +167,13 @@ def answers_of(runs: Sequence[TrialResult]) -> Table:
             f"runs of {runs[0].label} scored {', '.join(map(str, sorted(counts)))} examples; runs of one method must "
             "have answered the same ones: run the preset into a new file"
         )
-    return np.array([unpacked(run.right, run.scored) for run in runs], dtype=np.float64)
+    return np.array([unpacked(run.right, run.scored) for run in runs], dtype=np.int64)
 
 
 def scores(results: Sequence[TrialResult]) -> list[Score]:
     """One score a method that has runs on the test split, best first.
+
+    Of equals those of fewer parameters come first, then the first by name.
 
     Raises:
         UserError: scipy is missing, or runs of a method scored different examples.
@@ -151,7 +188,7 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
             continue
         first = ended[0]
         table, seeds = answers_of(ended), [r.trial.seed for r in ended]
-        accuracies = tuple(table.mean(axis=1))
+        accuracies = tuple(int(right) / table.shape[1] for right in table.sum(axis=1))
         if first.trial.method == BASE:
             table, seeds = np.repeat(table[:1], len(every), axis=0), every
         value = estimate(table)
@@ -171,7 +208,7 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
                 float(np.median(joules)) if joules else None, table, tuple(seeds),
             )
         )  # fmt: skip
-    return sorted(found, key=lambda s: -s.mean)
+    return sorted(found, key=lambda s: (-s.mean, s.parameters, s.label))
 
 
 def _bounds(value: Estimate, examples: int) -> tuple[float | None, float | None]:
@@ -182,6 +219,12 @@ def _bounds(value: Estimate, examples: int) -> tuple[float | None, float | None]
         beyond = 1 - 0.025 ** (1 / examples)
         return (0.0, beyond) if value.mean == 0 else (1 - beyond, 1.0)
     return value.mean - value.half_width, value.mean + value.half_width
+
+
+def seed_deviation(score: Score) -> float:
+    """Standard deviation of the accuracies of a score's seeds, of which there are two or more."""
+    right, zeros = score.answers.sum(1), np.zeros(len(score.answers), dtype=np.int64)
+    return float(math.sqrt(len(right) * _of_the_mean(right, zeros, Fraction(1))) / score.answers.shape[1])
 
 
 def _student() -> Any:
@@ -197,13 +240,13 @@ def _student() -> Any:
     return t
 
 
-def paired(one: Score, other: Score) -> Table | None:
+def paired(one: Score, other: Score) -> Answers | None:
     """Right answers of one less those of the other (shared seeds, examples); None with fewer than two such seeds."""
     shared = [seed for seed in one.seeds if seed in other.seeds]
     if len(shared) < 2 or one.answers.shape[1] != other.answers.shape[1]:
         return None
     rows = [[s.seeds.index(seed) for seed in shared] for s in (one, other)]
-    difference: Table = one.answers[rows[0]] - other.answers[rows[1]]
+    difference: Answers = one.answers[rows[0]] - other.answers[rows[1]]
     return difference
 
 
@@ -231,7 +274,7 @@ def compared(found: Sequence[Score], against: str) -> list[Difference]:
     for (label, _), value, p_holm in zip(tables, values, holm([v.p for v in values]), strict=True):
         half = value.half_width or 0.0
         made.append(Difference(label, against, value.mean, value.mean - half, value.mean + half, value.p, p_holm))
-    return sorted(made, key=lambda d: (d.p_holm, -abs(d.mean)))
+    return sorted(made, key=lambda d: (d.p_holm, -abs(d.mean), d.label))
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -278,27 +321,37 @@ def front_shares(found: Sequence[Score], costs: Mapping[str, CostOf], seed: int 
         return {}
     rng = np.random.default_rng(seed)
     accuracy = _drawn_accuracies(points, rng)
-    center = np.log([costs[s.label].value for s in points])
     spread = np.array([costs[s.label].spread for s in points])
-    cost = center + spread * rng.standard_normal((DRAWS, len(points)))
-    hits = np.zeros(len(points))
-    for a, c in zip(accuracy, cost, strict=True):
-        no_worse = (c[:, None] <= c) & (a[:, None] >= a)  # [i, j]: i is as cheap and as good as j
-        better = (c[:, None] < c) | (a[:, None] > a)
-        hits += ~(no_worse & better).any(axis=0)
-    return {s.label: float(n) / DRAWS for s, n in zip(points, hits, strict=True)}
+    # A cost that is known exactly is itself in every draw: what costs as much ties.
+    cost = np.array([costs[s.label].value for s in points]) * np.exp(spread * rng.standard_normal((DRAWS, len(points))))
+    shares = on_front(accuracy, cost).sum(axis=0)
+    return {s.label: int(n) / DRAWS for s, n in zip(points, shares, strict=True)}
 
 
-def _drawn_accuracies(points: Sequence[Score], rng: np.random.Generator) -> Table:
-    """Mean accuracies (draws, methods) of seeds and examples drawn with replacement."""
-    weights: dict[int, Table] = {}
+def on_front(accuracy: NDArray[Any], cost: NDArray[Any]) -> NDArray[np.bool_]:
+    """By (draw, method): whether no other method costs as little and scores as much, one of them better."""
+    beaten = []
+    for mine, own in zip(accuracy.T[:, :, None], cost.T[:, :, None], strict=True):
+        no_worse = (cost <= own) & (accuracy >= mine)
+        beaten.append((no_worse & ((cost < own) | (accuracy > mine))).any(axis=1))
+    return ~np.stack(beaten, axis=1)
+
+
+def _drawn_accuracies(points: Sequence[Score], rng: np.random.Generator) -> NDArray[Any]:
+    """Accuracies (draws, methods) of seeds and examples drawn with replacement, times one integer for all methods."""
+    common = math.lcm(*(s.answers.size for s in points))
+    dtype = np.int64 if common < 2**63 else object
+    times: dict[int, NDArray[np.float64]] = {}
     places = {seed: rng.random(DRAWS) for seed in range(max(len(s.seeds) for s in points))}
     columns = []
     for s in points:
         seeds, examples = s.answers.shape
-        if examples not in weights:
-            weights[examples] = rng.multinomial(examples, np.full(examples, 1 / examples), DRAWS) / examples
-        by_seed = weights[examples] @ s.answers.T
+        if examples not in times:
+            drawn = (np.bincount(rng.integers(0, examples, examples), minlength=examples) for _ in range(DRAWS))
+            times[examples] = np.stack(list(drawn)).astype(np.float64)
+        # Whole numbers far below 2^53: their product has no rounding, in whatever order it is summed.
+        by_seed = (times[examples] @ s.answers.T.astype(np.float64)).astype(np.int64)
         picked = [np.minimum((places[i] * seeds).astype(int), seeds - 1) for i in range(seeds)]
-        columns.append(np.mean([by_seed[np.arange(DRAWS), pick] for pick in picked], axis=0))
+        right = np.sum([by_seed[np.arange(DRAWS), pick] for pick in picked], axis=0)
+        columns.append(right.astype(dtype) * (common // s.answers.size))
     return np.stack(columns, axis=1)

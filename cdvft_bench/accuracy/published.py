@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 
 if TYPE_CHECKING:
     from cdvft_bench.analytic.linear import LinearShape
@@ -173,4 +174,4 @@ def cdvft_cost(values: dict[str, Any]) -> tuple[str, int, float]:
 
 def _flops_a_token(method: Method, layers: list[LinearShape]) -> float:
     """Over many tokens, so that what a step does once for all of them is spread as it is in training."""
-    return sum(float(method.cost(layer, TOKENS).flops("step", "flop", scope="adapter")) for layer in layers) / TOKENS
+    return steady(sum(float(method.cost(x, TOKENS).flops("step", "flop", scope="adapter")) for x in layers) / TOKENS)

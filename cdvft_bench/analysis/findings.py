@@ -20,6 +20,7 @@ from cdvft_bench.analysis.tables import EXACT, witness_table
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean, interval, listed, plural, prefixed, times
+from cdvft_bench.core.ties import steady
 
 FEW = 5
 """Fewest settings for which a rank correlation is quoted."""
@@ -170,7 +171,10 @@ def failure_finding(records: Sequence[Record]) -> str:
 
 
 def spearman(pairs: Iterable[tuple[float, float]]) -> float | None:
-    """Rank correlation with ties at their mean rank; None where a side does not vary."""
+    """Rank correlation with ties at their mean rank; None where a side does not vary.
+
+    Values that differ by rounding errors alone are ties: FLOPs of one amount are summed in other orders.
+    """
     found = list(pairs)
     if not found:
         return None
@@ -182,6 +186,7 @@ def spearman(pairs: Iterable[tuple[float, float]]) -> float | None:
 
 
 def _ranks(values: Sequence[float]) -> list[float]:
+    values = [steady(v) for v in values]
     ordered = sorted(values)
     return [ordered.index(v) + (ordered.count(v) + 1) / 2 for v in values]
 

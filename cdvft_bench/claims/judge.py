@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Protocol
 
 from cdvft_bench.claims.ledger.claim import Claim, Ledger, Word
-from cdvft_bench.claims.ledger.laws import Figure, Ratio
+from cdvft_bench.claims.ledger.laws import Figure, Ratio, at_most
 from cdvft_bench.claims.ledger.point import Point, Setting, Subject, Value
 from cdvft_bench.claims.ledger.quantities import Witness
 from cdvft_bench.claims.ledger.read import read_ledger
@@ -23,6 +23,7 @@ from cdvft_bench.claims.sources.profiles import Profiles, is_profile, read_profi
 from cdvft_bench.claims.sources.records import Accuracy, Clock, read_records
 from cdvft_bench.claims.verdict import Reading, Testimony, Verdict, Verification
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 from cdvft_bench.timing.clock import fixed_threads
 
 WORKLOAD = "workload"
@@ -107,7 +108,7 @@ def judge(claim: Claim, witnesses: Voices) -> Verdict:
             needed=needed, readings=_some(claim, hits, judged),
         )  # fmt: skip
     else:
-        nearest = min(judged, key=lambda r: abs(r.miss))
+        nearest = min(judged, key=lambda r: steady(abs(r.miss)))
         verdict = replace(
             verdict, word="fails", detail=_fails(nearest, judged) + _besides(unclear),
             readings=_some(claim, [nearest], judged),
@@ -173,7 +174,7 @@ def by_chance(law: Ratio, ratios: Sequence[float]) -> float:
     """
     expected = 0.0
     for figure in law.expected:
-        near = sum(abs(r / figure - 1) <= 0.25 for r in ratios)
+        near = sum(at_most(abs(r / figure - 1), 0.25) for r in ratios)
         expected += near * law.rounding(figure) / 0.5
     return expected
 
@@ -259,10 +260,10 @@ def _only_if(
 
 def _figure_text(law: Ratio, expected: float, ratios: Sequence[float]) -> str:
     """How one of several printed figures fares."""
-    found = sum(round(r, law.digits) == round(expected, law.digits) for r in ratios)
+    found = sum(law.prints(r, expected) for r in ratios)
     if found:
         return f"{expected} comes out {found} times" if found > 1 else f"{expected} comes out once"
-    nearest = min(ratios, key=lambda r: abs(r / expected - 1))
+    nearest = min(ratios, key=lambda r: steady(abs(r / expected - 1)))
     return f"{expected} never, nearest {number(nearest, 5)} ({percent(nearest / expected - 1)})"
 
 

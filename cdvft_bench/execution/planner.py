@@ -20,6 +20,7 @@ from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
 from cdvft_bench.analytic.roofline import Rates, predict_seconds, rates_from_json
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FastLayer
 
 if TYPE_CHECKING:
@@ -167,9 +168,12 @@ def estimate(problem: Problem, path: str, rates: Rates) -> Estimate:
 
 
 def rank(problem: Problem, rates: Rates | None = None) -> list[Estimate]:
-    """Every path's estimate, fastest first; ``rates`` default to :func:`device_rates`."""
+    """Every path's estimate, fastest first, alike ones in the order of ``Problem.paths``.
+
+    ``rates`` default to :func:`device_rates`.
+    """
     rates = rates or device_rates(problem.device)
-    return sorted((estimate(problem, path, rates) for path in problem.paths), key=lambda e: e.seconds)
+    return sorted((estimate(problem, path, rates) for path in problem.paths), key=lambda e: steady(e.seconds))
 
 
 def rates_path(device: str) -> Path:

@@ -13,6 +13,7 @@ from cdvft_bench.analytic.models import target_linears
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method
 from cdvft_bench.predictor.choices import choices
 from cdvft_bench.predictor.devices import Target, assumptions, find_target
@@ -112,7 +113,7 @@ def advise(
     rates = question.target.rates
     return Advice(
         found.shape.name, question.target.name, batch, sequence, dtype, gpus, strategy, found.shape.total_parameters,
-        choices=tuple(sorted((c for c in made if c.memory.fits is not False), key=lambda c: c.step_s.value)),
+        choices=tuple(sorted((c for c in made if c.memory.fits is not False), key=lambda c: steady(c.step_s.value))),
         too_large=tuple(sorted((c for c in made if c.memory.fits is False), key=lambda c: c.memory.total)),
         left_out=tuple(left_out),
         frozen_step_s=Range(frozen, *(frozen * f for f in pricer.spread)),
@@ -157,7 +158,7 @@ def _choice(question: Question, pricer: Pricer, method: Method, frozen: float) -
     )  # fmt: skip
     own = tuple(k for k in (*forward, *backward, *cost.update) if k.scope != "base")
     shares = pricer.shares(own)
-    bound = max(shares, key=lambda name: shares[name])
+    bound = max(shares, key=lambda name: steady(shares[name]))
     return Choice(
         method.label, method.name, _hyperparameters(method), int(cost.parameters),
         int(cost.parameters) * ITEMSIZE[cost.parameter_dtype], asked.step_s, asked.tokens_per_s, step.seconds / frozen,

@@ -16,6 +16,7 @@ from cdvft_bench.core.case import Case
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FAST_PATHS
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor.causes import find_cause, typical_feet
@@ -189,7 +190,7 @@ def evaluate(
                 continue
             predictions += bench.left_out_together(split)
     predictions += _other_machines(found, notes)
-    worst.sort(key=lambda entry: -abs(np.log(entry[0].ratio)))
+    worst.sort(key=lambda entry: -steady(abs(float(np.log(entry[0].ratio)))))
     feet = typical_feet([s.record for s in found])
     farthest = [
         Farthest(p, *find_cause(p, s.record, s.work, by_kind, feet, efficiencies)) for p, s, by_kind in worst[:FARTHEST]
@@ -291,7 +292,7 @@ class _Bench:
         sample = self.found[i]
         case = sample.record.case
         bounds = found.bounds[row]
-        most = int(np.argmax(bounds))
+        most = int(np.argmax([steady(b) for b in bounds.tolist()]))
         low, high = (float(seconds) * f for f in around) if around else (None, None)
         return Prediction(
             case.key, sample.record.label, case.method, case.kind, case.subject, case.tokens, case.dtype, case.pass_,

@@ -12,6 +12,7 @@ from cdvft_bench.accuracy.published import MODEL, SOURCE, PublishedRun, publishe
 from cdvft_bench.analytic.cost import flops
 from cdvft_bench.analytic.models import target_linears
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method, make_method
 from cdvft_bench.predictor.devices import Target, find_target
 from cdvft_bench.predictor.evaluation import error
@@ -163,7 +164,7 @@ def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Ranks, ties sharing their mean."""
-    _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
+    """Ranks, ties sharing their mean; values that differ by rounding errors alone are ties."""
+    _, place, counts = np.unique([steady(v) for v in values.tolist()], return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)

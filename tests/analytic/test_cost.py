@@ -35,7 +35,17 @@ def test_ffts_by_hand() -> None:
     assert convention("paper").fft(8, 3, True) == 8 * 3 * 3
     assert convention("mac").fft(8, 3, True) == 0
     assert convention("flop").fft(1, 3, True) == 0
-    assert convention("flop").fft(768, 1, True) == pytest.approx(2.5 * 768 * math.log2(768), rel=1e-15)
+    assert convention("flop").fft(768, 1, True) == pytest.approx(2.5 * 768 * math.log2(768), rel=1e-12)
+
+
+def test_an_fft_costs_the_same_alone_and_in_a_grid() -> None:
+    """To the last bit, as operators are priced one by one where they are counted."""
+    lengths = np.random.default_rng(0).integers(0, 5000, (20, 30))
+    for real, factor in ((True, 2.5), (False, 5.0)):
+        grid = convention("flop").fft(lengths, 3, real)
+        alone = [convention("flop").fft(n, 3, real) for n in lengths.ravel().tolist()]
+        assert np.asarray(grid).ravel().tolist() == alone
+        assert alone == [factor * n * math.log2(max(n, 1)) * 3 for n in lengths.ravel().tolist()]
 
 
 def test_prices_of_the_conventions() -> None:

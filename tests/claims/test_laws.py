@@ -143,3 +143,54 @@ def test_single_figures() -> None:
     assert not one(Present(), 0.9).holds
     assert one(Identity(), 1e-13, tolerance=1e-12).holds
     assert not one(Identity(), 1e-11, tolerance=1e-12).holds
+
+
+def test_a_figure_at_the_bound_is_within_it() -> None:
+    """Ten per cent off is within 10 %: 1.1 - 1 is more than 0.1 by its last bit."""
+    assert 1.1 / 1.0 - 1 > 0.1
+    for tenths in range(1, 10):
+        bound = 1 + tenths / 10
+        tolerance = tenths / 10
+        assert one(AtMost(expected=(1.0,)), bound, tolerance=tolerance).holds
+        assert one(Equals(expected=(1.0,)), bound, tolerance=tolerance).holds
+        assert one(Equals(expected=(1.0,)), 2 - bound, tolerance=tolerance).holds
+        assert one(Ratio(expected=(1.0,)), 3 * bound, 3.0, tolerance=tolerance).holds
+        assert one(Ratio(high=bound), 3 * bound * (1 + 1e-15), 3.0).holds
+        assert one(Ratio(low=bound), 3 * bound * (1 - 1e-15), 3.0).holds
+        for law in (AtMost(expected=(1.0,)), Equals(expected=(1.0,))):
+            assert not one(law, bound * (1 + 1e-6), tolerance=tolerance).holds
+
+
+def test_what_is_claimed_exactly_is_not_rounded() -> None:
+    count = 10**12
+    assert one(Equals(expected=(count,)), float(count)).holds
+    assert not one(Equals(expected=(count,)), float(count + 1)).holds
+    assert not one(AtMost(expected=(count,)), float(count + 1)).holds
+
+
+@pytest.mark.parametrize("half", [51.805, 51.815])
+def test_a_ratio_between_two_printed_figures_is_either(half: float) -> None:
+    """Of a half nobody knows how it was rounded; its last bit is not asked."""
+    law = Ratio(expected=(51.81,), digits=2)
+    for step in (-1e-14, 0.0, 1e-14):
+        assert one(law, half + step, 1.0).holds
+    assert not one(law, 51.804, 1.0).holds
+    assert not one(law, 51.816, 1.0).holds
+
+
+def test_an_interval_that_ends_at_the_bound_is_within() -> None:
+    for end in (0.99, 0.99 * (1 - 1e-15)):
+        figure = Figure(None, (1.0,), (1.0,), (end, 1.2))
+        assert Ratio(low=0.99).judge([figure], 0.0).holds
+    assert Ratio(low=0.99).judge([Figure(None, (1.0,), (1.0,), (0.989, 1.2))], 0.0).holds is None
+
+
+def test_rounding_errors_are_not_printed() -> None:
+    texts = {one(Identity(), value, tolerance=1e-6).text for value in (0.0, 8.6e-17, 3.1e-16, 2e-10)}
+    assert texts == {"relative difference below 1e-09"}
+    assert one(Identity(), 0.25, tolerance=1e-6).text == "relative difference 0.25"
+    texts = {one(Equals(expected=(1.0,)), 1 + e, tolerance=1e-6).text for e in (0.0, 1.1e-9, -4e-16, 2e-12)}
+    assert texts == {"1"}
+    assert one(Equals(expected=(1.0,)), 1.25).text == "1.250 (+25 %)"
+    exact = curve(Exponent(expected=(0.5,)), [3 * n**0.5 for n in WIDTHS], 0.01)
+    assert exact.text.startswith("exponent 0.5000 [0.5000, 0.5000]")

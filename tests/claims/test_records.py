@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.accuracy.published import PublishedRun
+from cdvft_bench.accuracy.published import PublishedRun, published_runs
 from cdvft_bench.claims.judge import verify_ledger
+from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.read import parse_ledger
-from cdvft_bench.claims.sources.records import Clock, read_records
+from cdvft_bench.claims.sources.records import Accuracy, Clock, read_records
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
@@ -80,6 +81,24 @@ def test_accuracy_is_the_best_configuration_s_mean(tmp_path: Path) -> None:
     assert verdict.word == "fails"
     assert "at workload = a table of runs" in verdict.detail
     assert verdict.as_pinned  # somebody has measured since: no regression
+
+
+def test_configurations_with_as_many_right_answers_are_equal(tmp_path: Path) -> None:
+    """Three runs, other three with as many right answers in all, and the first three twice: the first ones count."""
+    rng = random.Random(5)
+    apart = 0
+    for i in range(40):
+        total = rng.randrange(600, 1320)
+        first, second = ([rng.randrange(total // 4) for _ in range(2)] for _ in range(2))
+        groups = [[n / 1319 for n in (*counts, total - sum(counts))] for counts in (first, second)]
+        groups.append(groups[0] * 2)
+        apart += sum(groups[0]) / 3 != sum(groups[1]) / 3
+        ours = [("C3A", f'{{"block_size": 64, "try": {k}}}', a) for k, g in enumerate(groups) for a in g]
+        runs = published_runs(table(tmp_path / f"{i}.csv", *ours))
+        best = Accuracy(runs)._best(MethodSubject("c3a", (("block_size", 64),)))
+        assert best == pytest.approx(groups[0])
+        assert len(best) == 3
+    assert apart > 5  # means of floats told them apart
 
 
 def test_one_run_of_a_configuration_shows_nothing_either_way(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from cdvft_bench.expressivity import profile
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.changes import change_jobs
 from cdvft_bench.expressivity.findings import algebraic as findings
-from cdvft_bench.expressivity.findings.stats import best_within, interval
+from cdvft_bench.expressivity.findings.stats import best_within, interval, rank_error
 from cdvft_bench.expressivity.presets import PRESETS, Job, jobs_of
 from cdvft_bench.report.expressivity import figures, page
+from tests.texts import same_text
 
 COMMITTED = Path(__file__).parents[2] / "profiles" / "expressivity-cpu"
 DOCS = Path(__file__).parents[2] / "docs"
@@ -135,6 +136,19 @@ def test_intervals_and_budgets():
     assert best_within(rows, "parameters", 5) is None
 
 
+def test_rounding_errors_pick_no_row():
+    """Of rows that reach a target, or come as near but for the last bits, the cheapest is the best."""
+    reached = [{"parameters": 30, "errors": [2e-16]}, {"parameters": 20, "errors": [4e-13]}]
+    assert best_within(reached, "parameters", 99) is reached[1]
+    one, two, three = [0.1, 0.2, 0.6], [0.3, 0.3, 0.3], [0.3, 0.3, 0.3 * (1 - 1e-9)]
+    assert rank_error(one) == rank_error(two) > rank_error(three)
+    alike = [{"parameters": 30, "errors": one}, {"parameters": 20, "errors": two}]
+    for rows in (alike, alike[::-1]):
+        assert best_within(rows, "parameters", 99)["parameters"] == 20
+    nearer = {"parameters": 40, "errors": three}
+    assert best_within([*alike, nearer], "parameters", 99) is nearer
+
+
 def test_command_line_names_the_mistake(tmp_path):
     command = [sys.executable, "-m", "cdvft_bench.expressivity"]
     answer = subprocess.run(
@@ -151,8 +165,10 @@ def test_command_line_names_the_mistake(tmp_path):
 
 def test_committed_findings_and_page_follow_from_committed_rows():
     committed = profile.load(COMMITTED)
-    assert findings.read_findings(COMMITTED) == findings.all_findings(committed)
-    assert (DOCS / "expressivity.md").read_text() == page.render(committed)
+    for shown, now in zip(findings.read_findings(COMMITTED), findings.all_findings(committed), strict=True):
+        assert shown.evidence == pytest.approx(now.evidence, rel=1e-9, abs=1e-12)
+        assert replace(shown, evidence={}) == replace(now, evidence={})
+    same_text((DOCS / "expressivity.md").read_text(), page.render(committed))
     assert all(f.holds is not False for f in findings.all_findings(committed))
     lines = [json.loads(line) for line in (COMMITTED / profile.ROWS).read_text().splitlines()]
     assert {line["job"] for line in lines if line["kind"] != "change"} == {job.key for job in jobs_of("small")}

@@ -73,5 +73,5 @@ def test_real_two_by_two_has_a_closed_form(seed):
 
 def test_the_hadamard_matrix_is_at_one_half():
     target = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)
-    assert theorem.real_error_2x2(target) == 0.5
+    assert theorem.real_error_2x2(target) == pytest.approx(0.5)
     assert float(fit_cdvft(target[None].to(torch.complex128), 2, 2).error[0]) < 1e-9

@@ -26,6 +26,8 @@ def test_rank_correlation_is_spearmans() -> None:
     assert found.high is not None
     assert found.low < found.value < found.high
     assert rank_correlation(x, x).value == pytest.approx(1)
+    noisy = x * (1 + 2.2e-16 * rng.integers(-3, 4, 40))  # added up in another order: ties are ties
+    assert rank_correlation(noisy, y) == found
 
 
 def test_order_ratios_and_memory_of_published_runs() -> None:

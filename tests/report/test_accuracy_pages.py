@@ -1,4 +1,4 @@
-"""Pages of fine-tuning runs: those that are committed regenerate from their rows; what the figures hold."""
+"""Pages of fine-tuning runs: what is committed follows from its rows; what the figures hold."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from cdvft_bench.core.interval import Interval
 from cdvft_bench.report.accuracy.maps_page import write_maps
 from cdvft_bench.report.accuracy.page import write_accuracy
 from cdvft_bench.sweep.steps import StepCost, StepTimes, read_steps, write_steps
+from tests.texts import same_text
 
 ROOT = Path(__file__).parents[2]
 SMALL = ROOT / "profiles" / "accuracy-cpu-small" / "results.jsonl"
@@ -40,7 +41,7 @@ def regenerated(results: Path, name: str, preset: str, folder: Path) -> str:
     command = f"cdvft-bench pareto results.jsonl{timed} --preset {preset} --output {name}"
     page = write_accuracy(results, folder, command, steps if timed else None, read_preset(preset))
     text = page.read_text()
-    assert text == (ROOT / "reports" / name / "accuracy.md").read_text()
+    same_text((ROOT / "reports" / name / "accuracy.md").read_text(), text)
     return text
 
 
@@ -73,7 +74,7 @@ def test_the_committed_starts_regenerate(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_committed_maps_regenerate(tmp_path: Path) -> None:
     command = "cdvft-bench maps results.jsonl --preset cpu-maps --output accuracy-cpu-maps"
     page = write_maps(MAPS, tmp_path / "page", command, read_preset("cpu-maps"))
-    assert page.read_text() == (ROOT / "reports" / "accuracy-cpu-maps" / "accuracy.md").read_text()
+    same_text((ROOT / "reports" / "accuracy-cpu-maps" / "accuracy.md").read_text(), page.read_text())
 
 
 def test_steps_of_another_task_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -138,3 +139,14 @@ def test_spearman_is_pearson_of_pandas_ranks(pairs: list[tuple[int, int]]) -> No
         assert not len(frame) or frame["x"].nunique() == 1 or frame["y"].nunique() == 1
     else:
         assert found == pytest.approx(frame["x"].rank().corr(frame["y"].rank()))
+
+
+@given(st.lists(st.tuples(st.integers(1, 50), st.integers(1, 50)), min_size=2, max_size=12), st.randoms())
+def test_what_differs_by_rounding_errors_shares_a_rank(pairs: list[tuple[int, int]], draw: random.Random) -> None:
+    """FLOPs of one amount, added up in another order."""
+
+    def noisy(value: int) -> float:
+        return value * 7.3e9 * (1 + draw.randint(-3, 3) * 2.2e-16)
+
+    found, exact = spearman([(noisy(x), noisy(y)) for x, y in pairs]), spearman(pairs)
+    assert found == (None if exact is None else pytest.approx(exact))

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cdvft_bench.accuracy.analysis import Difference, Score, compared
+from cdvft_bench.accuracy.analysis import Difference, Score, compared, seed_deviation
 from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.trial import BASE, TrialResult
 from cdvft_bench.analysis.accuracy.costs import Front
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import NOT_MEASURED, listed, markdown, plural
+from cdvft_bench.core.ties import steady
 
 BASELINE = "LoRA r=8"
 CHANCE = 0.05
@@ -64,7 +65,7 @@ def _settings(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
     said += f". While tuning, learning rate and scale moved it by {100 * min(mine):.1f} to {100 * max(mine):.1f} points"
     if BASELINE in spreads:
         said += f" on the validation split, {BASELINE} by {100 * spreads[BASELINE]:.1f}"
-    deviations = [100 * float(s.answers.mean(axis=1).std(ddof=1)) for s in ours if len(s.accuracies) > 1]
+    deviations = [100 * seed_deviation(s) for s in ours if len(s.seeds) > 1]
     if deviations:
         said += f"; seeds, by a standard deviation of {min(deviations):.1f} to {max(deviations):.1f} points"
     return said + "."
@@ -97,9 +98,12 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
 
 
 def _best_tuned(runs: Sequence[TrialResult], rivals: Sequence[Score]) -> Score | None:
-    """The best on the validation split: not on the test split, where it is to be compared."""
+    """The best on the validation split, not on the test split, where it is to be compared.
+
+    Of equals the one of fewer parameters, then the first by name: nothing that the test split says.
+    """
     tuned = {label: max((r.accuracy or 0.0 for r in tried), default=0.0) for label, tried in tuning_runs(runs).items()}
-    return max(rivals, key=lambda s: tuned.get(s.label, 0.0), default=None)
+    return min(rivals, key=lambda s: (-tuned.get(s.label, 0.0), s.parameters, s.label), default=None)
 
 
 def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> str:
@@ -134,7 +138,7 @@ def matched(found: Sequence[Score], tolerance: float = 0.005) -> list[list[Score
     """Groups of methods that train as many parameters, CDVFT among them; each from the most accurate on."""
     groups = []
     for size in sorted({s.parameters for s in found if s.method == "cdvft"}):
-        group = [s for s in found if size and abs(s.parameters / size - 1) <= tolerance]
+        group = [s for s in found if size and abs(s.parameters - size) <= steady(tolerance * size)]
         if len({s.method for s in group}) > 1:
             groups.append(group)
     return groups

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cdvft_bench.accuracy.analysis import CostOf, Score, front_shares
 from cdvft_bench.core.text import NOT_MEASURED
+from cdvft_bench.core.ties import steady
 from cdvft_bench.sweep.steps import StepCost, StepTimes
 
 FLOAT_BYTES = 4
@@ -44,7 +45,7 @@ COSTS = (
     CostKind("parameters", "trained parameters beside the classifier", "trained parameters [count]", "parameters",
              lambda s, _: _exact(s.parameters)),
     CostKind("flops", "FLOPs of a training step by formula, convention flop", "FLOPs a step", "FLOPs",
-             lambda s, _: _exact(s.step_flops)),
+             lambda s, _: _exact(steady(s.step_flops) if s.step_flops else None)),
     CostKind("time", "the time of a training step, measured side by side", "time a step [s]", "time", _time, _STEPS),
     CostKind("memory", "the measured peak memory of a training step beside the model's weights",
              "peak memory beside the weights [bytes]", "peak memory",

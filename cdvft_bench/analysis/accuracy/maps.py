@@ -12,6 +12,7 @@ import numpy as np
 
 from cdvft_bench.accuracy.trial import TrialResult
 from cdvft_bench.core.text import listed, significant
+from cdvft_bench.core.ties import mean_share
 from cdvft_bench.report.figures.panels import Plot, drawn
 from cdvft_bench.report.figures.style import INK, KNOWN, SETTINGS, Drawn, blank, exact_ticks, log_axis
 
@@ -67,7 +68,7 @@ def cells(runs: Sequence[TrialResult]) -> list[Cell]:
         whole = [a for a in accuracies if a is not None]
         norms = [r.gradient_rms for r in some if r.gradient_rms is not None]
         made.append(
-            Cell(*key, float(np.mean(whole)) if len(whole) == len(some) else None, len(some),
+            Cell(*key, mean_share(whole) if len(whole) == len(some) else None, len(some),
                  float(np.mean(norms)) if norms else None)
         )  # fmt: skip
     return made
@@ -93,8 +94,14 @@ def best_by(found: Sequence[Cell]) -> dict[tuple[int, int, str], Cell]:
 
 
 def slope(xs: Sequence[float], ys: Sequence[float]) -> float:
-    """Exponent of a power law through positive points, by least squares of the logarithms."""
-    return float(np.polyfit(np.log(xs), np.log(ys), 1)[0])
+    """Exponent of a power law through positive points, by least squares of the logarithms.
+
+    Rounded to 9 decimals, so that no rule which an exact power is as near to as to another hangs on its last bits.
+    """
+    x, y = [math.log(v) for v in xs], [math.log(v) for v in ys]
+    middle, level = math.fsum(x) / len(x), math.fsum(y) / len(y)
+    rise = math.fsum((a - middle) * (b - level) for a, b in zip(x, y, strict=True))
+    return round(rise / math.fsum((a - middle) ** 2 for a in x), 9)
 
 
 def rate_slope(found: Sequence[Cell]) -> float | None:
@@ -122,7 +129,7 @@ def rate_verdict(found: Sequence[Cell]) -> str:
     if at_end:
         sizes = listed([str(p) for p in at_end])
         return f"How the best rate goes with p is not decided: that of p = {sizes} is at the end of those tried"
-    nearest = min(RULES, key=lambda x: abs(x - power))
+    nearest = min(RULES, key=lambda x: round(abs(x - power), 9))
     return f"The best rate goes as p to the power {round(power, 2) + 0.0:+.2f}, nearest to {RULES[nearest]}"
 
 

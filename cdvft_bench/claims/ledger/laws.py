@@ -10,10 +10,15 @@ from typing import ClassVar
 
 from cdvft_bench.claims.ledger.fits import TERMS, fit, slope
 from cdvft_bench.claims.ledger.point import Value
-from cdvft_bench.claims.ledger.text import number, numbers, percent
+from cdvft_bench.claims.ledger.text import besides, number, numbers
 
 EXACT = 1e-9
-"""Deviations of a fit that are rounding errors."""
+"""Relative deviations that are rounding errors."""
+
+
+def at_most(value: float, bound: float) -> bool:
+    """Whether a value is not above a bound, but for rounding errors: a figure 10 % off is within 10 %."""
+    return value <= bound + EXACT * abs(bound)
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Figure:
         """Whether the figure's interval lies inside the bounds; False where it is apart from them, None else."""
         assert self.interval is not None
         a, b = self.interval
-        return True if low <= a and b <= high else False if b < low or a > high else None
+        return True if at_most(low, a) and at_most(b, high) else False if b < low or a > high else None
 
     @property
     def spread(self) -> str:
@@ -126,23 +131,27 @@ class Ratio(Law):
         ratio = figure.value[0] / figure.against[0]
         text = f"{number(figure.value[0])} / {number(figure.against[0])} = {number(ratio, 5)}{figure.spread}"
         if not self.expected:
-            below = 0.0 if self.low is None or ratio >= self.low else ratio / self.low - 1
-            above = 0.0 if self.high is None or ratio <= self.high else ratio / self.high - 1
+            below = 0.0 if self.low is None or at_most(self.low, ratio) else ratio / self.low - 1
+            above = 0.0 if self.high is None or at_most(ratio, self.high) else ratio / self.high - 1
             miss = below or above
             holds: bool | None = not miss
             if figure.interval is not None:
                 holds = figure.within(self.low or 0.0, math.inf if self.high is None else self.high)
-            said = f" ({percent(miss)})" if miss and not holds else ""
-            return Outcome(holds, miss, text + said, ratio, figure.remedy)
+            return Outcome(holds, miss, text + ("" if holds else besides(miss)), ratio, figure.remedy)
         miss = min((ratio / e - 1 for e in self.expected), key=abs)
         if figure.interval is not None:
             each = [figure.within(*self._window(e, tolerance)) for e in self.expected]
             holds = True if True in each else None if None in each else False
         elif self.digits is None:
-            holds = abs(miss) <= tolerance
+            holds = at_most(abs(miss), tolerance)
         else:
-            holds = any(round(ratio, self.digits) == round(e, self.digits) for e in self.expected)
-        return Outcome(holds, miss, f"{text} ({percent(miss)})" if miss else text, ratio, figure.remedy)
+            holds = any(self.prints(ratio, e) for e in self.expected)
+        return Outcome(holds, miss, text + besides(miss), ratio, figure.remedy)
+
+    def prints(self, ratio: float, expected: float) -> bool:
+        """Whether a ratio rounds to a printed figure; a half does so up as well as down."""
+        half = 0.5 * 10.0 ** -(self.digits or 0)
+        return abs(ratio - round(expected, self.digits or 0)) <= half + EXACT * abs(expected)
 
     def _window(self, expected: float, tolerance: float) -> tuple[float, float]:
         """What counts as a printed figure."""
@@ -166,7 +175,7 @@ class Equals(Law):
         value = figures[0].value
         misses = [v / e - 1 if e else float(v != 0) for v, e in zip(value, self.expected, strict=True)]
         miss = max(misses, key=abs)
-        return Outcome(abs(miss) <= tolerance, miss, numbers(value) + (f" ({percent(miss)})" if miss else ""))
+        return Outcome(at_most(abs(miss), tolerance), miss, numbers(value) + besides(miss))
 
 
 @dataclass(frozen=True)
@@ -181,10 +190,10 @@ class AtMost(Law):
         figure, bound = figures[0], self.expected[0]
         value = figure.value[0]
         miss = max(0.0, value / bound - 1)
-        holds: bool | None = miss <= tolerance
+        holds: bool | None = at_most(miss, tolerance)
         if figure.interval is not None:
             holds = figure.within(0.0, bound * (1 + tolerance))
-        text = f"{number(value)}{figure.spread}" + (f" ({percent(miss)})" if miss else "")
+        text = f"{number(value)}{figure.spread}{besides(miss)}"
         return Outcome(holds, miss, text, remedy=figure.remedy)
 
 
@@ -223,7 +232,8 @@ class Identity(Law):
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         value = figures[0].value[0]
-        return Outcome(value <= tolerance, value, f"relative difference {number(value, 2)}")
+        said = f"below {EXACT:.0e}" if value < EXACT else number(value, 2)
+        return Outcome(at_most(value, tolerance), value, f"relative difference {said}")
 
 
 @dataclass(frozen=True)
@@ -242,7 +252,7 @@ class Exponent(Law):
         value, half = fitted.coefficients[0], fitted.half_widths[0]
         miss = value - self.expected[0]
         return Outcome(
-            abs(miss) + half <= tolerance,
+            at_most(abs(miss) + half, tolerance),
             miss,
             f"exponent {number(value)} [{number(value - half)}, {number(value + half)}]{_range(figures)}",
         )
@@ -271,9 +281,9 @@ class _Growth(Law):
         # The n^2 term's part in the last value, and its interval.
         weight = x[-1] ** 2 / y[-1]
         share, half = more.coefficients[0] * weight, more.half_widths[0] * weight
-        none = abs(share) <= tolerance or abs(share) <= half <= self.WIDEST
+        none = at_most(abs(share), tolerance) or abs(share) <= half <= self.WIDEST
         better = fitted.residual <= max(quadratic.residual, EXACT)
-        holds = fitted.residual <= tolerance and none and better
+        holds = at_most(fitted.residual, tolerance) and none and better
         text = (
             f"{_sum(self.terms, fitted.coefficients, x[-1], y[-1])} fits within {_share(fitted.residual)} "
             f"(n^2 and n: {_share(quadratic.residual)}); an n^2 term beside it makes "

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from cdvft_bench.core.ties import steady
+
+ROUNDING = 1e-8
+"""Relative differences below this are rounding errors, which differ from machine to machine: no text shows them."""
+
 
 def number(value: float, digits: int = 4) -> str:
-    """A number to ``digits`` significant digits; whole ones in full."""
+    """A number to ``digits`` significant digits; whole ones, but for rounding errors, in full."""
     if not math.isfinite(value):
         return str(value)
-    if abs(value) < 1e15 and math.isclose(value, round(value), rel_tol=1e-12):
+    value = steady(value)
+    if abs(value) < 1e15 and math.isclose(value, round(value), rel_tol=ROUNDING):
         return f"{value:,.0f}"
     exponent = math.floor(math.log10(abs(value)))
     if exponent < -4 or exponent > 14:
@@ -25,10 +31,15 @@ def numbers(values: Sequence[float]) -> str:
 
 def percent(value: float) -> str:
     """A signed share: ``+3.4 %``."""
-    if value == 0:
+    if abs(value) < ROUNDING:
         return "0 %"
     scaled = 100 * value
     return f"{'+' if scaled > 0 else '-'}{number(abs(scaled), 2 if abs(scaled) < 100 else 3)} %"
+
+
+def besides(miss: float) -> str:
+    """How far off a figure is, in parentheses after it; nothing where only rounding errors part it from the claim."""
+    return f" ({percent(miss)})" if abs(miss) >= ROUNDING else ""
 
 
 def setting(pairs: Sequence[tuple[str, object]]) -> str:

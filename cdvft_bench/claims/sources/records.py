@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from statistics import fmean, variance
+from statistics import variance
 
 from cdvft_bench.accuracy.published import PublishedRun, published_runs
 from cdvft_bench.accuracy.results import read_results
@@ -21,6 +21,7 @@ from cdvft_bench.claims.sources.trained import accuracy, fieller, is_results, ra
 from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.ties import mean_share
 from cdvft_bench.methods import make_method
 from cdvft_bench.sweep.grid import make_case, subject_shapes
 
@@ -168,7 +169,7 @@ class Accuracy:
             Silent: there is no run of it.
         """
         assert isinstance(subject, MethodSubject)
-        return (score_of(self.results, subject).mean if self.results else fmean(self._best(subject)),)
+        return (score_of(self.results, subject).mean if self.results else mean_share(self._best(subject)),)
 
     def measured(self, point: Point) -> Figure:
         """The same, or the ratio of two, with its interval.
@@ -189,10 +190,10 @@ class Accuracy:
         if len(a) > 1 and (other is None or len(b) > 1):
             interval = fieller(lambda rho: _apart(a, b, rho))
         remedy = "give a table with several runs of every configuration"
-        return Figure(None, (fmean(a),), None if other is None else (fmean(b),), interval, note, remedy)
+        return Figure(None, (mean_share(a),), None if other is None else (mean_share(b),), interval, note, remedy)
 
     def _best(self, subject: MethodSubject) -> list[float]:
-        """Accuracies of the best configuration's runs."""
+        """Accuracies of the best configuration's runs; of equals the first in the table."""
         found: dict[str, list[float]] = {}
         for run in self.runs:
             if _method_of(run) == _plain(subject.name) and _has(run, subject):
@@ -203,7 +204,7 @@ class Accuracy:
                 f"no recorded fine-tuning run of {_name(subject)}",
                 "give results of 'cdvft-bench train' (.jsonl), or a table of runs (.csv), with --records",
             )
-        return max(found.values(), key=fmean)
+        return max(found.values(), key=mean_share)
 
 
 def _apart(a: Sequence[float], b: Sequence[float], rho: float) -> tuple[float, float]:
@@ -211,7 +212,7 @@ def _apart(a: Sequence[float], b: Sequence[float], rho: float) -> tuple[float, f
     parts = [(scale * variance(v) / len(v), len(v) - 1) for v, scale in ((a, 1.0), (b, rho * rho)) if len(v) > 1]
     total = sum(v for v, _ in parts)
     freedom = total**2 / sum(v**2 / n for v, n in parts if n) if total else 1
-    return fmean(a) - rho * fmean(b), t_value(int(freedom)) * math.sqrt(total) if total else 0.0
+    return mean_share(a) - rho * mean_share(b), t_value(int(freedom)) * math.sqrt(total) if total else 0.0
 
 
 def _is(case: Case, wanted: Case) -> bool:

@@ -43,7 +43,7 @@ def workload_of(result: TrialResult) -> str:
 def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
     """The runs of a method with the hyperparameters that a ledger names; of several such the best on validation data.
 
-    Where none was tuned, the best on the test split.
+    Of equals the one of fewer parameters, then the first by name. Where none was tuned, the best on the test split.
 
     Raises:
         Silent: there is none. UserError: runs of a method scored different examples, or scipy is missing.
@@ -60,7 +60,7 @@ def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
     }
     if any(v is None for v in validated.values()):
         return found[0]
-    return max(found, key=lambda s: (validated[s.label] or 0.0, -s.parameters))
+    return min(found, key=lambda s: (-(validated[s.label] or 0.0), s.parameters, s.label))
 
 
 def accuracy(score: Score) -> Figure:
@@ -84,7 +84,7 @@ def ratio(one: Score, other: Score) -> Figure:
     b = other.answers[[other.seeds.index(s) for s in seeds]]
 
     def spoken_against(rho: float) -> tuple[float, float]:
-        found = estimate(a - rho * b)
+        found = estimate(a, b, rho)
         return found.mean, found.half_width or 0.0
 
     note = f"{len(seeds)} paired seeds, {plural(a.shape[1], 'test example')}, {one.label} and {other.label}"
@@ -92,7 +92,7 @@ def ratio(one: Score, other: Score) -> Figure:
         note += f", {score.label} diverged {plural(score.diverged, 'time')}" if score.diverged else ""
         note += f", the learning rate of {score.label} at the edge of those tried" if score.at_edge else ""
     interval = (-math.inf, math.inf) if one.diverged else fieller(spoken_against)
-    return Figure(None, (float(a.mean()),), (float(b.mean()),), interval, note, REMEDY)
+    return Figure(None, (int(a.sum()) / a.size,), (int(b.sum()) / b.size,), interval, note, REMEDY)
 
 
 def fieller(at: Callable[[float], tuple[float, float]], most: float = 100.0) -> tuple[float, float]:

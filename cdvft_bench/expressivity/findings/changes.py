@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.experiments import Row
 from cdvft_bench.expressivity.findings.finding import Finding
-from cdvft_bench.expressivity.findings.stats import best_within, interval
+from cdvft_bench.expressivity.findings.stats import best_within, interval, rank_error
 from cdvft_bench.expressivity.profile import Profile
 
 
@@ -41,17 +41,14 @@ def change_errors(profile: Profile, axis: str) -> dict[str, list[float]]:
 def change_findings(profile: Profile) -> list[Finding]:
     """How near each family comes, and what is only conjectured of accuracy."""
     arrays = change_arrays(profile)
-    means = {
-        axis: {f: interval(e).mean for f, e in change_errors(profile, axis).items()}
-        for axis in ("parameters", "flops_per_token")
-    }
-    ranked = {axis: sorted(errors, key=lambda f, e=errors: e[f]) for axis, errors in means.items()}  # type: ignore[misc]
+    errors = {axis: change_errors(profile, axis) for axis in ("parameters", "flops_per_token")}
+    means = {axis: {f: interval(e).mean for f, e in found.items()} for axis, found in errors.items()}
+    first, flops = (sorted(found, key=lambda f, e=found: rank_error(e[f])) for found in errors.values())  # type: ignore[misc]
     pairs = [
         [r["errors"][0] for m in (2, 3) for r in rows if r["options"] == {"m": m, "block_size": r["d_in"]}]
         for rows in arrays
     ]
     fall = [two - three for two, three in (p for p in pairs if len(p) == 2)]
-    first, flops = ranked["parameters"], ranked["flops_per_token"]
     statement = "How near m = 2 comes to the changes that fine-tuning makes, against its peers."
     if len(first) > 1 and flops:
         statement = (

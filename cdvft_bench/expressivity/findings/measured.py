@@ -6,11 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from cdvft_bench.core.ties import steady
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES, cost_of
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.changes import change_findings
 from cdvft_bench.expressivity.findings.finding import Finding
-from cdvft_bench.expressivity.findings.stats import best_within, interval, log_slope
+from cdvft_bench.expressivity.findings.stats import best_within, interval, log_slope, rank_error
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.targets import ENSEMBLES
 
@@ -63,7 +64,7 @@ def contest(profile: Profile, ensemble: str, n: int, axis: str, block_size: int)
         best = best_within(rows, axis, own[axis])
         if best is not None:
             errors[family] = best["errors"]
-    ranked = sorted(errors, key=lambda family: interval(errors[family]).mean)
+    ranked = sorted(errors, key=lambda family: rank_error(errors[family]))
     if len(ranked) == 1:
         return Contest(ranked[0], None, True)
     first, second = ranked[:2]
@@ -226,9 +227,9 @@ def final_losses(rows: list[Row]) -> dict[float, list[float]]:
 
 
 def best_rate(rows: list[Row]) -> float:
-    """The learning rate of least last loss, mean over seeds."""
+    """The learning rate of least last loss, mean over seeds; of equals the first that was tried."""
     losses = final_losses(rows)
-    return min(losses, key=lambda rate: interval(losses[rate]).mean)
+    return min(losses, key=lambda rate: steady(interval(losses[rate]).mean))
 
 
 def _losses_at(profile: Profile, ensemble: str, m: int, init: str, step: int) -> list[float]:

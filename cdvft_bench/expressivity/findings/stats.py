@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from cdvft_bench.expressivity.experiments import Row
+from cdvft_bench.core.ties import steady
+from cdvft_bench.expressivity.experiments import REACHED, Row
 
 _T95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -46,10 +47,18 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(mean, t * deviation / math.sqrt(n), n)
 
 
+def rank_error(errors: Sequence[float]) -> float:
+    """Mean error to rank by: all that is reached is alike, and so is what differs by rounding errors."""
+    return max(steady(interval(errors).mean), REACHED)
+
+
 def best_within(rows: Iterable[Row], axis: str, budget: float) -> Row | None:
-    """The row of least mean error whose ``axis`` ("parameters" or "flops_per_token") is within the budget."""
+    """The row of least mean error whose ``axis`` ("parameters" or "flops_per_token") is within the budget.
+
+    Of rows alike in error (see :func:`rank_error`) the cheapest.
+    """
     fitting = [row for row in rows if row[axis] <= budget * (1 + 1e-12)]
-    return min(fitting, key=lambda row: interval(row["errors"]).mean) if fitting else None
+    return min(fitting, key=lambda row: (rank_error(row["errors"]), steady(row[axis])), default=None)
 
 
 def log_slope(x: Sequence[float], y: Sequence[float]) -> float:

@@ -8,8 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from cdvft_bench.accuracy.preset import Preset
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.search import planned
@@ -29,6 +27,7 @@ from cdvft_bench.analysis.accuracy.maps import (
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.folders import replace_folder
 from cdvft_bench.core.text import integer, markdown, plural
+from cdvft_bench.core.ties import mean_share
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -122,12 +121,12 @@ def _inits(found: Sequence[Cell]) -> list[str]:
 
 
 def _others(runs: Sequence[TrialResult]) -> list[str]:
-    """The best rate of methods that have no place on a map."""
+    """The best rate of methods that have no place on a map; of equals the smaller."""
     by_rate: dict[tuple[str, float], list[float]] = defaultdict(list)
     for run in runs:
         if run.trial.method not in TITLES and run.accuracy is not None:
             by_rate[run.label, run.trial.lr].append(run.accuracy)
     best: dict[str, tuple[float, float]] = {}
     for (label, lr), accuracies in by_rate.items():
-        best[label] = max(best.get(label, (0.0, 0.0)), (float(np.mean(accuracies)), lr))
-    return [f"For comparison, {markdown(label)}: {100 * a:.1f} % at {lr:g}." for label, (a, lr) in best.items()]
+        best[label] = max(best.get(label, (-1.0, 0.0)), (mean_share(accuracies), -lr))
+    return [f"For comparison, {markdown(label)}: {100 * a:.1f} % at {-lr:g}." for label, (a, lr) in best.items()]
