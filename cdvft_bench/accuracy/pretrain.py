@@ -1,25 +1,22 @@
 """Pretrain the small vision transformer of the model table on Fashion-MNIST, for transfer to other images.
 
-``python -m cdvft_bench.accuracy.pretrain`` trains all weights with a classifier on the train split of task
+``cdvft-bench pretrain`` trains all weights with a classifier on the train split of task
 fashion-mnist, scores the validation split, and keeps the body without the classifier in the cache
 (``accuracy.joined.cache_folder``), where ``load_model("vit-small-fashion")`` finds it. Minutes on two cores.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from cdvft_bench.accuracy.joined import cache_folder
 from cdvft_bench.accuracy.tasks import load_task
 from cdvft_bench.accuracy.workloads import ImageWorkload
 from cdvft_bench.core.errors import UserError
@@ -117,25 +114,3 @@ def _save(model: Any, folder: Path, facts: dict[str, Any]) -> None:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
         raise UserError(f"the model cannot be written to {str(folder)!r}: {error}") from error
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """The command."""
-    parser = argparse.ArgumentParser(prog="python -m cdvft_bench.accuracy.pretrain", description=__doc__)
-    parser.add_argument("--examples", type=int, default=EXAMPLES)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--seed", type=int, default=SEED)
-    parser.add_argument("--output", type=Path, help="A folder; that of the cache if not given.")
-    given = parser.parse_args(arguments)
-    folder = cast(Path | None, given.output) or cache_folder() / MODEL
-    try:
-        accuracy = pretrain(folder, given.examples, given.epochs, given.seed, say=print)
-    except UserError as error:
-        print(f"Error: {error}", file=sys.stderr)
-        return 2
-    print(f"Validation accuracy {accuracy:.4f}: {folder}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

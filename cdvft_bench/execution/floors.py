@@ -1,13 +1,12 @@
 """Times that no execution can go below: of an adapted layer, and of each Triton kernel.
 
-``python -m cdvft_bench.execution.floors`` prints what each kernel must move and is predicted to take. The floor is the
+``cdvft-bench dev floors`` prints what each kernel must move and is predicted to take. The floor is the
 time to move each operand once at the device's bandwidth; a prediction is the longest of arithmetic, traffic and
 launch. Both divide by the rates of ``planner.device_rates("cuda")``; neither is a measurement.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -91,21 +90,17 @@ def floors(d: int, tokens: int, rates: Rates, dtype: str = "bfloat16") -> Iterat
     yield Floor(reduced.op, d, tokens, moved, floor, max(floor, kernel_seconds(reduced, rates, dtype)))
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Print a Markdown table."""
-    argparse.ArgumentParser(prog="python -m cdvft_bench.execution.floors", description=__doc__).parse_args(arguments)
+def floors_markdown() -> str:
+    """The floors of every kernel at :data:`SHAPES` as a Markdown table."""
     rates = device_rates("cuda")
-    print(f"Rates: {rates.device}, {rates.source}. bfloat16, m = 2, p = d.\n")
-    print("| kernel | d | tokens | bytes | memory floor [us] | predicted [us] | measured |")
-    print("|---|---|---|---|---|---|---|")
+    lines = [
+        f"Rates: {rates.device}, {rates.source}. bfloat16, m = 2, p = d.",
+        "",
+        "| kernel | d | tokens | bytes | memory floor [us] | predicted [us] | measured |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for d, tokens in SHAPES:
         for f in floors(d, tokens, rates):
-            print(
-                f"| {f.kernel} | {d} | {tokens} | {f.bytes:,} | {1e6 * f.floor_s:.1f} | {1e6 * f.predicted_s:.1f} | "
-                "not measured |"
-            )
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+            times = f"{1e6 * f.floor_s:.1f} | {1e6 * f.predicted_s:.1f}"
+            lines.append(f"| {f.kernel} | {d} | {tokens} | {f.bytes:,} | {times} | not measured |")
+    return "\n".join(lines) + "\n"

@@ -93,7 +93,7 @@ def load(folder: Path) -> Profile:
     """
     for name in (ENVIRONMENT, ROWS):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no {name}; make a profile with 'python -m cdvft_bench.expressivity run'")
+            raise UserError(f"{folder} holds no {name}; make a profile with 'cdvft-bench expressivity run'")
     try:
         known = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     except ValueError as error:

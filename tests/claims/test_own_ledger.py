@@ -90,7 +90,7 @@ def test_json(verification: Verification) -> None:
 
 
 def test_the_documents_show_these_verdicts(verification: Verification) -> None:
-    """Made by ``python -m cdvft_bench.claims > docs/verdicts.md``, and with ``--short`` for the README."""
+    """Made by ``cdvft-bench verify --markdown table > docs/verdicts.md``, and with ``--short`` for the README."""
     shown, now = (ROOT / "docs" / "verdicts.md").read_text().splitlines(), verdict_table(verification).splitlines()
     same_text("\n".join(map(_settled, shown)), "\n".join(map(_settled, now)))
     assert short_table(verification) in (ROOT / "README.md").read_text()

@@ -218,7 +218,7 @@ def test_module_command_and_junit(write, tmp_path: Path) -> None:  # type: ignor
         claim("bad", quantity='"parameters"', subject=THIN, layer='"64x32"', law='{ kind = "equals", expected = 383 }',
               witnesses='["formula"]'),
     )  # fmt: skip
-    command = [sys.executable, "-m", "cdvft_bench.claims"]
+    command = [sys.executable, "-m", "cdvft_bench", "verify", "--markdown", "table", "--ledger"]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True)
     assert done.returncode == 1
     assert "not as pinned" in done.stdout

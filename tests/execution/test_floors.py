@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdvft_bench.execution.costs import FastLayer
-from cdvft_bench.execution.floors import floors, layer_floor, main
+from cdvft_bench.execution.floors import floors, floors_markdown, layer_floor
 from cdvft_bench.execution.planner import BUILT_IN, Problem
 
 
@@ -47,8 +47,7 @@ def test_products_of_the_triton_kernels_by_hand(m: int, transforms: int) -> None
     assert layer.saved_bytes == 100 * 768 * 2 + 2 * 32 * 32 * 4
 
 
-def test_the_table_says_that_nothing_was_measured(capsys) -> None:
-    assert main([]) == 0
-    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+def test_the_table_says_that_nothing_was_measured() -> None:
+    rows = [line for line in floors_markdown().splitlines() if line.startswith("| ")]
     assert len(rows) == 1 + 4 * 12
     assert all(row.endswith("| not measured |") for row in rows[1:])

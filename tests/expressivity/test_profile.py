@@ -150,7 +150,7 @@ def test_rounding_errors_pick_no_row():
 
 
 def test_command_line_names_the_mistake(tmp_path):
-    command = [sys.executable, "-m", "cdvft_bench.expressivity"]
+    command = [sys.executable, "-m", "cdvft_bench", "expressivity"]
     answer = subprocess.run(
         [*command, "report", str(tmp_path), "--output", str(tmp_path / "out")],
         capture_output=True,

@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "methods.md"
 
 
 def test_the_committed_page_is_up_to_date() -> None:
-    assert PAGE.read_text() == methods_markdown(), "run: python -m cdvft_bench.report.page.methods > docs/methods.md"
+    assert PAGE.read_text() == methods_markdown(), "run: cdvft-bench dev methods > docs/methods.md"
 
 
 def test_the_page_has_a_row_and_a_section_for_every_method() -> None:

@@ -229,7 +229,7 @@ def test_the_readme_stands_beside_the_records(tmp_path: Path, campaign: list[Rec
     assert path == folder / "README.md"
     text = path.read_text()
     assert text.startswith("# Profile gpu-layers\n")
-    assert "`cdvft-bench profile-readme profiles/gpu-layers/records.jsonl.gz`" in text
+    assert "`cdvft-bench dev profile-readme profiles/gpu-layers/records.jsonl.gz`" in text
     assert f"| torch | {read_environment().torch} |" in text
     assert str(tmp_path) not in text
     assert write_profile_readme(folder / "records.jsonl.gz").read_text() == text

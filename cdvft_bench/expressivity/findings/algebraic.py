@@ -281,8 +281,8 @@ def read_findings(folder: Path) -> list[Finding]:
     """
     path = folder / FINDINGS
     if not path.is_file():
-        raise UserError(f"{folder} holds no {FINDINGS}; make it with 'python -m cdvft_bench.expressivity run'")
+        raise UserError(f"{folder} holds no {FINDINGS}; make it with 'cdvft-bench expressivity run'")
     try:
         return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); run 'python -m cdvft_bench.expressivity run' again") from None
+        raise UserError(f"{path} is damaged ({error}); run 'cdvft-bench expressivity run' again") from None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CAPTION = (
     "Findings of a recorded profile: each is proved, checked numerically or conjectured under the assumptions beside "
     "it. The proofs, tables and figures behind them are in docs/expressivity.md, which "
-    "'python -m cdvft_bench.expressivity report PROFILE --output docs' writes."
+    "'cdvft-bench expressivity report PROFILE --output docs' writes."
 )
 _AGREES = {True: "yes", False: "NO", None: NOT_MEASURED}
 

@@ -1,4 +1,4 @@
-"""The methods as a page: ``python -m cdvft_bench.report.page.methods > docs/methods.md``."""
+"""The methods as a page: ``cdvft-bench dev methods > docs/methods.md``."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INTRODUCTION = """\
 # Methods
 
 One file a method, in `cdvft_bench/methods/`. This page is generated:
-`python -m cdvft_bench.report.page.methods > docs/methods.md`.
+`cdvft-bench dev methods > docs/methods.md`.
 
 For every method these are exact, and tested to equal what torch dispatches at the versions in
 `constraints.txt`, over random widths, tokens (2 or more), dtypes, hyperparameters and with or
@@ -100,7 +100,3 @@ def _prose(text: str) -> str:
     # Code as Markdown marks it; the rest as it stands.
     parts = re.split(r"``(.+?)``", text)
     return "".join(f"`{part}`" if i % 2 else markdown(part) for i, part in enumerate(parts))
-
-
-if __name__ == "__main__":
-    print(methods_markdown(), end="")

@@ -92,7 +92,7 @@ def write_profile_readme(store: Path, *, output: Path | None = None) -> Path:
         records, environments = list(opened.records()), opened.environments()
     target = output or store.parent / "README.md"
     name = target.resolve().parent.name
-    command = f"cdvft-bench profile-readme profiles/{name}/{store.name}"
+    command = f"cdvft-bench dev profile-readme profiles/{name}/{store.name}"
     traces = sorted((store.parent / "traces").glob("*.json.gz"))
     text = profile_readme(records, environments, name=name, file=store.name, command=command, traces=traces)
     part = target.with_name(f"{target.name}.part")

@@ -1,8 +1,7 @@
-"""``python -m cdvft_bench.expressivity run`` and ``... report``."""
+"""What the factorisation can and cannot express: run, changes, report."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -11,11 +10,11 @@ from cdvft_bench.core.errors import UserError
 
 
 @click.group()
-def main() -> None:
+def expressivity() -> None:
     """What CDVFT's factorisation can and cannot express."""
 
 
-@main.command()
+@expressivity.command()
 @click.option("--preset", default="small", show_default=True, help="tiny, small or full.")
 @click.option(
     "--output", required=True, type=click.Path(path_type=Path), help="Profile folder; goes on where it stopped."
@@ -41,7 +40,7 @@ def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers
     click.echo(f"{len(jobs)} jobs and {len(findings)} findings in {output}")
 
 
-@main.command()
+@expressivity.command()
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="The .npz to write.")
 @click.option("--model", default="minilm", show_default=True, help="Of the suite's table, with pretrained weights.")
 @click.option("--task", default="tweets", show_default=True, help="Of the suite's tasks.")
@@ -63,7 +62,7 @@ def changes(output: Path, model: str, task: str, layers: str, lr: float, example
     click.echo(f"{len(found)} layers in {output}; {describe(trial, result)}")
 
 
-@main.command()
+@expressivity.command()
 @click.argument("profile", type=click.Path(path_type=Path))
 @click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the page and its figures.")
 def report(profile: Path, output: Path) -> None:
@@ -73,16 +72,3 @@ def report(profile: Path, output: Path) -> None:
 
     for path in write_report(load(profile), output):
         click.echo(str(path))
-
-
-if __name__ == "__main__":
-    try:
-        main(standalone_mode=False)
-    except UserError as error:
-        click.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    except click.Abort:
-        sys.exit(130)

@@ -1,0 +1,145 @@
+"""Fine-tuning: runs, the time of their steps, and pages of both."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cdvft_bench.commands.shared import seconds
+from cdvft_bench.core.errors import UserError
+
+
+@click.command()
+@click.argument("preset", default="cpu-small")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Results, .jsonl.")
+@click.option("--budget", help="Begin no run that would end after so long, e.g. 540s or 2h, by the longest so far.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
+@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+def train(preset: str, output: Path, budget: str | None, device: str, threads: int | None, workers: int) -> None:
+    """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
+
+    cpu-small, cpu-generation and cpu-maps suit two cores. gpu-full runs gpu-mpnet-tweets, gpu-vit-fashion and
+    gpu-smollm2-arithmetic one after the other: 'train gpu-full --device cuda --budget 540s', again and again.
+
+    Exits with 3 when the budget is spent and runs are left.
+    """
+    from dataclasses import asdict
+
+    import torch
+    from transformers.utils import logging
+
+    from cdvft_bench.accuracy.preset import read_presets
+    from cdvft_bench.accuracy.search import train_all
+    from cdvft_bench.sweep.progress import progress
+    from cdvft_bench.timing.clock import require_device
+    from cdvft_bench.timing.environment import read_environment
+    from cdvft_bench.timing.memory import energy_while
+
+    logging.disable_progress_bar()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    require_device(device)
+    environment = read_environment()
+    bar = progress(0)
+    with bar:
+        outcome = train_all(
+            read_presets(preset), output, asdict(environment), environment.key, device, seconds(budget),
+            say=bar.tell, workers=workers, measure=energy_while,
+        )  # fmt: skip
+    refused = "; ".join(f"{name}: {reason}" for name, reason in outcome.refused.items())
+    if outcome.due:
+        if refused:
+            click.echo(f"Warning: {refused}", err=True)
+        click.echo(f"{outcome.due} runs or more are left; run the same command again to go on")
+        raise SystemExit(3)
+    if refused:
+        raise UserError(refused)
+
+
+@click.command()
+@click.argument("preset", default="cpu-small")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Step costs, .json.")
+@click.option("--budget", default="240s", show_default=True, help="Seconds of timing; loading and memory come on top.")
+@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
+def steps(preset: str, output: Path, budget: str, device: str, threads: int | None) -> None:
+    """Time a training step of every method of PRESET side by side; peak memory and energy too.
+
+    On a machine that does nothing else. 'cdvft-bench pareto --steps' puts the result on its fronts.
+    """
+    from dataclasses import asdict
+
+    from transformers.utils import logging
+
+    from cdvft_bench.accuracy.preset import read_preset
+    from cdvft_bench.sweep.steps import time_steps, write_steps
+    from cdvft_bench.timing.environment import read_environment
+
+    logging.disable_progress_bar()
+    found = time_steps(
+        read_preset(preset), asdict(read_environment()), budget_s=seconds(budget) or 240.0, device=device,
+        threads=threads, say=click.echo,
+    )  # fmt: skip
+    write_steps(found, output)
+    for warning in found.warnings:
+        click.echo(f"Warning: {warning}", err=True)
+    click.echo(f"Steps: {output}")
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
+@click.option("--steps", type=click.Path(path_type=Path, dir_okay=False), help="Of 'cdvft-bench steps', on a preset.")
+@click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
+def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) -> None:
+    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, a page.
+
+    For a preset that is a group: a page for each of its presets that has results, in a folder of its name.
+    """
+    from cdvft_bench.accuracy.preset import read_presets
+    from cdvft_bench.report.accuracy.page import write_accuracy, write_pages
+
+    given = (f" --steps {steps.name}" if steps else "") + (f" --preset {preset}" if preset else "")
+    command = f"cdvft-bench pareto {results.name}{given} --output {output.name}"
+    presets = read_presets(preset) if preset else (None,)
+    if len(presets) > 1:
+        for line in write_pages(results, output, command, presets, steps):
+            click.echo(line)
+        return
+    click.echo(f"Page: {write_accuracy(results, output, command, steps, presets[0])}")
+
+
+@click.command()
+@click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
+@click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
+def maps(results: Path, output: Path, preset: str | None) -> None:
+    """Accuracy over m, p, learning rate and initialisation, from the RESULTS of train on a map preset."""
+    from cdvft_bench.accuracy.preset import read_preset
+    from cdvft_bench.report.accuracy.maps_page import write_maps
+
+    command = f"cdvft-bench maps {results.name}{f' --preset {preset}' if preset else ''} --output {output.name}"
+    click.echo(f"Page: {write_maps(results, output, command, read_preset(preset) if preset else None)}")
+
+
+@click.command()
+@click.option("--examples", type=click.IntRange(1), help="Training images; the preset's own number if not given.")
+@click.option("--epochs", type=click.IntRange(1), help="Passes over them; the preset's own number if not given.")
+@click.option("--seed", type=int, help="Of weights and order; the preset's own if not given.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="A folder; the cache's if not given.")
+def pretrain(examples: int | None, epochs: int | None, seed: int | None, output: Path | None) -> None:
+    """Pretrain the small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
+    from cdvft_bench.accuracy import pretrain as vision
+    from cdvft_bench.accuracy.joined import cache_folder
+
+    folder = output or cache_folder() / vision.MODEL
+    accuracy = vision.pretrain(
+        folder,
+        vision.EXAMPLES if examples is None else examples,
+        vision.EPOCHS if epochs is None else epochs,
+        vision.SEED if seed is None else seed,
+        say=click.echo,
+    )
+    click.echo(f"Validation accuracy {accuracy:.4f}: {folder}")

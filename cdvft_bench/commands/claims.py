@@ -1,0 +1,44 @@
+"""Claims, judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option(
+    "--ledger", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of claims; the suite's own if none."
+)
+@click.option(
+    "--records",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    help="Stores for the clock; results of 'train' (.jsonl) or a table of runs (.csv) for accuracy; repeatable.",
+)
+@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write JUnit XML.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--markdown", type=click.Choice(["table", "short"]), help="Print a Markdown table, whole or short.")
+def verify(
+    ledger: Path | None, records: tuple[Path, ...], junit: Path | None, as_json: bool, markdown: str | None
+) -> None:
+    """Judge a ledger's claims. Exits with 1 when a verdict is not the one that the ledger expects."""
+    from cdvft_bench.claims import show_verification, to_json, to_junit
+    from cdvft_bench.claims import verify as judge
+    from cdvft_bench.claims.export import write_text
+
+    verification = judge(ledger, records)
+    if junit is not None:
+        write_text(junit, to_junit(verification))
+    if as_json:
+        click.echo(to_json(verification), nl=False)
+    elif markdown is not None:
+        from cdvft_bench.claims.table import short_table, summary, verdict_table
+
+        click.echo(short_table(verification) if markdown == "short" else verdict_table(verification), nl=False)
+        click.echo(summary(verification), err=True)
+    else:
+        show_verification(verification)
+    if not verification.as_pinned:
+        raise SystemExit(1)

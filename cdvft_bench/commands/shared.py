@@ -1,0 +1,99 @@
+"""What the commands share: how cases, values and times are given, and how a result is printed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from cdvft_bench.core.budget import parse_seconds
+from cdvft_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
+
+
+LEFT = 3
+"""Exit code when a budget was spent and cases are left."""
+
+
+def parse_value(text: str) -> Value:
+    """A hyperparameter's value from text: a number, true or false, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def case_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options that say what to predict, count or time."""
+    options = [
+        click.argument("method"),
+        click.argument("hyperparameters", nargs=-1, metavar="[NAME=VALUE]..."),
+        click.option("--layer", "layer", help="d_in x d_out as 768x768, or a model's layer as roberta-base:query."),
+        click.option("--model", "model", help="A whole model of the table, e.g. minilm (instead of --layer)."),
+        click.option("--batch", default=1, show_default=True, help="Sequences."),
+        click.option("--tokens", "sequence", default=128, show_default=True, help="Tokens a sequence."),
+        click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations."),
+        click.option(
+            "--pass", "pass_", type=click.Choice(["forward", "step"]), default="step", show_default=True,
+            help="Forward alone, or forward, backward and AdamW update.",
+        ),
+        click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def case_of(
+    method: str,
+    hyperparameters: tuple[str, ...],
+    layer: str | None,
+    model: str | None,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    pass_: CasePass,
+    device: str,
+) -> Case:
+    """The case that :func:`case_options` describe.
+
+    Raises:
+        UserError: they contradict each other, or name what is not there.
+    """
+    from cdvft_bench.sweep.grid import make_case
+
+    if (layer is None) == (model is None):
+        raise UserError("give either --layer (e.g. 768x768 or roberta-base:query) or --model (e.g. minilm)")
+    pairs: dict[str, Value] = {}
+    for text in hyperparameters:
+        name, equals, value = text.partition("=")
+        if not equals or not name or not value:
+            raise UserError(f"hyperparameter {text!r} is not NAME=VALUE, as in m=2 or block_size=768")
+        pairs[name] = parse_value(value)
+    kind: SubjectKind = "layer" if layer is not None else "model"
+    return make_case(method, pairs, kind, layer or model or "", batch, sequence, dtype, pass_, device)
+
+
+def emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
+    """Print a result as JSON, or for people."""
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+    else:
+        show()
+
+
+def seconds(text: str | None) -> float | None:
+    """Seconds of an option such as ``--budget``; None where it was not given."""
+    try:
+        return None if text is None else parse_seconds(text)
+    except UserError as error:
+        raise UserError(f"--budget: {error}") from error

@@ -1,0 +1,158 @@
+"""Many cases: the main job, sweeps, and records that come and go."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from cdvft_bench.commands.shared import LEFT, seconds
+from cdvft_bench.core.errors import UserError
+
+
+def run_sweep(
+    grid: str,
+    store_path: Path,
+    retry_failed: bool,
+    budget: str | None = None,
+    device: str | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    precision: float | None = None,
+) -> int:
+    """Run a grid into a store; 0 when no case of it is recorded as failed, 3 when cases are left, else 1."""
+    from cdvft_bench.sweep.run import run_grid
+
+    outcome = run_grid(
+        grid, store_path, retry_failed=retry_failed, budget_s=seconds(budget), device=device, engine=engine,
+        address=address, precision=precision,
+    )  # fmt: skip
+    if outcome.left:
+        click.echo(f"{outcome.left} cases left; the same command goes on with them", err=True)
+        return LEFT
+    return int(outcome.failed > 0)
+
+
+def write_report(
+    stores: tuple[Path, ...],
+    output: Path,
+    command: str,
+    expressivity: Path | None = None,
+    accuracy: tuple[Path, ...] = (),
+) -> None:
+    """Write a report and say where it is."""
+    from cdvft_bench.report.page.report import report_stores
+
+    paths = report_stores(stores, output, command=command, expressivity=expressivity, accuracy=accuracy)
+    click.echo(f"Report: {paths.html}")
+
+
+GRID_HELP = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
+
+
+@click.command()
+@click.option("--preset", "grid", default="quick", show_default=True, help=GRID_HELP)
+@click.option(
+    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("cdvft-bench-run"), show_default=True,
+    help="Folder of the store and the report; an interrupted run goes on where it stopped.",
+)  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
+def run(grid: str, output: Path, retry_failed: bool) -> None:
+    """Do it all: run a grid through the three witnesses, keep the records, print a table, write the report."""
+    from cdvft_bench.report.terminal.cases import show_store
+
+    store = output / "records.sqlite"
+    code = run_sweep(grid, store, retry_failed)
+    show_store(store)
+    write_report((store,), output / "report", f"cdvft-bench report {store} --output {output / 'report'}")
+    if code:
+        raise SystemExit(code)
+
+
+@click.command()
+@click.argument("grid")
+@click.option(
+    "--store", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    help="SQLite file of records; it is made, or gone on with.",
+)  # fmt: skip
+@click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
+@click.option("--budget", metavar="TIME", help="Stop before this much time is spent, as 540s or 9m; go on later.")
+@click.option("--precision", type=float, help="Half-width of a ratio's interval to reach, instead of the grid's own.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    help="Run every case here (cpu or cuda) instead of where the grid says.",
+)
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray", "formula"]),
+    default="local",
+    show_default=True,
+    help="Here, one case after the other; on a Ray cluster, one a slot; or closed forms alone (a store of their own).",
+)
+@click.option("--address", help="Of a running Ray cluster; one is started here if not given.")
+def sweep(
+    grid: str,
+    store: Path,
+    retry_failed: bool,
+    budget: str | None,
+    precision: float | None,
+    device: str | None,
+    engine: str,
+    address: str | None,
+) -> None:
+    """Run GRID (a preset's name or a TOML file) into a store. Finished cases are not run again.
+
+    Traces of blocks with "keep_trace" go into the folder "traces" beside the store.
+
+    Exits with 1 when a case is recorded as failed, with 3 when the budget left cases over: run it again.
+    """
+    code = run_sweep(grid, store, retry_failed, budget, device, engine, address, precision)
+    if code:
+        raise SystemExit(code)
+
+
+@click.command("import")
+@click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "--store", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    help="SQLite file of records; it is made, or added to.",
+)  # fmt: skip
+def import_rows(rows: tuple[Path, ...], store: Path) -> None:
+    """Take over ROWS: stores of other machines (.sqlite, .jsonl.gz), tables of 'export' (.csv, .parquet), or .jsonl,
+    what 'python -m cdvft_bench.timing' wrote on a bare node: these rows get their closed forms here.
+
+    Every row keeps its environment, and a case that several machines timed has a row of each.
+    """  # fmt: skip
+    from cdvft_bench.sweep.imports import check_rows, put_rows
+    from cdvft_bench.sweep.store import Store
+
+    for path in rows:  # before anything is written
+        check_rows(path)
+    with Store(store, create=True) as opened:
+        for path in rows:
+            click.echo(f"{put_rows(opened, path)} records: {path}")
+
+
+@click.command()
+@click.argument("store", type=click.Path(path_type=Path))
+@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+def export(store: Path, output: Path) -> None:
+    """Write STORE's records and environments to OUTPUT as text (.jsonl or .jsonl.gz), for keeping in a repository.
+
+    The same records give the same bytes; every command that reads a store reads this form too. As .csv or .parquet
+    it is a table for other tools, which 'import' reads back.
+    """
+    from cdvft_bench.sweep.store import Store
+    from cdvft_bench.sweep.tables import SUFFIXES, write_table
+
+    if output.suffix in SUFFIXES:
+        with Store(store) as opened:
+            click.echo(f"{write_table(opened, output)} records: {output}")
+        return
+
+    if not output.name.endswith((".jsonl", ".jsonl.gz")):
+        raise UserError(f"output {str(output)!r} must end in .jsonl, .jsonl.gz, .csv or .parquet")
+    with Store(store) as opened:
+        opened.export_text(output)
+        click.echo(f"{len(opened.keys())} records: {output}")

@@ -1,0 +1,22 @@
+"""CDVFT and BCA in scripts of Hugging Face PEFT."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def peft(script: Path, arguments: tuple[str, ...]) -> None:
+    """Run SCRIPT with CDVFT registered, so that PEFT alone can load its configurations and adapters."""
+    import runpy
+    import sys
+
+    import cdvft_bench.tuner  # noqa: F401 - importing it registers the method
+
+    sys.argv = [str(script), *arguments]
+    sys.path.insert(0, str(script.resolve().parent))
+    runpy.run_path(str(script), run_name="__main__")
