@@ -101,7 +101,7 @@ class Estimate:
         """Of the 95 % interval."""
         if self.error is None:
             return None
-        return float(_student().ppf(0.975, self.freedom) * self.error) if self.error else 0.0
+        return float(student().ppf(0.975, self.freedom) * self.error) if self.error else 0.0
 
     @property
     def p(self) -> float:
@@ -110,7 +110,7 @@ class Estimate:
             return 1.0
         if self.error == 0:
             return 1.0 if self.mean == 0 else 0.0
-        return float(2 * _student().sf(abs(self.mean) / self.error, self.freedom))
+        return float(2 * student().sf(abs(self.mean) / self.error, self.freedom))
 
 
 def estimate(table: Answers, other: Answers | None = None, ratio: float = 1.0) -> Estimate:
@@ -227,7 +227,7 @@ def seed_deviation(score: Score) -> float:
     return float(math.sqrt(len(right) * _of_the_mean(right, zeros, Fraction(1))) / score.answers.shape[1])
 
 
-def _student() -> Any:
+def student() -> Any:
     """Student's t distribution.
 
     Raises:

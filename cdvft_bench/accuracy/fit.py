@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -154,10 +154,8 @@ def _fit(trial: Trial, training: Training, saved: SavedBytes, course: _Course) -
     losses = course.losses
     while len(losses) < total and not course.diverged:
         begin = len(losses)
-        shuffled = order.sample(rows, len(rows))
-        for start in range(0, len(shuffled), trial.batch):
+        for batch in batches(order.sample(rows, len(rows)), trial, training.workload.size, order):
             t = time.perf_counter()
-            batch = shuffled[start : start + trial.batch]
             with nullcontext() if losses else saved:
                 loss = training.workload.loss(batch)
             training.update(loss)
@@ -170,6 +168,24 @@ def _fit(trial: Trial, training: Training, saved: SavedBytes, course: _Course) -
         if begin == 0:
             course.epochs.append(sum(losses[:10]) / len(losses[:10]))
         course.epochs.append(sum(losses[begin:]) / len(losses[begin:]))
+
+
+def batches(
+    shuffled: Sequence[Any], trial: Trial, size: Callable[[Any], int], order: random.Random
+) -> Iterator[Sequence[Any]]:
+    """Batches of examples in random order; in a pool of several batches, those of one length stand together.
+
+    The batches of a pool come in random order, so that no length is always trained on last.
+    """
+    span = trial.batch * trial.pool
+    for start in range(0, len(shuffled), span):
+        drawn = shuffled[start : start + span]
+        if trial.pool > 1:
+            drawn = sorted(drawn, key=size)
+        parts = [drawn[i : i + trial.batch] for i in range(0, len(drawn), trial.batch)]
+        if trial.pool > 1:
+            order.shuffle(parts)
+        yield from parts
 
 
 def run_trial(
@@ -217,7 +233,7 @@ def run_trial(
         peak_bytes=_peak(device),
         # Beside the frozen weights: what the backward pass waits for, gradients, and AdamW's two moments.
         training_bytes=saved.bytes + 3 * training.trained_bytes if steps else None,
-        curve=_finite([round(loss, 6) for loss in course.losses]),
+        curve=_finite(thinned(course.losses)),
         cpu_seconds=time.process_time() - cpu_begun,
         scored=len(right),
         right=packed(right),
@@ -225,6 +241,19 @@ def run_trial(
         step_joules=used.joules / steps if used.joules and steps else None,
         energy=used.how,
     )
+
+
+CURVE = 100
+"""Points of a loss curve at most: a row must stay small however many steps were made."""
+
+
+def thinned(losses: Sequence[float]) -> list[float]:
+    """The losses as they are, or the means of ``CURVE`` equal stretches where there are more."""
+    n = len(losses)
+    if n <= CURVE:
+        return [round(loss, 6) for loss in losses]
+    parts = [losses[i * n // CURVE : (i + 1) * n // CURVE] for i in range(CURVE)]
+    return [round(sum(part) / len(part), 6) for part in parts]
 
 
 def _finite(losses: Sequence[float]) -> tuple[float | None, ...]:
@@ -236,9 +265,7 @@ def _score(trial: Trial, workload: Workload) -> list[bool]:
     import torch
 
     rows = workload.rows(trial.evaluate, trial.scored)
-    order = list(range(len(rows)))
-    if isinstance(rows[0], tuple):
-        order.sort(key=lambda i: len(rows[i][0]))  # alike lengths together: little padding
+    order = sorted(range(len(rows)), key=lambda i: workload.size(rows[i]))  # alike lengths together: little padding
     workload.body.eval()
     found = [False] * len(rows)
     with torch.no_grad():

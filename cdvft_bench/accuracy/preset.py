@@ -23,6 +23,22 @@ A preset is a TOML file::
     [[method]]
     name = "base"            # the model as it is, on a generation task: nothing to tune, one run
 
+Instead of ``lrs`` a preset may let the grid of rates extend itself (see ``rates``), and ask first whether the workload
+can rank methods at all (see ``pilot``)::
+
+    [preset]
+    trials = 7               # tuning runs of every method: extension of the grid and scales included
+    ratio = 4.0              # of neighbouring rates at first
+    scales = 2
+    tune_examples = 3000     # of tuning runs, where fewer than `examples` and `scored` are enough to choose by
+    tune_scored = 2000
+    gain = 0.05              # tuned "full" must score so much above tuned "head" ("base"), their intervals apart
+
+    [[method]]
+    name = "lora"
+    rank = 8
+    lr = 4e-3                # the middle of its first three rates
+
 Or it names others, which run one after the other into one file of results::
 
     [group]
@@ -32,6 +48,7 @@ Or it names others, which run one after the other into one file of results::
 
 from __future__ import annotations
 
+import math
 import random
 import tomllib
 from collections.abc import Mapping
@@ -40,21 +57,30 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cdvft_bench.accuracy.trial import BASE, Trial, Value
+from cdvft_bench.accuracy.rates import FIRST, Grid
+from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, Value
 from cdvft_bench.core.errors import UserError
 
-_SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer")
+_SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool")
+_EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "gain")
+"""Keys of a preset whose grid of rates extends itself."""
 SPAN = 8.0
 """Scales are tried between an eighth and eight times the method's own."""
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One method of a preset: a trial at its first learning rate, the rates to try, and the factors of its scale."""
+    """One method of a preset.
+
+    Attributes:
+        trial: at its first learning rate. lrs: the rates to try. factors: of its scale.
+        grid: of rates that extends itself, in place of ``lrs``, which holds its middle alone.
+    """
 
     trial: Trial
     lrs: tuple[float, ...]
     factors: tuple[float, ...] = ()
+    grid: Grid | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,10 @@ class Preset:
     Attributes:
         name: of the preset. description: what it is for. contenders: the methods. seeds: of the final runs.
         map: every learning rate runs with every seed on the validation split, and nothing else.
+        trials: tuning runs of every method whose grid extends itself. tune_examples, tune_scored: of tuning runs,
+            None for those of the final ones.
+        gain: share of right answers by which tuned full fine-tuning must beat training nothing but the classifier
+            before any other method is run; None asks nothing.
     """
 
     name: str
@@ -71,6 +101,10 @@ class Preset:
     contenders: tuple[Contender, ...]
     seeds: tuple[int, ...]
     map: bool = False
+    trials: int = 0
+    tune_examples: int | None = None
+    tune_scored: int | None = None
+    gain: float | None = None
 
 
 def read_preset(name: str | Path) -> Preset:
@@ -130,21 +164,30 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
     head, methods = document.get("preset"), document.get("method")
     if not isinstance(head, dict) or not isinstance(methods, list) or not methods:
         raise UserError(f"preset {where}: it needs a [preset] table and at least one [[method]]")
-    known = {"name", "description", "model", "task", "lrs", "seeds", "scales", "search_seed", "map", *_SETTINGS}
+    known = {"name", "description", "model", "task", "lrs", "seeds", "scales", "search_seed", "map"}
+    known |= {*_SETTINGS, *_EXTENDING}
     for key in head:
         if key not in known:
             raise UserError(f"preset {where}: [preset] has no key {key!r}; it has {', '.join(sorted(known))}")
-    for key in ("model", "task", "lrs", "seeds"):
+    extends = "trials" in head
+    for key in ("model", "task", "seeds", *(("ratio",) if extends else ("lrs",))):
         if key not in head:
             raise UserError(f"preset {where}: [preset] needs {key!r}")
+    for key in ("lrs", "map") if extends else _EXTENDING:
+        if key in head:
+            raise UserError(
+                f"preset {where}: {key!r} does not go {'with' if extends else 'without'} 'trials'; leave it out"
+            )
     seeds = head["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(isinstance(s, int) and s >= 0 for s in seeds):
+    if not isinstance(seeds, list) or not seeds or not all(_whole(s, 0) for s in seeds):
         raise UserError(f"preset {where}: seeds = {seeds!r} must be a list of integers >= 0")
-    for key in ("scales", "search_seed"):
-        if not isinstance(head.get(key, 0), int) or isinstance(head.get(key, 0), bool) or head.get(key, 0) < 0:
-            raise UserError(f"preset {where}: {key} = {head[key]!r} must be an integer >= 0")
+    for key, least in (("scales", 0), ("search_seed", 0), ("tune_examples", 1), ("tune_scored", 1)):
+        if not _whole(head.get(key, least), least):
+            raise UserError(f"preset {where}: {key} = {head[key]!r} must be an integer >= {least}")
     factors = scale_factors(head.get("scales", 0), head.get("search_seed", 0))
-    lrs = _rates(head["lrs"], where)
+    if extends:
+        _check_extending(head, len(factors), where)
+    lrs = () if extends else _rates(head["lrs"], where)
     settings = {key: head[key] for key in _SETTINGS if key in head}
     contenders = []
     for entry in methods:
@@ -157,8 +200,11 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
                 raise UserError(f"preset {where}: {BASE!r} has no settings, and no place in a map")
             contenders.append(Contender(Trial(head["model"], head["task"], BASE, **settings), (Trial.lr,)))
             continue
-        own = _rates(given.pop("lrs"), where) if "lrs" in given else lrs
-        if len(own) != len(lrs):
+        if extends:
+            own = _rates([given.pop("lr", None)], where, f"{method}: lr")
+        else:
+            own = _rates(given.pop("lrs"), where) if "lrs" in given else lrs
+        if len(own) != len(lrs) and not extends:
             raise UserError(
                 f"preset {where}: {method} tries {len(own)} learning rates, the others {len(lrs)}; give all as many"
             )
@@ -166,13 +212,35 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
         values: tuple[tuple[str, Value], ...] = tuple(sorted(given.items()))
         trial = Trial(head["model"], head["task"], method, values, lr=own[0], **{**settings, **own_settings})
         trial.label  # noqa: B018 - an unknown method or hyperparameter is refused before anything runs
-        contenders.append(Contender(trial, own, factors))
+        grid = Grid(own[0], float(head["ratio"])) if extends else None
+        contenders.append(Contender(trial, own, factors, grid))
     if not isinstance(head.get("map", False), bool) or (head.get("map") and factors):
         raise UserError(f"preset {where}: map must be true or false, and a map has no scales; leave one of them out")
+    named = [contender.trial.method for contender in contenders]
+    if "gain" in head and not ("full" in named and {HEAD, BASE} & {*named}):
+        raise UserError(f"preset {where}: gain compares the method 'full' with {HEAD!r} or {BASE!r}; name both")
     return Preset(
         str(head.get("name", where)), str(head.get("description", "")), tuple(contenders), tuple(seeds),
-        bool(head.get("map", False)),
+        bool(head.get("map", False)), head.get("trials", 0), head.get("tune_examples"), head.get("tune_scored"),
+        head.get("gain"),
     )  # fmt: skip
+
+
+def _check_extending(head: Mapping[str, Any], scales: int, where: str) -> None:
+    if not _whole(head["trials"], len(FIRST) + scales):
+        raise UserError(
+            f"preset {where}: trials = {head['trials']!r} must be an integer >= {len(FIRST) + scales}, since "
+            f"{len(FIRST)} rates and {scales} scales are tried in any case"
+        )
+    for key, low, high in (("ratio", 1, math.inf), ("gain", 0, 1)):
+        value = head.get(key, (low + 1) / 2 if key == "gain" else None)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
+            limits = f"above {low}" + ("" if high == math.inf else f" and below {high}")
+            raise UserError(f"preset {where}: {key} = {value!r} must be a number {limits}")
+
+
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def scale_factors(n: int, seed: int) -> tuple[float, ...]:
@@ -181,7 +249,8 @@ def scale_factors(n: int, seed: int) -> tuple[float, ...]:
     return tuple(SPAN ** (2 * (i + rng.random()) / n - 1) for i in range(n))
 
 
-def _rates(given: Any, where: str) -> tuple[float, ...]:
+def _rates(given: Any, where: str, name: str = "lrs") -> tuple[float, ...]:
     if not isinstance(given, list) or not given or not all(isinstance(v, int | float) and v > 0 for v in given):
-        raise UserError(f"preset {where}: lrs = {given!r} must be a list of numbers above 0")
+        rule = "a list of numbers" if name == "lrs" else "a number"
+        raise UserError(f"preset {where}: {name} = {given if name == 'lrs' else given[0]!r} must be {rule} above 0")
     return tuple(float(v) for v in given)

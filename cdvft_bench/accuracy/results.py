@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from cdvft_bench.accuracy.rates import DIVERGED, inner
 from cdvft_bench.accuracy.trial import Trial, TrialResult, with_start
 from cdvft_bench.core.errors import UserError
 
@@ -76,8 +77,17 @@ def contender_of(result: TrialResult) -> str:
 
 
 def best_run(tried: Sequence[TrialResult]) -> TrialResult:
-    """The run whose setting is chosen: the most accurate; of equals the smaller rate, then the earlier run."""
-    return max(tried, key=lambda r: (r.accuracy if r.accuracy is not None else -1.0, -r.trial.lr))
+    """The run whose setting is chosen: the most accurate.
+
+    Of equals the one whose rate has most others tried on both its sides, then the smaller rate, then the earlier run.
+    """
+    rates = sorted({r.trial.lr for r in tried})
+    return max(tried, key=lambda r: (reached(r), inner(rates.index(r.trial.lr), len(rates)), -r.trial.lr))
+
+
+def reached(run: TrialResult) -> float:
+    """What a run counts for in tuning: its accuracy, less than any where it diverged or failed."""
+    return DIVERGED if run.accuracy is None else run.accuracy
 
 
 def _setting(trial: Trial) -> tuple[object, ...]:

@@ -4,6 +4,11 @@ First every method tries as many learning rates on the validation split. Then, a
 weight change: the method's own times factors that are drawn once, alike for all; a method without a scale tries its
 learning rate times the same factors instead. The best run of all decides.
 
+Where the grid of rates extends itself (``rates``), a method without a scale tries that many more rates of the grid. A
+method whose best rate still lies at the end of the grid after all its trials gets more of them, and then so does every
+other. Where the preset asks for a gain, the classifier alone (or the untrained model) and full fine-tuning run first,
+and nothing else runs unless they are that far apart (``pilot``).
+
 What a preset holds: see ``preset``.
 """
 
@@ -21,46 +26,136 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.accuracy.fit import Measure, run_trial, unread
+from cdvft_bench.accuracy.pilot import FULL, pilot_of
 from cdvft_bench.accuracy.preset import Contender, Preset
-from cdvft_bench.accuracy.results import Appender, best_run, read_results
-from cdvft_bench.accuracy.trial import BASE, Trial, TrialResult, scaled, with_setting, with_start
+from cdvft_bench.accuracy.rates import enclosed_after, walk
+from cdvft_bench.accuracy.results import Appender, best_run, reached, read_results
+from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, TrialResult, scale_name, scaled, with_setting, with_start
 from cdvft_bench.core.errors import UserError
 
 TUNING_SEED = 1000
 """Of initial values and batches while a method is tuned; final runs have the preset's seeds."""
 
 
-def chosen(contender: Contender, results: Mapping[str, TrialResult]) -> Trial | None:
-    """The trial with the best validation accuracy; None while some are missing."""
-    trials = tuning(contender, results)
+Results = Mapping[str, TrialResult]
+"""By the key of their trial."""
+
+
+def chosen(preset: Preset, contender: Contender, results: Results) -> Trial | None:
+    """The trial that decided, at the size of a final run; None while tuning trials are missing."""
+    trials = tuning(preset, contender, results)
     if not trials:
         return contender.trial
     found = [results[t.key] for t in trials if t.key in results]
-    return best_run(found).trial if len(found) == len(contender.lrs) + len(contender.factors) else None
+    if len(found) < tuning_count(preset, contender, results):
+        return None
+    return replace(best_run(found).trial, examples=contender.trial.examples, scored=contender.trial.scored)
 
 
-def tuning(contender: Contender, results: Mapping[str, TrialResult]) -> list[Trial]:
+def tuning(preset: Preset, contender: Contender, results: Results) -> list[Trial]:
     """The tuning trials as far as they are known: those of the scale follow when all learning rates have run."""
-    if len(contender.lrs) == 1 and not contender.factors:
+    if contender.grid is None and len(contender.lrs) == 1 and not contender.factors:
         return []
-    rates = [with_setting(contender.trial, lr, TUNING_SEED, "validation") for lr in contender.lrs]
-    if any(t.key not in results for t in rates):
+    rates, known = _rate_trials(preset, contender, results)
+    if not known or any(t.key not in results for t in rates):
+        return rates
+    if contender.grid is not None and scale_name(contender.trial.method) is None:
         return rates
     best = best_run([results[t.key] for t in rates]).trial
     return [*rates, *(scaled(best, factor) for factor in contender.factors)]
 
 
-def _due(preset: Preset, results: Mapping[str, TrialResult]) -> Iterator[tuple[Contender, Trial]]:
+def _rate_trials(preset: Preset, contender: Contender, results: Results) -> tuple[list[Trial], bool]:
+    """The trials of learning rates in their order as far as they are known, and whether these are all."""
+    if contender.grid is None:
+        return [_tuning_trial(preset, contender, lr) for lr in contender.lrs], True
+    count = _rate_count(preset, contender) + _more(preset, results)
+    rates, known = walk(contender.grid, count, _scores(preset, contender, results))
+    return [_tuning_trial(preset, contender, lr) for lr in rates], known
+
+
+def _tuning_trial(preset: Preset, contender: Contender, lr: float) -> Trial:
+    trial = contender.trial
+    smaller = replace(trial, examples=preset.tune_examples or trial.examples, scored=preset.tune_scored or trial.scored)
+    return with_setting(smaller, lr, TUNING_SEED, "validation")
+
+
+def _rate_count(preset: Preset, contender: Contender) -> int:
+    """How many of the tuning trials of a grid that extends itself are of rates, if none needs more."""
+    return preset.trials - (len(contender.factors) if scale_name(contender.trial.method) else 0)
+
+
+def _more(preset: Preset, results: Results) -> int:
+    """Trials that every method gets beside those of the preset, since one needs them to have its best rate inside."""
+    needed = [
+        enclosed_after(c.grid, _scores(preset, c, results)) - _rate_count(preset, c)
+        for c in preset.contenders
+        if c.grid is not None
+    ]
+    return max(0, *needed) if needed else 0
+
+
+def _scores(preset: Preset, contender: Contender, results: Results) -> Callable[[float], float | None]:
+    def score(lr: float) -> float | None:
+        run = results.get(_tuning_trial(preset, contender, lr).key)
+        return None if run is None else reached(run)
+
+    return score
+
+
+def tuning_count(preset: Preset, contender: Contender, results: Results) -> int:
+    """How many tuning trials a method has, as far as the results say."""
+    if contender.grid is not None:
+        return preset.trials + _more(preset, results)
+    return len(contender.lrs) + len(contender.factors) if len(contender.lrs) > 1 or contender.factors else 0
+
+
+def _due(preset: Preset, results: Results) -> Iterator[tuple[Contender, Trial]]:
     if preset.map:
         yield from ((contender, trial) for contender, trial in _mapped(preset) if trial.key not in results)
         return
-    for contender in preset.contenders:
-        for trial in tuning(contender, results):
+    contenders = preset.contenders
+    if preset.gain is not None:
+        first = _piloted(preset)
+        if all(_complete(preset, contender, results) for contender in first):
+            _require_gain(preset, results)
+        else:
+            contenders = first
+    for contender in contenders:
+        for trial in tuning(preset, contender, results):
             if trial.key not in results:
                 yield contender, trial
         for final in finals(preset, contender, results):
             if final.key not in results:
                 yield contender, final
+
+
+def _piloted(preset: Preset) -> tuple[Contender, ...]:
+    """The methods that a pilot compares, the reference first."""
+    named = {contender.trial.method: contender for contender in reversed(preset.contenders)}
+    return named.get(HEAD) or named[BASE], named[FULL]
+
+
+def _complete(preset: Preset, contender: Contender, results: Results) -> bool:
+    """Whether a method's setting is chosen and all its final runs have ended."""
+    runs = finals(preset, contender, results)
+    return bool(runs) and all(final.key in results for final in runs)
+
+
+def _require_gain(preset: Preset, results: Results) -> None:
+    """Raise UserError where the pilot says that the workload cannot rank methods."""
+    assert preset.gain is not None
+    runs = [results[t.key] for c in _piloted(preset) for t in _all(preset, c, results) if t.key in results]
+    pilot = pilot_of(runs)
+    if pilot is None or not pilot.passed(preset.gain):
+        raise UserError(
+            f"preset {preset.name} cannot rank methods: {pilot or 'a run of its pilot failed'}; it asks for "
+            f"{100 * preset.gain:g} points or more and disjoint intervals; give more examples, epochs or another task"
+        )
+
+
+def _all(preset: Preset, contender: Contender, results: Results) -> list[Trial]:
+    return [*tuning(preset, contender, results), *finals(preset, contender, results)]
 
 
 def planned(preset: Preset, results: Iterable[TrialResult]) -> list[TrialResult]:
@@ -69,7 +164,7 @@ def planned(preset: Preset, results: Iterable[TrialResult]) -> list[TrialResult]
     if preset.map:
         keys = [trial.key for _, trial in _mapped(preset)]
     else:
-        keys = [t.key for c in preset.contenders for t in (*tuning(c, found), *finals(preset, c, found))]
+        keys = [t.key for c in preset.contenders for t in _all(preset, c, found)]
     return [found[key] for key in keys if key in found]
 
 
@@ -80,9 +175,9 @@ def _mapped(preset: Preset) -> Iterator[tuple[Contender, Trial]]:
                 yield contender, with_setting(contender.trial, lr, seed, "validation")
 
 
-def finals(preset: Preset, contender: Contender, results: Mapping[str, TrialResult]) -> list[Trial]:
+def finals(preset: Preset, contender: Contender, results: Results) -> list[Trial]:
     """The runs of the chosen setting on the test split; none while it is not known."""
-    best = chosen(contender, results)
+    best = chosen(preset, contender, results)
     return [] if best is None else [with_setting(best, best.lr, seed, "test") for seed in _seeds(preset, contender)]
 
 
@@ -91,20 +186,19 @@ def _seeds(preset: Preset, contender: Contender) -> tuple[int, ...]:
     return preset.seeds[:1] if contender.trial.method == BASE else preset.seeds
 
 
-def pending(preset: Preset, results: Mapping[str, TrialResult]) -> Iterator[Trial]:
+def pending(preset: Preset, results: Results) -> Iterator[Trial]:
     """Trials that are still to run and known already, method by method: rates, scales, final runs."""
     return (trial for _, trial in _due(preset, results))
 
 
-def left(preset: Preset, results: Mapping[str, TrialResult]) -> int:
+def left(preset: Preset, results: Results) -> int:
     """How many trials are still to run, those included that tuning has yet to decide."""
     if preset.map:
         return sum(1 for _ in _due(preset, results))
     count = 0
     for contender in preset.contenders:
-        trials = tuning(contender, results)
-        planned = len(contender.lrs) + len(contender.factors) if trials else 0
-        count += planned - sum(t.key in results for t in trials)
+        trials = tuning(preset, contender, results)
+        count += tuning_count(preset, contender, results) - sum(t.key in results for t in trials)
         count += len(_seeds(preset, contender)) - sum(t.key in results for t in finals(preset, contender, results))
     return count
 

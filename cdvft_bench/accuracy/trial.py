@@ -36,6 +36,8 @@ class Trial:
         examples, epochs, batch, length: training examples, passes over them, batch, tokens a text at most.
         evaluate: split that is scored, and how many of its examples at most.
         optimizer: "adamw", or "sgd" (plain, for maps of the learning rate: AdamW does not see a gradient's scale).
+        pool: batches that are drawn at a time and filled in order of length, which saves padding; 1 for batches as
+            they are drawn.
     """
 
     model: str
@@ -52,13 +54,14 @@ class Trial:
     evaluate: Split = "validation"
     scored: int = 1000
     optimizer: Optimizer = "adamw"
+    pool: int = 1
 
     def __post_init__(self) -> None:
         for name in ("lr", "head_lr"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f"{name} = {value} must be a finite number above 0")
-        for name in ("examples", "epochs", "batch", "length", "scored"):
+        for name in ("examples", "epochs", "batch", "length", "scored", "pool"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise UserError(f"{name} = {value!r} must be an integer >= 1")
@@ -71,8 +74,9 @@ class Trial:
     def key(self) -> str:
         """Stable key of the trial; what was added later does not change the key of a trial that leaves it alone."""
         values = asdict(self)
-        if self.optimizer == "adamw":
-            del values["optimizer"]
+        for name, default in (("optimizer", "adamw"), ("pool", 1)):
+            if values[name] == default:
+                del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
     @property
@@ -111,7 +115,8 @@ class TrialResult:
         peak_bytes: high-water mark of a GPU's allocator over the trial; None on a CPU, where it is not measured.
         training_bytes: what training takes beside the model's weights: tensors that autograd saved in the first step,
             gradients, and AdamW's two moments, on any device; None where it was not read.
-        curve: the loss of every step, None where it is not finite.
+        curve: the loss of every step, or the means of a hundred equal stretches where there are more; None where it is
+            not finite.
         cpu_seconds: processor seconds of the whole trial, over all threads: unlike ``seconds``, little of it comes from
             what else the machine does.
         contender: label of the preset's method that the run is of, where tuning its scale made another label.

@@ -68,6 +68,10 @@ class Workload(ABC):
     def right(self, rows: Sequence[Any]) -> list[bool]:
         """Whether each of the rows is answered right."""
 
+    def size(self, row: Any) -> int:
+        """Tokens that a row takes in a batch; rows of one size need no padding. Alike for all if they have none."""
+        return 0
+
     def tokens(self, batch: int) -> tuple[int, int]:
         """Batch and tokens an example that the closed form is asked for."""
         return batch, self.length
@@ -102,6 +106,9 @@ class TextWorkload(Classification):
 
     def rows(self, split: str, n: int) -> Sequence[Any]:
         return _encoded(self.model, self.task.name, split, n, self.length)
+
+    def size(self, row: Any) -> int:
+        return len(row[0])
 
     def logits(self, rows: Sequence[Any]) -> tuple[Tensor, Tensor]:
         import torch
@@ -146,6 +153,9 @@ class GenerationWorkload(Workload):
 
     def rows(self, split: str, n: int) -> Sequence[Any]:
         return _problems(self.model, self.task.name, split, n, self.length)
+
+    def size(self, row: Any) -> int:
+        return len(row[0]) + len(row[1])
 
     def loss(self, rows: Sequence[Any]) -> Tensor:
         from torch.nn import functional as F

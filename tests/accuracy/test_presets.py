@@ -7,7 +7,7 @@ from importlib import resources
 import pytest
 
 from cdvft_bench.accuracy.preset import Preset, read_presets
-from cdvft_bench.accuracy.search import pending
+from cdvft_bench.accuracy.search import left, pending
 from cdvft_bench.accuracy.trial import BASE, HEAD
 from cdvft_bench.analytic.models import model_shape, target_linears
 from cdvft_bench.methods import make_method
@@ -29,14 +29,14 @@ def _check(preset: Preset) -> None:
     name = preset.name
     labels = [(c.trial.label, c.trial.optimizer, c.trial.hyperparameters) for c in preset.contenders]
     assert len(labels) == len(set(labels))
-    named = {label for label, *_ in labels}
+    named = {label.removesuffix(" auto") for label, *_ in labels}
     if name == "cpu-generation":
         assert {"Untrained", "LoRA r=8", "CDVFT m=2 p=d"} <= named
         assert len(preset.seeds) >= 3
     elif preset.map:
         assert {"LoRA r=8", "CDVFT m=2 p=128"} <= named
     else:
-        assert len(preset.seeds) >= (5 if name.startswith("gpu") else 3)
+        assert len(preset.seeds) >= (3 if name.startswith("cpu") else 5)
         assert len(named) == len(labels)
         ranks = {f"LoRA r={r}" for r in (1, 4, 8, 16)}
         assert {"Full fine-tuning", *ranks, *(f"CDVFT m={m} p=d" for m in (1, 2, 3, 4))} <= named
@@ -51,5 +51,13 @@ def _check(preset: Preset) -> None:
     tuned = {len(contender.lrs) for contender in trained}
     assert len(tuned) == 1  # the same budget for all
     assert len({len(contender.factors) for contender in trained}) == 1
+    if preset.trials:  # the pilot comes first, and the first rates of its grids
+        assert preset.gain is not None
+        assert preset.gain >= 0.05
+        assert len(list(pending(preset, {}))) == sum(3 if c.grid else 1 for c in preset.contenders[:2])
+        assert left(preset, {}) == len(trained) * (preset.trials + len(preset.seeds)) + len(preset.contenders) - len(
+            trained
+        )
+        return
     first = tuned.pop() * len(trained) * (len(preset.seeds) if preset.map else 1)
     assert len(list(pending(preset, {}))) == first + len(preset.contenders) - len(trained)

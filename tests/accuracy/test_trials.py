@@ -204,7 +204,7 @@ def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
     contender = preset.contenders[1]
 
     def rate(results: dict[str, TrialResult]) -> float:
-        found = chosen(contender, results)
+        found = chosen(preset, contender, results)
         assert found is not None
         return found.lr
 
@@ -213,7 +213,7 @@ def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
     assert [t.lr for t in tuning] == [1e-3, 1e-2]
     results = {t.key: TrialResult(t, t.label, accuracy) for t, accuracy in zip(tuning, (0.6, 0.7), strict=True)}
     assert rate(results) == 1e-2
-    assert chosen(contender, {}) is None
+    assert chosen(preset, contender, {}) is None
     equal = {t.key: TrialResult(t, t.label, 0.6) for t in tuning}
     assert rate(equal) == 1e-3
     diverged = {tuning[0].key: TrialResult(tuning[0], "x", None, diverged=True), tuning[1].key: results[tuning[1].key]}
@@ -333,7 +333,8 @@ def test_results_are_plain_json(tmp_path: Path) -> None:
 
 
 def test_later_fields_leave_older_keys_alone() -> None:
-    """Results of before the optimiser could be chosen are still found."""
+    """Results of before the optimiser could be chosen, or batches pooled, are still found."""
+    assert SMALL.key == replace(SMALL, pool=1).key != replace(SMALL, pool=2).key
     assert SMALL.key == replace(SMALL, optimizer="adamw").key != replace(SMALL, optimizer="sgd").key
     assert Trial("minilm", "tweets", "lora").key == "587e637ace2c9ba3"
 
