@@ -286,7 +286,7 @@ def train(
     workers: int = 1,
     measure: Measure = unread,
 ) -> int:
-    """Run what a preset still lacks in a file of results.
+    """Run what a preset still lacks in a file of results; a run that failed there with an error is tried once more.
 
     Args:
         preset: what to run. path: the file, made or gone on with. environment, environment_key: its row.
@@ -303,7 +303,7 @@ def train(
     """
     clock = budget if isinstance(budget, Budget) else Budget(budget)
     known, environments = read_results(path) if path.exists() else ([], {})
-    results = {r.trial.key: r for r in known}
+    results = {r.trial.key: r for r in known if r.error is None}
     file = Appender(path)
     given_out: set[str] = set()
 

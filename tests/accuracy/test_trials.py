@@ -169,6 +169,18 @@ def test_a_failing_run_does_not_cost_the_others(
     assert {r.trial.method for r in failed} == {"lora"}
     assert failed[0].error == "RuntimeError: out of luck"
     assert len(results) == 12
+    # What failed is tried again, and what ended is not.
+    calls: list[str] = []
+
+    def mended(trial: Trial, device: str, measure: object) -> TrialResult:
+        calls.append(trial.method)
+        return TrialResult(trial, trial.label, 0.5)
+
+    monkeypatch.setattr(search, "run_trial", mended)
+    assert train(preset, path, {}, "k") == 0
+    results, _ = read_results(path)
+    assert (len(results), [r for r in results if r.error]) == (12, [])
+    assert calls == ["lora"] * len(failed)
 
 
 def test_energy_is_of_a_step_or_none_with_its_reason(preset: Preset, tmp_path: Path) -> None:
