@@ -4,6 +4,8 @@
 |---|---|---|---|
 | digits | handwritten digits, 10 classes, 8 x 8 | scikit-learn (PyPI) | BSD-3-Clause (package), UCI's data CC-BY-4.0 |
 | fashion-mnist | clothes, 10 classes, 28 x 28 | dataset-fashion-mnist (Debian) | MIT |
+| fashion-mnist-odd | its classes 1, 3, 5, 7, 9: dress, trouser, three kinds of shoe | the same | the same |
+| fashion-mnist-even | its other classes: bags and four kinds of top, hard to tell apart | the same | the same |
 | elpv | photographs of solar cells, sound or defective | elpv-dataset (PyPI) | CC-BY-NC-SA-4.0 |
 """
 
@@ -25,7 +27,9 @@ from cdvft_bench.core.errors import UserError
 
 LICENCES = {
     "digits": "package scikit-learn, BSD-3-Clause; the digits CC-BY-4.0",
-    "fashion-mnist": "Debian package dataset-fashion-mnist, MIT",
+    **dict.fromkeys(
+        ("fashion-mnist", "fashion-mnist-odd", "fashion-mnist-even"), "Debian package dataset-fashion-mnist, MIT"
+    ),
     "elpv": "package elpv-dataset, CC-BY-NC-SA-4.0",
 }
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -42,7 +46,11 @@ class Picture:
     label: int
 
 
-def digits() -> tuple[tuple[str, ...], Iterator[tuple[NDArray[np.uint8], int]]]:
+Labelled = tuple[tuple[str, ...], Iterator[tuple[NDArray[np.uint8], int]]]
+"""Class names, and pairs of image (height, width) and class index."""
+
+
+def digits() -> Labelled:
     """Class names and pairs of image (8, 8) and class index."""
     if importlib.util.find_spec("sklearn") is None:
         raise UserError("the digits are in the package scikit-learn, which is not installed; pip install scikit-learn")
@@ -51,7 +59,7 @@ def digits() -> tuple[tuple[str, ...], Iterator[tuple[NDArray[np.uint8], int]]]:
     return tuple("0123456789"), zip(pixels, (int(y) for y in data.target), strict=True)
 
 
-def fashion_mnist(folder: Path = FASHION_FOLDER) -> tuple[tuple[str, ...], Iterator[tuple[NDArray[np.uint8], int]]]:
+def fashion_mnist(folder: Path = FASHION_FOLDER) -> Labelled:
     """Class names and pairs of image (28, 28) and class index, both of the original's parts.
 
     Raises:
@@ -63,6 +71,18 @@ def fashion_mnist(folder: Path = FASHION_FOLDER) -> tuple[tuple[str, ...], Itera
         labels.append(read_idx(folder / f"{part}-labels-idx1-ubyte.gz"))
     pixels, classes = np.concatenate(images), np.concatenate(labels)
     return FASHION_CLASSES, zip(pixels, (int(y) for y in classes), strict=True)
+
+
+def fashion_half(remainder: int, folder: Path = FASHION_FOLDER) -> Labelled:
+    """Of Fashion-MNIST the classes whose index is odd (1) or even (0), numbered anew from 0.
+
+    A model pretrained on one half and adapted to the other has seen none of its classes.
+
+    Raises:
+        UserError: the files are missing or damaged.
+    """
+    names, pairs = fashion_mnist(folder)
+    return names[remainder::2], ((pixels, label // 2) for pixels, label in pairs if label % 2 == remainder)
 
 
 def read_idx(path: Path) -> NDArray[np.uint8]:
@@ -87,7 +107,7 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
         raise UserError(f"{path.name} is damaged ({error}); install dataset-fashion-mnist again") from error
 
 
-def elpv() -> tuple[tuple[str, ...], Iterator[tuple[NDArray[np.uint8], int]]]:
+def elpv() -> Labelled:
     """Class names and pairs of image (96, 96) and class: defective where the experts' probability is above one half."""
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:

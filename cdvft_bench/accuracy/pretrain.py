@@ -1,8 +1,9 @@
-"""Pretrain the small vision transformer of the model table on Fashion-MNIST, for transfer to other images.
+"""Pretrain a small vision transformer of the model table on Fashion-MNIST, for transfer to other images.
 
-``cdvft-bench pretrain`` trains all weights with a classifier on the train split of task
-fashion-mnist, scores the validation split, and keeps the body without the classifier in the cache
-(``accuracy.joined.cache_folder``), where ``load_model("vit-small-fashion")`` finds it. Minutes on two cores.
+``cdvft-bench pretrain`` trains all weights with a classifier on the train split of the model's task
+(all of Fashion-MNIST, or for ``--model vit-small-odd`` half of its classes, for transfer to the other half), scores the
+validation split, and keeps the body without the classifier in the cache (``accuracy.joined.cache_folder``), where
+``load_model`` finds it. Minutes on two cores.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from cdvft_bench.accuracy.tasks import load_task
 from cdvft_bench.accuracy.workloads import ImageWorkload
 from cdvft_bench.core.errors import UserError
 
-MODEL, TASK = "vit-small-fashion", "fashion-mnist"
+TASKS = {"vit-small-fashion": "fashion-mnist", "vit-small-odd": "fashion-mnist-odd"}
+"""By model, what it is pretrained on."""
+MODEL = "vit-small-fashion"
 EXAMPLES, EPOCHS, BATCH, LR, SEED = 24_000, 3, 128, 1e-3, 0
 
 
@@ -31,27 +34,31 @@ def pretrain(
     epochs: int = EPOCHS,
     seed: int = SEED,
     say: Callable[[str], None] = lambda text: None,
+    name: str = MODEL,
 ) -> float:
     """Pretrain and save.
 
     Args:
         folder: where the model goes, made or replaced. examples: of the train split, at most. epochs: passes over them.
         seed: of the first values and the order of batches. say: told of every epoch.
+        name: of the model, see ``TASKS``.
 
     Returns:
         Accuracy on 2000 examples of the validation split.
 
     Raises:
-        UserError: the data are missing, a count is not above 0, or training diverged.
+        UserError: the model is unknown, the data are missing, a count is not above 0, or training diverged.
     """
     import torch
 
     from cdvft_bench.accuracy.models import load_model
 
+    if name not in TASKS:
+        raise UserError(f"model {name!r} is not pretrained here; use one of {', '.join(TASKS)}")
     if examples < 1 or epochs < 1:
         raise UserError(f"examples = {examples} and epochs = {epochs} must be 1 or more")
-    workload = ImageWorkload(MODEL, load_task(TASK), 1, "cpu")
-    workload.body = load_model(MODEL, pretrained=False, seed=seed)
+    workload = ImageWorkload(name, load_task(TASKS[name]), 1, "cpu")
+    workload.body = load_model(name, pretrained=False, seed=seed)
     torch.manual_seed(seed)
     workload.add_head()
     assert workload.head is not None
@@ -82,8 +89,8 @@ def pretrain(
             raise UserError(f"pretraining diverged in epoch {epoch + 1}; try another seed")
         say(f"epoch {epoch + 1} of {epochs}: loss {mean:.3f}, {time.perf_counter() - begun:.0f} s")
     accuracy = _score(workload)
-    _save(workload.body, folder, {"task": TASK, "examples": len(rows), "epochs": epochs, "batch": BATCH, "lr": LR,
-                                  "seed": seed, "validation_accuracy": accuracy})  # fmt: skip
+    facts = {"task": TASKS[name], "examples": len(rows), "epochs": epochs, "batch": BATCH, "lr": LR, "seed": seed}
+    _save(workload.body, folder, {**facts, "validation_accuracy": accuracy})
     return accuracy
 
 

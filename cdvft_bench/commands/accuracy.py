@@ -125,21 +125,28 @@ def maps(results: Path, output: Path, preset: str | None) -> None:
 
 
 @click.command()
+@click.option(
+    "--model", help="vit-small-fashion, or vit-small-odd, which sees half of the classes; the first if not given."
+)
 @click.option("--examples", type=click.IntRange(1), help="Training images; the preset's own number if not given.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over them; the preset's own number if not given.")
 @click.option("--seed", type=int, help="Of weights and order; the preset's own if not given.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="A folder; the cache's if not given.")
-def pretrain(examples: int | None, epochs: int | None, seed: int | None, output: Path | None) -> None:
-    """Pretrain the small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
+def pretrain(
+    model: str | None, examples: int | None, epochs: int | None, seed: int | None, output: Path | None
+) -> None:
+    """Pretrain a small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
     from cdvft_bench.accuracy import pretrain as vision
     from cdvft_bench.accuracy.joined import cache_folder
 
-    folder = output or cache_folder() / vision.MODEL
+    name = vision.MODEL if model is None else model
+    folder = output or cache_folder() / name
     accuracy = vision.pretrain(
         folder,
         vision.EXAMPLES if examples is None else examples,
         vision.EPOCHS if epochs is None else epochs,
         vision.SEED if seed is None else seed,
         say=click.echo,
+        name=name,
     )
     click.echo(f"Validation accuracy {accuracy:.4f}: {folder}")
