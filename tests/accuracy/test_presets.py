@@ -35,6 +35,11 @@ def _check(preset: Preset) -> None:
         assert len(preset.seeds) >= 3
     elif preset.map:
         assert {"LoRA r=8", "CDVFT m=2 p=128"} <= named
+    elif preset.trials and name != "tweets-minilm":
+        fourier = "FourierFT n=384" if name == "clothes-vit" else "FourierFT n=1000"
+        assert {"Full fine-tuning", "LoRA r=8", "LoRA r=1", "CDVFT m=2 p=d", fourier} <= named
+        assert any(label.startswith("C3A") for label in named)
+        assert len(preset.seeds) >= (10 if name == "problems-smollm2" else 5)
     else:
         assert len(preset.seeds) >= (3 if name.startswith("cpu") else 5)
         assert len(named) == len(labels)
