@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cdvft_bench.accuracy.analysis import Estimate, Table, student
+from cdvft_bench.accuracy.analysis import Answers, Estimate, student
 from cdvft_bench.core.errors import UserError
 
 LEVEL, POWER = 0.05, 0.8
@@ -34,7 +34,7 @@ class Components:
         return detectable(Estimate(0.0, self.error(seeds, examples), seeds - 1), comparisons)
 
 
-def components(table: Table) -> Components:
+def components(table: Answers) -> Components:
     """The parts of a table (seeds, examples), by the mean squares of a two-way layout of random effects.
 
     Raises:

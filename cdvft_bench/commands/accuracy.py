@@ -125,9 +125,7 @@ def maps(results: Path, output: Path, preset: str | None) -> None:
 
 
 @click.command()
-@click.option(
-    "--model", help="vit-small-fashion, or vit-small-odd, which sees half of the classes; the first if not given."
-)
+@click.option("--model", help="vit-small-fashion (the default), or vit-small-odd: half of the classes.")
 @click.option("--examples", type=click.IntRange(1), help="Training images; the preset's own number if not given.")
 @click.option("--epochs", type=click.IntRange(1), help="Passes over them; the preset's own number if not given.")
 @click.option("--seed", type=int, help="Of weights and order; the preset's own if not given.")

@@ -124,6 +124,14 @@ def test_fashion_mnist_is_read(tmp_path: Path) -> None:
     found = list(rows)
     assert len(found) == 40
     assert all((p == q).all() and x == y for (p, x), (q, y) in zip(found, expected, strict=True))
+    # The two halves share no class, and are the whole together.
+    for remainder in (0, 1):
+        half, part = images.fashion_half(remainder, tmp_path)
+        wanted = [(p, label) for p, label in expected if label % 2 == remainder]
+        assert half == images.FASHION_CLASSES[remainder::2]
+        for (pixels, label), (other, class_) in zip(part, wanted, strict=True):
+            assert (pixels == other).all()
+            assert half[label] == images.FASHION_CLASSES[class_]
     with pytest.raises(UserError, match="apt install"):
         read_idx(tmp_path / "none.gz")
     whole = (tmp_path / "train-images-idx3-ubyte.gz").read_bytes()
