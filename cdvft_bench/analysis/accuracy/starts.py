@@ -73,7 +73,7 @@ def starts_figure(group: dict[str, Score], name: str) -> Drawn:
     """One row a start, the best on top: each seed, their mean and its interval."""
     import matplotlib
 
-    ordered = sorted(group.items(), key=lambda item: item[1].mean)
+    ordered = sorted(group.items(), key=lambda item: -item[1].mean)[::-1]
     style = Styles(["cdvft"])["cdvft"]
     with matplotlib.rc_context(SETTINGS):
         figure, (axes,) = blank(1, 1, 1.3 + 0.45 * len(ordered))
