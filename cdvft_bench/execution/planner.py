@@ -129,7 +129,8 @@ class Estimate:
     """What a path is predicted to take for one layer.
 
     Attributes:
-        path: its name. seconds: forward and, in training, backward, base layer included.
+        path: its name. seconds: forward and, in training, backward, base layer included; to 12 digits, so that paths
+            of the same kernels in another order tie.
         overhead_s: the same less the frozen layer alone.
         saved_bytes: kept for backward. launches: operators. flops: multiply-adds twice, element-wise work once.
         read_written: bytes.
@@ -158,7 +159,7 @@ def estimate(problem: Problem, path: str, rates: Rates) -> Estimate:
         raise UserError(f"path {path!r} cannot execute this layer; {', '.join(problem.paths)} can")
     kernels, saved = kernels_of(problem, path)
     sums = total(kernels)
-    seconds = predict_seconds(kernels, rates, problem.dtype)
+    seconds = steady(predict_seconds(kernels, rates, problem.dtype))
     base = frozen_forward(problem.layer, problem.tokens, problem.dtype)
     base += (mm(problem.tokens, problem.d_out, problem.d_in, problem.dtype),) if problem.training else ()
     return Estimate(
@@ -173,7 +174,7 @@ def rank(problem: Problem, rates: Rates | None = None) -> list[Estimate]:
     ``rates`` default to :func:`device_rates`.
     """
     rates = rates or device_rates(problem.device)
-    return sorted((estimate(problem, path, rates) for path in problem.paths), key=lambda e: steady(e.seconds))
+    return sorted((estimate(problem, path, rates) for path in problem.paths), key=lambda e: e.seconds)
 
 
 def rates_path(device: str) -> Path:

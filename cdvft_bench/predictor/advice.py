@@ -113,7 +113,7 @@ def advise(
     rates = question.target.rates
     return Advice(
         found.shape.name, question.target.name, batch, sequence, dtype, gpus, strategy, found.shape.total_parameters,
-        choices=tuple(sorted((c for c in made if c.memory.fits is not False), key=lambda c: steady(c.step_s.value))),
+        choices=tuple(sorted((c for c in made if c.memory.fits is not False), key=lambda c: c.step_s.value)),
         too_large=tuple(sorted((c for c in made if c.memory.fits is False), key=lambda c: c.memory.total)),
         left_out=tuple(left_out),
         frozen_step_s=Range(frozen, *(frozen * f for f in pricer.spread)),

@@ -190,7 +190,7 @@ def evaluate(
                 continue
             predictions += bench.left_out_together(split)
     predictions += _other_machines(found, notes)
-    worst.sort(key=lambda entry: -steady(abs(float(np.log(entry[0].ratio)))))
+    worst.sort(key=lambda entry: -abs(np.log(entry[0].ratio)))
     feet = typical_feet([s.record for s in found])
     farthest = [
         Farthest(p, *find_cause(p, s.record, s.work, by_kind, feet, efficiencies)) for p, s, by_kind in worst[:FARTHEST]

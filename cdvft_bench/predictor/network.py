@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from cdvft_bench.core.ties import steady
 from cdvft_bench.predictor.devices import Assumptions
 from cdvft_bench.predictor.results import MemoryBudget, Range, Scaling, Strategy
 
@@ -43,8 +44,8 @@ class Step:
 
     @property
     def seconds(self) -> float:
-        """Of the whole step, alone."""
-        return self.forward_s + self.backward_s + self.update_s
+        """Of the whole step, alone; to 12 digits, so that the same kernels in another order take as long."""
+        return steady(self.forward_s + self.backward_s + self.update_s)
 
 
 @dataclass(frozen=True)
@@ -92,9 +93,9 @@ def scale(step: Step, gpus: int, strategy: Strategy, network: Network) -> Scalin
     """The step on ``gpus`` GPUs."""
     communicated = _fsdp(step, gpus, network) if strategy == "fsdp" else _ddp(step, gpus, network)
     seconds, exposed, algorithm, sent, payload, memory = communicated
-    total = step.seconds + exposed
+    total = steady(step.seconds + exposed)
     tokens = gpus * step.tokens
-    low, high = ((step.seconds * f + exposed) for f in step.spread) if step.spread else (None, None)
+    low, high = (steady(step.seconds * f + exposed) for f in step.spread) if step.spread else (None, None)
     rate = Range(tokens / total, None if high is None else tokens / high, None if low is None else tokens / low)
     return Scaling(
         gpus, strategy, payload, sent, algorithm, seconds, exposed, Range(total, low, high), rate,
