@@ -14,9 +14,15 @@ from transformers.pytorch_utils import Conv1D
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import adapted_linear, change
+from cdvft_bench.execution.base import is_plain, own_forwards
 from cdvft_bench.tuner.config import CdvftConfig
+from cdvft_bench.tuner.offload import execution_device, find_misnamed, keep_loaded, loaded
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import compute_dtype, dense_block_circulant
+from cdvft_reference.layer import writable_weight
+
+PLAIN = own_forwards(nn.Linear, Conv1D)
+"""The bases that may be executed by their weight, where nothing is attached to them."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,27 @@ def settings_of(config: CdvftConfig, m: int, block_size: int | None, d_in: int, 
     return Settings(shapes, config.diagonals, config.alpha, config.convention, config.path)
 
 
+class Factors(nn.ParameterDict):
+    """Factors of one kind by adapter. Calling it gives one, so that what loads weights at a forward loads these."""
+
+    def __call__(self, adapter_name: str) -> Tensor:  # torch's dictionary refuses to be called
+        if "_hf_hook" in self.__dict__:
+            find_misnamed(self)
+        return self.forward(adapter_name)
+
+    def forward(self, adapter_name: str) -> Tensor:
+        factor: Tensor = self[adapter_name]
+        return factor
+
+
+def _warn_of_lost_gradient(gradient: Tensor) -> None:
+    warnings.warn(
+        "the factors of an adapter are offloaded, so their gradients are lost with the copies they were loaded to; "
+        "add the adapter to the offloaded base model instead: its factors then stay on the device that computes",
+        stacklevel=2,
+    )
+
+
 class CdvftLayer(BaseTunerLayer):
     """Parameters of the adapters of one layer, each kind a dictionary by adapter name.
 
@@ -79,10 +106,10 @@ class CdvftLayer(BaseTunerLayer):
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
         self.base_layer = base_layer
-        self.cdvft_first = nn.ParameterDict({})
-        self.cdvft_last = nn.ParameterDict({})
-        self.cdvft_circulant = nn.ParameterDict({})
-        self.cdvft_circulants = nn.ParameterDict({})
+        self.cdvft_first = Factors({})
+        self.cdvft_last = Factors({})
+        self.cdvft_circulant = Factors({})
+        self.cdvft_circulants = Factors({})
         self.cdvft_settings: dict[str, Settings] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -93,13 +120,15 @@ class CdvftLayer(BaseTunerLayer):
         """Add an adapter, or replace the one of that name."""
         weight = self.get_base_layer().weight
         dtype = compute_dtype(weight.dtype) if weight.dtype.is_floating_point else torch.float32
+        device = execution_device(self.get_base_layer())
         shapes = settings.shapes
         self.cdvft_settings[adapter_name] = settings
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape, dtype=dtype, device=weight.device))
+            return nn.Parameter(torch.empty(*shape, dtype=dtype, device=device))
 
         for held in (self.cdvft_first, self.cdvft_last, self.cdvft_circulant, self.cdvft_circulants):
+            keep_loaded(held)  # the hook that offloads it knows nothing of a further adapter
             if adapter_name in held:
                 del held[adapter_name]
         if settings.diagonals:
@@ -151,14 +180,26 @@ class CdvftLayer(BaseTunerLayer):
             raise ValueError(f"adapter {adapter_name!r} is not on this layer; it has {', '.join(self.cdvft_settings)}")
         diagonals, circulants = [], []
         if adapter_name in self.cdvft_first:
-            diagonals.append(self.cdvft_first[adapter_name])
+            diagonals.append(self._factor(self.cdvft_first, adapter_name))
         if adapter_name in self.cdvft_last:
-            diagonals += self.cdvft_last[adapter_name].unbind(0)
+            diagonals += self._factor(self.cdvft_last, adapter_name).unbind(0)
         if adapter_name in self.cdvft_circulant:
-            circulants.append(self.cdvft_circulant[adapter_name])
+            circulants.append(self._factor(self.cdvft_circulant, adapter_name))
         if adapter_name in self.cdvft_circulants:
-            circulants += self.cdvft_circulants[adapter_name].unbind(0)
+            circulants += self._factor(self.cdvft_circulants, adapter_name).unbind(0)
         return diagonals, circulants
+
+    @staticmethod
+    def _factor(held: Factors, adapter_name: str) -> Tensor:
+        factor = held(adapter_name)
+        kept = held._parameters.get(adapter_name, factor)
+        if kept is not factor and factor.requires_grad and torch.is_grad_enabled():  # loaded for this call alone
+            factor.register_hook(_warn_of_lost_gradient)
+        return factor
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """As PEFT's, to the device that the base computes on: an offloaded weight is on none."""
+        super()._move_adapter_to_device_of_base_layer(adapter_name, device or execution_device(self.get_base_layer()))
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """``alpha dW`` in the base weight's orientation, at least float32."""
@@ -206,22 +247,12 @@ class CdvftLinear(nn.Module, CdvftLayer):
         if self.merged:
             return self.base_layer(x, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.cdvft_settings]
-        if len(active) == 1 and self._is_plain(x):
+        if len(active) == 1 and is_plain(self.base_layer, x, PLAIN):
             return self._whole(x, active[0])
         h = self.base_layer(x, *args, **kwargs)
         for name in active:
-            h = h + self._change(x, name).to(h.dtype)
+            h = h + self._change(x, name).to(h.device, h.dtype)
         return h
-
-    def _is_plain(self, x: Tensor) -> bool:
-        """Whether base and adapter can run in one go: an unquantised frozen weight that is on the input's device."""
-        base = self.base_layer
-        if type(base) not in (nn.Linear, Conv1D) or type(base.weight) is not nn.Parameter:
-            return False
-        bias = base.bias
-        trained = base.weight.requires_grad or (bias is not None and bias.requires_grad)
-        same = x.dtype == base.weight.dtype or torch.is_autocast_enabled(x.device.type)
-        return same and not trained and not base._forward_hooks and not base._forward_pre_hooks
 
     def _whole(self, x: Tensor, name: str) -> Tensor:
         base = self.base_layer
@@ -235,6 +266,7 @@ class CdvftLinear(nn.Module, CdvftLayer):
     def _change(self, x: Tensor, name: str) -> Tensor:
         diagonals, circulants = self.factors(name)
         s = self.cdvft_settings[name]
+        x = x.to((*diagonals, *circulants)[0].device)  # the base may have brought it elsewhere at its call
         return change(x, diagonals, circulants, self.out_features, alpha=s.alpha, path=s.path, convention=s.convention)
 
     def _mixed_batch(self, x: Tensor, adapter_names: list[str], *args: Any, **kwargs: Any) -> Tensor:
@@ -245,7 +277,7 @@ class CdvftLinear(nn.Module, CdvftLayer):
         h = self.base_layer(x, *args, **kwargs)
         for name in sorted(set(adapter_names) & set(self.cdvft_settings)):
             rows = torch.tensor([i for i, given in enumerate(adapter_names) if given == name], device=x.device)
-            h = h.index_add(0, rows, self._change(x[rows], name).to(h.dtype))
+            h = h.index_add(0, rows.to(h.device), self._change(x[rows], name).to(h.device, h.dtype))
         return h
 
     @torch.no_grad()
@@ -257,22 +289,25 @@ class CdvftLinear(nn.Module, CdvftLayer):
             adapter_names: which; None is all active ones.
 
         Raises:
-            ValueError: ``safe_merge`` found a value that is not finite. TypeError: the base is quantised.
+            ValueError: ``safe_merge`` found a value that is not finite. TypeError: the base's weight cannot be written.
         """
-        for name in check_adapters_to_merge(self, adapter_names):
-            if name not in self.cdvft_settings:
-                continue
-            weight: Any = self.get_base_layer().weight
-            if type(weight) is not nn.Parameter or not weight.dtype.is_floating_point:
-                kind = type(weight).__name__
-                raise TypeError(f"a quantised weight ({kind}) cannot take a change; dequantise the base model first")
-            merged = (weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.get_delta_weight(name)).to(
-                weight.dtype
-            )
-            if safe_merge and not torch.isfinite(merged).all():
-                raise ValueError(f"merging adapter {name!r} gives values that are not finite; the adapter seems broken")
+        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.cdvft_settings]
+        if not names:
+            return
+        with loaded((self, *self.base_layer.modules())):
+            weight = writable_weight(self.get_base_layer())
+            merged = self._with_changes(weight, names, safe_merge)
             weight.copy_(merged)
-            self.merged_adapters.append(name)
+        self.merged_adapters += names
+
+    def _with_changes(self, weight: Tensor, names: list[str], safe_merge: bool) -> Tensor:
+        """A weight with the changes of adapters, each rounded to the weight's dtype."""
+        for name in names:
+            wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+            weight = (wide + self.get_delta_weight(name).to(weight.device)).to(weight.dtype)
+            if safe_merge and not torch.isfinite(weight).all():
+                raise ValueError(f"merging adapter {name!r} gives values that are not finite; the adapter seems broken")
+        return weight
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -280,12 +315,13 @@ class CdvftLinear(nn.Module, CdvftLayer):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        while self.merged_adapters:
-            name = self.merged_adapters.pop()
-            if name in self.cdvft_settings:
-                weight: Any = self.get_base_layer().weight
-                wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-                weight.copy_((wide - self.get_delta_weight(name)).to(weight.dtype))
+        with loaded((self, *self.base_layer.modules())):
+            weight = writable_weight(self.get_base_layer())
+            while self.merged_adapters:
+                name = self.merged_adapters.pop()
+                if name in self.cdvft_settings:
+                    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+                    weight.copy_((wide - self.get_delta_weight(name).to(weight.device)).to(weight.dtype))
 
     def __repr__(self) -> str:
         return "cdvft." + super().__repr__()

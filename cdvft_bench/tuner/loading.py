@@ -11,6 +11,7 @@ from torch import nn
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import Settings
+from cdvft_bench.tuner.offload import offload_hook
 from cdvft_bench.tuner.registration import NAME
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -117,13 +118,24 @@ def _said(shapes: dict[str, Shape]) -> str:
 def load_adapter(model: nn.Module, folder: str | Path, **options: Any) -> nn.Module:
     """``PeftModel.from_pretrained`` behind :func:`check_adapter`: a bad file leaves the model as it was.
 
+    A model that accelerate offloads stays offloaded as it is, while PEFT would dispatch it anew; the factors are then
+    on the devices that compute.
+
     Args:
         model: the base model. folder: what ``save_pretrained`` wrote. options: of ``PeftModel.from_pretrained``.
 
     Raises:
         UserError: as :func:`check_adapter`.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
-    check_adapter(model, folder)
-    return PeftModel.from_pretrained(model, str(folder), **options)
+    config = check_adapter(model, folder)
+    if not any(offload_hook(module) for module in model.modules()):
+        return PeftModel.from_pretrained(model, str(folder), **options)
+    name, trainable = options.pop("adapter_name", "default"), options.pop("is_trainable", False)
+    config.inference_mode = not trainable
+    given = {key: options[key] for key in ("autocast_adapter_dtype", "low_cpu_mem_usage") if key in options}
+    adapted = get_peft_model(model, config, adapter_name=name, **given)
+    low = given.get("low_cpu_mem_usage", False)
+    set_peft_model_state_dict(adapted, load_peft_weights(str(folder), "cpu"), name, low_cpu_mem_usage=low)
+    return adapted if trainable else adapted.eval()

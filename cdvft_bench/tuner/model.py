@@ -17,6 +17,7 @@ from torch import nn
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import CdvftLayer, CdvftLinear, Settings, settings_of, widths
+from cdvft_bench.tuner.offload import loader
 
 DEFAULT_TARGETS: dict[str, list[str] | str] = {
     # Models that PEFT's table for LoRA lacks and its tables for other methods have; the same layers, by their names
@@ -96,6 +97,10 @@ class CdvftModel(BaseTuner):
                 continue
             if key in named if state_dict is not None else self._check_target_module_exists(prepared, key):
                 resolve_settings(prepared, key, _base(module))
+                above = loader(modules, key) if _base(module).weight.is_meta else None
+                if above is not None:
+                    raise UserError(f"{key}: its weight is offloaded together with {above or 'the whole model'}, which "
+                                    "knows nothing of an adapter; add the adapter before offloading")  # fmt: skip
                 adapted.append(key)
         _warn_of_unused(prepared, adapted)
         if config.bias != "none" and not SAVES_BIASES:
@@ -123,6 +128,12 @@ class CdvftModel(BaseTuner):
         if adapter_name not in self.active_adapters:
             module.requires_grad_(False)  # a further adapter is not trained until it is set active
         self._replace_module(parent, target_name, module, target)
+
+    def _replace_module(self, parent: nn.Module, child_name: str, new_module: nn.Module, child: nn.Module) -> None:
+        if isinstance(new_module, CdvftLinear):
+            setattr(parent, child_name, new_module)  # PEFT would move its factors to an offloaded weight's device: none
+        else:
+            super()._replace_module(parent, child_name, new_module, child)
 
     @contextmanager
     def _enable_peft_forward_hooks(self, *args: Any, **kwargs: Any) -> Iterator[None]:
