@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import adapted_linear, change
 from cdvft_bench.execution.base import is_plain, own_forwards
 from cdvft_bench.tuner.config import CdvftConfig
-from cdvft_bench.tuner.offload import execution_device, find_misnamed, keep_loaded, loaded
+from cdvft_bench.tuner.offload import execution_device, find_misnamed, keep_loaded, loaded, offload_hook
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import compute_dtype, dense_block_circulant
 from cdvft_reference.layer import writable_weight
@@ -48,7 +49,8 @@ def widths(layer: nn.Module) -> tuple[int, int]:
             "have no effect; leave it out with exclude_modules"
         )
     if isinstance(layer, Conv1D):
-        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+        d_in, d_out = getattr(layer.weight, "ds_shape", layer.weight.shape)  # under ZeRO-3 the weight itself is empty
+        return int(d_in), int(d_out)
     if isinstance(layer, nn.Linear):  # quantised layers are subclasses, or hold a quantised weight
         return layer.in_features, layer.out_features
     raise TypeError(
@@ -291,14 +293,32 @@ class CdvftLinear(nn.Module, CdvftLayer):
         Raises:
             ValueError: ``safe_merge`` found a value that is not finite. TypeError: the base's weight cannot be written.
         """
-        names = [name for name in check_adapters_to_merge(self, adapter_names) if name in self.cdvft_settings]
+        names = self._to_merge(adapter_names)
         if not names:
             return
-        with loaded((self, *self.base_layer.modules())):
+        with self._loaded(written=True):
             weight = writable_weight(self.get_base_layer())
-            merged = self._with_changes(weight, names, safe_merge)
-            weight.copy_(merged)
+            weight.copy_(self._with_changes(weight, names, safe_merge))
         self.merged_adapters += names
+
+    @torch.no_grad()
+    def check_merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Raise what :meth:`merge` would, and write nothing."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # merge itself warns of what is merged already
+            names = self._to_merge(adapter_names)
+        if names and safe_merge:
+            with self._loaded():
+                self._with_changes(writable_weight(self.get_base_layer()), names, safe_merge)
+        elif names and offload_hook(self.get_base_layer()) is None:  # reading a weight from disk takes its time
+            writable_weight(self.get_base_layer())
+
+    def _to_merge(self, adapter_names: list[str] | None) -> list[str]:
+        asked = dict.fromkeys(check_adapters_to_merge(self, adapter_names))
+        return [name for name in asked if name in self.cdvft_settings]
+
+    def _loaded(self, written: bool = False) -> AbstractContextManager[None]:
+        return loaded((self, *self.base_layer.modules()), written)
 
     def _with_changes(self, weight: Tensor, names: list[str], safe_merge: bool) -> Tensor:
         """A weight with the changes of adapters, each rounded to the weight's dtype."""
@@ -315,7 +335,7 @@ class CdvftLinear(nn.Module, CdvftLayer):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        with loaded((self, *self.base_layer.modules())):
+        with self._loaded(written=True):
             weight = writable_weight(self.get_base_layer())
             while self.merged_adapters:
                 name = self.merged_adapters.pop()

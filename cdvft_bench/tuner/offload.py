@@ -55,11 +55,13 @@ def _tensors(module: nn.Module, hook: AlignDevicesHook) -> dict[str, Tensor]:
 
 
 @contextmanager
-def loaded(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Load the weights of those modules that are offloaded, to write to them outside of their call.
+def loaded(modules: Iterable[nn.Module], written: bool = False) -> Iterator[None]:
+    """Load the weights of those modules that are offloaded, for use outside of their call.
 
-    What was written is held in the CPU's memory afterwards: what the weights were loaded from (a file, the weights of
-    another model) may not be these modules' alone.
+    Args:
+        modules: some modules, each by itself.
+        written: the caller writes to the weights, and they are held in the CPU's memory afterwards: what they were
+            loaded from (a file, the weights of another model) may not be these modules' alone.
     """
     found = [(module, hook) for module in modules if (hook := offload_hook(module)) is not None]
     # What another context has loaded already stays loaded, and is its to keep.
@@ -70,7 +72,8 @@ def loaded(modules: Iterable[nn.Module]) -> Iterator[None]:
         yield
     finally:
         for module, hook in found:
-            hook.weights_map = {name: tensor.to("cpu") for name, tensor in _tensors(module, hook).items()}
+            if written:
+                hook.weights_map = {name: tensor.to("cpu") for name, tensor in _tensors(module, hook).items()}
             hook.post_forward(module, torch.empty(0))
 
 

@@ -54,6 +54,8 @@ def writable_weight(base: nn.Module) -> nn.Parameter:
     if type(weight) is not nn.Parameter or not weight.dtype.is_floating_point:
         kind = type(weight).__name__
         raise TypeError(f"a quantised weight ({kind}) cannot take a change; dequantise the base model first")
+    if weight.numel() == 0:
+        raise TypeError("the weight holds nothing here, as under ZeRO-3, which partitions it; gather it first")
     if weight.is_meta:
         raise TypeError("the weight is on the meta device, offloaded or never loaded, and cannot take a change; load "
                         "the base model's weights first")  # fmt: skip
