@@ -273,9 +273,14 @@ class CdvftLinear(nn.Module, CdvftLayer):
 
     def _mixed_batch(self, x: Tensor, adapter_names: list[str], *args: Any, **kwargs: Any) -> Tensor:
         if len(x) != len(adapter_names):
-            raise ValueError(f"{len(adapter_names)} adapter_names for a batch of {len(x)}; give one a sample")
+            raise ValueError(  # this and the others as PEFT says it, for who matches its words
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(adapter_names)} and {len(x)} respectively; give one a sample"
+            )
         if self.merged:
-            raise ValueError("adapter_names cannot be mixed while an adapter is merged; call unmerge_adapter() first")
+            raise ValueError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            )
         h = self.base_layer(x, *args, **kwargs)
         for name in sorted(set(adapter_names) & set(self.cdvft_settings)):
             rows = torch.tensor([i for i, given in enumerate(adapter_names) if given == name], device=x.device)
@@ -326,7 +331,10 @@ class CdvftLinear(nn.Module, CdvftLayer):
             wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
             weight = (wide + self.get_delta_weight(name).to(weight.device)).to(weight.dtype)
             if safe_merge and not torch.isfinite(weight).all():
-                raise ValueError(f"merging adapter {name!r} gives values that are not finite; the adapter seems broken")
+                raise ValueError(
+                    f"NaNs detected in the merged weights. The adapter {name} seems to be broken: with it they have "
+                    "values that are not finite; nothing was merged"
+                )
         return weight
 
     @torch.no_grad()

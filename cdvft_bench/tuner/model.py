@@ -45,6 +45,9 @@ def _expansion(model: nn.Module, call: Mapping[str, Any]) -> int:
 SAVES_BIASES = hasattr(BaseTuner, "_get_learnable_bias_state_dict")
 """Whether this version of PEFT saves the trained biases of a method that it does not know; 0.21 does, 0.19 does not."""
 
+TELLS_FACTORS = hasattr(BaseTuner, "_remap_adapter_state_dict_for_load")
+"""Whether this version of PEFT tells factors from modules whose names begin as theirs; 0.21 does, 0.19 does not."""
+
 
 class CdvftModel(BaseTuner):
     """CDVFT adapters in a pretrained model; made by ``peft.get_peft_model(model, CdvftConfig(...))``."""
@@ -75,6 +78,13 @@ class CdvftModel(BaseTuner):
         for key in adapted:
             check_layer(prepared, key, modules)
         warn_of_unused(prepared, adapted)
+        alike = [key for key in modules if f".{self.prefix}" in f".{key}" and not key.startswith(inside)]
+        if alike and not TELLS_FACTORS:
+            warnings.warn(
+                f"this version of PEFT takes {alike[0]!r} for a factor of an adapter, by its name, when it saves and "
+                "loads; install peft 0.21, or rename it",
+                stacklevel=2,
+            )
         if config.bias != "none" and not SAVES_BIASES:
             warnings.warn(
                 f"this version of PEFT does not save trained biases (bias={config.bias!r}); install peft 0.21, or "
@@ -173,7 +183,7 @@ class CdvftModel(BaseTuner):
             yield
             return
         if self.training:
-            raise ValueError("adapter_names mixes adapters in a batch for inference only; call model.eval() first")
+            raise ValueError("Cannot pass `adapter_names` when the model is in training mode. Call model.eval() first")
         if isinstance(names, str) or not isinstance(names, Sequence):
             raise TypeError(f"adapter_names is a {type(names).__name__}; give a list with one name a sample")
         known = {n for m in self.modules() if isinstance(m, CdvftLayer) for n in m.cdvft_settings} | {"__base__"}

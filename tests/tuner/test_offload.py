@@ -21,6 +21,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import PATHS, native
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, load_adapter
 from cdvft_bench.tuner.layer import PLAIN
+from cdvft_bench.tuner.model import TELLS_FACTORS
 from tests.execution.bases import OF_ALL_LAYERS, ON_THE_LAYER, of_all_layers
 
 CPU = torch.device("cpu")
@@ -231,6 +232,8 @@ def test_a_conv1d_and_an_architecture(tmp_path: Path) -> None:
 def test_saved_adapters_on_a_model_dispatched_from_its_files(
     how: str, low: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if how == "PEFT" and not TELLS_FACTORS:
+        pytest.skip("this version of PEFT finds no module of its own model that stands beside the first block")
     monkeypatch.chdir(tmp_path)  # PEFT writes the files that it dispatches from below the folder it runs in
     kind = KINDS["decoder"]
     torch.manual_seed(0)
