@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from cdvft_bench.execution.paths import check_path, run_layer
+from cdvft_bench.execution.base import is_plain
+from cdvft_bench.execution.paths import change, check_path, run_layer
 from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 
 
-def members(held: nn.ParameterList) -> list[Tensor]:
-    """The parameters of a list, without its iterator, which asks for each by name: this runs at every call."""
-    found: list[Any] = list(held._parameters.values())
-    return found if len(found) == len(held) else list(held)  # where one is parametrised it is held elsewhere
+def _run(
+    layer: CDVFTLinear | BlockCirculantLinear, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor],
+    path: str,
+) -> Tensor:  # fmt: skip
+    """A layer in one go where its base is plain, else the base's own forward and the change beside it."""
+    base: Any = layer.base
+    if is_plain(base, x):
+        return run_layer(x, base.weight, base.bias, diagonals, circulants, layer.alpha, path, layer.convention)
+    h: Tensor = base(x)
+    d_out = base.out_features
+    return h + change(x, diagonals, circulants, d_out, alpha=layer.alpha, path=path, convention=layer.convention).to(
+        h.dtype
+    )
 
 
 class FastCDVFTLinear(CDVFTLinear):
@@ -31,11 +42,7 @@ class FastCDVFTLinear(CDVFTLinear):
         self.execution_path = path
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.merged:
-            return self.base(x)
-        base, circulants = self.base, members(self.circulants)
-        return run_layer(x, base.weight, base.bias, members(self.diagonals), circulants, self.alpha,
-                         self.execution_path, self.convention)  # fmt: skip
+        return self.base(x) if self.merged else _run(self, x, self.diagonals(), self.circulants(), self.execution_path)
 
     def extra_repr(self) -> str:
         s = self.shapes
@@ -51,11 +58,7 @@ class FastBlockCirculantLinear(BlockCirculantLinear):
         self.execution_path = path
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.merged:
-            return self.base(x)
-        base = self.base
-        return run_layer(x, base.weight, base.bias, (), (self.circulant,), self.alpha, self.execution_path,
-                         self.convention)  # fmt: skip
+        return self.base(x) if self.merged else _run(self, x, (), (self.circulant,), self.execution_path)
 
     def extra_repr(self) -> str:
         return f"block_size={self.circulant.shape[-1]}, alpha={self.alpha}, path={self.execution_path}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -24,12 +24,21 @@ PATHS: tuple[Path, ...] = get_args(Path)
 """What each does is told in docs/execution.md; "auto" lets the planner pick one of them."""
 
 
-def _apply_merged(*inputs: Any) -> Tensor:
-    return MergedFunction.apply(*inputs)
+def _plan_of_graph(d_in: int, d_out: int, p: int, m: int, dtype: torch.dtype, device: str, training: bool) -> str:
+    """The planner's pick for as many tokens as a problem has where none are given."""
+    from cdvft_bench.analytic.kernels import ITEMSIZE
+    from cdvft_bench.execution.planner import BUILT_IN, Problem, pick_for
+
+    if device not in BUILT_IN:
+        return "fused"  # what runs anywhere
+    name = str(dtype).removeprefix("torch.")
+    activations = name if name in ITEMSIZE else "float32"
+    return pick_for(Problem(d_in, d_out, p, m, dtype=activations, device=device, training=training))
 
 
-# Outside of compiled graphs: a compiler would see a buffer that lives on between layers, and alias it.
-_merged: Any = torch.compiler.disable(_apply_merged)
+# Called while a graph is traced, never traced itself; one plan for all numbers of tokens, else each new one would
+# compile the graph again.
+plan_of_graph = torch.compiler.assume_constant_result(_plan_of_graph)
 
 
 def check_path(path: str, m: int) -> None:
@@ -45,6 +54,12 @@ def check_path(path: str, m: int) -> None:
 def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> Path:
     if not circulants:
         return "fft"  # m = 1 is one element-wise product: nothing to transform, nothing to choose
+    if path == "auto" and torch.compiler.is_compiling():
+        _, q_in, p = circulants[0].shape
+        # Of x itself every size may be symbolic in a graph; a factor's are numbers.
+        d_in = diagonals[0].shape[0] if diagonals else q_in * p
+        training = circulants[0].requires_grad
+        return plan_of_graph(d_in, d_out, p, len(diagonals), x.dtype, x.device.type, training)
     if path == "auto":
         from cdvft_bench.execution.planner import pick
 
@@ -213,14 +228,23 @@ def _apply(
     elif path == "triton":
         h = TritonFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
     elif path in ("merged", "merged_dense") and weight is not None:
-        h = _merged(x, weight, bias, plan, path == "merged_dense", *diagonals, *circulants)
+        h = MergedFunction.apply(x, weight, bias, plan, path == "merged_dense", *diagonals, *circulants)
     else:
         h = FusedFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
     return h
 
 
-@lru_cache(maxsize=1024)
-def _plan(
+def _new_plan(
     d_out: int, alpha: float, convention: Convention, diagonals: int, keep: bool, dtype: torch.dtype | None
 ) -> Plan:
     return Plan(d_out, alpha, convention == "row", diagonals, keep, dtype)
+
+
+_kept_plan = lru_cache(maxsize=1024)(_new_plan)
+
+
+def _plan(
+    d_out: int, alpha: float, convention: Convention, diagonals: int, keep: bool, dtype: torch.dtype | None
+) -> Plan:
+    make = _new_plan if torch.compiler.is_compiling() else _kept_plan  # a cache means nothing to a tracer
+    return make(d_out, alpha, convention, diagonals, keep, dtype)

@@ -74,6 +74,9 @@ def multiply(x_hat: Tensor, c_hat: Tensor, by_block: bool, in_place: bool = Fals
     q_out, q_in, f = c_hat.shape
     if (q_out, q_in) == (1, 1):
         return x_hat.mul_(c_hat[0]) if in_place else product(x_hat, c_hat[0])
+    if torch.compiler.is_compiling():  # which traces no writing into a part of a tensor
+        terms = [[x_hat[:, j] * c_hat[i, j] for j in range(q_in)] for i in range(q_out)]
+        return torch.stack([sum(rest, first) for first, *rest in terms], 1)
     shape = (x_hat.shape[0], q_out, f)
     y_hat = scratch.rows(shape, x_hat.dtype, x_hat)
     if y_hat is None:
@@ -105,6 +108,8 @@ def moment(g_hat: Tensor, conjugate_x_hat: Tensor, by_block: bool, in_place: boo
     if (q_out, q_in) == (1, 1):
         both = conjugate_x_hat.mul_(g_hat) if in_place else product(g_hat, conjugate_x_hat)
         return both.sum(0, keepdim=True)
+    if torch.compiler.is_compiling():
+        return torch.stack([(conjugate_x_hat * g_hat[:, i : i + 1]).sum(0) for i in range(q_out)])
     summed = g_hat.new_empty(q_out, q_in, f)
     for i in range(q_out):
         torch.sum(product(conjugate_x_hat, g_hat[:, i : i + 1]), 0, out=summed[i])

@@ -14,6 +14,25 @@ from cdvft_bench.tuner.registration import peft_type
 
 INITS = ("zero_diagonal", "zero_circulant", "random")
 
+UNSUPPORTED = {
+    "target_parameters": "it adapts layers, not parameters that no layer holds, as experts' stacked weights; adapt "
+    "those with PEFT's LoRA",
+    "trainable_token_indices": "it trains no single rows of an embedding; give the embedding's name in "
+    "modules_to_save to train it whole",
+}
+"""Options of other methods of PEFT that this one refuses by name, and why."""
+
+
+def check_supported(config: Any) -> None:
+    """See that a configuration asks for nothing that the method does not have.
+
+    Raises:
+        UserError: it does.
+    """
+    for option, reason in UNSUPPORTED.items():
+        if getattr(config, option, None):
+            raise UserError(f"{option} is not supported by CDVFT: {reason}")
+
 
 def _help(text: str) -> dict[str, str]:
     return {"help": text}
@@ -63,10 +82,13 @@ class CdvftConfig(PeftConfig):
     layers_pattern: list[str] | str | None = field(default=None, metadata=_help("The list that holds the layers."))
     bias: str = field(default="none", metadata=_help("Biases to train: none, all or cdvft_only."))
     modules_to_save: list[str] | None = field(default=None, metadata=_help("Further modules to train and save."))
+    target_parameters: list[str] | None = field(default=None, metadata=_help("Not supported."))
+    trainable_token_indices: Any = field(default=None, metadata=_help("Not supported."))
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.peft_type = peft_type()
+        check_supported(self)
         for name in ("target_modules", "exclude_modules"):
             value = getattr(self, name)
             setattr(self, name, set(value) if isinstance(value, list) else value)
@@ -74,6 +96,10 @@ class CdvftConfig(PeftConfig):
             raise UserError("layers_to_transform needs target_modules as a list of names, not a regular expression")
         if isinstance(self.target_modules, str) and self.layers_pattern is not None:
             raise UserError("layers_pattern needs target_modules as a list of names, not a regular expression")
+        if isinstance(self.layers_to_transform, list | tuple | set) and not self.layers_to_transform:
+            raise UserError(
+                "layers_to_transform is empty: no layer would be adapted; name some, or leave it out to adapt all"
+            )
         if self.layers_pattern and self.layers_to_transform is None:
             raise UserError("layers_pattern says where layers_to_transform counts; give both")
         _positive("m", self.m)
@@ -102,7 +128,7 @@ class CdvftConfig(PeftConfig):
     def to_dict(self) -> dict[str, Any]:
         values: dict[str, Any] = super().to_dict()
         # Sets come in no fixed order: sorted, the same configuration gives the same file.
-        return {k: sorted(v) if isinstance(v, set) else v for k, v in values.items()}
+        return {k: sorted(v) if isinstance(v, set) else v for k, v in values.items() if k not in UNSUPPORTED}
 
 
 def _positive(name: str, value: Any) -> None:

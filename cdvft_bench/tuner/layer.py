@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +15,15 @@ from transformers.pytorch_utils import Conv1D
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import adapted_linear, change
+from cdvft_bench.execution.base import is_plain, own_forwards
 from cdvft_bench.tuner.config import CdvftConfig
+from cdvft_bench.tuner.offload import execution_device, find_misnamed, keep_loaded, loaded, offload_hook
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import compute_dtype, dense_block_circulant
+from cdvft_reference.layer import writable_weight
+
+PLAIN = own_forwards(nn.Linear, Conv1D)
+"""The bases that may be executed by their weight, where nothing is attached to them."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,8 @@ def widths(layer: nn.Module) -> tuple[int, int]:
             "have no effect; leave it out with exclude_modules"
         )
     if isinstance(layer, Conv1D):
-        return int(layer.weight.shape[0]), int(layer.weight.shape[1])
+        d_in, d_out = getattr(layer.weight, "ds_shape", layer.weight.shape)  # under ZeRO-3 the weight itself is empty
+        return int(d_in), int(d_out)
     if isinstance(layer, nn.Linear):  # quantised layers are subclasses, or hold a quantised weight
         return layer.in_features, layer.out_features
     raise TypeError(
@@ -66,6 +74,27 @@ def settings_of(config: CdvftConfig, m: int, block_size: int | None, d_in: int, 
     return Settings(shapes, config.diagonals, config.alpha, config.convention, config.path)
 
 
+class Factors(nn.ParameterDict):
+    """Factors of one kind by adapter. Calling it gives one, so that what loads weights at a forward loads these."""
+
+    def __call__(self, adapter_name: str) -> Tensor:  # torch's dictionary refuses to be called
+        if "_hf_hook" in self.__dict__:
+            find_misnamed(self)
+        return self.forward(adapter_name)
+
+    def forward(self, adapter_name: str) -> Tensor:
+        factor: Tensor = self[adapter_name]
+        return factor
+
+
+def _warn_of_lost_gradient(gradient: Tensor) -> None:
+    warnings.warn(
+        "the factors of an adapter are offloaded, so their gradients are lost with the copies they were loaded to; "
+        "add the adapter to the offloaded base model instead: its factors then stay on the device that computes",
+        stacklevel=2,
+    )
+
+
 class CdvftLayer(BaseTunerLayer):
     """Parameters of the adapters of one layer, each kind a dictionary by adapter name.
 
@@ -79,10 +108,10 @@ class CdvftLayer(BaseTunerLayer):
 
     def __init__(self, base_layer: nn.Module, **kwargs: Any) -> None:
         self.base_layer = base_layer
-        self.cdvft_first = nn.ParameterDict({})
-        self.cdvft_last = nn.ParameterDict({})
-        self.cdvft_circulant = nn.ParameterDict({})
-        self.cdvft_circulants = nn.ParameterDict({})
+        self.cdvft_first = Factors({})
+        self.cdvft_last = Factors({})
+        self.cdvft_circulant = Factors({})
+        self.cdvft_circulants = Factors({})
         self.cdvft_settings: dict[str, Settings] = {}
         self._disable_adapters = False
         self.merged_adapters: list[str] = []
@@ -93,13 +122,15 @@ class CdvftLayer(BaseTunerLayer):
         """Add an adapter, or replace the one of that name."""
         weight = self.get_base_layer().weight
         dtype = compute_dtype(weight.dtype) if weight.dtype.is_floating_point else torch.float32
+        device = execution_device(self.get_base_layer())
         shapes = settings.shapes
         self.cdvft_settings[adapter_name] = settings
 
         def parameter(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape, dtype=dtype, device=weight.device))
+            return nn.Parameter(torch.empty(*shape, dtype=dtype, device=device))
 
         for held in (self.cdvft_first, self.cdvft_last, self.cdvft_circulant, self.cdvft_circulants):
+            keep_loaded(held)  # the hook that offloads it knows nothing of a further adapter
             if adapter_name in held:
                 del held[adapter_name]
         if settings.diagonals:
@@ -151,14 +182,26 @@ class CdvftLayer(BaseTunerLayer):
             raise ValueError(f"adapter {adapter_name!r} is not on this layer; it has {', '.join(self.cdvft_settings)}")
         diagonals, circulants = [], []
         if adapter_name in self.cdvft_first:
-            diagonals.append(self.cdvft_first[adapter_name])
+            diagonals.append(self._factor(self.cdvft_first, adapter_name))
         if adapter_name in self.cdvft_last:
-            diagonals += self.cdvft_last[adapter_name].unbind(0)
+            diagonals += self._factor(self.cdvft_last, adapter_name).unbind(0)
         if adapter_name in self.cdvft_circulant:
-            circulants.append(self.cdvft_circulant[adapter_name])
+            circulants.append(self._factor(self.cdvft_circulant, adapter_name))
         if adapter_name in self.cdvft_circulants:
-            circulants += self.cdvft_circulants[adapter_name].unbind(0)
+            circulants += self._factor(self.cdvft_circulants, adapter_name).unbind(0)
         return diagonals, circulants
+
+    @staticmethod
+    def _factor(held: Factors, adapter_name: str) -> Tensor:
+        factor = held(adapter_name)
+        kept = held._parameters.get(adapter_name, factor)
+        if kept is not factor and factor.requires_grad and torch.is_grad_enabled():  # loaded for this call alone
+            factor.register_hook(_warn_of_lost_gradient)
+        return factor
+
+    def _move_adapter_to_device_of_base_layer(self, adapter_name: str, device: torch.device | None = None) -> None:
+        """As PEFT's, to the device that the base computes on: an offloaded weight is on none."""
+        super()._move_adapter_to_device_of_base_layer(adapter_name, device or execution_device(self.get_base_layer()))
 
     def get_delta_weight(self, adapter_name: str) -> Tensor:
         """``alpha dW`` in the base weight's orientation, at least float32."""
@@ -206,22 +249,12 @@ class CdvftLinear(nn.Module, CdvftLayer):
         if self.merged:
             return self.base_layer(x, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.cdvft_settings]
-        if len(active) == 1 and self._is_plain(x):
+        if len(active) == 1 and is_plain(self.base_layer, x, PLAIN):
             return self._whole(x, active[0])
         h = self.base_layer(x, *args, **kwargs)
         for name in active:
-            h = h + self._change(x, name).to(h.dtype)
+            h = h + self._change(x, name).to(h.device, h.dtype)
         return h
-
-    def _is_plain(self, x: Tensor) -> bool:
-        """Whether base and adapter can run in one go: an unquantised frozen weight that is on the input's device."""
-        base = self.base_layer
-        if type(base) not in (nn.Linear, Conv1D) or type(base.weight) is not nn.Parameter:
-            return False
-        bias = base.bias
-        trained = base.weight.requires_grad or (bias is not None and bias.requires_grad)
-        same = x.dtype == base.weight.dtype or torch.is_autocast_enabled(x.device.type)
-        return same and not trained and not base._forward_hooks and not base._forward_pre_hooks
 
     def _whole(self, x: Tensor, name: str) -> Tensor:
         base = self.base_layer
@@ -235,17 +268,23 @@ class CdvftLinear(nn.Module, CdvftLayer):
     def _change(self, x: Tensor, name: str) -> Tensor:
         diagonals, circulants = self.factors(name)
         s = self.cdvft_settings[name]
+        x = x.to((*diagonals, *circulants)[0].device)  # the base may have brought it elsewhere at its call
         return change(x, diagonals, circulants, self.out_features, alpha=s.alpha, path=s.path, convention=s.convention)
 
     def _mixed_batch(self, x: Tensor, adapter_names: list[str], *args: Any, **kwargs: Any) -> Tensor:
         if len(x) != len(adapter_names):
-            raise ValueError(f"{len(adapter_names)} adapter_names for a batch of {len(x)}; give one a sample")
+            raise ValueError(  # this and the others as PEFT says it, for who matches its words
+                "Length of `adapter_names` should be the same as the number of inputs, but got "
+                f"{len(adapter_names)} and {len(x)} respectively; give one a sample"
+            )
         if self.merged:
-            raise ValueError("adapter_names cannot be mixed while an adapter is merged; call unmerge_adapter() first")
+            raise ValueError(
+                "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
+            )
         h = self.base_layer(x, *args, **kwargs)
         for name in sorted(set(adapter_names) & set(self.cdvft_settings)):
             rows = torch.tensor([i for i, given in enumerate(adapter_names) if given == name], device=x.device)
-            h = h.index_add(0, rows, self._change(x[rows], name).to(h.dtype))
+            h = h.index_add(0, rows.to(h.device), self._change(x[rows], name).to(h.device, h.dtype))
         return h
 
     @torch.no_grad()
@@ -257,22 +296,46 @@ class CdvftLinear(nn.Module, CdvftLayer):
             adapter_names: which; None is all active ones.
 
         Raises:
-            ValueError: ``safe_merge`` found a value that is not finite. TypeError: the base is quantised.
+            ValueError: ``safe_merge`` found a value that is not finite. TypeError: the base's weight cannot be written.
         """
-        for name in check_adapters_to_merge(self, adapter_names):
-            if name not in self.cdvft_settings:
-                continue
-            weight: Any = self.get_base_layer().weight
-            if type(weight) is not nn.Parameter or not weight.dtype.is_floating_point:
-                kind = type(weight).__name__
-                raise TypeError(f"a quantised weight ({kind}) cannot take a change; dequantise the base model first")
-            merged = (weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.get_delta_weight(name)).to(
-                weight.dtype
-            )
-            if safe_merge and not torch.isfinite(merged).all():
-                raise ValueError(f"merging adapter {name!r} gives values that are not finite; the adapter seems broken")
-            weight.copy_(merged)
-            self.merged_adapters.append(name)
+        names = self._to_merge(adapter_names)
+        if not names:
+            return
+        with self._loaded(written=True):
+            weight = writable_weight(self.get_base_layer())
+            weight.copy_(self._with_changes(weight, names, safe_merge))
+        self.merged_adapters += names
+
+    @torch.no_grad()
+    def check_merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:
+        """Raise what :meth:`merge` would, and write nothing."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # merge itself warns of what is merged already
+            names = self._to_merge(adapter_names)
+        if names and safe_merge:
+            with self._loaded():
+                self._with_changes(writable_weight(self.get_base_layer()), names, safe_merge)
+        elif names and offload_hook(self.get_base_layer()) is None:  # reading a weight from disk takes its time
+            writable_weight(self.get_base_layer())
+
+    def _to_merge(self, adapter_names: list[str] | None) -> list[str]:
+        asked = dict.fromkeys(check_adapters_to_merge(self, adapter_names))
+        return [name for name in asked if name in self.cdvft_settings]
+
+    def _loaded(self, written: bool = False) -> AbstractContextManager[None]:
+        return loaded((self, *self.base_layer.modules()), written)
+
+    def _with_changes(self, weight: Tensor, names: list[str], safe_merge: bool) -> Tensor:
+        """A weight with the changes of adapters, each rounded to the weight's dtype."""
+        for name in names:
+            wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+            weight = (wide + self.get_delta_weight(name).to(weight.device)).to(weight.dtype)
+            if safe_merge and not torch.isfinite(weight).all():
+                raise ValueError(
+                    f"NaNs detected in the merged weights. The adapter {name} seems to be broken: with it they have "
+                    "values that are not finite; nothing was merged"
+                )
+        return weight
 
     @torch.no_grad()
     def unmerge(self) -> None:
@@ -280,12 +343,13 @@ class CdvftLinear(nn.Module, CdvftLayer):
         if not self.merged:
             warnings.warn("Already unmerged. Nothing to do.", stacklevel=2)
             return
-        while self.merged_adapters:
-            name = self.merged_adapters.pop()
-            if name in self.cdvft_settings:
-                weight: Any = self.get_base_layer().weight
-                wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
-                weight.copy_((wide - self.get_delta_weight(name)).to(weight.dtype))
+        with self._loaded(written=True):
+            weight = writable_weight(self.get_base_layer())
+            while self.merged_adapters:
+                name = self.merged_adapters.pop()
+                if name in self.cdvft_settings:
+                    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+                    weight.copy_((wide - self.get_delta_weight(name).to(weight.device)).to(weight.dtype))
 
     def __repr__(self) -> str:
         return "cdvft." + super().__repr__()

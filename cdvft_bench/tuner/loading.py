@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ from torch import nn
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner.config import CdvftConfig
-from cdvft_bench.tuner.layer import Settings
+from cdvft_bench.tuner.layer import CdvftLayer, Settings
+from cdvft_bench.tuner.offload import offload_hook
 from cdvft_bench.tuner.registration import NAME
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
@@ -55,15 +57,21 @@ def check_adapter(model: nn.Module, folder: str | Path) -> CdvftConfig:
     return config
 
 
+def _is_factor(key: str) -> bool:
+    """Whether a saved tensor is a factor; a module to save may be called ``cdvft_head``."""
+    return key.rpartition(".")[2] in CdvftLayer.adapter_layer_names
+
+
 def _check_layers(model: nn.Module, config: CdvftConfig, found: dict[str, Shape]) -> None:
     """See that every adapted layer has its factors, all of them, in the right shapes."""
-    from cdvft_bench.tuner.model import CdvftModel, resolve_settings
+    from cdvft_bench.tuner.fitness import resolve_settings
+    from cdvft_bench.tuner.model import CdvftModel
 
     given: dict[str, dict[str, Shape]] = {}
     for key, shape in found.items():
-        layer, separator, factor = key.rpartition(f".{CdvftModel.prefix}")
-        if separator:
-            given.setdefault(layer.removeprefix(_PREFIX), {})[CdvftModel.prefix + factor] = shape
+        if _is_factor(key):
+            layer, _, factor = key.rpartition(".")
+            given.setdefault(layer.removeprefix(_PREFIX), {})[factor] = shape
     if not given:
         raise UserError(f"{WEIGHTS} holds no CDVFT tensor")
     modules = dict(model.named_modules())
@@ -84,12 +92,10 @@ def _check_layers(model: nn.Module, config: CdvftConfig, found: dict[str, Shape]
 
 def _check_others(model: nn.Module, found: dict[str, Shape]) -> None:
     """See that saved heads and biases fit the model's."""
-    from cdvft_bench.tuner.model import CdvftModel
-
     held = {name: tuple(value.shape) for name, value in model.state_dict().items() if hasattr(value, "shape")}
     for key, shape in found.items():
         name = key.removeprefix(_PREFIX).replace(".base_layer.", ".")
-        if f".{CdvftModel.prefix}" in key or held.get(name) == shape:
+        if _is_factor(key) or held.get(name) == shape:
             continue
         if name not in held:
             raise UserError(f"the adapter has a tensor {name!r} that the model lacks; is it of another model?")
@@ -114,16 +120,31 @@ def _said(shapes: dict[str, Shape]) -> str:
     return ", ".join(f"{name} {list(shape)}" for name, shape in sorted(shapes.items())) or "none"
 
 
-def load_adapter(model: nn.Module, folder: str | Path, **options: Any) -> nn.Module:
+def load_adapter(model: nn.Module, folder: str | Path, *, path: str | None = None, **options: Any) -> nn.Module:
     """``PeftModel.from_pretrained`` behind :func:`check_adapter`: a bad file leaves the model as it was.
 
+    A model that accelerate offloads stays offloaded as it is, while PEFT would dispatch it anew; the factors are then
+    on the devices that compute.
+
     Args:
-        model: the base model. folder: what ``save_pretrained`` wrote. options: of ``PeftModel.from_pretrained``.
+        model: the base model. folder: what ``save_pretrained`` wrote.
+        path: how to execute the layers, where it is not to be the path that was saved.
+        options: of ``PeftModel.from_pretrained``.
 
     Raises:
         UserError: as :func:`check_adapter`.
     """
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
 
-    check_adapter(model, folder)
-    return PeftModel.from_pretrained(model, str(folder), **options)
+    config = check_adapter(model, folder)
+    if path is not None:
+        config = options["config"] = replace(config, path=path)
+    if not any(offload_hook(module) for module in model.modules()):
+        return PeftModel.from_pretrained(model, str(folder), **options)
+    name, trainable = options.pop("adapter_name", "default"), options.pop("is_trainable", False)
+    config.inference_mode = not trainable
+    given = {key: options[key] for key in ("autocast_adapter_dtype", "low_cpu_mem_usage") if key in options}
+    adapted = get_peft_model(model, config, adapter_name=name, **given)
+    low = given.get("low_cpu_mem_usage", False)
+    set_peft_model_state_dict(adapted, load_peft_weights(str(folder), "cpu"), name, low_cpu_mem_usage=low)
+    return adapted if trainable else adapted.eval()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -26,6 +26,40 @@ Init = Literal["zero_diagonal", "zero_circulant", "random"]
 def default_block_size(d_in: int, d_out: int) -> int:
     """The largest block that pads neither width needlessly: ``min(d_in, d_out)``, so p = d when square."""
     return min(d_in, d_out)
+
+
+class FactorList(nn.ParameterList):
+    """Factors of one kind. Calling it gives them, so that what loads weights at a module's forward loads these."""
+
+    def __call__(self) -> list[Tensor]:  # torch's list refuses to be called
+        return self.forward()
+
+    def forward(self) -> list[Tensor]:
+        found: list[Any] = list(self._parameters.values())  # the list's iterator asks for each by name
+        return found if len(found) == len(self) else list(self)  # where one is parametrised it is held elsewhere
+
+
+def writable_weight(base: nn.Module) -> nn.Parameter:
+    """The weight of a layer, where writing to it changes what the layer computes.
+
+    Raises:
+        TypeError: it is quantised, computed from other parameters, or not loaded.
+    """
+    weight: Any = base.weight
+    if isinstance(weight, Tensor) and "weight" not in base._parameters:
+        raise TypeError(
+            "the weight is computed from other parameters (a parametrisation, weight norm or pruning) and cannot "
+            "take a change; make it permanent first, as torch.nn.utils.parametrize.remove_parametrizations does"
+        )
+    if type(weight) is not nn.Parameter or not weight.dtype.is_floating_point:
+        kind = type(weight).__name__
+        raise TypeError(f"a quantised weight ({kind}) cannot take a change; dequantise the base model first")
+    if weight.numel() == 0:
+        raise TypeError("the weight holds nothing here, as under ZeRO-3, which partitions it; gather it first")
+    if weight.is_meta:
+        raise TypeError("the weight is on the meta device, offloaded or never loaded, and cannot take a change; load "
+                        "the base model's weights first")  # fmt: skip
+    return weight
 
 
 class AdaptedLinear(nn.Module):
@@ -104,10 +138,13 @@ class AdaptedLinear(nn.Module):
             keep_base: keep a copy of the base weight, so that :meth:`unmerge` restores it bit for
                 bit. Without it no copy is held and unmerging subtracts, which leaves a rounding
                 error of the weight's dtype: (W + dW) - dW is not W in floating point.
+
+        Raises:
+            TypeError: the base's weight cannot be written, see :func:`writable_weight`.
         """
         if self._merged:
             return
-        weight = self.base.weight
+        weight = writable_weight(self.base)
         if keep_base:
             self._kept_weight = weight.detach().clone()
         weight.copy_(weight.to(self.factor_dtype) + self.delta_weight())
@@ -118,7 +155,7 @@ class AdaptedLinear(nn.Module):
         """Take ``alpha * dW`` out of the base weight again, see :meth:`merge`."""
         if not self._merged:
             return
-        weight = self.base.weight
+        weight = writable_weight(self.base)
         if self._kept_weight is not None:
             weight.copy_(self._kept_weight)
             self._kept_weight = None
@@ -167,8 +204,8 @@ class CDVFTLinear(AdaptedLinear):
         if init == "zero_circulant" and m < 2:
             raise ValueError(f"init 'zero_circulant' needs m >= 2, but m = {m} has no circulant factor")
         self.init: Init = init
-        self.diagonals = nn.ParameterList([self._parameter(*s) for s in self.shapes.diagonals])
-        self.circulants = nn.ParameterList([self._parameter(*s) for s in self.shapes.circulants])
+        self.diagonals = FactorList([self._parameter(*s) for s in self.shapes.diagonals])
+        self.circulants = FactorList([self._parameter(*s) for s in self.shapes.circulants])
         self.reset_parameters(generator)
 
     @torch.no_grad()
@@ -188,10 +225,10 @@ class CDVFTLinear(AdaptedLinear):
 
     def change(self, x: Tensor) -> Tensor:
         product = cdvft_handwritten if self.path == "handwritten" else cdvft_fft
-        return product(x, list(self.diagonals), list(self.circulants), self.shapes.d_out, self.convention)
+        return product(x, self.diagonals(), self.circulants(), self.shapes.d_out, self.convention)
 
     def delta_weight(self) -> Tensor:
-        dense = cdvft_dense(list(self.diagonals), list(self.circulants), self.shapes.d_out, self.convention)
+        dense = cdvft_dense(self.diagonals(), self.circulants(), self.shapes.d_out, self.convention)
         return self.alpha * dense
 
     def extra_repr(self) -> str:
