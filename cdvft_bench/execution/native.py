@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cdvft_bench.execution.scratch import buffer
+from cdvft_reference.operands import check_like, check_operands, memory
 
 SOURCE = Path(__file__).with_name("native_kernels.c")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
@@ -186,6 +187,36 @@ class _OfThread(threading.local):
 _of_thread = _OfThread()
 
 
+def check(
+    x: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    *,
+    bias: Tensor | None = None,
+    g: Tensor | None = None,
+) -> None:
+    """Raise unless a kernel can be handed these operands: their memory is read by shapes that x and d_out say.
+
+    Args:
+        x: (T, d_in), the dtype of the factors. bias: (d_out,). g: (T, d_out). The others: see ``check_operands``.
+
+    Raises:
+        ValueError: a number, shape, device or layout. TypeError: a dtype, or what is no tensor.
+    """
+    check_operands(x, diagonals, circulants, d_out)
+    if not circulants:
+        raise ValueError("1 diagonals and 0 circulants; the kernels take at least one circulant")
+    if x.dtype is not circulants[0].dtype:
+        raise TypeError(f"x of {x.dtype} and factors of {circulants[0].dtype}; the kernels take one dtype")
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; the kernels take rows, (T, d_in)")
+    if bias is not None:
+        check_like("bias", bias, (d_out,), x, x.dtype)
+    if g is not None:
+        check_like("g", g, (x.shape[0], d_out), x, x.dtype)
+
+
 def _layer(
     x: Tensor,
     diagonals: Sequence[Tensor],
@@ -196,6 +227,9 @@ def _layer(
     backward: bool,
     input_gradient: bool = False,
 ) -> tuple[_Layer, ctypes.CDLL]:
+    """The structure of operands that :func:`check` let pass, in :func:`memory` that the caller holds."""
+    if x.device.type != "cpu":
+        raise ValueError(f"x is on device {x.device}; the kernels run on a CPU")
     c = circulants[0]
     threads = torch.get_num_threads()
     key = (x.shape, x.dtype, c.shape, d_out, len(diagonals), len(circulants), alpha, row, c.dtype, threads, backward,
@@ -208,11 +242,11 @@ def _layer(
         _of_thread.layers[key] = held
     layer, library, size = held
     layer.workspace = _aligned(buffer("native", size + LANES[c.dtype], c.dtype, c.device)).data_ptr()
-    layer.x = x.data_ptr()
+    layer.x = _address("x", x)
     for i, diagonal in enumerate(diagonals):
-        layer.diagonal[i] = diagonal.data_ptr()
+        layer.diagonal[i] = _address("a diagonal", diagonal)
     for i, circulant in enumerate(circulants):
-        layer.circulant[i] = circulant.data_ptr()
+        layer.circulant[i] = _address("a circulant", circulant)
     return layer, library
 
 
@@ -228,11 +262,6 @@ def _new_layer(
     input_gradient: bool,
 ) -> tuple[_Layer, ctypes.CDLL, int]:
     c = circulants[0]
-    if len(circulants) != max(diagonals - 1, 1):
-        raise ValueError(f"{diagonals} diagonals and {len(circulants)} circulants; one circulant stands between two "
-                         "diagonals, or one alone")  # fmt: skip
-    if x.dtype != c.dtype:
-        raise TypeError(f"x of {x.dtype} and factors of {c.dtype}; the kernels take one dtype")
     reason = misfit(c.dtype, c.shape[2], len(circulants))
     library = reason or _compiled(c.dtype)
     if isinstance(library, str):
@@ -247,8 +276,11 @@ def _new_layer(
     return layer, library, int(size)
 
 
-def _contiguous(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [t.contiguous() for t in tensors]
+def _address(name: str, t: Tensor) -> int:
+    at = t.data_ptr()
+    if not at and t.numel():
+        raise ValueError(f"{name} (a {type(t).__name__}) has no memory; the kernels take tensors that hold values")
+    return at
 
 
 def forward(
@@ -263,20 +295,25 @@ def forward(
     """``alpha dW x + bias``.
 
     Args:
-        x: (T, d_in). bias: (d_out,) or None. All tensors are of one dtype and fit (:func:`misfit`).
+        x: (T, d_in). bias: (d_out,) or None. All tensors are of one dtype, and p fits (:func:`misfit`).
         diagonals: m vectors, or none. circulants: (q_out, q_in, p) each.
         d_out: output width. alpha: scale. row: first-row convention.
 
     Returns:
         (T, d_out).
+
+    Raises:
+        ValueError, TypeError: see :func:`check`. RuntimeError: p does not fit, or there is no compiler.
     """
-    out = x.new_empty(x.shape[0], d_out)
+    check(x, diagonals, circulants, d_out, bias=bias)
     # What is made contiguous here is held until the kernel returns.
-    x, bias = x.contiguous(), None if bias is None else bias.contiguous()
-    diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
+    x, diagonals = memory("x", x), [memory("a diagonal", a) for a in diagonals]
+    circulants = [memory("a circulant", c) for c in circulants]
+    bias = None if bias is None else memory("bias", bias)
+    out = x.new_empty(x.shape[0], d_out)
     layer, library = _layer(x, diagonals, circulants, d_out, alpha, row, backward=False)
     layer.out = out.data_ptr()
-    layer.bias = None if bias is None else bias.data_ptr()
+    layer.bias = None if bias is None else _address("bias", bias)
     library.forward(ctypes.byref(layer))
     return out
 
@@ -295,12 +332,16 @@ def backward(
     Args:
         g: (T, d_out), gradient of the output. The others: see :func:`forward`.
     """
+    if g.ndim != 2:
+        raise ValueError(f"g has shape {tuple(g.shape)}; it must be (T, d_out)")
+    check(x, diagonals, circulants, g.shape[1], g=g)
+    x, diagonals = memory("x", x), [memory("a diagonal", a) for a in diagonals]
+    circulants = [memory("a circulant", c) for c in circulants]
+    g = memory("g", g)
     out = x.new_empty(x.shape if input_gradient else (0,))
-    x, g = x.contiguous(), g.contiguous()
-    diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
     grads = [torch.empty_like(t) for t in (*diagonals, *circulants)]
     layer, library = _layer(x, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
-    layer.g, layer.out = g.data_ptr(), out.data_ptr()
+    layer.g, layer.out = _address("g", g), out.data_ptr()
     for i in range(len(diagonals)):
         layer.grad_diagonal[i] = grads[i].data_ptr()
     for i in range(len(circulants)):

@@ -114,7 +114,7 @@ class Problem:
 
         first, device = self.factors[0], torch.device(self.device)
         adapter, activations = getattr(torch, first.dtype), getattr(torch, self.dtype)
-        if not native_path.misfit(device, adapter, activations, self.p, len(self.factors)):
+        if not native_path.misfit(device, adapter, self.p, len(self.factors)):
             paths.append("native")
         blocks = (int(first.q_out), int(first.q_in))
         if self.device == "cuda" and not triton_path.misfit(
@@ -223,12 +223,16 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
     Args:
         x: (..., d_in). diagonals, circulants: the factors. d_out: output width.
     """
+    device = x.device.type
+    if device not in BUILT_IN:
+        return "fused"  # what runs anywhere: nothing is known of such a device
     dtype = str(x.dtype).removeprefix("torch.")
-    device = x.device.type if x.device.type in BUILT_IN else "cpu"
-    return _pick(
+    picked = _pick(
         x.shape[-1], d_out, circulants[0].shape[2], len(diagonals), max(x.numel() // x.shape[-1], 1),
         dtype if dtype in ITEMSIZE else "float32", device, circulants[0].requires_grad,
     )  # fmt: skip
+    # The plan is for factors of the activations' dtype, or of float32; these may be float64 all the same.
+    return "fused" if picked == "triton" and str(circulants[0].dtype) != "torch.float32" else picked
 
 
 def planned(

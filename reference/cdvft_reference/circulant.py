@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .operands import check_operands, check_positive, refuse_circulant
+
 Convention = Literal["column", "row"]
 
 _NO_FFT = (torch.float16, torch.bfloat16)
@@ -44,14 +46,6 @@ def check_convention(convention: str) -> None:
         raise ValueError(f"convention {convention!r} is not known; use 'column' (first column) or 'row' (first row)")
 
 
-def check_positive(name: str, value: int) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} = {value!r} is not an integer; it must be an integer >= 1")
-    if value < 1:
-        raise ValueError(f"{name} = {value} is too small; it must be >= 1")
-
-
 def block_count(width: int, block_size: int) -> int:
     """Number of blocks of size ``block_size`` that cover ``width`` (the last one padded)."""
     return -(-width // block_size)
@@ -68,21 +62,6 @@ def block_circulant_shape(d_in: int, d_out: int, block_size: int) -> tuple[int, 
     return block_count(d_out, block_size), block_count(d_in, block_size), block_size
 
 
-def _check_product(x: Tensor, c: Tensor, d_out: int) -> None:
-    if c.ndim != 3:
-        raise ValueError(f"c has shape {tuple(c.shape)}; it must be (q_out, q_in, p)")
-    if x.ndim < 1:
-        raise ValueError("x is a scalar; it must have shape (..., d_in)")
-    # int(): tracers hand shapes over as tensors or symbols, and widths are static anyway.
-    d_in, p = int(x.shape[-1]), int(c.shape[-1])
-    expected = block_circulant_shape(d_in, d_out, p)
-    if tuple(int(n) for n in c.shape) != expected:
-        raise ValueError(
-            f"c has shape {tuple(c.shape)}, but d_in = {d_in} and d_out = {d_out} with p = {p} "
-            f"need (q_out, q_in, p) = {expected}"
-        )
-
-
 # --- dense materialisation: the oracle -------------------------------------------------
 
 
@@ -97,8 +76,10 @@ def dense_circulant(c: Tensor, convention: Convention = "column") -> Tensor:
 
 def dense_block_circulant(c: Tensor, d_in: int, d_out: int, convention: Convention = "column") -> Tensor:
     """The (d_out, d_in) matrix of a block-circulant factor ``c`` of shape (q_out, q_in, p)."""
-    _check_product(c.new_empty(d_in), c, d_out)
-    q_out, q_in, p = c.shape
+    p = int(c.shape[-1]) if c.ndim == 3 else 0
+    if not p or tuple(c.shape) != block_circulant_shape(d_in, d_out, p):
+        refuse_circulant("c", c, d_in, d_out, p)
+    q_out, q_in, _ = c.shape
     blocks = dense_circulant(c, convention)  # (q_out, q_in, p, p)
     return blocks.permute(0, 2, 1, 3).reshape(q_out * p, q_in * p)[:d_out, :d_in]
 
@@ -140,21 +121,21 @@ def block_circulant_fft(x: Tensor, c: Tensor, d_out: int, convention: Convention
     Two forward transforms and one inverse a factor (paper, FFT-based circulant product).
 
     Args:
-        x: (..., d_in), float32 or float64.
-        c: (q_out, q_in, p), the dtype of ``x``.
+        x: (..., d_in).
+        c: (q_out, q_in, p), float32 or float64.
         d_out: output width.
         convention: "column" or "row", see the module's docstring.
 
     Returns:
-        (..., d_out).
+        (..., d_out) in the dtype of ``c``.
 
     Raises:
-        ValueError: shapes do not fit each other.
+        ValueError, TypeError: see :func:`cdvft_reference.operands.check_operands`.
     """
     check_convention(convention)
-    _check_product(x, c, d_out)
+    check_operands(x, (), (c,), d_out)
     _, q_in, p = (int(n) for n in c.shape)
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.to(c.dtype).reshape(-1, x.shape[-1])
     x_hat = torch.fft.rfft(_to_blocks(flat, q_in, p))
     y = torch.fft.irfft(_multiply_spectra(_spectrum(c, convention), x_hat), n=p)
     return _from_blocks(y, d_out).reshape(*x.shape[:-1], d_out)
@@ -202,9 +183,9 @@ class BlockCirculantFunction(torch.autograd.Function):
 def block_circulant_handwritten(x: Tensor, c: Tensor, d_out: int, convention: Convention = "column") -> Tensor:
     """``C x`` as :func:`block_circulant_fft`, with the paper's backward instead of autograd's."""
     check_convention(convention)
-    _check_product(x, c, d_out)
+    check_operands(x, (), (c,), d_out)
     if not torch.is_grad_enabled():
         # The same values; tracers (fvcore) then see the operators instead of an opaque Function.
         return block_circulant_fft(x, c, d_out, convention)
-    y = BlockCirculantFunction.apply(x.reshape(-1, x.shape[-1]), c, d_out, convention)
+    y = BlockCirculantFunction.apply(x.to(c.dtype).reshape(-1, x.shape[-1]), c, d_out, convention)
     return y.reshape(*x.shape[:-1], d_out)
