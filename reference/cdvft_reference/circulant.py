@@ -110,6 +110,11 @@ def _multiply_spectra(c_hat: Tensor, x_hat: Tensor) -> Tensor:
     return torch.bmm(x_hat.permute(2, 0, 1), c_hat.permute(2, 1, 0)).permute(1, 2, 0)
 
 
+def _no_rows(x: Tensor, c: Tensor, d_out: int) -> Tensor:
+    """The product of an empty batch, which torch's FFT refuses: nothing, and gradients that are zero."""
+    return torch.nn.functional.pad(x, (0, d_out - x.shape[-1])) * c.sum()
+
+
 def _spectrum(c: Tensor, convention: Convention) -> Tensor:
     c_hat = torch.fft.rfft(c)
     return c_hat if convention == "column" else c_hat.conj_physical()
@@ -134,6 +139,8 @@ def block_circulant_fft(x: Tensor, c: Tensor, d_out: int, convention: Convention
     """
     check_convention(convention)
     check_operands(x, (), (c,), d_out)
+    if x.numel() == 0:
+        return _no_rows(x.to(c.dtype), c, d_out)
     _, q_in, p = (int(n) for n in c.shape)
     flat = x.to(c.dtype).reshape(-1, x.shape[-1])
     x_hat = torch.fft.rfft(_to_blocks(flat, q_in, p))
@@ -184,7 +191,7 @@ def block_circulant_handwritten(x: Tensor, c: Tensor, d_out: int, convention: Co
     """``C x`` as :func:`block_circulant_fft`, with the paper's backward instead of autograd's."""
     check_convention(convention)
     check_operands(x, (), (c,), d_out)
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or x.numel() == 0:
         # The same values; tracers (fvcore) then see the operators instead of an opaque Function.
         return block_circulant_fft(x, c, d_out, convention)
     y = BlockCirculantFunction.apply(x.to(c.dtype).reshape(-1, x.shape[-1]), c, d_out, convention)

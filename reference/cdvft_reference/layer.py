@@ -87,7 +87,7 @@ class AdaptedLinear(nn.Module):
         if x.shape[-1] != self.base.in_features:
             raise ValueError(f"input has width {x.shape[-1]}; this layer has d_in = {self.base.in_features}")
         h: Tensor = self.base(x)
-        if self._merged or x.numel() == 0:  # torch's FFT refuses an empty batch
+        if self._merged:
             return h
         factors_x = x.to(self.factor_dtype)
         if self.path == "dense":

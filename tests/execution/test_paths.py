@@ -21,6 +21,7 @@ from cdvft_bench.execution import (
     adapted_linear,
     change,
     merged_weight,
+    native,
     release_buffers,
 )
 from cdvft_bench.execution.fused import Plan
@@ -207,10 +208,25 @@ def test_layers_equal_the_reference(path) -> None:
     assert f"path={path}" in repr(layer)
 
 
-@pytest.mark.parametrize("path", [*PATHS, "auto"])
-def test_an_empty_batch(path) -> None:
-    layer = FastCDVFTLinear(nn.Linear(8, 6), path)
-    assert layer(torch.empty(0, 3, 8)).shape == (0, 3, 6)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("m", [0, 1, 2, 3])
+@pytest.mark.parametrize("path", [*PATHS, "native", "auto"])
+def test_an_empty_batch_has_zero_gradients_as_one_of_a_linear_layer(path, m, dtype) -> None:
+    """As an expert without tokens meets it: an optimiser, or a reduction over processes, wants a gradient of each."""
+    if path == "native" and native.missing(torch.float32):
+        pytest.skip(native.missing(torch.float32))
+    m = min(m, 2) if path == "merged_dense" else m
+    base = nn.Linear(32, 48).to(dtype)
+    layer: nn.Module = FastCDVFTLinear(base, path, m=m, block_size=16) if m else FastBlockCirculantLinear(base, path)
+    x = torch.empty(0, 3, 32, dtype=dtype, requires_grad=True)
+    h = layer(x)
+    assert (h.shape, h.dtype) == ((0, 3, 48), dtype)
+    h.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+    for p in layer.parameters():
+        assert (p.grad is not None) == p.requires_grad
+        assert p.grad is None or (p.grad.shape == p.shape and not p.grad.count_nonzero())
 
 
 @pytest.mark.parametrize("path", PATHS)

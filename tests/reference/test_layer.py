@@ -147,9 +147,15 @@ def test_state_dict_round_trip_and_deepcopy() -> None:
     assert "m=3, block_size=4" in repr(layer)
 
 
-def test_empty_batch() -> None:
-    layer = randomise(make("cdvft", m=2, block_size=5))
-    assert layer(torch.empty(0, 12, dtype=torch.float64)).shape == (0, 20)
+@pytest.mark.parametrize("path", ["fft", "handwritten", "dense"])
+@pytest.mark.parametrize("kind", ["cdvft", "block_circulant"])
+def test_an_empty_batch_has_zero_gradients(kind, path) -> None:
+    layer = randomise(make(kind, block_size=5, path=path))
+    h = layer(torch.empty(0, 12, dtype=torch.float64))
+    assert h.shape == (0, 20)
+    h.sum().backward()
+    for p in layer.parameters():
+        assert p.grad is None if not p.requires_grad else torch.equal(p.grad, torch.zeros_like(p))
 
 
 def test_alpha_scales_the_change() -> None:
