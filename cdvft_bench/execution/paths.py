@@ -19,7 +19,7 @@ from cdvft_bench.execution.triton_path import TritonFunction
 from cdvft_bench.execution.triton_path import misfit as triton_misfit
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
 from cdvft_reference.circulant import Convention, block_circulant_fft, block_circulant_handwritten, check_convention
-from cdvft_reference.operands import check_base, check_operands
+from cdvft_reference.operands import at_least_float32, check_base, check_operands
 
 Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton"]
 PATHS: tuple[Path, ...] = get_args(Path)
@@ -103,6 +103,7 @@ def change(
     """
     check_convention(convention)
     check_path(path, len(diagonals))
+    diagonals, circulants = at_least_float32(diagonals, circulants)
     check_operands(x, diagonals, circulants, d_out)
     chosen = _resolve(path, x, diagonals, circulants, d_out)
     return _change(x, diagonals, circulants, d_out, float(alpha), chosen, convention)
@@ -184,6 +185,7 @@ def run_layer(
     cast = isinstance(x, Tensor) and _casts(x.device.type)
     check_base(x, weight, bias, cast, quantised)
     d_out = int(weight.shape[0])
+    diagonals, circulants = at_least_float32(diagonals, circulants)
     check_operands(x, diagonals, circulants, d_out)
     if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
         raise ValueError("weight and bias must be frozen (requires_grad=False); to train them too, add change() to the "

@@ -18,6 +18,7 @@ from .circulant import (
     compute_dtype,
     dense_block_circulant,
 )
+from .operands import NO_WIDER, Factors, at_least_float32, refuse_input
 
 Path = Literal["fft", "handwritten", "dense"]
 Init = Literal["zero_diagonal", "zero_circulant", "random"]
@@ -57,7 +58,7 @@ class AdaptedLinear(nn.Module):
         if path not in get_args(Path):
             raise ValueError(f"path {path!r} is not known; use one of {', '.join(get_args(Path))}")
         check_convention(convention)
-        self.factor_dtype = compute_dtype(base.weight.dtype)
+        compute_dtype(base.weight.dtype)
         self.base = base.requires_grad_(False)
         self.alpha = float(alpha)
         self.convention: Convention = convention
@@ -71,7 +72,21 @@ class AdaptedLinear(nn.Module):
         return self._merged
 
     def _parameter(self, *shape: int) -> nn.Parameter:
-        return nn.Parameter(torch.empty(*shape, dtype=self.factor_dtype, device=self.base.weight.device))
+        weight = self.base.weight
+        return nn.Parameter(torch.empty(*shape, dtype=compute_dtype(weight.dtype), device=weight.device))
+
+    @property
+    def factor_dtype(self) -> torch.dtype:
+        """The dtype in which the change is computed: the factors', at least float32."""
+        diagonals, circulants = self._held()
+        return compute_dtype((*diagonals, *circulants)[0].dtype)
+
+    def _held(self) -> Factors:
+        raise NotImplementedError
+
+    def factors(self) -> Factors:
+        """The diagonals and the circulants; in float32 where the layer was cast to 16 bits."""
+        return at_least_float32(*self._held())
 
     def change(self, x: Tensor) -> Tensor:
         """``dW x`` (without alpha), (..., d_in) to (..., d_out), ``x`` in the factors' dtype."""
@@ -82,14 +97,15 @@ class AdaptedLinear(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            raise TypeError(f"input dtype {x.dtype} is not floating-point; the layer takes floating-point activations")
+        dtype = self.factor_dtype
+        if x.dtype not in NO_WIDER.get(dtype, ()):
+            refuse_input(x, dtype)
         if x.shape[-1] != self.base.in_features:
             raise ValueError(f"input has width {x.shape[-1]}; this layer has d_in = {self.base.in_features}")
         h: Tensor = self.base(x)
         if self._merged:
             return h
-        factors_x = x.to(self.factor_dtype)
+        factors_x = x.to(dtype)
         if self.path == "dense":
             change = nn.functional.linear(factors_x, self.delta_weight())
         else:
@@ -186,13 +202,15 @@ class CDVFTLinear(AdaptedLinear):
         else:
             self.diagonals[-1].zero_()
 
+    def _held(self) -> Factors:
+        return list(self.diagonals), list(self.circulants)
+
     def change(self, x: Tensor) -> Tensor:
         product = cdvft_handwritten if self.path == "handwritten" else cdvft_fft
-        return product(x, list(self.diagonals), list(self.circulants), self.shapes.d_out, self.convention)
+        return product(x, *self.factors(), self.shapes.d_out, self.convention)
 
     def delta_weight(self) -> Tensor:
-        dense = cdvft_dense(list(self.diagonals), list(self.circulants), self.shapes.d_out, self.convention)
-        return self.alpha * dense
+        return self.alpha * cdvft_dense(*self.factors(), self.shapes.d_out, self.convention)
 
     def extra_repr(self) -> str:
         return f"m={self.shapes.m}, block_size={self.shapes.block_size}, alpha={self.alpha}, path={self.path}"
@@ -224,13 +242,17 @@ class BlockCirculantLinear(AdaptedLinear):
         self.circulant = self._parameter(*shape)
         nn.init.zeros_(self.circulant)
 
+    def _held(self) -> Factors:
+        return (), (self.circulant,)
+
     def change(self, x: Tensor) -> Tensor:
         product = block_circulant_handwritten if self.path == "handwritten" else block_circulant_fft
-        return product(x, self.circulant, self.base.out_features, self.convention)
+        _, (c,) = self.factors()
+        return product(x, c, self.base.out_features, self.convention)
 
     def delta_weight(self) -> Tensor:
-        dense = dense_block_circulant(self.circulant, self.base.in_features, self.base.out_features, self.convention)
-        return self.alpha * dense
+        _, (c,) = self.factors()
+        return self.alpha * dense_block_circulant(c, self.base.in_features, self.base.out_features, self.convention)
 
     def extra_repr(self) -> str:
         return f"block_size={self.circulant.shape[-1]}, alpha={self.alpha}, path={self.path}"

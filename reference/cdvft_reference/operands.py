@@ -4,8 +4,8 @@ For x (..., d_in), m diagonals, their m - 1 circulants of block size p, and the 
 
 - Shapes: the first diagonal (d_in,), the others (d_out,); the first circulant (ceil(d_out / p), ceil(d_in / p), p),
   the others (ceil(d_out / p), ceil(d_out / p), p); W (d_out, d_in), b (d_out,). Nothing is broadcast.
-- dtypes: all factors float32, or all float64; x floating-point and no wider than they; W and b as x, unless
-  autocast casts all three.
+- dtypes: all factors float32, or all float64 (:func:`at_least_float32` comes first where a layer was cast to 16
+  bits); x floating-point and no wider than they; W and b as x, unless autocast casts all three.
 - All on one device and strided (not sparse, quantised or nested), with any strides: who needs contiguous memory takes
   it from :func:`memory`.
 
@@ -26,6 +26,7 @@ NO_WIDER = {
 }
 """The dtypes that factors may have, and those that x may have under each."""
 
+_HALF = (torch.bfloat16, torch.float16)
 _strided = torch.strided
 
 
@@ -63,8 +64,8 @@ def check_operands(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[
     try:
         lead, device = circulants[0] if count else diagonals[0], x.device
         dtype = lead.dtype
-        if x.dtype not in NO_WIDER.get(dtype, ()) or x.layout is not _strided or not x.ndim:
-            _refuse_input(x, dtype)
+        if x.layout is not _strided or not x.ndim:
+            refuse_input(x, dtype)
         d_in = int(x.shape[-1])  # int(): tracers hand sizes over as tensors
         if not d_in:
             raise ValueError(f"x has shape {tuple(x.shape)}; its width must be >= 1")
@@ -80,9 +81,27 @@ def check_operands(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[
             width = d_out if i else d_in
             if not p or c.shape != (-(-d_out // p), -(-width // p), p):
                 refuse_circulant(f"circulants[{i}]", c, width, d_out, p)
+        if x.dtype not in NO_WIDER.get(dtype, ()):
+            refuse_input(x, dtype)
     except (AttributeError, TypeError, RuntimeError):
         _refuse_others(x, ("diagonals", diagonals), ("circulants", circulants))
         raise
+
+
+Factors = tuple[Sequence[Tensor], Sequence[Tensor]]
+"""Diagonals and circulants."""
+
+
+def at_least_float32(diagonals: Sequence[Tensor], circulants: Sequence[Tensor]) -> Factors:
+    """Factors in float32 where all are of one 16-bit dtype, as of a layer that was cast as a whole; else as they are.
+
+    torch's FFT takes no bfloat16. Gradients still have the dtype in which the factors are held.
+    """
+    lead = circulants[0] if len(circulants) else diagonals[0] if len(diagonals) else None
+    dtype = getattr(lead, "dtype", None)
+    if dtype not in _HALF or any(t.dtype is not dtype for t in (*diagonals, *circulants)):
+        return diagonals, circulants
+    return [a.float() for a in diagonals], [c.float() for c in circulants]
 
 
 def check_base(x: Tensor, weight: Tensor, bias: Tensor | None, cast: bool = False, wrapped: bool = False) -> None:
@@ -99,7 +118,7 @@ def check_base(x: Tensor, weight: Tensor, bias: Tensor | None, cast: bool = Fals
     try:
         dtype, device = x.dtype, x.device
         if not dtype.is_floating_point or x.layout is not _strided or not x.ndim:
-            _refuse_input(x, dtype)
+            refuse_input(x, dtype)
         if weight.ndim != 2:
             raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be (d_out, d_in)")
         d_out, d_in = weight.shape
@@ -165,8 +184,8 @@ def _said(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
 
 
-def _refuse_input(x: Tensor, dtype: torch.dtype) -> NoReturn:
-    """Say what is wrong with x under factors of a dtype, or with that dtype."""
+def refuse_input(x: Tensor, dtype: torch.dtype) -> NoReturn:
+    """Raise ValueError or TypeError: x is no input under factors of this dtype, or factors cannot have it."""
     if x.layout is not _strided or x.is_nested:
         _refuse_held("x", x, x.dtype, x.device)
     if not x.dtype.is_floating_point:

@@ -64,13 +64,27 @@ def test_dtypes_against_float64(kind, path, dtype) -> None:
     layer = randomise(make(kind, 24, 16, dtype, path=path, block_size=8))
     x = torch.randn(2, 5, 24, dtype=dtype)
     wide = copy.deepcopy(layer).double()
-    wide.factor_dtype = torch.float64
     y = layer(x)
     assert y.dtype == dtype
     assert layer.factor_dtype == (torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype)
     want = wide(x.double())
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}[dtype]
     assert float(((y.double() - want).norm() / want.norm()).detach()) <= tolerance
+
+
+@pytest.mark.parametrize("to", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("path", ["fft", "handwritten", "dense"])
+@pytest.mark.parametrize("kind", ["cdvft", "block_circulant"])
+def test_a_layer_that_was_cast_as_a_whole(kind, path, to) -> None:
+    layer = randomise(make(kind, 24, 16, torch.float32, path=path, block_size=8)).to(to)
+    x = torch.randn(2, 5, 24, dtype=to)
+    want = copy.deepcopy(layer).double()(x.double())
+    h = layer(x)
+    assert h.dtype == to
+    assert layer.factor_dtype == (torch.float64 if to == torch.float64 else torch.float32)
+    assert float(((h.double() - want).norm() / want.norm()).detach()) <= 3e-2
+    h.sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == to for p in layer.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("keep_base", [True, False])
@@ -197,3 +211,5 @@ def test_bad_base_and_input() -> None:
         layer(torch.randn(2, 11, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"torch\.int64"):
         layer(torch.ones(2, 12, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"x of torch\.float64 and factors of torch\.float32"):
+        make("cdvft", dtype=torch.float32)(torch.randn(2, 12, dtype=torch.float64))
