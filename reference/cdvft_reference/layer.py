@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,9 @@ class AdaptedLinear(nn.Module):
     change is computed in that dtype; the output has the dtype of the base's output, so the layer
     also works under autocast.
 
+    A state dict holds W and the factors, also of a merged layer (without ``keep_base`` W is then what subtracting dW
+    leaves); loading one unmerges the layer first.
+
     Args:
         base: the layer to adapt.
         alpha: scale of the weight change, finite.
@@ -65,6 +68,7 @@ class AdaptedLinear(nn.Module):
         self.path: Path = path
         self._kept_weight: Tensor | None = None
         self._merged = False
+        self.register_state_dict_post_hook(_without_change)
 
     @property
     def merged(self) -> bool:
@@ -132,15 +136,29 @@ class AdaptedLinear(nn.Module):
     @torch.no_grad()
     def unmerge(self) -> None:
         """Take ``alpha * dW`` out of the base weight again, see :meth:`merge`."""
-        if not self._merged:
-            return
-        weight = self.base.weight
+        if self._merged:
+            self.base.weight.copy_(self._plain_weight())
+            self._kept_weight, self._merged = None, False
+
+    def _plain_weight(self) -> Tensor:
+        """W itself, while the base holds ``W + alpha * dW``."""
         if self._kept_weight is not None:
-            weight.copy_(self._kept_weight)
-            self._kept_weight = None
-        else:
-            weight.copy_(weight.to(self.factor_dtype) - self.delta_weight())
-        self._merged = False
+            return self._kept_weight
+        weight = self.base.weight
+        return (weight.to(self.factor_dtype) - self.delta_weight()).to(weight.dtype)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # What is loaded is W and factors, whole or in part: neither may meet a weight that holds the old change.
+        self.unmerge()
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+@torch.no_grad()
+def _without_change(layer: AdaptedLinear, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    """A merged layer is saved as W and factors: a layer that loads W + dW and the factors would count dW twice."""
+    key = prefix + "base.weight"
+    if layer.merged and key in state:
+        state[key] = layer._plain_weight().detach().to(state[key].device, copy=True)
 
 
 class CDVFTLinear(AdaptedLinear):

@@ -161,6 +161,44 @@ def test_state_dict_round_trip_and_deepcopy() -> None:
     assert "m=3, block_size=4" in repr(layer)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("keep_base", [True, False])
+@pytest.mark.parametrize("kind", ["cdvft", "block_circulant"])
+def test_a_merged_layer_is_saved_as_weight_and_factors(kind, keep_base, inside) -> None:
+    """Loaded into a fresh layer, merged or not, the change counts once."""
+    layer, fresh, other = (randomise(make(kind, block_size=4)) for _ in range(3))
+    models = [nn.Sequential(nn.Identity(), one) if inside else one for one in (layer, fresh, other)]
+    x = torch.randn(3, 12, dtype=torch.float64)
+    want, plain = layer(x), copy.deepcopy(models[0].state_dict())
+    weight = layer.base.weight.clone()
+    layer.merge(keep_base)
+    state = models[0].state_dict()
+    assert list(state) == list(plain)
+    torch.testing.assert_close(dict(state), dict(plain))
+    assert layer.merged
+    torch.testing.assert_close(layer(x), want)
+    models[1].load_state_dict(state)
+    torch.testing.assert_close(fresh(x), want)
+    other.merge(keep_base)
+    models[2].load_state_dict(state)
+    assert not other.merged
+    torch.testing.assert_close(other(x), want)
+    layer.merge()
+    layer.unmerge()
+    torch.testing.assert_close(layer.base.weight, weight)
+    state[next(key for key in state if key.endswith("base.weight"))].zero_()  # a copy: of no layer's memory
+    torch.testing.assert_close(layer(x), want)
+
+
+def test_factors_loaded_into_a_merged_layer_meet_the_plain_weight() -> None:
+    layer, other = randomise(make("cdvft")), randomise(make("cdvft"))
+    factors = {name: t for name, t in other.state_dict().items() if not name.startswith("base")}
+    want = layer.base.weight + other.delta_weight()
+    layer.merge()
+    layer.load_state_dict(factors, strict=False)
+    torch.testing.assert_close(layer(torch.eye(12, dtype=torch.float64)) - layer.base.bias, want.T)
+
+
 @pytest.mark.parametrize("path", ["fft", "handwritten", "dense"])
 @pytest.mark.parametrize("kind", ["cdvft", "block_circulant"])
 def test_an_empty_batch_has_zero_gradients(kind, path) -> None:
