@@ -18,7 +18,13 @@ from cdvft_bench.execution.native_path import misfit as native_misfit
 from cdvft_bench.execution.triton_path import TritonFunction
 from cdvft_bench.execution.triton_path import misfit as triton_misfit
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
-from cdvft_reference.circulant import Convention, block_circulant_fft, block_circulant_handwritten, check_convention
+from cdvft_reference.circulant import (
+    Convention,
+    block_circulant_fft,
+    block_circulant_handwritten,
+    check_convention,
+    under_transforms,
+)
 from cdvft_reference.operands import at_least_float32, check_base, check_operands
 
 Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton"]
@@ -47,6 +53,13 @@ def check_path(path: str, m: int) -> None:
 def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> Path:
     if not circulants:
         return "fft"  # m = 1 is one element-wise product: nothing to transform, nothing to choose
+    if under_transforms() and path != "fft":
+        if path == "auto":
+            return "fft"
+        raise UserError(
+            f"path {path!r} has a backward written by hand, which is opaque to torch.func's transforms (grad, vmap, "
+            "jvp, ...); use 'fft' or 'auto' there"
+        )
     if path == "auto":
         from cdvft_bench.execution.planner import pick
 

@@ -187,10 +187,24 @@ class BlockCirculantFunction(torch.autograd.Function):
         return grad_x, grad_c, None, None
 
 
+def under_transforms() -> bool:
+    """Whether a transform of torch.func (grad, vmap, jvp, ...) runs: our autograd Functions are opaque to it."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def block_circulant_handwritten(x: Tensor, c: Tensor, d_out: int, convention: Convention = "column") -> Tensor:
-    """``C x`` as :func:`block_circulant_fft`, with the paper's backward instead of autograd's."""
+    """``C x`` as :func:`block_circulant_fft`, with the paper's backward instead of autograd's.
+
+    Raises:
+        RuntimeError: a transform of torch.func runs.
+    """
     check_convention(convention)
     check_operands(x, (), (c,), d_out)
+    if under_transforms():
+        raise RuntimeError(
+            "a backward written by hand is opaque to torch.func's transforms (grad, vmap, jvp, ...); use path 'fft' "
+            "there"
+        )
     if not torch.is_grad_enabled() or x.numel() == 0:
         # The same values; tracers (fvcore) then see the operators instead of an opaque Function.
         return block_circulant_fft(x, c, d_out, convention)
