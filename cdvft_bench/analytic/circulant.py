@@ -28,7 +28,7 @@ from cdvft_bench.analytic.kernels import (
     fft,
     reduction,
 )
-from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward
 from cdvft_bench.core.errors import UserError
 
 CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton", "auto"]
@@ -39,6 +39,19 @@ def flag(condition: object) -> Count:
     """1 where the condition holds, else 0: the launches of an operator that only some shapes need."""
     value = np.asarray(condition).astype(np.int64)
     return value if value.ndim else int(value)
+
+
+LARGEST_M = 256
+"""Most diagonals of a closed form, which writes out every factor's operators."""
+
+
+def check_diagonals(m: int) -> None:
+    """Raise UserError unless m is an integer from 1 to ``LARGEST_M``."""
+    check_count("m", m)
+    if m > LARGEST_M:
+        raise UserError(
+            f"m = {m} is too large: a closed form writes out every factor, of at most {LARGEST_M} diagonals"
+        )
 
 
 def check_options(alpha: float, convention: str, path: str) -> None:
