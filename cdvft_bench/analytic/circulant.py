@@ -24,9 +24,11 @@ from cdvft_bench.analytic.kernels import (
     adapter_dtype,
     bmm,
     copy,
+    countable,
     elementwise,
     fft,
     reduction,
+    smaller,
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward
 from cdvft_bench.core.errors import UserError
@@ -68,8 +70,7 @@ def resolve_block_size(block_size: int | None, layer: LinearShape) -> Count:
     """The block size on a layer: as given, or ``min(d_in, d_out)``."""
     if block_size is not None:
         return block_size
-    smaller = np.minimum(layer.d_in, layer.d_out)
-    return smaller if np.ndim(smaller) else int(smaller)
+    return smaller(layer.d_in, layer.d_out)
 
 
 def entries(width: Count, d_out: Count, p: Count) -> Count:
@@ -96,6 +97,11 @@ class Factor:
     tokens: Count
     dtype: str
     row: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = countable(self.width, self.d_out, self.p, self.tokens)
+        for name, size in zip(("width", "d_out", "p", "tokens"), sizes, strict=True):
+            object.__setattr__(self, name, size)
 
     @property
     def q_in(self) -> Count:

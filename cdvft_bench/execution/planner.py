@@ -229,8 +229,9 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
     if device not in BUILT_IN or len(diagonals) > LARGEST_M:
         return "fused"  # what runs anywhere, where nothing is known of the device or the plan would be too long
     dtype = str(x.dtype).removeprefix("torch.")
+    d_in = int(x.shape[-1])  # int(): tracers hand sizes over as tensors
     picked = _pick(
-        x.shape[-1], d_out, circulants[0].shape[2], len(diagonals), max(x.numel() // x.shape[-1], 1),
+        d_in, d_out, int(circulants[0].shape[2]), len(diagonals), max(int(x.numel()) // d_in, 1),
         dtype if dtype in ITEMSIZE else "float32", device, circulants[0].requires_grad,
     )  # fmt: skip
     # The plan is for factors of the activations' dtype, or of float32; these may be float64 all the same.
