@@ -79,3 +79,13 @@ def test_the_atoms_of_closed_forms_do_not_wrap() -> None:
     with pytest.raises(UserError, match="d_in = True"):
         LinearShape(True, 8)
     assert LinearShape(10**30, 8).weights == 8 * 10**30
+
+
+def test_a_closed_form_writes_out_so_many_factors_and_no_more() -> None:
+    assert make_method("cdvft", {"m": 256}).cost(LinearShape(8, 8), 2).tensors == 511
+    with pytest.raises(UserError, match="m = 257 is too large"):
+        make_method("cdvft", {"m": 257})
+    for rank in (1, 5, 10**12):
+        one = make_method("hra", {"rank": rank}).cost(LinearShape(8, 8), 2)
+        assert one.parameters == 8 * rank
+        assert sum(k.launches for k in one.backward if k.op == "select_backward") == rank
