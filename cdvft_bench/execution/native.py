@@ -50,6 +50,7 @@ class _Layer(ctypes.Structure):
     ]  # fmt: skip
 
 
+@lru_cache(maxsize=256)
 def radices(columns: int) -> tuple[int, ...] | None:
     """The stages of a transform over ``columns`` points, or None where a prime above 7 is left."""
     found = []
@@ -219,6 +220,7 @@ def check(
 
 def _layer(
     x: Tensor,
+    other: Tensor | None,
     diagonals: Sequence[Tensor],
     circulants: Sequence[Tensor],
     d_out: int,
@@ -226,28 +228,51 @@ def _layer(
     row: bool,
     backward: bool,
     input_gradient: bool = False,
-) -> tuple[_Layer, ctypes.CDLL]:
-    """The structure of operands that :func:`check` let pass, in :func:`memory` that the caller holds."""
-    if x.device.type != "cpu":
-        raise ValueError(f"x is on device {x.device}; the kernels run on a CPU")
-    c = circulants[0]
-    threads = torch.get_num_threads()
-    key = (x.shape, x.dtype, c.shape, d_out, len(diagonals), len(circulants), alpha, row, c.dtype, threads, backward,
-           input_gradient)  # fmt: skip
+) -> tuple[_Layer, ctypes.CDLL, list[Tensor]]:
+    """The structure for these operands (``other``: the bias, or g), and the factors as it points to them.
+
+    One structure waits for each set of shapes and dtypes that :func:`check` let pass, so that they are compared at
+    every call and checked at the first. The caller holds the factors until the kernel returns.
+    """
+    g, bias = (other, None) if backward else (None, other)
+    try:
+        sizes = [(t.shape, t.dtype) for t in (x, *diagonals, *circulants)]
+        key = (*sizes, other is not None and (other.shape, other.dtype), d_out, len(diagonals), alpha, row,
+               torch.get_num_threads(), backward, input_gradient)  # fmt: skip
+    except (AttributeError, RuntimeError):  # no tensors, or nested ones
+        check(x, diagonals, circulants, d_out, bias=bias, g=g)
+        raise
     held = _of_thread.layers.get(key)
     if held is None:
-        held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, threads, backward, input_gradient)
+        check(x, diagonals, circulants, d_out, bias=bias, g=g)
+        held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, backward, input_gradient)
         if len(_of_thread.layers) >= 256:
             _of_thread.layers.clear()
         _of_thread.layers[key] = held
     layer, library, size = held
-    layer.workspace = _aligned(buffer("native", size + LANES[c.dtype], c.dtype, c.device)).data_ptr()
-    layer.x = _address("x", x)
-    for i, diagonal in enumerate(diagonals):
-        layer.diagonal[i] = _address("a diagonal", diagonal)
-    for i, circulant in enumerate(circulants):
-        layer.circulant[i] = _address("a circulant", circulant)
-    return layer, library
+    factors = []
+    for i, a in enumerate(diagonals):
+        a = _read("a diagonal", a)
+        factors.append(a)
+        layer.diagonal[i] = a.data_ptr()
+    for i, c in enumerate(circulants):
+        c = _read("a circulant", c)
+        factors.append(c)
+        layer.circulant[i] = c.data_ptr()
+    layer.workspace = _aligned(buffer("native", size + LANES[x.dtype], x.dtype, x.device)).data_ptr()
+    return layer, library, factors
+
+
+def _read(name: str, t: Tensor) -> Tensor:
+    """An operand as the kernels read it, in memory of this machine."""
+    if not t.is_cpu:
+        raise ValueError(f"{name} is on device {t.device}; the kernels run on a CPU")
+    if t.layout is not torch.strided:
+        raise ValueError(f"{name} has layout {t.layout}; it must be strided (a plain tensor)")
+    t = memory(name, t)
+    if not t.data_ptr() and t.numel():
+        raise ValueError(f"{name} (a {type(t).__name__}) has no memory; the kernels take tensors that hold values")
+    return t
 
 
 def _new_layer(
@@ -257,11 +282,10 @@ def _new_layer(
     d_out: int,
     alpha: float,
     row: bool,
-    threads: int,
     backward: bool,
     input_gradient: bool,
 ) -> tuple[_Layer, ctypes.CDLL, int]:
-    c = circulants[0]
+    c, threads = circulants[0], torch.get_num_threads()
     reason = misfit(c.dtype, c.shape[2], len(circulants))
     library = reason or _compiled(c.dtype)
     if isinstance(library, str):
@@ -274,13 +298,6 @@ def _new_layer(
     )  # fmt: skip
     size = (library.backward_workspace if backward else library.forward_workspace)(ctypes.byref(layer))
     return layer, library, int(size)
-
-
-def _address(name: str, t: Tensor) -> int:
-    at = t.data_ptr()
-    if not at and t.numel():
-        raise ValueError(f"{name} (a {type(t).__name__}) has no memory; the kernels take tensors that hold values")
-    return at
 
 
 def forward(
@@ -305,15 +322,12 @@ def forward(
     Raises:
         ValueError, TypeError: see :func:`check`. RuntimeError: p does not fit, or there is no compiler.
     """
-    check(x, diagonals, circulants, d_out, bias=bias)
+    layer, library, _held = _layer(x, bias, diagonals, circulants, d_out, alpha, row, backward=False)
     # What is made contiguous here is held until the kernel returns.
-    x, diagonals = memory("x", x), [memory("a diagonal", a) for a in diagonals]
-    circulants = [memory("a circulant", c) for c in circulants]
-    bias = None if bias is None else memory("bias", bias)
+    x, bias = _read("x", x), None if bias is None else _read("bias", bias)
     out = x.new_empty(x.shape[0], d_out)
-    layer, library = _layer(x, diagonals, circulants, d_out, alpha, row, backward=False)
-    layer.out = out.data_ptr()
-    layer.bias = None if bias is None else _address("bias", bias)
+    layer.x, layer.out = x.data_ptr(), out.data_ptr()
+    layer.bias = None if bias is None else bias.data_ptr()
     library.forward(ctypes.byref(layer))
     return out
 
@@ -334,14 +348,11 @@ def backward(
     """
     if g.ndim != 2:
         raise ValueError(f"g has shape {tuple(g.shape)}; it must be (T, d_out)")
-    check(x, diagonals, circulants, g.shape[1], g=g)
-    x, diagonals = memory("x", x), [memory("a diagonal", a) for a in diagonals]
-    circulants = [memory("a circulant", c) for c in circulants]
-    g = memory("g", g)
+    layer, library, held = _layer(x, g, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
+    x, g = _read("x", x), _read("g", g)
     out = x.new_empty(x.shape if input_gradient else (0,))
-    grads = [torch.empty_like(t) for t in (*diagonals, *circulants)]
-    layer, library = _layer(x, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
-    layer.g, layer.out = _address("g", g), out.data_ptr()
+    grads = [torch.empty_like(factor) for factor in held]
+    layer.x, layer.g, layer.out = x.data_ptr(), g.data_ptr(), out.data_ptr()
     for i in range(len(diagonals)):
         layer.grad_diagonal[i] = grads[i].data_ptr()
     for i in range(len(circulants)):
