@@ -6,7 +6,7 @@ No torch: the closed forms of ``costs`` split as the execution does.
 from __future__ import annotations
 
 from cdvft_bench.analytic.kernels import Count
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 
 PIECE = 2**20
 """Entries of an input and an output row by row, together, that a CPU treats at once: larger temporaries are

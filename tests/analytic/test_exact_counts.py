@@ -9,7 +9,7 @@ from cdvft_bench.analytic.circulant import Factor
 from cdvft_bench.analytic.cost import PASSES, total
 from cdvft_bench.analytic.kernels import Kernel, countable, fft, mm, times
 from cdvft_bench.analytic.linear import LinearShape, frozen_forward
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import make_method, method_names
 
 LARGE = {"cdvft": {"path": "fused", "block_size": 1024}, "block_circulant": {"path": "merged", "block_size": 1024}}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
-from cdvft_bench.errors import UserError
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import PATHS, FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_reference import CDVFTLinear
 from tests.execution.test_paths import relative
