@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -205,3 +206,34 @@ witnesses = ["formula", "count"]
     assert wrong.exit_code == 1
     assert json.loads(wrong.output)
     assert call("verify", "--ledger", str(tmp_path / "none.toml")).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("plan", "--d", "64", "--m", "100000"), "m = 100000 is too large: .* at most 256 diagonals"),
+        (("predict", "cdvft", "m=99999999999", "--layer", "768x768"), "m = 99999999999 is too large"),
+        (("predict", "cdvft", "path=fused", "m=257", "--layer", "768x768"), "m = 257 is too large"),
+        (("predict", "cdvft", "path=triton", "--layer", "262144x262144"), "p = 262144 is no product of two factors"),
+    ],
+)
+def test_what_a_closed_form_cannot_write_out_is_refused_in_one_line(arguments: tuple[str, ...], said: str) -> None:
+    result = call(*arguments)
+    assert result.exit_code == 2
+    assert re.search(said, result.output)
+    assert len(result.output.strip().splitlines()) == 1
+
+
+def test_large_sizes_are_exact() -> None:
+    d, tokens = 2**21, 2**22
+    for path in ("fft", "fused", "stored", "merged", "native", "auto"):
+        result = call(
+            "predict", "cdvft", f"path={path}", "--layer", f"{d}x{d}", "--batch", str(tokens), "--tokens", "1", "--json"
+        )
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.output)["forward"]["macs"] == d * d * tokens
+    result = call("plan", "--d", str(d), "--tokens", str(tokens), "--json")
+    assert result.exit_code == 0, result.output
+    paths = {found["path"]: found for found in json.loads(result.output)["paths"]}
+    assert 2**66 < paths["fused"]["flops"] < 2**67  # two products of 2 * 2^64
+    assert paths["fused"]["read_written"] > 4 * 4 * d * tokens

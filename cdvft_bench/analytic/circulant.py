@@ -24,11 +24,13 @@ from cdvft_bench.analytic.kernels import (
     adapter_dtype,
     bmm,
     copy,
+    countable,
     elementwise,
     fft,
     reduction,
+    smaller,
 )
-from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward
 from cdvft_bench.core.errors import UserError
 
 CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton", "auto"]
@@ -39,6 +41,19 @@ def flag(condition: object) -> Count:
     """1 where the condition holds, else 0: the launches of an operator that only some shapes need."""
     value = np.asarray(condition).astype(np.int64)
     return value if value.ndim else int(value)
+
+
+LARGEST_M = 256
+"""Most diagonals of a closed form, which writes out every factor's operators."""
+
+
+def check_diagonals(m: int) -> None:
+    """Raise UserError unless m is an integer from 1 to ``LARGEST_M``."""
+    check_count("m", m)
+    if m > LARGEST_M:
+        raise UserError(
+            f"m = {m} is too large: a closed form writes out every factor, of at most {LARGEST_M} diagonals"
+        )
 
 
 def check_options(alpha: float, convention: str, path: str) -> None:
@@ -55,8 +70,7 @@ def resolve_block_size(block_size: int | None, layer: LinearShape) -> Count:
     """The block size on a layer: as given, or ``min(d_in, d_out)``."""
     if block_size is not None:
         return block_size
-    smaller = np.minimum(layer.d_in, layer.d_out)
-    return smaller if np.ndim(smaller) else int(smaller)
+    return smaller(layer.d_in, layer.d_out)
 
 
 def entries(width: Count, d_out: Count, p: Count) -> Count:
@@ -83,6 +97,11 @@ class Factor:
     tokens: Count
     dtype: str
     row: bool = False
+
+    def __post_init__(self) -> None:
+        sizes = countable(self.width, self.d_out, self.p, self.tokens)
+        for name, size in zip(("width", "d_out", "p", "tokens"), sizes, strict=True):
+            object.__setattr__(self, name, size)
 
     @property
     def q_in(self) -> Count:

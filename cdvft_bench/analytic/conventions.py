@@ -37,7 +37,8 @@ class Convention:
     def fft(self, length: Count, batch: Count, real: bool) -> Flops:
         """FLOPs of ``batch`` transforms of ``length`` points; a length of 1 (or 0, no FFT) costs nothing."""
         factor = self.fft_real if real else self.fft_complex
-        cost = factor * np.asarray(length, dtype=np.float64) * _log2(length) * batch
+        points, times = np.asarray(length, dtype=np.float64), np.asarray(batch, dtype=np.float64)
+        cost = factor * points * _log2(length) * times
         return cost if np.ndim(cost) else float(cost)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from cdvft_bench.analytic.conventions import Flops, convention
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, Kind, Scope, times
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, Kind, Scope, added, product, times
 from cdvft_bench.core.errors import UserError
 
 Pass = Literal["forward", "backward", "step"]
@@ -42,12 +44,12 @@ def total(kernels: Kernels) -> Totals:
     read: Count = 0
     written: Count = 0
     for k in kernels:
-        macs = macs + k.macs * k.launches
-        elementwise = elementwise + k.flops * k.launches
-        ffts = ffts + k.fft_batch * k.launches
-        launches = launches + k.launches
-        read = read + k.read * k.launches
-        written = written + k.written * k.launches
+        macs = added(macs, product(k.macs, k.launches))
+        elementwise = added(elementwise, product(k.flops, k.launches))
+        ffts = added(ffts, product(k.fft_batch, k.launches))
+        launches = added(launches, k.launches)
+        read = added(read, product(k.read, k.launches))
+        written = added(written, product(k.written, k.launches))
     return Totals(macs, elementwise, ffts, launches, read, written)
 
 
@@ -64,7 +66,7 @@ def flops(kernels: Kernels, convention_name: str, kind: Kind | None = None) -> F
         else:
             continue
         result = result + one * k.launches
-    return result  # type: ignore[no-any-return]
+    return result.astype(np.float64) if isinstance(result, np.ndarray) else float(result)
 
 
 ADAMW_FLOPS = 14
@@ -102,22 +104,22 @@ class Cost:
                 "a fused optimiser launches once a dtype"
             )
         return Cost(
-            self.parameters + other.parameters,
+            added(self.parameters, other.parameters),
             self.tensors + other.tensors,
             self.forward + other.forward,
             self.backward + other.backward,
-            self.saved_bytes + other.saved_bytes,
+            added(self.saved_bytes, other.saved_bytes),
             self.parameter_dtype,
         )
 
     def __mul__(self, n: int) -> Cost:
         """``n`` layers alike, trained by one optimiser."""
         return Cost(
-            self.parameters * n,
+            product(self.parameters, n),
             self.tensors * n,
             times(self.forward, n),
             times(self.backward, n),
-            self.saved_bytes * n,
+            product(self.saved_bytes, n),
             self.parameter_dtype,
         )
 

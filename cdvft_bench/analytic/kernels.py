@@ -5,8 +5,9 @@ A pass of a layer is written down as the sequence of ATen operators that it laun
 (length and batch, so that a counting convention can price it later) and the bytes it must read
 and write. Views and reshapes launch nothing and do not appear.
 
-Every field is an exact integer, or an int64 array of them for a whole grid of cases at once.
-No tensor is touched.
+Every field is an exact integer, or an array of them for a whole grid of cases at once. An array is one of
+int64 where sizes are small, else of Python's integers: what 64 bits do not hold never wraps
+(:func:`countable`). No tensor is touched.
 """
 
 from __future__ import annotations
@@ -17,14 +18,69 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Count = int | NDArray[np.int64]
-"""An exact count: one integer, or an int64 array over a grid of cases."""
+Count = int | NDArray[np.int64] | NDArray[np.object_]
+"""An exact count: one integer, or an array of them over a grid of cases, see :func:`countable`."""
 
 Kind = Literal["matmul", "fft", "elementwise", "reduction", "copy", "native"]
 Scope = Literal["base", "adapter", "optimizer"]
 
 ITEMSIZE = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}
 """Bytes of one element of a dtype."""
+
+
+COUNTS = ("launches", "macs", "flops", "fft_length", "fft_batch", "read", "written")
+"""The fields of a kernel that are counts."""
+
+
+SMALL = 2**15
+"""Sizes below are multiplied in int64: products of three, which is what a kernel counts, leave it 2^18 to spare."""
+
+
+def exact(value: Count) -> Count:
+    """A number of numpy's as Python's integer, an array of any integers as one of Python's."""
+    if type(value) is int:
+        return value
+    array = np.asarray(value)
+    return array.astype(object) if array.ndim else int(array)
+
+
+def countable(*sizes: Count) -> tuple[Count, ...]:
+    """Sizes whose products do not wrap: arrays of int64 where all are small, else of Python's integers."""
+    if all(type(size) is int for size in sizes):
+        return sizes
+    small = all(isinstance(n, int) or np.asarray(n).dtype != object for n in sizes)  # what was made exact stays so
+    small = small and all(_peak(n) < SMALL for n in sizes)
+    return tuple(np.asarray(n, dtype=np.int64) if small and np.ndim(n) else exact(n) for n in sizes)
+
+
+def _peak(value: Count) -> int:
+    if isinstance(value, int):
+        return value
+    return int(np.max(value)) if np.size(value) else 0
+
+
+def product(a: Count, b: Count) -> Count:
+    """``a * b``, by Python's integers where 64 bits do not hold it."""
+    if (isinstance(a, int) and isinstance(b, int)) or _peak(a) * _peak(b) < 2**62:
+        return a * b
+    return exact(a) * exact(b)
+
+
+def added(a: Count, b: Count) -> Count:
+    """``a + b``, by Python's integers where 64 bits do not hold it."""
+    if (isinstance(a, int) and isinstance(b, int)) or _peak(a) + _peak(b) < 2**62:
+        return a + b
+    return exact(a) + exact(b)
+
+
+def smaller(a: Count, b: Count) -> Count:
+    """The smaller of two counts, or of each two of a grid."""
+    return min(a, b) if isinstance(a, int) and isinstance(b, int) else np.minimum(a, b)
+
+
+def larger(a: Count, b: Count) -> Count:
+    """The larger of two counts, or of each two of a grid."""
+    return max(a, b) if isinstance(a, int) and isinstance(b, int) else np.maximum(a, b)
 
 
 def adapter_dtype(dtype: str) -> str:
@@ -66,9 +122,15 @@ class Kernel:
     dtype: str = ""
     complex_product: bool = False
 
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            value = getattr(self, name)
+            if type(value) is not int and not np.ndim(value):
+                object.__setattr__(self, name, exact(value))
+
     def times(self, n: Count) -> Kernel:
         """The same kernel launched ``n`` times as often."""
-        return replace(self, launches=self.launches * n)
+        return replace(self, launches=product(self.launches, n))
 
 
 Kernels = tuple[Kernel, ...]
@@ -100,6 +162,7 @@ def bmm(
     With ``complex_`` the operands are complex numbers of two ``dtype`` values each.
     """
     size = ITEMSIZE[dtype] * (2 if complex_ else 1)
+    batch, rows, inner, columns = countable(batch, rows, inner, columns)
     return Kernel(
         op="bmm",
         kind="matmul",
@@ -124,6 +187,7 @@ def fft(op: str, length: Count, batch: Count, dtype: str) -> Kernel:
     ``dtype`` is the real dtype; a one-sided spectrum has length // 2 + 1 complex entries.
     """
     size = ITEMSIZE[dtype]
+    length, batch = countable(length, batch)
     real, full, half = batch * length * size, batch * length * 2 * size, batch * (length // 2 + 1) * 2 * size
     read, written = {"_fft_r2c": (real, half), "_fft_c2r": (half, real), "_fft_c2c": (full, full)}[op]
     return Kernel(
@@ -205,6 +269,7 @@ def lu(op: str, batch: Count, n: Count, columns: Count, dtype: str, factored: bo
     ``factored``: the factors are given), and 2 n^2 a right-hand side. Factors, solution and
     pivots (int32) are written when the factors are made, the solution alone when they are given.
     """
+    batch, n, columns = countable(batch, n, columns)
     size, pivots = ITEMSIZE[dtype], batch * n * 4
     factors, sides = batch * n * n * size, batch * n * columns * size
     solving = batch * 2 * n * n * columns

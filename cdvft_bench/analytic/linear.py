@@ -6,13 +6,24 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, addmm, copy, elementwise, mm, of_base
+from cdvft_bench.analytic.kernels import (
+    ITEMSIZE,
+    Count,
+    Kernel,
+    Kernels,
+    addmm,
+    copy,
+    countable,
+    elementwise,
+    mm,
+    of_base,
+)
 from cdvft_bench.core.errors import UserError
 
 
 @dataclass(frozen=True)
 class LinearShape:
-    """Widths of a linear layer, or int64 arrays of them for a grid.
+    """Widths of a linear layer, or arrays of them for a grid.
 
     Attributes:
         d_in, d_out: widths. bias: whether it has one.
@@ -31,6 +42,8 @@ class LinearShape:
     def __post_init__(self) -> None:
         for name in ("d_in", "d_out"):
             check_count(name, getattr(self, name))
+        for name, width in zip(("d_in", "d_out"), countable(self.d_in, self.d_out), strict=True):
+            object.__setattr__(self, name, width)
         if self.quantised and self.bias:
             raise UserError("a quantised layer with a bias has no closed form; leave the bias out")
 
@@ -51,11 +64,16 @@ class LinearShape:
 
 def check_count(name: str, value: Count) -> None:
     """Raise UserError unless ``value`` is an integer >= 1, or an integer array of them."""
-    array = np.asarray(value)
-    if array.dtype.kind not in "iu":
-        raise UserError(f"{name} = {value!r} is not an integer; it must be an integer >= 1")
-    if array.size and array.min() < 1:
-        raise UserError(f"{name} = {array.min()} is too small; it must be >= 1")
+    if isinstance(value, int) and not isinstance(value, bool):
+        smallest = value
+    else:
+        array = np.asarray(value)
+        integers = array.dtype.kind in "iu" or (array.dtype.kind == "O" and all(type(n) is int for n in array.flat))
+        if not integers:
+            raise UserError(f"{name} = {value!r} is not an integer; it must be an integer >= 1")
+        smallest = array.min() if array.size else 1
+    if smallest < 1:
+        raise UserError(f"{name} = {smallest} is too small; it must be >= 1")
 
 
 def itemsize(dtype: str) -> int:

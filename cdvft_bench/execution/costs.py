@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from cdvft_bench.analytic.circulant import Factor, casts, flag
 from cdvft_bench.analytic.kernels import (
     ITEMSIZE,
@@ -18,6 +16,7 @@ from cdvft_bench.analytic.kernels import (
     Kernels,
     copy,
     elementwise,
+    larger,
     mixed,
     mm,
     reduction,
@@ -63,7 +62,7 @@ class FastLayer:
         """Kernels of all pieces of the rows."""
         n = piece(self.tokens, self.layer.d_in, self.layer.d_out, self.device)
         whole, rest = self.tokens // n, self.tokens % n
-        return times(of_rows(n), whole) + times(of_rows(np.maximum(rest, 1)), flag(rest > 0))
+        return times(of_rows(n), whole) + times(of_rows(larger(rest, 1)), flag(rest > 0))
 
     def forward(self) -> Kernels:
         """The forward pass, base and change."""
@@ -253,7 +252,7 @@ class FastLayer:
             kernels += Spectral(f, self.tokens).adjoint()
         kernels += scaled(d_out, self.alpha, dtype)
         whole, rest = d_out // ROWS_AT_ONCE, d_out % ROWS_AT_ONCE
-        return kernels + times(self._rows(ROWS_AT_ONCE), whole) + times(self._rows(np.maximum(rest, 1)), flag(rest > 0))
+        return kernels + times(self._rows(ROWS_AT_ONCE), whole) + times(self._rows(larger(rest, 1)), flag(rest > 0))
 
     def _rows(self, rows: Count) -> Kernels:
         d_out, d_in, dtype = self.layer.d_out, self.layer.d_in, self._adapter

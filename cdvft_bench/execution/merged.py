@@ -23,6 +23,7 @@ from cdvft_bench.execution import spectral, triton_path
 from cdvft_bench.execution.fused import Plan, flattened, gradients, is_by_block, scaled, spectra_of_factors, unflattened
 from cdvft_bench.execution.scratch import buffer
 from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE
+from cdvft_reference.operands import check_operands
 
 
 def circulant_view(c: Tensor, row: bool) -> Tensor:
@@ -49,7 +50,13 @@ def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Seque
         diagonals: m vectors, or none for the block-circulant adapter.
         circulants: their circulant factors, each (q_out, q_in, p).
         plan: scale and convention.
+
+    Raises:
+        ValueError, TypeError: see ``cdvft_reference.operands``, with W in the place of x.
     """
+    if weight.ndim != 2:
+        raise ValueError(f"weight has shape {tuple(weight.shape)}; it must be (d_out, d_in)")
+    check_operands(weight, diagonals, circulants, int(weight.shape[0]))
     if len(circulants) > 1:
         return _merged_by_rows(weight, diagonals, circulants, plan)
     (c,) = circulants

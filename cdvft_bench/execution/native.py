@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from cdvft_bench.execution.scratch import buffer
+from cdvft_reference.operands import check_like, check_operands, memory
 
 SOURCE = Path(__file__).with_name("native_kernels.c")
 FLAGS = ("-O3", "-march=native", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
@@ -49,6 +50,7 @@ class _Layer(ctypes.Structure):
     ]  # fmt: skip
 
 
+@lru_cache(maxsize=256)
 def radices(columns: int) -> tuple[int, ...] | None:
     """The stages of a transform over ``columns`` points, or None where a prime above 7 is left."""
     found = []
@@ -186,8 +188,39 @@ class _OfThread(threading.local):
 _of_thread = _OfThread()
 
 
+def check(
+    x: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    *,
+    bias: Tensor | None = None,
+    g: Tensor | None = None,
+) -> None:
+    """Raise unless a kernel can be handed these operands: their memory is read by shapes that x and d_out say.
+
+    Args:
+        x: (T, d_in), the dtype of the factors. bias: (d_out,). g: (T, d_out). The others: see ``check_operands``.
+
+    Raises:
+        ValueError: a number, shape, device or layout. TypeError: a dtype, or what is no tensor.
+    """
+    check_operands(x, diagonals, circulants, d_out)
+    if not circulants:
+        raise ValueError("1 diagonals and 0 circulants; the kernels take at least one circulant")
+    if x.dtype is not circulants[0].dtype:
+        raise TypeError(f"x of {x.dtype} and factors of {circulants[0].dtype}; the kernels take one dtype")
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; the kernels take rows, (T, d_in)")
+    if bias is not None:
+        check_like("bias", bias, (d_out,), x, x.dtype)
+    if g is not None:
+        check_like("g", g, (x.shape[0], d_out), x, x.dtype)
+
+
 def _layer(
     x: Tensor,
+    other: Tensor | None,
     diagonals: Sequence[Tensor],
     circulants: Sequence[Tensor],
     d_out: int,
@@ -195,25 +228,51 @@ def _layer(
     row: bool,
     backward: bool,
     input_gradient: bool = False,
-) -> tuple[_Layer, ctypes.CDLL]:
-    c = circulants[0]
-    threads = torch.get_num_threads()
-    key = (x.shape, x.dtype, c.shape, d_out, len(diagonals), len(circulants), alpha, row, c.dtype, threads, backward,
-           input_gradient)  # fmt: skip
+) -> tuple[_Layer, ctypes.CDLL, list[Tensor]]:
+    """The structure for these operands (``other``: the bias, or g), and the factors as it points to them.
+
+    One structure waits for each set of shapes and dtypes that :func:`check` let pass, so that they are compared at
+    every call and checked at the first. The caller holds the factors until the kernel returns.
+    """
+    g, bias = (other, None) if backward else (None, other)
+    try:
+        sizes = [(t.shape, t.dtype) for t in (x, *diagonals, *circulants)]
+        key = (*sizes, other is not None and (other.shape, other.dtype), d_out, len(diagonals), alpha, row,
+               torch.get_num_threads(), backward, input_gradient)  # fmt: skip
+    except (AttributeError, RuntimeError):  # no tensors, or nested ones
+        check(x, diagonals, circulants, d_out, bias=bias, g=g)
+        raise
     held = _of_thread.layers.get(key)
     if held is None:
-        held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, threads, backward, input_gradient)
+        check(x, diagonals, circulants, d_out, bias=bias, g=g)
+        held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, backward, input_gradient)
         if len(_of_thread.layers) >= 256:
             _of_thread.layers.clear()
         _of_thread.layers[key] = held
     layer, library, size = held
-    layer.workspace = _aligned(buffer("native", size + LANES[c.dtype], c.dtype, c.device)).data_ptr()
-    layer.x = x.data_ptr()
-    for i, diagonal in enumerate(diagonals):
-        layer.diagonal[i] = diagonal.data_ptr()
-    for i, circulant in enumerate(circulants):
-        layer.circulant[i] = circulant.data_ptr()
-    return layer, library
+    factors = []
+    for i, a in enumerate(diagonals):
+        a = _read("a diagonal", a)
+        factors.append(a)
+        layer.diagonal[i] = a.data_ptr()
+    for i, c in enumerate(circulants):
+        c = _read("a circulant", c)
+        factors.append(c)
+        layer.circulant[i] = c.data_ptr()
+    layer.workspace = _aligned(buffer("native", size + LANES[x.dtype], x.dtype, x.device)).data_ptr()
+    return layer, library, factors
+
+
+def _read(name: str, t: Tensor) -> Tensor:
+    """An operand as the kernels read it, in memory of this machine."""
+    if not t.is_cpu:
+        raise ValueError(f"{name} is on device {t.device}; the kernels run on a CPU")
+    if t.layout is not torch.strided:
+        raise ValueError(f"{name} has layout {t.layout}; it must be strided (a plain tensor)")
+    t = memory(name, t)
+    if not t.data_ptr() and t.numel():
+        raise ValueError(f"{name} (a {type(t).__name__}) has no memory; the kernels take tensors that hold values")
+    return t
 
 
 def _new_layer(
@@ -223,16 +282,10 @@ def _new_layer(
     d_out: int,
     alpha: float,
     row: bool,
-    threads: int,
     backward: bool,
     input_gradient: bool,
 ) -> tuple[_Layer, ctypes.CDLL, int]:
-    c = circulants[0]
-    if len(circulants) != max(diagonals - 1, 1):
-        raise ValueError(f"{diagonals} diagonals and {len(circulants)} circulants; one circulant stands between two "
-                         "diagonals, or one alone")  # fmt: skip
-    if x.dtype != c.dtype:
-        raise TypeError(f"x of {x.dtype} and factors of {c.dtype}; the kernels take one dtype")
+    c, threads = circulants[0], torch.get_num_threads()
     reason = misfit(c.dtype, c.shape[2], len(circulants))
     library = reason or _compiled(c.dtype)
     if isinstance(library, str):
@@ -247,10 +300,6 @@ def _new_layer(
     return layer, library, int(size)
 
 
-def _contiguous(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
-    return [t.contiguous() for t in tensors]
-
-
 def forward(
     x: Tensor,
     bias: Tensor | None,
@@ -263,19 +312,21 @@ def forward(
     """``alpha dW x + bias``.
 
     Args:
-        x: (T, d_in). bias: (d_out,) or None. All tensors are of one dtype and fit (:func:`misfit`).
+        x: (T, d_in). bias: (d_out,) or None. All tensors are of one dtype, and p fits (:func:`misfit`).
         diagonals: m vectors, or none. circulants: (q_out, q_in, p) each.
         d_out: output width. alpha: scale. row: first-row convention.
 
     Returns:
         (T, d_out).
+
+    Raises:
+        ValueError, TypeError: see :func:`check`. RuntimeError: p does not fit, or there is no compiler.
     """
-    out = x.new_empty(x.shape[0], d_out)
+    layer, library, _held = _layer(x, bias, diagonals, circulants, d_out, alpha, row, backward=False)
     # What is made contiguous here is held until the kernel returns.
-    x, bias = x.contiguous(), None if bias is None else bias.contiguous()
-    diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
-    layer, library = _layer(x, diagonals, circulants, d_out, alpha, row, backward=False)
-    layer.out = out.data_ptr()
+    x, bias = _read("x", x), None if bias is None else _read("bias", bias)
+    out = x.new_empty(x.shape[0], d_out)
+    layer.x, layer.out = x.data_ptr(), out.data_ptr()
     layer.bias = None if bias is None else bias.data_ptr()
     library.forward(ctypes.byref(layer))
     return out
@@ -295,12 +346,13 @@ def backward(
     Args:
         g: (T, d_out), gradient of the output. The others: see :func:`forward`.
     """
+    if g.ndim != 2:
+        raise ValueError(f"g has shape {tuple(g.shape)}; it must be (T, d_out)")
+    layer, library, held = _layer(x, g, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
+    x, g = _read("x", x), _read("g", g)
     out = x.new_empty(x.shape if input_gradient else (0,))
-    x, g = x.contiguous(), g.contiguous()
-    diagonals, circulants = _contiguous(diagonals), _contiguous(circulants)
-    grads = [torch.empty_like(t) for t in (*diagonals, *circulants)]
-    layer, library = _layer(x, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
-    layer.g, layer.out = g.data_ptr(), out.data_ptr()
+    grads = [torch.empty_like(factor) for factor in held]
+    layer.x, layer.g, layer.out = x.data_ptr(), g.data_ptr(), out.data_ptr()
     for i in range(len(diagonals)):
         layer.grad_diagonal[i] = grads[i].data_ptr()
     for i in range(len(circulants)):

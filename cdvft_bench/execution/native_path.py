@@ -32,6 +32,7 @@ def _forward_alike(
     x: Tensor, bias: Tensor | None, diagonals: list[Tensor], circulants: list[Tensor], d_out: int, alpha: float,
     row: bool,
 ) -> Tensor:  # fmt: skip
+    native.check(x, diagonals, circulants, d_out, bias=bias)
     return x.new_empty(x.shape[0], d_out)
 
 
@@ -39,6 +40,7 @@ def _backward_alike(
     x: Tensor, g: Tensor, diagonals: list[Tensor], circulants: list[Tensor], alpha: float, row: bool,
     input_gradient: bool,
 ) -> list[Tensor]:  # fmt: skip
+    native.check(x, diagonals, circulants, g.shape[-1], g=g)
     grads = [t.new_empty(t.shape) for t in (*diagonals, *circulants)]
     return [x.new_empty(x.shape if input_gradient else (0,)), *grads]
 
@@ -47,17 +49,14 @@ torch.library.register_fake("cdvft::circulant_forward", _forward_alike, lib=_lib
 torch.library.register_fake("cdvft::circulant_backward", _backward_alike, lib=_library)
 
 
-def _misfit(device: torch.device, dtype: torch.dtype, activations: torch.dtype, p: int, circulants: int) -> str:
+def _misfit(device: torch.device, dtype: torch.dtype, p: int, circulants: int) -> str:
     """Why this path cannot execute a layer; empty where it can.
 
     Args:
-        device: of the activations. dtype: of the factors. activations: dtype of x.
-        p: block size. circulants: number of circulant factors.
+        device: of the activations. dtype: of the factors. p: block size. circulants: number of circulant factors.
     """
     if device.type != "cpu":
         return f"it runs on a CPU, not on {device.type}"
-    if activations == torch.float64 != dtype:
-        return "its activations are float64, wider than its factors"
     return native.misfit(dtype, p, circulants)
 
 

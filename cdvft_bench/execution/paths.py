@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,14 @@ from cdvft_bench.execution.native_path import misfit as native_misfit
 from cdvft_bench.execution.triton_path import TritonFunction
 from cdvft_bench.execution.triton_path import misfit as triton_misfit
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
-from cdvft_reference.circulant import Convention, block_circulant_fft, block_circulant_handwritten, check_convention
+from cdvft_reference.circulant import (
+    Convention,
+    block_circulant_fft,
+    block_circulant_handwritten,
+    check_convention,
+    under_transforms,
+)
+from cdvft_reference.operands import at_least_float32, check_base, check_operands
 
 Path = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton"]
 PATHS: tuple[Path, ...] = get_args(Path)
@@ -54,6 +62,13 @@ def check_path(path: str, m: int) -> None:
 def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> Path:
     if not circulants:
         return "fft"  # m = 1 is one element-wise product: nothing to transform, nothing to choose
+    if under_transforms() and path != "fft":
+        if path == "auto":
+            return "fft"
+        raise UserError(
+            f"path {path!r} has a backward written by hand, which is opaque to torch.func's transforms (grad, vmap, "
+            "jvp, ...); use 'fft' or 'auto' there"
+        )
     if path == "auto" and torch.compiler.is_compiling():
         _, q_in, p = circulants[0].shape
         # Of x itself every size may be symbolic in a graph; a factor's are numbers.
@@ -68,7 +83,7 @@ def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequ
         c = circulants[0]
         q_out, q_in, p = c.shape
         if path == "native":
-            reason = native_misfit(x.device, c.dtype, x.dtype, p, len(circulants))
+            reason = native_misfit(x.device, c.dtype, p, len(circulants))
         else:
             reason = triton_misfit(x.device, c.dtype, x.dtype, (q_out, q_in), p, len(circulants))
         if reason:
@@ -85,26 +100,6 @@ def _reference(
         return product(x, diagonals, circulants, d_out, convention)
     one = block_circulant_handwritten if path == "handwritten" else block_circulant_fft
     return one(x, circulants[0], d_out, convention)
-
-
-def _check(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d_out: int) -> None:
-    if not x.is_floating_point():
-        raise TypeError(f"input dtype {x.dtype} is not floating-point; the layer takes floating-point activations")
-    expected = max(len(diagonals) - 1, 0) if diagonals else 1
-    if len(circulants) != expected:
-        raise ValueError(
-            f"{len(diagonals)} diagonals and {len(circulants)} circulants; CDVFT has m diagonals and m - 1 circulants, "
-            "the block-circulant adapter no diagonal and one circulant"
-        )
-    width = diagonals[0].shape[0] if diagonals else None
-    if width is not None and x.shape[-1] != width:
-        raise ValueError(f"input has width {x.shape[-1]}; this layer has d_in = {width}")
-    for c in circulants:
-        if c.ndim != 3 or -(-d_out // c.shape[2]) != c.shape[0]:
-            raise ValueError(f"a circulant factor of shape {tuple(c.shape)} does not map to {d_out} outputs; it is "
-                             "(ceil(d_out / p), ceil(width / p), p)")  # fmt: skip
-    if circulants and -(-x.shape[-1] // circulants[0].shape[2]) != circulants[0].shape[1]:
-        raise ValueError(f"a circulant factor of shape {tuple(circulants[0].shape)} does not take {x.shape[-1]} inputs")
 
 
 def change(
@@ -136,17 +131,39 @@ def change(
     """
     check_convention(convention)
     check_path(path, len(diagonals))
-    _check(x, diagonals, circulants, d_out)
+    diagonals, circulants = at_least_float32(diagonals, circulants)
+    check_operands(x, diagonals, circulants, d_out)
     chosen = _resolve(path, x, diagonals, circulants, d_out)
+    return _change(x, diagonals, circulants, d_out, float(alpha), chosen, convention)
+
+
+def _change(
+    x: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    alpha: float,
+    path: Path,
+    convention: Convention,
+) -> Tensor:
     if x.numel() == 0:
-        return x.new_zeros(*x.shape[:-1], d_out)
-    with torch.autocast(x.device.type, enabled=False):
-        if chosen in ("fft", "handwritten"):
+        path = "fft"  # nothing to execute, and zero gradients
+    with _without_autocast(x.device.type):
+        if path in ("fft", "handwritten"):
             factors_x = x.to((*diagonals, *circulants)[0].dtype)
-            return (_reference(factors_x, diagonals, circulants, d_out, chosen, convention) * alpha).to(x.dtype)
-        keep = chosen == "stored" and torch.is_grad_enabled()
-        plan = _plan(d_out, float(alpha), convention, len(diagonals), keep, None)
-        return _apply(chosen, x, None, None, plan, diagonals, circulants)
+            return (_reference(factors_x, diagonals, circulants, d_out, path, convention) * alpha).to(x.dtype)
+        keep = path == "stored" and torch.is_grad_enabled()
+        plan = _plan(d_out, alpha, convention, len(diagonals), keep, None)
+        return _apply(path, x, None, None, plan, diagonals, circulants)
+
+
+def _casts(kind: str) -> bool:
+    """Whether autocast is on; where there is no memory there is no such thing."""
+    return kind != "meta" and torch.is_autocast_enabled(kind)
+
+
+def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+    return torch.autocast(kind, enabled=False) if _casts(kind) else nullcontext()
 
 
 def adapted_linear(
@@ -174,7 +191,6 @@ def adapted_linear(
     """
     check_convention(convention)
     check_path(path, len(diagonals))
-    _check(x, diagonals, circulants, weight.shape[0])
     return run_layer(x, weight, bias, diagonals, circulants, float(alpha), path, convention)
 
 
@@ -192,24 +208,26 @@ def run_layer(
 
     It runs at every call of a layer, and on small inputs what is done here is a good part of the time.
     """
-    d_out, d_in = weight.shape
-    if x.shape[-1] != d_in or not x.is_floating_point():
-        _check(x, diagonals, circulants, d_out)
+    # A quantised weight is a wrapper that knows its own product, and holds no W to add to.
+    quantised = type(weight) not in (nn.Parameter, Tensor) and hasattr(weight, "__tensor_flatten__")
+    cast = isinstance(x, Tensor) and _casts(x.device.type)
+    check_base(x, weight, bias, cast, quantised)
+    d_out = int(weight.shape[0])
+    diagonals, circulants = at_least_float32(diagonals, circulants)
+    check_operands(x, diagonals, circulants, d_out)
     if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
         raise ValueError("weight and bias must be frozen (requires_grad=False); to train them too, add change() to the "
                          "base layer's output")  # fmt: skip
-    kind = x.device.type
-    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+    # Autocast leaves float64 alone.
+    dtype = torch.get_autocast_dtype(x.device.type) if cast and x.dtype is not torch.float64 else None
     chosen = _resolve(path, x, diagonals, circulants, d_out)
-    # A quantised weight is a wrapper that knows its own product, and holds no W to add to.
-    quantised = type(weight) not in (nn.Parameter, Tensor) and hasattr(weight, "__tensor_flatten__")
     if chosen in ("fft", "handwritten") or quantised or x.numel() == 0:
         h = nn.functional.linear(x, weight, bias)
-        return h + change(x, diagonals, circulants, d_out, alpha=alpha, path=chosen, convention=convention).to(h.dtype)
+        return h + _change(x, diagonals, circulants, d_out, alpha, chosen, convention).to(h.dtype)
     plan = _plan(d_out, alpha, convention, len(diagonals), chosen == "stored" and torch.is_grad_enabled(), dtype)
-    if dtype is None:
+    if not cast:
         return _apply(chosen, x, weight, bias, plan, diagonals, circulants)
-    with torch.autocast(kind, enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
         return _apply(chosen, x, weight, bias, plan, diagonals, circulants)
 
 

@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdvft_bench.analytic.circulant import Factor
+from cdvft_bench.analytic.circulant import LARGEST_M, Factor, check_diagonals
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, mm
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
@@ -68,7 +68,7 @@ class Problem:
         training: whether backward follows. bias: whether the base has one.
 
     Raises:
-        UserError: a number is not an integer >= 1 (m: 0 or >= 2), or the dtype or device is not known.
+        UserError: a number is not an integer >= 1 (m: 0, or 2 to LARGEST_M), or the dtype or device is not known.
     """
 
     d_in: int
@@ -89,6 +89,8 @@ class Problem:
                 f"m = {self.m!r} leaves nothing to plan: give an integer >= 2, or 0 for the block-circulant "
                 "adapter (m = 1 is one element-wise product)"
             )
+        if self.m:
+            check_diagonals(self.m)
         itemsize(self.dtype)
         if self.device not in ("cpu", "cuda"):
             raise UserError(f"device {self.device!r} is not known; use cpu or cuda")
@@ -114,7 +116,7 @@ class Problem:
 
         first, device = self.factors[0], torch.device(self.device)
         adapter, activations = getattr(torch, first.dtype), getattr(torch, self.dtype)
-        if not native_path.misfit(device, adapter, activations, self.p, len(self.factors)):
+        if not native_path.misfit(device, adapter, self.p, len(self.factors)):
             paths.append("native")
         blocks = (int(first.q_out), int(first.q_in))
         if self.device == "cuda" and not triton_path.misfit(
@@ -224,12 +226,17 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
     Args:
         x: (..., d_in). diagonals, circulants: the factors. d_out: output width.
     """
+    device = x.device.type
+    if device not in BUILT_IN or len(diagonals) > LARGEST_M:
+        return "fused"  # what runs anywhere, where nothing is known of the device or the plan would be too long
     dtype = str(x.dtype).removeprefix("torch.")
-    device = x.device.type if x.device.type in BUILT_IN else "cpu"
-    return _pick(
-        x.shape[-1], d_out, circulants[0].shape[2], len(diagonals), max(x.numel() // x.shape[-1], 1),
+    d_in = int(x.shape[-1])  # int(): tracers hand sizes over as tensors
+    picked = _pick(
+        d_in, d_out, int(circulants[0].shape[2]), len(diagonals), max(int(x.numel()) // d_in, 1),
         dtype if dtype in ITEMSIZE else "float32", device, circulants[0].requires_grad,
     )  # fmt: skip
+    # The plan is for factors of the activations' dtype, or of float32; these may be float64 all the same.
+    return "fused" if picked == "triton" and str(circulants[0].dtype) != "torch.float32" else picked
 
 
 def planned(

@@ -6,6 +6,7 @@ No torch: the closed forms of ``costs`` split as the execution does.
 from __future__ import annotations
 
 from cdvft_bench.analytic.kernels import Count
+from cdvft_bench.core.errors import UserError
 
 PIECE = 2**20
 """Entries of an input and an output row by row, together, that a CPU treats at once: larger temporaries are
@@ -49,9 +50,9 @@ def widths(p: int) -> tuple[int, int]:
     """The padded factors P1 and P2 of a p that has a split.
 
     Raises:
-        ValueError: p has none.
+        UserError: p has none.
     """
     pair = split(p)
     if pair is None:
-        raise ValueError(f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}")
+        raise UserError(f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}, as path 'triton' needs")
     return padded(pair[0]), padded(pair[1])

@@ -18,21 +18,26 @@ import triton.language as tl
 
 @triton.jit
 def merged_weight_kernel(
-    weight, first, last, c, out, d_out, d_in, p, q_in, alpha,
+    weight, first, last, c, out, d_out, d_in, p, q_in, alpha, weight_row, weight_column,
     DIAGONALS: tl.constexpr, ROW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """out = W + alpha diag(last) C diag(first), tile by tile; reads W once, writes once, keeps the vectors in cache."""
+    """out = W + alpha diag(last) C diag(first), tile by tile; reads W once, writes once, keeps the vectors in cache.
+
+    ``weight_row`` and ``weight_column`` are the strides of W; all else is contiguous.
+    """
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     s = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     inside = (r < d_out) & (s < d_in)
     step = (s % p) - (r % p) if ROW else (r % p) - (s % p)
     step = tl.where(step < 0, step + p, step)
-    block = (r // p) * q_in + s // p
+    block = (r // p).to(tl.int64) * q_in + s // p
     change = tl.load(c + block * p + step, mask=inside, other=0.0).to(tl.float32)
     if DIAGONALS:
         change *= tl.load(first + s, mask=s < d_in, other=0.0) * tl.load(last + r, mask=r < d_out, other=0.0)
     place = r.to(tl.int64) * d_in + s
-    w = tl.load(weight + place, mask=inside, other=0.0).to(tl.float32)
+    w = tl.load(weight + r.to(tl.int64) * weight_row + s.to(tl.int64) * weight_column, mask=inside, other=0.0).to(
+        tl.float32
+    )
     tl.store(out + place, (w + alpha * change).to(out.dtype.element_ty), mask=inside)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution.fused import Plan, flattened, scaled, unflattened
 from cdvft_bench.execution.splits import LARGEST_FACTOR, padded, split, widths
+from cdvft_reference.operands import check_like, check_operands, memory
 
 LARGEST_HALF, LARGEST_FULL = 4096, 2048
 """Largest P1 * P2 whose backward kernel fits a Hopper multiprocessor's shared memory: for 16-bit and for float32
@@ -95,6 +97,11 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32x3" if dtype == torch.float32 else "tf32"
 
 
+def _memory(factors: Sequence[Tensor]) -> list[Tensor]:
+    """Factors as the kernels read them."""
+    return [memory("a factor", factor) for factor in factors]
+
+
 class TritonFunction(torch.autograd.Function):
     """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``."""
 
@@ -104,8 +111,9 @@ class TritonFunction(torch.autograd.Function):
     ) -> Tensor:
         from cdvft_bench.execution.triton_kernels import forward_kernel
 
-        shape, x = x.shape, flattened(x).contiguous()
-        c = factors[plan.diagonals]
+        shape, x = x.shape, memory("x", flattened(x))
+        held = _memory(factors)
+        c = held[plan.diagonals]
         p = c.shape[2]
         p1, p2 = split(p) or (1, 1)
         f1, f2, twiddle = _dft_tables(p1, p2, x.device)
@@ -119,13 +127,14 @@ class TritonFunction(torch.autograd.Function):
         out = flattened(h)
         P1, P2 = f1.shape[1], f2.shape[1]
         B = rows_at_once(p, x.dtype)
-        first, last = (factors[0], factors[1]) if plan.diagonals else (x, x)
+        first, last = (held[0], held[1]) if plan.diagonals else (x, x)
         forward_kernel[(-(-x.shape[0] // B),)](
             x, out, first, last, spectrum, f1, f2, twiddle, out, x.shape[0], x.shape[1], plan.d_out, p1, p2,
             plan.alpha / p, DIAGONALS=plan.diagonals > 0, BASE=base is not None, P1=P1, P2=P2, B=B,
             PRECISION=precision(x.dtype), num_warps=WARPS,
         )  # fmt: skip
         ctx.plan, ctx.has_weight = plan, weight is not None
+        # The factors as they were given: autograd then notices what changes them.
         ctx.save_for_backward(x, *((weight,) if weight is not None else ()), *factors, spectrum)
         return h
 
@@ -138,11 +147,16 @@ class TritonFunction(torch.autograd.Function):
         x, *saved = ctx.saved_tensors
         weight = saved.pop(0) if ctx.has_weight else None
         *factors, spectrum = saved
+        given, g = g, memory("g", flattened(g))
+        # What forward saved may have been made anew by hooks in between.
+        check_operands(x, factors[: plan.diagonals], factors[plan.diagonals :], plan.d_out)
+        check_like("g", g, (x.shape[0], plan.d_out), x, g.dtype)
+        x, factors = memory("x", x), _memory(factors)
         c = factors[plan.diagonals]
         p = c.shape[2]
         p1, p2 = split(p) or (1, 1)
         f1, f2, twiddle = _dft_tables(p1, p2, x.device)
-        given, g = g, flattened(g).contiguous()
+        spectrum = memory("spectrum", spectrum.view(2, *twiddle.shape[1:]))
         wanted = ctx.needs_input_grad[0]
         base = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if wanted and weight is not None else None
         grad_x = base if base is not None else torch.empty_like(x)
@@ -168,14 +182,20 @@ class TritonFunction(torch.autograd.Function):
 
 
 def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:
-    """``W + alpha dW`` by one kernel at memory bandwidth, for any block size; see ``execution.merged``."""
+    """``W + alpha dW`` by one kernel at memory bandwidth, for any block size; see ``execution.merged``.
+
+    Args:
+        weight: W, of any strides. diagonals, c: checked operands. out: as W, contiguous.
+    """
     from cdvft_bench.execution.triton_kernels import merged_weight_kernel
 
     d_out, d_in = weight.shape
+    weight = weight.resolve_neg()
+    *diagonals, c = _memory((*diagonals, c))
     first, last = diagonals or (c, c)
     rows, columns = 16, 256
     merged_weight_kernel[(-(-d_out // rows), -(-d_in // columns))](
-        weight, first, last, c, out, d_out, d_in, c.shape[2], c.shape[1], plan.alpha,
+        weight, first, last, c, out, d_out, d_in, c.shape[2], c.shape[1], plan.alpha, *weight.stride(),
         DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=rows, COLUMNS=columns,
     )  # fmt: skip
     return out

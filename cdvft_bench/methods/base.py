@@ -8,20 +8,42 @@ add a method to every grid, table and figure.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import Count
-from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.analytic.kernels import Count, countable
+from cdvft_bench.analytic.linear import LinearShape, check_count
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:  # torch takes seconds to import, and formulas do not need it
     from torch import nn
+
+
+def _exact_cost(cost: Callable[..., Cost]) -> Callable[..., Cost]:
+    """A method's formula, given a layer and tokens whose products with the method's own numbers do not wrap."""
+
+    @functools.wraps(cost)
+    def wrapped(self: Method, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+        check_count("tokens", tokens)
+        return cost(self, *self._countable(layer, tokens), dtype)
+
+    return wrapped
+
+
+def _exact_parameters(parameters: Callable[..., Count]) -> Callable[..., Count]:
+    """The same of the number of parameters."""
+
+    @functools.wraps(parameters)
+    def wrapped(self: Method, layer: LinearShape) -> Count:
+        return parameters(self, self._countable(layer, 1)[0])
+
+    return wrapped
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +61,19 @@ class Method(ABC):
     title: ClassVar[str]
     source: ClassVar[str]
     not_covered: ClassVar[str] = ""
+
+    def __init_subclass__(cls) -> None:
+        if "cost" in vars(cls):
+            cls.cost = _exact_cost(cls.cost)  # type: ignore[method-assign]
+        if "parameters" in vars(cls):
+            cls.parameters = _exact_parameters(cls.parameters)  # type: ignore[method-assign]
+
+    def _countable(self, layer: LinearShape, tokens: Count) -> tuple[LinearShape, Count]:
+        own = [n for n in vars(self).values() if type(n) is int]
+        d_in, d_out, tokens, *_ = countable(layer.d_in, layer.d_out, tokens, *own)
+        if d_in is not layer.d_in or d_out is not layer.d_out:
+            layer = dataclasses.replace(layer, d_in=d_in, d_out=d_out)
+        return layer, tokens
 
     @abstractmethod
     def parameters(self, layer: LinearShape) -> Count:

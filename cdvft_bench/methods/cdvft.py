@@ -6,7 +6,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from cdvft_bench.analytic.circulant import CirculantPath, Factor, check_options, entries, flag, resolve_block_size, wrap
+from cdvft_bench.analytic.circulant import (
+    CirculantPath,
+    Factor,
+    check_diagonals,
+    check_options,
+    entries,
+    flag,
+    resolve_block_size,
+    wrap,
+)
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import (
     ITEMSIZE,
@@ -57,7 +66,7 @@ class CDVFT(ReferenceMethod):
     path: CirculantPath = "fft"
 
     def __post_init__(self) -> None:
-        check_count("m", self.m)
+        check_diagonals(self.m)
         if self.block_size is not None:
             check_count("block_size", self.block_size)
         check_options(self.alpha, self.convention, self.path)

@@ -97,20 +97,18 @@ class HRA(PeftMethod):
             mm(d_in, d_out, d_in, adapter),
             rotate,
         )
-        for i in range(r):
-            first, last = int(i == 0), int(i == r - 1)  # the last reflection comes first, and acts on the identity
-            backward += (
-                elementwise("neg", square, adapter, reads=square),
-                mm(1, d_in, d_in, adapter),
-                product,
-                product,
-                outer.times(1 - last),
-                elementwise("add", d_in, adapter),
-                double.times(1 - last),
-                elementwise("add", square, adapter).times(1 - last),
-                copy("select_backward", vectors, adapter, reads=d_in),
-                elementwise("add", vectors, adapter).times(1 - first),
-            )
+        # The last reflection comes first, and acts on the identity.
+        backward += (
+            elementwise("neg", square, adapter, reads=square).times(r),
+            mm(1, d_in, d_in, adapter).times(r),
+            product.times(2 * r),
+            outer.times(r - 1),
+            elementwise("add", d_in, adapter).times(r),
+            double.times(r - 1),
+            elementwise("add", square, adapter).times(r - 1),
+            copy("select_backward", vectors, adapter, reads=d_in).times(r),
+            elementwise("add", vectors, adapter).times(r - 1),
+        )
         backward += (
             over_length,
             over_length,

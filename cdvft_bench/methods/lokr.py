@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import Count, Kernels, adapter_dtype, elementwise, mm, reduction
+from cdvft_bench.analytic.kernels import Count, Kernels, adapter_dtype, elementwise, larger, mm, reduction
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._lycoris import dense_change
@@ -100,8 +100,8 @@ class LoKr(PeftMethod):
             split(layer.d_in, self.decompose_factor),
             split(layer.d_out, self.decompose_factor),
         )
-        thin = flag(2 * self.rank < np.maximum(tall, wide))
-        thin_too = flag(2 * self.rank < np.maximum(down, across)) * int(self.decompose_both)
+        thin = flag(2 * self.rank < larger(tall, wide))
+        thin_too = flag(2 * self.rank < larger(down, across)) * int(self.decompose_both)
         return Factor(down, across, self.rank, thin_too), Factor(tall, wide, self.rank, thin)
 
     def parameters(self, layer: LinearShape) -> Count:
@@ -156,10 +156,11 @@ class LoKr(PeftMethod):
 
 def split(width: Count, factor: int) -> tuple[Count, Count]:
     """A width as PEFT's LoKr cuts it in two: W1's share and W2's."""
-    if not isinstance(width, np.ndarray):
-        share = _share(int(width), factor)
-        return share, width // share
-    shares = np.array([_share(int(w), factor) for w in width.flat], dtype=np.int64).reshape(width.shape)
+    shares: Any
+    if isinstance(width, int):
+        shares = _share(width, factor)
+    else:
+        shares = np.array([_share(int(w), factor) for w in width.flat], dtype=width.dtype).reshape(width.shape)
     return shares, width // shares
 
 

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, bmm, copy, elementwise, mm
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, bmm, copy, elementwise, mm, smaller
 from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
 from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, base_backward, cast
 from cdvft_bench.methods.base import register
@@ -54,13 +52,11 @@ class RandLoRA(PeftMethod):
 
     def bases(self, layer: LinearShape) -> Count:
         """n on this layer."""
-        n = -(-np.minimum(layer.d_in, layer.d_out) // self.rank)
-        return n if np.ndim(n) else int(n)
+        return -(-smaller(layer.d_in, layer.d_out) // self.rank)
 
     def parameters(self, layer: LinearShape) -> Count:
         """``n (r + min(d_in, d_out))``."""
-        parameters = self.bases(layer) * (self.rank + np.minimum(layer.d_in, layer.d_out))
-        return parameters if np.ndim(parameters) else int(parameters)
+        return self.bases(layer) * (self.rank + smaller(layer.d_in, layer.d_out))
 
     def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
         itemsize(dtype)

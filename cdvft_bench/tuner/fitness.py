@@ -111,7 +111,7 @@ def _misfit(settings: Settings, base: nn.Module) -> str:
     q_out, q_in, p = shapes.circulants[0]
     factors = compute_dtype(given)
     if settings.path == "native":
-        reason = native_path.misfit(torch.device("cpu"), factors, given, p, count)
+        reason = native_path.misfit(torch.device("cpu"), factors, p, count)
     else:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         # 16-bit activations, which autocast may bring, fit where float32 does not.

@@ -20,9 +20,9 @@ from .circulant import (
     block_circulant_fft,
     block_circulant_handwritten,
     block_circulant_shape,
-    check_positive,
     dense_block_circulant,
 )
+from .operands import check_number, check_operands, check_positive
 
 
 @dataclass(frozen=True)
@@ -64,12 +64,15 @@ def _fit(x: Tensor, width: int) -> Tensor:
     return torch.nn.functional.pad(x, (0, width - x.shape[-1])) if x.shape[-1] != width else x
 
 
-def _check_factors(diagonals: Sequence[Tensor], circulants: Sequence[Tensor]) -> None:
-    if len(diagonals) < 1 or len(circulants) != len(diagonals) - 1:
+def _split(diagonals: Sequence[Tensor], circulants: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    """The first diagonal and the others."""
+    if not len(diagonals):
         raise ValueError(
-            f"{len(diagonals)} diagonals and {len(circulants)} circulants; CDVFT needs m >= 1 diagonals "
-            "and m - 1 circulants"
+            f"0 diagonals and {len(circulants)} circulants; CDVFT has m >= 1 diagonals and m - 1 circulants"
         )
+    check_number(len(diagonals), len(circulants))
+    first, *rest = diagonals
+    return first, rest
 
 
 def cdvft_dense(
@@ -83,8 +86,7 @@ def cdvft_dense(
         d_out: output width.
         convention: "column" or "row".
     """
-    _check_factors(diagonals, circulants)
-    first, *rest = diagonals
+    first, rest = _split(diagonals, circulants)
     delta = torch.diag(first)
     for c, a in zip(circulants, rest, strict=True):
         delta = torch.diag(a) @ dense_block_circulant(c, delta.shape[0], d_out, convention) @ delta
@@ -99,8 +101,8 @@ def _interleave(
     d_out: int,
     convention: Convention,
 ) -> Tensor:
-    _check_factors(diagonals, circulants)
-    first, *rest = diagonals
+    first, rest = _split(diagonals, circulants)
+    check_operands(x, diagonals, circulants, d_out)
     h = x * first
     for c, a in zip(circulants, rest, strict=True):
         h = product(h, c, d_out, convention) * a

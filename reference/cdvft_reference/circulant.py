@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .operands import check_operands, check_positive, refuse_circulant
+
 Convention = Literal["column", "row"]
 
 _NO_FFT = (torch.float16, torch.bfloat16)
@@ -44,14 +46,6 @@ def check_convention(convention: str) -> None:
         raise ValueError(f"convention {convention!r} is not known; use 'column' (first column) or 'row' (first row)")
 
 
-def check_positive(name: str, value: int) -> None:
-    """Raise TypeError or ValueError unless ``value`` is an integer of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} = {value!r} is not an integer; it must be an integer >= 1")
-    if value < 1:
-        raise ValueError(f"{name} = {value} is too small; it must be >= 1")
-
-
 def block_count(width: int, block_size: int) -> int:
     """Number of blocks of size ``block_size`` that cover ``width`` (the last one padded)."""
     return -(-width // block_size)
@@ -68,21 +62,6 @@ def block_circulant_shape(d_in: int, d_out: int, block_size: int) -> tuple[int, 
     return block_count(d_out, block_size), block_count(d_in, block_size), block_size
 
 
-def _check_product(x: Tensor, c: Tensor, d_out: int) -> None:
-    if c.ndim != 3:
-        raise ValueError(f"c has shape {tuple(c.shape)}; it must be (q_out, q_in, p)")
-    if x.ndim < 1:
-        raise ValueError("x is a scalar; it must have shape (..., d_in)")
-    # int(): tracers hand shapes over as tensors or symbols, and widths are static anyway.
-    d_in, p = int(x.shape[-1]), int(c.shape[-1])
-    expected = block_circulant_shape(d_in, d_out, p)
-    if tuple(int(n) for n in c.shape) != expected:
-        raise ValueError(
-            f"c has shape {tuple(c.shape)}, but d_in = {d_in} and d_out = {d_out} with p = {p} "
-            f"need (q_out, q_in, p) = {expected}"
-        )
-
-
 # --- dense materialisation: the oracle -------------------------------------------------
 
 
@@ -97,8 +76,10 @@ def dense_circulant(c: Tensor, convention: Convention = "column") -> Tensor:
 
 def dense_block_circulant(c: Tensor, d_in: int, d_out: int, convention: Convention = "column") -> Tensor:
     """The (d_out, d_in) matrix of a block-circulant factor ``c`` of shape (q_out, q_in, p)."""
-    _check_product(c.new_empty(d_in), c, d_out)
-    q_out, q_in, p = c.shape
+    p = int(c.shape[-1]) if c.ndim == 3 else 0
+    if not p or tuple(c.shape) != block_circulant_shape(d_in, d_out, p):
+        refuse_circulant("c", c, d_in, d_out, p)
+    q_out, q_in, _ = c.shape
     blocks = dense_circulant(c, convention)  # (q_out, q_in, p, p)
     return blocks.permute(0, 2, 1, 3).reshape(q_out * p, q_in * p)[:d_out, :d_in]
 
@@ -129,6 +110,11 @@ def _multiply_spectra(c_hat: Tensor, x_hat: Tensor) -> Tensor:
     return torch.bmm(x_hat.permute(2, 0, 1), c_hat.permute(2, 1, 0)).permute(1, 2, 0)
 
 
+def _no_rows(x: Tensor, c: Tensor, d_out: int) -> Tensor:
+    """The product of an empty batch, which torch's FFT refuses: nothing, and gradients that are zero."""
+    return torch.nn.functional.pad(x, (0, d_out - x.shape[-1])) * c.sum()
+
+
 def _spectrum(c: Tensor, convention: Convention) -> Tensor:
     c_hat = torch.fft.rfft(c)
     return c_hat if convention == "column" else c_hat.conj_physical()
@@ -140,21 +126,23 @@ def block_circulant_fft(x: Tensor, c: Tensor, d_out: int, convention: Convention
     Two forward transforms and one inverse a factor (paper, FFT-based circulant product).
 
     Args:
-        x: (..., d_in), float32 or float64.
-        c: (q_out, q_in, p), the dtype of ``x``.
+        x: (..., d_in).
+        c: (q_out, q_in, p), float32 or float64.
         d_out: output width.
         convention: "column" or "row", see the module's docstring.
 
     Returns:
-        (..., d_out).
+        (..., d_out) in the dtype of ``c``.
 
     Raises:
-        ValueError: shapes do not fit each other.
+        ValueError, TypeError: see :func:`cdvft_reference.operands.check_operands`.
     """
     check_convention(convention)
-    _check_product(x, c, d_out)
+    check_operands(x, (), (c,), d_out)
+    if x.numel() == 0:
+        return _no_rows(x.to(c.dtype), c, d_out)
     _, q_in, p = (int(n) for n in c.shape)
-    flat = x.reshape(-1, x.shape[-1])
+    flat = x.to(c.dtype).reshape(-1, x.shape[-1])
     x_hat = torch.fft.rfft(_to_blocks(flat, q_in, p))
     y = torch.fft.irfft(_multiply_spectra(_spectrum(c, convention), x_hat), n=p)
     return _from_blocks(y, d_out).reshape(*x.shape[:-1], d_out)
@@ -199,12 +187,26 @@ class BlockCirculantFunction(torch.autograd.Function):
         return grad_x, grad_c, None, None
 
 
+def under_transforms() -> bool:
+    """Whether a transform of torch.func (grad, vmap, jvp, ...) runs: our autograd Functions are opaque to it."""
+    return torch._C._are_functorch_transforms_active()
+
+
 def block_circulant_handwritten(x: Tensor, c: Tensor, d_out: int, convention: Convention = "column") -> Tensor:
-    """``C x`` as :func:`block_circulant_fft`, with the paper's backward instead of autograd's."""
+    """``C x`` as :func:`block_circulant_fft`, with the paper's backward instead of autograd's.
+
+    Raises:
+        RuntimeError: a transform of torch.func runs.
+    """
     check_convention(convention)
-    _check_product(x, c, d_out)
-    if not torch.is_grad_enabled():
+    check_operands(x, (), (c,), d_out)
+    if under_transforms():
+        raise RuntimeError(
+            "a backward written by hand is opaque to torch.func's transforms (grad, vmap, jvp, ...); use path 'fft' "
+            "there"
+        )
+    if not torch.is_grad_enabled() or x.numel() == 0:
         # The same values; tracers (fvcore) then see the operators instead of an opaque Function.
         return block_circulant_fft(x, c, d_out, convention)
-    y = BlockCirculantFunction.apply(x.reshape(-1, x.shape[-1]), c, d_out, convention)
+    y = BlockCirculantFunction.apply(x.to(c.dtype).reshape(-1, x.shape[-1]), c, d_out, convention)
     return y.reshape(*x.shape[:-1], d_out)

@@ -18,6 +18,7 @@ from .circulant import (
     compute_dtype,
     dense_block_circulant,
 )
+from .operands import NO_WIDER, Factors, at_least_float32, refuse_input
 
 Path = Literal["fft", "handwritten", "dense"]
 Init = Literal["zero_diagonal", "zero_circulant", "random"]
@@ -70,6 +71,9 @@ class AdaptedLinear(nn.Module):
     change is computed in that dtype; the output has the dtype of the base's output, so the layer
     also works under autocast.
 
+    A state dict holds W and the factors, also of a merged layer (without ``keep_base`` W is then what subtracting dW
+    leaves); loading one unmerges the layer first.
+
     Args:
         base: the layer to adapt.
         alpha: scale of the weight change, finite.
@@ -91,13 +95,14 @@ class AdaptedLinear(nn.Module):
         if path not in get_args(Path):
             raise ValueError(f"path {path!r} is not known; use one of {', '.join(get_args(Path))}")
         check_convention(convention)
-        self.factor_dtype = compute_dtype(base.weight.dtype)
+        compute_dtype(base.weight.dtype)
         self.base = base.requires_grad_(False)
         self.alpha = float(alpha)
         self.convention: Convention = convention
         self.path: Path = path
         self._kept_weight: Tensor | None = None
         self._merged = False
+        self.register_state_dict_post_hook(_without_change)
 
     @property
     def merged(self) -> bool:
@@ -105,7 +110,21 @@ class AdaptedLinear(nn.Module):
         return self._merged
 
     def _parameter(self, *shape: int) -> nn.Parameter:
-        return nn.Parameter(torch.empty(*shape, dtype=self.factor_dtype, device=self.base.weight.device))
+        weight = self.base.weight
+        return nn.Parameter(torch.empty(*shape, dtype=compute_dtype(weight.dtype), device=weight.device))
+
+    @property
+    def factor_dtype(self) -> torch.dtype:
+        """The dtype in which the change is computed: the factors', at least float32."""
+        diagonals, circulants = self._held()
+        return compute_dtype((*diagonals, *circulants)[0].dtype)
+
+    def _held(self) -> Factors:
+        raise NotImplementedError
+
+    def factors(self) -> Factors:
+        """The diagonals and the circulants; in float32 where the layer was cast to 16 bits."""
+        return at_least_float32(*self._held())
 
     def change(self, x: Tensor) -> Tensor:
         """``dW x`` (without alpha), (..., d_in) to (..., d_out), ``x`` in the factors' dtype."""
@@ -116,14 +135,15 @@ class AdaptedLinear(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
-        if not x.is_floating_point():
-            raise TypeError(f"input dtype {x.dtype} is not floating-point; the layer takes floating-point activations")
+        dtype = self.factor_dtype
+        if x.dtype not in NO_WIDER.get(dtype, ()):
+            refuse_input(x, dtype)
         if x.shape[-1] != self.base.in_features:
             raise ValueError(f"input has width {x.shape[-1]}; this layer has d_in = {self.base.in_features}")
         h: Tensor = self.base(x)
-        if self._merged or x.numel() == 0:  # torch's FFT refuses an empty batch
+        if self._merged:
             return h
-        factors_x = x.to(self.factor_dtype)
+        factors_x = x.to(dtype)
         if self.path == "dense":
             change = nn.functional.linear(factors_x, self.delta_weight())
         else:
@@ -155,13 +175,28 @@ class AdaptedLinear(nn.Module):
         """Take ``alpha * dW`` out of the base weight again, see :meth:`merge`."""
         if not self._merged:
             return
-        weight = writable_weight(self.base)
+        writable_weight(self.base).copy_(self._plain_weight())
+        self._kept_weight, self._merged = None, False
+
+    def _plain_weight(self) -> Tensor:
+        """W itself, while the base holds ``W + alpha * dW``."""
         if self._kept_weight is not None:
-            weight.copy_(self._kept_weight)
-            self._kept_weight = None
-        else:
-            weight.copy_(weight.to(self.factor_dtype) - self.delta_weight())
-        self._merged = False
+            return self._kept_weight
+        weight = self.base.weight
+        return (weight.to(self.factor_dtype) - self.delta_weight()).to(weight.dtype)
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        # What is loaded is W and factors, whole or in part: neither may meet a weight that holds the old change.
+        self.unmerge()
+        super()._load_from_state_dict(*args, **kwargs)
+
+
+@torch.no_grad()
+def _without_change(layer: AdaptedLinear, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    """A merged layer is saved as W and factors: a layer that loads W + dW and the factors would count dW twice."""
+    key = prefix + "base.weight"
+    if layer.merged and key in state:
+        state[key] = layer._plain_weight().detach().to(state[key].device, copy=True)
 
 
 class CDVFTLinear(AdaptedLinear):
@@ -223,13 +258,15 @@ class CDVFTLinear(AdaptedLinear):
         else:
             self.diagonals[-1].zero_()
 
+    def _held(self) -> Factors:
+        return self.diagonals(), self.circulants()
+
     def change(self, x: Tensor) -> Tensor:
         product = cdvft_handwritten if self.path == "handwritten" else cdvft_fft
-        return product(x, self.diagonals(), self.circulants(), self.shapes.d_out, self.convention)
+        return product(x, *self.factors(), self.shapes.d_out, self.convention)
 
     def delta_weight(self) -> Tensor:
-        dense = cdvft_dense(self.diagonals(), self.circulants(), self.shapes.d_out, self.convention)
-        return self.alpha * dense
+        return self.alpha * cdvft_dense(*self.factors(), self.shapes.d_out, self.convention)
 
     def extra_repr(self) -> str:
         return f"m={self.shapes.m}, block_size={self.shapes.block_size}, alpha={self.alpha}, path={self.path}"
@@ -261,13 +298,17 @@ class BlockCirculantLinear(AdaptedLinear):
         self.circulant = self._parameter(*shape)
         nn.init.zeros_(self.circulant)
 
+    def _held(self) -> Factors:
+        return (), (self.circulant,)
+
     def change(self, x: Tensor) -> Tensor:
         product = block_circulant_handwritten if self.path == "handwritten" else block_circulant_fft
-        return product(x, self.circulant, self.base.out_features, self.convention)
+        _, (c,) = self.factors()
+        return product(x, c, self.base.out_features, self.convention)
 
     def delta_weight(self) -> Tensor:
-        dense = dense_block_circulant(self.circulant, self.base.in_features, self.base.out_features, self.convention)
-        return self.alpha * dense
+        _, (c,) = self.factors()
+        return self.alpha * dense_block_circulant(c, self.base.in_features, self.base.out_features, self.convention)
 
     def extra_repr(self) -> str:
         return f"block_size={self.circulant.shape[-1]}, alpha={self.alpha}, path={self.path}"

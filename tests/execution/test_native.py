@@ -315,10 +315,7 @@ def test_what_it_cannot_execute() -> None:
         change(x, diagonals, circulants, 48, path="native")
     with pytest.raises(UserError, match="p = 176 is not 16 times"):
         change(torch.randn(2, 176), *factors(176, 176, 2, 176), 176, path="native")
-    with pytest.raises(UserError, match="wider than its factors"):
-        change(x.double(), *factors(48, 48, 2, 16), 48, path="native")
-    with pytest.raises(UserError, match="float32 or float64, not bfloat16"):
-        change(x.bfloat16(), *factors(48, 48, 2, 16, dtype=torch.bfloat16), 48, path="native")
+    assert "float32 or float64, not bfloat16" in native.missing(torch.bfloat16)
     with pytest.raises(UserError, match="fewer than 16 circulant factors, not 16"):
         change(x, *factors(48, 48, 17, 16), 48, path="native")
     assert "native" in Problem(48, 48, 16).paths

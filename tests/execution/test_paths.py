@@ -21,6 +21,7 @@ from cdvft_bench.execution import (
     adapted_linear,
     change,
     merged_weight,
+    native,
     release_buffers,
 )
 from cdvft_bench.execution.fused import Plan
@@ -207,10 +208,25 @@ def test_layers_equal_the_reference(path) -> None:
     assert f"path={path}" in repr(layer)
 
 
-@pytest.mark.parametrize("path", [*PATHS, "auto"])
-def test_an_empty_batch(path) -> None:
-    layer = FastCDVFTLinear(nn.Linear(8, 6), path)
-    assert layer(torch.empty(0, 3, 8)).shape == (0, 3, 6)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("m", [0, 1, 2, 3])
+@pytest.mark.parametrize("path", [*PATHS, "native", "auto"])
+def test_an_empty_batch_has_zero_gradients_as_one_of_a_linear_layer(path, m, dtype) -> None:
+    """As an expert without tokens meets it: an optimiser, or a reduction over processes, wants a gradient of each."""
+    if path == "native" and native.missing(torch.float32):
+        pytest.skip(native.missing(torch.float32))
+    m = min(m, 2) if path == "merged_dense" else m
+    base = nn.Linear(32, 48).to(dtype)
+    layer: nn.Module = FastCDVFTLinear(base, path, m=m, block_size=16) if m else FastBlockCirculantLinear(base, path)
+    x = torch.empty(0, 3, 32, dtype=dtype, requires_grad=True)
+    h = layer(x)
+    assert (h.shape, h.dtype) == ((0, 3, 48), dtype)
+    h.sum().backward()
+    assert x.grad is not None
+    assert x.grad.shape == x.shape
+    for p in layer.parameters():
+        assert (p.grad is not None) == p.requires_grad
+        assert p.grad is None or (p.grad.shape == p.shape and not p.grad.count_nonzero())
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -294,3 +310,41 @@ def test_under_a_quantised_weight_the_change_runs_for_itself(path: str) -> None:
     plain = base(x) + change(x, [a, b], [c], 32, path="fft")
     for one, other in zip(ours, [plain, *torch.autograd.grad(plain, [x, a, b, c], g)], strict=True):
         assert float((one - other).detach().norm() / other.detach().norm()) < 1e-5
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("m", [0, 1, 2, 3])
+@pytest.mark.parametrize("path", [*PATHS, "native", "auto"])
+def test_a_layer_that_was_cast_as_a_whole(path, m, dtype) -> None:
+    """Its factors are of 16 bits then: computed in float32, with gradients in the dtype in which they are held."""
+    if path == "native" and native.missing(torch.float32):
+        pytest.skip(native.missing(torch.float32))
+    torch.manual_seed(0)
+    m = min(m, 2) if path == "merged_dense" else m
+    base, options = nn.Linear(32, 48), {"block_size": 16, "alpha": 0.7}
+    layer: Any = (
+        FastCDVFTLinear(base, path, m=m, init="random", **options)
+        if m
+        else FastBlockCirculantLinear(base, path, **options)
+    )
+    if not m:
+        nn.init.normal_(layer.circulant)
+    layer.to(dtype)
+    wide = copy.deepcopy(layer).double()
+    x = torch.randn(5, 32).to(dtype).requires_grad_(True)
+    g = torch.randn(5, 48).to(dtype)
+    h = layer(x)
+    assert h.dtype == dtype
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    ours = torch.autograd.grad(h, [x, *trained], g)
+    wide.execution_path = "fft"
+    exact_x = x.detach().double().requires_grad_(True)
+    exact = wide(exact_x)
+    theirs = torch.autograd.grad(exact, [exact_x, *(p for p in wide.parameters() if p.requires_grad)], g.double())
+    for one, other in zip((h, *ours), (exact, *theirs), strict=True):
+        assert one.dtype == dtype
+        assert relative(one.double(), other) < 3e-2
+    layer.merge()
+    assert relative(layer(x).double(), exact) < 3e-2
+    layer.unmerge()
+    assert torch.equal(layer(x), h)

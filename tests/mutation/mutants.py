@@ -27,6 +27,7 @@ EXECUTED = ("fused", "stored", "merged", "merged_dense", "native")
 """Paths with closed forms in execution/: each is drawn for itself, so that none waits for its turn among all."""
 OWN_TESTS = [
     "tests/analytic/test_cost.py",
+    "tests/analytic/test_exact_counts.py",
     "tests/methods/test_peers.py",
     "tests/methods/test_exact.py::test_degenerate_layers",
     "tests/methods/test_exact.py::test_more_rows_than_one_batch_of_the_merged_weight",
@@ -35,10 +36,11 @@ OWN_TESTS = [
     "tests/sweep/test_quantised.py::test_formula_equals_count",
 ]
 
-# Functions that hold no formula: they check input, describe, or build the adapter.
+# Functions that hold no formula: they check input, keep integers exact, describe, or build the adapter.
 NO_FORMULA = {
-    "__post_init__", "check", "check_options", "check_count", "config", "label", "resolved", "adapt_linear",
-    "adapt_model", "environment", "no_extension", "itemsize", "convention", "first_misfit", "_adapt",
+    "__post_init__", "_adapt", "_peak", "adapt_linear", "adapt_model", "added", "check", "check_count", "check_options",
+    "config", "convention", "countable", "environment", "exact", "first_misfit", "itemsize", "label", "no_extension",
+    "product", "resolved",
 }  # fmt: skip
 SHARED = {
     "circulant": ["cdvft", "block_circulant"],

@@ -64,13 +64,27 @@ def test_dtypes_against_float64(kind, path, dtype) -> None:
     layer = randomise(make(kind, 24, 16, dtype, path=path, block_size=8))
     x = torch.randn(2, 5, 24, dtype=dtype)
     wide = copy.deepcopy(layer).double()
-    wide.factor_dtype = torch.float64
     y = layer(x)
     assert y.dtype == dtype
     assert layer.factor_dtype == (torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype)
     want = wide(x.double())
     tolerance = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 2e-2}[dtype]
     assert float(((y.double() - want).norm() / want.norm()).detach()) <= tolerance
+
+
+@pytest.mark.parametrize("to", [torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("path", ["fft", "handwritten", "dense"])
+@pytest.mark.parametrize("kind", ["cdvft", "block_circulant"])
+def test_a_layer_that_was_cast_as_a_whole(kind, path, to) -> None:
+    layer = randomise(make(kind, 24, 16, torch.float32, path=path, block_size=8)).to(to)
+    x = torch.randn(2, 5, 24, dtype=to)
+    want = copy.deepcopy(layer).double()(x.double())
+    h = layer(x)
+    assert h.dtype == to
+    assert layer.factor_dtype == (torch.float64 if to == torch.float64 else torch.float32)
+    assert float(((h.double() - want).norm() / want.norm()).detach()) <= 3e-2
+    h.sum().backward()
+    assert all(p.grad is not None and p.grad.dtype == to for p in layer.parameters() if p.requires_grad)
 
 
 @pytest.mark.parametrize("keep_base", [True, False])
@@ -147,9 +161,53 @@ def test_state_dict_round_trip_and_deepcopy() -> None:
     assert "m=3, block_size=4" in repr(layer)
 
 
-def test_empty_batch() -> None:
-    layer = randomise(make("cdvft", m=2, block_size=5))
-    assert layer(torch.empty(0, 12, dtype=torch.float64)).shape == (0, 20)
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("keep_base", [True, False])
+@pytest.mark.parametrize("kind", ["cdvft", "block_circulant"])
+def test_a_merged_layer_is_saved_as_weight_and_factors(kind, keep_base, inside) -> None:
+    """Loaded into a fresh layer, merged or not, the change counts once."""
+    layer, fresh, other = (randomise(make(kind, block_size=4)) for _ in range(3))
+    models = [nn.Sequential(nn.Identity(), one) if inside else one for one in (layer, fresh, other)]
+    x = torch.randn(3, 12, dtype=torch.float64)
+    want, plain = layer(x), copy.deepcopy(models[0].state_dict())
+    weight = layer.base.weight.clone()
+    layer.merge(keep_base)
+    state = models[0].state_dict()
+    assert list(state) == list(plain)
+    torch.testing.assert_close(dict(state), dict(plain))
+    assert layer.merged
+    torch.testing.assert_close(layer(x), want)
+    models[1].load_state_dict(state)
+    torch.testing.assert_close(fresh(x), want)
+    other.merge(keep_base)
+    models[2].load_state_dict(state)
+    assert not other.merged
+    torch.testing.assert_close(other(x), want)
+    layer.merge()
+    layer.unmerge()
+    torch.testing.assert_close(layer.base.weight, weight)
+    state[next(key for key in state if key.endswith("base.weight"))].zero_()  # a copy: of no layer's memory
+    torch.testing.assert_close(layer(x), want)
+
+
+def test_factors_loaded_into_a_merged_layer_meet_the_plain_weight() -> None:
+    layer, other = randomise(make("cdvft")), randomise(make("cdvft"))
+    factors = {name: t for name, t in other.state_dict().items() if not name.startswith("base")}
+    want = layer.base.weight + other.delta_weight()
+    layer.merge()
+    layer.load_state_dict(factors, strict=False)
+    torch.testing.assert_close(layer(torch.eye(12, dtype=torch.float64)) - layer.base.bias, want.T)
+
+
+@pytest.mark.parametrize("path", ["fft", "handwritten", "dense"])
+@pytest.mark.parametrize("kind", ["cdvft", "block_circulant"])
+def test_an_empty_batch_has_zero_gradients(kind, path) -> None:
+    layer = randomise(make(kind, block_size=5, path=path))
+    h = layer(torch.empty(0, 12, dtype=torch.float64))
+    assert h.shape == (0, 20)
+    h.sum().backward()
+    for p in layer.parameters():
+        assert p.grad is None if not p.requires_grad else torch.equal(p.grad, torch.zeros_like(p))
 
 
 def test_alpha_scales_the_change() -> None:
@@ -191,3 +249,5 @@ def test_bad_base_and_input() -> None:
         layer(torch.randn(2, 11, dtype=torch.float64))
     with pytest.raises(TypeError, match=r"torch\.int64"):
         layer(torch.ones(2, 12, dtype=torch.int64))
+    with pytest.raises(TypeError, match=r"x of torch\.float64 and factors of torch\.float32"):
+        make("cdvft", dtype=torch.float32)(torch.randn(2, 12, dtype=torch.float64))
