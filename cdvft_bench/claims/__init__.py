@@ -8,20 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cdvft_bench.claims.export import to_json, to_junit
+    from cdvft_bench.claims.junit import to_junit
     from cdvft_bench.claims.table import VerdictRow, rows, show_verification, verdict_table
     from cdvft_bench.claims.verdict import Verdict, Verification
+    from cdvft_bench.claims.verdict_file import read_verdicts, to_json, write_verdicts
 
 __all__ = [
     "Verdict",
     "VerdictRow",
     "Verification",
+    "read_verdicts",
     "rows",
     "show_verification",
     "to_json",
     "to_junit",
     "verdict_table",
     "verify",
+    "write_verdicts",
 ]
 
 # pytest imports this package for its plugin at every start, so nothing heavy is imported until it is asked for.
@@ -29,11 +32,13 @@ _HOMES = {
     "Verdict": "verdict",
     "VerdictRow": "table",
     "Verification": "verdict",
+    "read_verdicts": "verdict_file",
     "rows": "table",
     "show_verification": "table",
-    "to_json": "export",
-    "to_junit": "export",
+    "to_json": "verdict_file",
+    "to_junit": "junit",
     "verdict_table": "table",
+    "write_verdicts": "verdict_file",
 }
 
 

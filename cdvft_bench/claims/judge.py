@@ -7,24 +7,26 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
-from cdvft_bench.claims.ledger.claim import Claim, Ledger, Word
+from cdvft_bench.claims.ledger.claim import Claim, Ledger
 from cdvft_bench.claims.ledger.laws import Figure, Ratio, at_most
-from cdvft_bench.claims.ledger.point import Point, Setting, Subject, Value
-from cdvft_bench.claims.ledger.quantities import Witness
+from cdvft_bench.claims.ledger.point import Point, Subject
 from cdvft_bench.claims.ledger.read import read_ledger
+from cdvft_bench.claims.ledger.terms import Setting, Source, Value, Word
 from cdvft_bench.claims.ledger.text import axis_text, number, percent, plural, setting, value_text
 from cdvft_bench.claims.sources.analytic import Formula
 from cdvft_bench.claims.sources.availability import Silent
 from cdvft_bench.claims.sources.counted import Count
 from cdvft_bench.claims.sources.profiles import Profiles, is_profile, read_profiles
 from cdvft_bench.claims.sources.records import Accuracy, Clock, read_records
-from cdvft_bench.claims.verdict import Reading, Testimony, Verdict, Verification
+from cdvft_bench.claims.verdict import Reading, SourceResult, Verdict, Verification
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.ties import steady
 from cdvft_bench.timing.clock import fixed_threads
+from cdvft_bench.timing.environment import read_environment
 
 WORKLOAD = "workload"
 """Axis of the workloads that accuracies were recorded on: no claim opens it, the records do."""
@@ -41,7 +43,7 @@ class Voice(Protocol):
         ...
 
 
-Voices = Mapping[Witness, Voice]
+Voices = Mapping[Source, Voice]
 
 
 def voices(folder: Path, records: Sequence[str | Path] = ()) -> Voices:
@@ -65,15 +67,17 @@ def verify_ledger(ledger: str | Path | Ledger | None = None, records: Sequence[s
     """Judge every claim of a ledger, see ``claims.verify``."""
     book = ledger if isinstance(ledger, Ledger) else read_ledger(ledger)
     witnesses = voices(book.folder, records)
-    verdicts, seconds = [], []
+    verdicts = []
     for claim in book.claims:
         start = time.perf_counter()
         try:
-            verdicts.append(judge(claim, witnesses))
+            verdict = judge(claim, witnesses)
         except UserError as error:
             raise UserError(f"{book.path}, claim {claim.id!r}: {error}") from error
-        seconds.append(time.perf_counter() - start)
-    return Verification(book.title, book.path, tuple(verdicts), tuple(seconds))
+        verdicts.append(replace(verdict, seconds=time.perf_counter() - start))
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    names = tuple(Path(path).name for path in records)
+    return Verification(book.title, book.path, tuple(verdicts), created, read_environment(), names)
 
 
 def judge(claim: Claim, witnesses: Voices) -> Verdict:
@@ -84,14 +88,14 @@ def judge(claim: Claim, witnesses: Voices) -> Verdict:
     """
     with fixed_threads(1):  # the layers are small, and on a busy machine threads wait for each other
         readings = [
-            Reading(s, tuple(hear(claim, s, w, witnesses[w]) for w in claim.witnesses))
+            Reading(s, tuple(hear(claim, s, w, witnesses[w]) for w in claim.witnesses), _asked(claim, s))
             for s in _settings(claim, witnesses)
         ]
     judged = [r for r in readings if r.judged]
     hits = [r for r in judged if r.holds]
     unclear = [r for r in readings if r.open]
     verdict = Verdict(
-        claim, "not measured", "", tried=len(readings), judged=len(judged), hits=len(hits), open=len(unclear)
+        claim.claimed, "not measured", "", tried=len(readings), judged=len(judged), hits=len(hits), open=len(unclear)
     )
     if unclear and len(hits) == len(judged):
         verdict = replace(verdict, detail=_unclear(unclear, hits), readings=(*unclear, *hits)[:SHOWN])
@@ -108,7 +112,7 @@ def judge(claim: Claim, witnesses: Voices) -> Verdict:
             needed=needed, readings=_some(claim, hits, judged),
         )  # fmt: skip
     else:
-        nearest = min(judged, key=lambda r: steady(abs(r.miss)))
+        nearest = min(judged, key=lambda r: math.inf if r.miss is None else steady(abs(r.miss)))
         verdict = replace(
             verdict, word="fails", detail=_fails(nearest, judged) + _besides(unclear),
             readings=_some(claim, [nearest], judged),
@@ -124,7 +128,12 @@ def _settings(claim: Claim, witnesses: Voices) -> Iterator[Setting]:
         yield from ((*at, (WORKLOAD, name)) for name in names) if names else (at,)
 
 
-def hear(claim: Claim, at: Setting, witness: Witness, voice: Voice) -> Testimony:
+def _asked(claim: Claim, at: Setting) -> bool:
+    """Whether the ledger asks to show a setting, or it names a workload."""
+    return WORKLOAD in dict(at) or any(set(shown) <= set(at) for shown in claim.show)
+
+
+def hear(claim: Claim, at: Setting, witness: Source, voice: Voice) -> SourceResult:
     """One witness on a claim at one setting of its open axes, and of the workload that the setting may name."""
     point, law = claim.point.at(tuple((axis, v) for axis, v in at if axis != WORKLOAD)), claim.law
     if isinstance(voice, Accuracy) and WORKLOAD in dict(at):
@@ -136,11 +145,10 @@ def hear(claim: Claim, at: Setting, witness: Witness, voice: Voice) -> Testimony
             values = law.over.counted if witness == "count" and law.over.counted else law.over.values
             figures = [_figure(point.changed(law.over.axis, v), float(v), voice) for v in values]  # type: ignore[arg-type]
     except Silent as silent:
-        return Testimony(witness, silent.reason, None, remedy=silent.remedy)
+        return SourceResult(witness, silent.reason, None, remedy=silent.remedy)
     outcome = law.judge(figures, claim.tolerance)
-    return Testimony(
-        witness, outcome.text, outcome.holds, outcome.miss, outcome.ratio, outcome.remedy, open=outcome.holds is None
-    )
+    miss, ratio = (None if v is None or not math.isfinite(v) else v for v in (outcome.miss, outcome.ratio))
+    return SourceResult(witness, outcome.text, outcome.holds, miss, ratio, outcome.remedy, open=outcome.holds is None)
 
 
 def _figure(point: Point, x: float | None, voice: Voice) -> Figure:
@@ -183,13 +191,13 @@ def by_chance(law: Ratio, ratios: Sequence[float]) -> float:
 
 
 def _missing(reading: Reading) -> str:
-    silent = [t for t in reading.heard if t.holds is None]
-    return "; ".join(f"missing: {t.witness} ({t.text}; to supply it: {t.remedy})" for t in silent)
+    silent = [t for t in reading.results if t.holds is None]
+    return "; ".join(f"missing: {t.source} ({t.text}; to supply it: {t.remedy})" for t in silent)
 
 
 def _unclear(unclear: Sequence[Reading], hits: Sequence[Reading]) -> str:
     """Not shown either way: where, and what would show it."""
-    remedies = dict.fromkeys(t.remedy for r in unclear for t in r.heard if t.open)
+    remedies = dict.fromkeys(t.remedy for r in unclear for t in r.results if t.open)
     text = f"not shown either way{_where(unclear)}: the interval reaches both sides"
     text += f"; shown to hold{_where(hits)}" if hits else ""
     return f"{text}; to settle it: {'; '.join(remedies)}"
@@ -218,10 +226,10 @@ def _everywhere(claim: Claim, readings: Sequence[Reading]) -> str:
 
 
 def _fails(nearest: Reading, judged: Sequence[Reading]) -> str:
-    off = "off" if math.isinf(nearest.miss) else f"off by {percent(nearest.miss)}"
+    off = "off" if nearest.miss is None else f"off by {percent(nearest.miss)}"
     if nearest.disagree:
-        pro = ", ".join(t.witness for t in nearest.heard if t.holds)
-        con = ", ".join(t.witness for t in nearest.heard if not t.holds)
+        pro = ", ".join(t.source for t in nearest.results if t.holds)
+        con = ", ".join(t.source for t in nearest.results if not t.holds)
         off += f"; the witnesses disagree: {pro} for it, {con} against"
     if len(judged) == 1:
         return off + (f", at {setting(judged[0].setting)}" if judged[0].setting else "")
@@ -240,19 +248,19 @@ def _only_if(
         terms = ["axes are chosen together"]
     parts = [", ".join(terms) + ("" if exact else " (needed; not each combination of them will do)")]
     parts.append(f"{len(hits):,} of {plural(len(judged), 'setting')} tried")
-    others = [t for r in judged if not r.holds for t in r.heard]
+    others = [t for r in judged if not r.holds for t in r.results]
     ratios = [t.ratio for t in others if t.ratio is not None]
     if ratios:
         low, high, middle = min(ratios), max(ratios), statistics.median(ratios)
         parts.append(f"the others give {number(low)} to {number(high)} (median {number(middle)})")
     else:
-        misses = sorted(abs(t.miss) for t in others if not t.holds)
+        misses = sorted(math.inf if t.miss is None else abs(t.miss) for t in others if not t.holds)
         parts.append(f"the others are off by {_span(misses)}")
     law = claim.law
     if isinstance(law, Ratio) and law.digits is not None:
-        spoken = [r.heard[0].ratio for r in judged if r.heard[0].ratio is not None]
+        spoken = [r.results[0].ratio for r in judged if r.results[0].ratio is not None]
         parts += [_figure_text(law, e, spoken) for e in law.expected] if len(law.expected) > 1 else []
-        different = len({round(r.heard[0].ratio or 0.0, 9) for r in hits})
+        different = len({round(r.results[0].ratio or 0.0, 9) for r in hits})
         parts.append(f"the hits come to {plural(different, 'different ratio')}")
         parts.append(f"by chance alone some {number(by_chance(law, spoken), 2)} would hit")
     return "; ".join(parts)
@@ -279,8 +287,7 @@ def _some(claim: Claim, first: Sequence[Reading], judged: Sequence[Reading]) -> 
     shown = {r.setting: r for r in sorted(first, key=lambda r: _rank(claim, r))[:SHOWN]}
     best = next(iter(shown.values()))
     for reading in judged:
-        asked = any(set(s) <= set(reading.setting) for s in claim.show)
-        if asked or _apart(best.setting, reading.setting) == 1:
+        if (reading.asked and WORKLOAD not in dict(reading.setting)) or _apart(best.setting, reading.setting) == 1:
             shown.setdefault(reading.setting, reading)
     return tuple(shown.values())
 

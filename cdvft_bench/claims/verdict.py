@@ -1,33 +1,32 @@
-"""What the judge says of a claim, and what each witness said."""
+"""What the judge says of a claim, and what each source gave. Standard library and core only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cdvft_bench.claims.ledger.claim import Claim, Word
-from cdvft_bench.claims.ledger.point import Setting, Value
-from cdvft_bench.claims.ledger.quantities import Witness
+from cdvft_bench.claims.ledger.terms import Origin, Setting, Source, Value, Word
+from cdvft_bench.core.environment import Environment
 
 
 @dataclass(frozen=True)
-class Testimony:
-    """One witness on a claim at one setting of its open axes.
+class SourceResult:
+    """What one source gives for a claim at one setting of its open axes.
 
     Attributes:
-        witness: who.
+        source: which.
         text: the numbers, or why there are none.
-        holds: whether they obey the law; None where the witness is silent, or where the numbers' interval reaches both
-            what is claimed and what is not (``open``).
-        miss: relative to what is claimed, see ``laws.Outcome``.
+        holds: whether they obey the law; None where the source is not available, or where the numbers' interval reaches
+            both what is claimed and what is not (``open``).
+        miss: relative to what is claimed, see ``laws.Outcome``; None where it cannot be told.
         ratio: for a ratio, its value.
-        remedy: for a silent witness, what would let it speak; for an open question, what would settle it.
-        open: the witness spoke, and the question stays open.
+        remedy: for a source that is not available, what would supply it; for an open question, what would settle it.
+        open: there are numbers, and the question stays open.
     """
 
-    witness: Witness
+    source: Source
     text: str
     holds: bool | None
-    miss: float = 0.0
+    miss: float | None = 0.0
     ratio: float | None = None
     remedy: str = ""
     open: bool = False
@@ -35,35 +34,64 @@ class Testimony:
 
 @dataclass(frozen=True)
 class Reading:
-    """All witnesses on a claim read at one setting of its open axes."""
+    """All sources of a claim at one setting of its open axes.
+
+    Attributes:
+        setting: values of the open axes. results: one a source.
+        asked: the ledger asks to show it, or it is of a workload that records name.
+    """
 
     setting: Setting
-    heard: tuple[Testimony, ...]
+    results: tuple[SourceResult, ...]
+    asked: bool = False
 
     @property
     def judged(self) -> bool:
-        """Every witness spoke, and clearly."""
-        return all(t.holds is not None for t in self.heard)
+        """Every source is available, and clear."""
+        return all(r.holds is not None for r in self.results)
 
     @property
     def open(self) -> bool:
-        """Every witness spoke, and one so that the question stays open."""
-        return not self.judged and all(t.holds is not None or t.open for t in self.heard)
+        """Every source is available, and one leaves the question open."""
+        return not self.judged and all(r.holds is not None or r.open for r in self.results)
 
     @property
     def holds(self) -> bool:
-        """Every witness spoke, and for the claim."""
-        return all(t.holds for t in self.heard)
+        """Every source is available, and for the claim."""
+        return all(r.holds for r in self.results)
 
     @property
-    def miss(self) -> float:
-        """The largest miss of a witness, with its sign."""
-        return max((t.miss for t in self.heard), key=abs, default=0.0)
+    def miss(self) -> float | None:
+        """The largest miss of a source, with its sign; None where one cannot be told."""
+        misses = [r.miss for r in self.results]
+        known = [m for m in misses if m is not None]
+        return max(known, key=abs, default=0.0) if len(known) == len(misses) else None
 
     @property
     def disagree(self) -> bool:
-        """Some witness speaks for the claim, another against it."""
-        return len({t.holds for t in self.heard if t.holds is not None}) == 2
+        """Some source is for the claim, another against it."""
+        return len({r.holds for r in self.results if r.holds is not None}) == 2
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What was claimed, without what it takes to judge it.
+
+    Attributes:
+        id, statement, origin, tolerance, assumption: as in the ledger.
+        quantity, options: what is measured. law: what is claimed of it.
+        expected: the verdict that the ledger expects.
+    """
+
+    id: str
+    statement: str
+    origin: Origin
+    quantity: str
+    law: str
+    expected: Word
+    options: Setting = ()
+    tolerance: float = 0.0
+    assumption: str = ""
 
 
 @dataclass(frozen=True)
@@ -71,17 +99,19 @@ class Verdict:
     """The judge's verdict on one claim.
 
     Attributes:
-        claim: the entry of the ledger.
+        claim: what was claimed.
         word: the verdict.
-        detail: what it rests on, in one line: the assumption it needs, how far it is off, who is missing.
-        readings: settings to show, each with its witnesses' numbers; the first is the one the verdict rests on.
-        tried, judged, hits: settings of the open axes, those on which every witness spoke clearly, those that hold.
+        detail: what it rests on, in one line: the assumption it needs, how far it is off, what is missing.
+        readings: settings to show, each with its sources' numbers; the first is the one that the verdict rests on.
+        tried, judged, hits: settings of the open axes, those on which every source is clear, those that hold.
         open: those on which it is not shown either way.
         needed: for "holds only if", axes that not every value will do for, with those that will.
+        chance: how likely free settings would hit any other figure of that size; None where that says nothing.
         pinned: why the verdict is not the ledger's; "" where it is.
+        seconds: wall-clock that it took.
     """
 
-    claim: Claim
+    claim: Claimed
     word: Word
     detail: str
     readings: tuple[Reading, ...] = ()
@@ -90,7 +120,9 @@ class Verdict:
     hits: int = 0
     open: int = 0
     needed: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    chance: float | None = None
     pinned: str = ""
+    seconds: float = field(default=0.0, compare=False)
 
     @property
     def as_pinned(self) -> bool:
@@ -103,15 +135,18 @@ class Verification:
     """A whole ledger judged.
 
     Attributes:
-        title: of the ledger. path: its file.
+        title: of the ledger. ledger: its file.
         verdicts: in the ledger's order.
-        seconds: wall-clock that it took, claim by claim.
+        created: UTC time, ISO 8601. environment: the machine and the software that judged; None unknown.
+        records: names of the files that the clock, accuracy and profiles were read from.
     """
 
     title: str
-    path: str
+    ledger: str
     verdicts: tuple[Verdict, ...]
-    seconds: tuple[float, ...] = field(default=(), compare=False)
+    created: str = ""
+    environment: Environment | None = None
+    records: tuple[str, ...] = ()
 
     @property
     def as_pinned(self) -> bool:

@@ -17,20 +17,30 @@ import click
     multiple=True,
     help="Stores for the clock; results of 'train' (.jsonl) or a table of runs (.csv) for accuracy; repeatable.",
 )
+@click.option(
+    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also keep the verdicts, as JSON, for 'report'."
+)
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write JUnit XML.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--markdown", type=click.Choice(["table", "short"]), help="Print a Markdown table, whole or short.")
 def verify(
-    ledger: Path | None, records: tuple[Path, ...], junit: Path | None, as_json: bool, markdown: str | None
+    ledger: Path | None,
+    records: tuple[Path, ...],
+    output: Path | None,
+    junit: Path | None,
+    as_json: bool,
+    markdown: str | None,
 ) -> None:
     """Judge a ledger's claims. Exits with 1 when a verdict is not the one that the ledger expects."""
-    from cdvft_bench.claims import show_verification, to_json, to_junit
+    from cdvft_bench.claims import show_verification, to_json, to_junit, write_verdicts
     from cdvft_bench.claims import verify as judge
-    from cdvft_bench.claims.export import write_text
+    from cdvft_bench.core.files import write_file
 
     verification = judge(ledger, records)
+    if output is not None:
+        write_verdicts(output, verification)
     if junit is not None:
-        write_text(junit, to_junit(verification))
+        write_file(junit, to_junit(verification))
     if as_json:
         click.echo(to_json(verification), nl=False)
     elif markdown is not None:

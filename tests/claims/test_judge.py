@@ -16,7 +16,7 @@ from cdvft_bench.claims.ledger.point import Point, Subject
 from cdvft_bench.claims.ledger.read import parse_ledger
 from cdvft_bench.claims.sources.availability import Silent
 from cdvft_bench.claims.verdict import Reading
-from cdvft_bench.claims.verdict import Testimony as Said
+from cdvft_bench.claims.verdict import SourceResult as Said
 
 TEXT = """
 [ledger]
@@ -92,7 +92,7 @@ def test_silence_on_all_is_not_measured(claim: Claim) -> None:
     verdict = judge(claim, {"formula": Says(ALL), "count": Says(ALL, silent=ALL)})
     assert verdict.word == "not measured"
     assert verdict.detail == "missing: count (tired; to supply it: sleep)"
-    assert verdict.readings[0].heard[0].text == "1"
+    assert verdict.readings[0].results[0].text == "1"
 
 
 def reading(tokens: int, m: int, holds: bool) -> Reading:

@@ -8,8 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cdvft_bench.claims import verify
-from cdvft_bench.claims.export import to_json, to_junit
+from cdvft_bench.claims import to_json, to_junit, verify
 from cdvft_bench.claims.table import THIS_SUITE, rows, short_table, summary, verdict_table
 from cdvft_bench.claims.verdict import Verification
 from tests.texts import same_text
@@ -34,7 +33,7 @@ def test_51_81_has_one_ratio_behind_it_and_51_89_none(verification: Verification
     assert "1 different ratio" in verdict.detail
     d, tokens, log = 768, 256, 9.584962500721156
     lead = (d**2 * 2 * log + 2 * tokens * d**2) / (tokens * (3 * d * log + 2 * d))
-    assert verdict.readings[0].heard[0].ratio == pytest.approx(lead, rel=1e-12)
+    assert verdict.readings[0].results[0].ratio == pytest.approx(lead, rel=1e-12)
     assert round(lead, 2) == 51.81
 
 
@@ -42,7 +41,7 @@ def test_both_witnesses_say_the_same(verification: Verification) -> None:
     compared = 0
     for verdict in verification.verdicts:
         for reading in verdict.readings:
-            ratios = [t.ratio for t in reading.heard if t.ratio is not None]
+            ratios = [t.ratio for t in reading.results if t.ratio is not None]
             if len(ratios) == 2:
                 assert ratios[0] == pytest.approx(ratios[1], rel=1e-9), (verdict.claim.id, reading.setting)
                 compared += 1
@@ -53,7 +52,7 @@ def test_the_backward_of_autograd_is_complex(verification: Verification) -> None
     verdict = verification.of("transforms-backward")
     assert dict(verdict.needed) == {"subject.path": ("handwritten",)}
     other = next(r for r in verdict.readings if dict(r.setting)["subject.path"] == "fft")
-    assert {t.text.split(") ")[0] for t in other.heard} == {"(1, 0, 2"}
+    assert {t.text.split(") ")[0] for t in other.results} == {"(1, 0, 2"}
 
 
 def test_what_nobody_recorded_is_not_measured_and_says_what_would_supply_it(verification: Verification) -> None:
@@ -68,7 +67,7 @@ def test_tables(verification: Verification) -> None:
     assert len(table) == len(verification.verdicts) + 2
     assert {line.replace("\\|", "").count("|") for line in table} == {4}
     for row in rows(verification):
-        assert row.witnesses or row.verdict == "not measured"
+        assert row.numbers or row.verdict == "not measured"
     assert "all as pinned" in summary(verification)
 
 
@@ -84,9 +83,9 @@ def test_junit(verification: Verification) -> None:
 def test_json(verification: Verification) -> None:
     document = json.loads(to_json(verification))
     assert document["as_pinned"] is True
-    assert [c["id"] for c in document["claims"]] == [v.claim.id for v in verification.verdicts]
-    first = document["claims"][0]
-    assert first["readings"][0]["witnesses"][0]["ratio"] == pytest.approx(16 / 3)
+    assert [v["claim"]["id"] for v in document["verdicts"]] == [v.claim.id for v in verification.verdicts]
+    first = document["verdicts"][0]
+    assert first["readings"][0]["results"][0]["ratio"] == pytest.approx(16 / 3)
 
 
 def test_the_documents_show_these_verdicts(verification: Verification) -> None:

@@ -77,7 +77,7 @@ def test_accuracy_is_the_best_configuration_s_mean(tmp_path: Path) -> None:
         ("LORA", '{"r": 16}', 0.9),
     )
     verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
-    assert verdict.readings[0].heard[0].ratio == pytest.approx(sum(c3a) / 3 / 0.8)
+    assert verdict.readings[0].results[0].ratio == pytest.approx(sum(c3a) / 3 / 0.8)
     assert verdict.word == "fails"
     assert "at workload = a table of runs" in verdict.detail
     assert verdict.as_pinned  # somebody has measured since: no regression
@@ -131,7 +131,7 @@ def judged_time(*records: Record) -> tuple[str, str]:
 
     claim = parse_ledger(TIME, "a.toml", Path()).claims[0]
     verdict = judge(claim, {"clock": Clock(records)})
-    return verdict.word, verdict.detail + verdict.readings[0].heard[0].text
+    return verdict.word, verdict.detail + verdict.readings[0].results[0].text
 
 
 def test_time_is_the_newest_record_of_the_same_case() -> None:

@@ -79,7 +79,7 @@ def test_a_clear_lead_holds_on_its_workload_alone(tmp_path: Path) -> None:
         "shown on minilm on tweets (1,000 examples x 2, batch 16, at most 32 tokens), and nowhere else"
         in verdict.detail
     )
-    said = verdict.readings[0].heard[0]
+    said = verdict.readings[0].results[0]
     assert said.ratio == pytest.approx(0.82 / 0.8, rel=0.02)
     assert "5 paired seeds, 4,000 test examples, CDVFT m=2 p=d and LoRA r=8" in said.text
 
@@ -105,7 +105,7 @@ def test_what_is_not_shown_either_way_does_not_hold(tmp_path: Path, groups, reas
     assert (verdict.word, verdict.hits, verdict.open) == ("not measured", 0, 1)
     assert verdict.detail.startswith("not shown either way on minilm on tweets")
     assert "run more seeds" in verdict.detail
-    assert reason in verdict.readings[0].heard[0].text
+    assert reason in verdict.readings[0].results[0].text
     assert tables(verdict).count("not measured (not shown either way)") == 2
     assert reason in tables(verdict)
 
@@ -140,7 +140,7 @@ def test_the_setting_chosen_on_validation_data_is_compared(tmp_path: Path) -> No
     finals = [*runs(strong, 0.8), *runs(weak, 0.95), *runs(CDVFT, 0.82), *runs(CDVFT, 0.1, lr=1e-2)]
     verdict = judged(tmp_path, tuning, finals)
     assert verdict.word == "holds"
-    assert "CDVFT m=2 p=d and LoRA r=8" in verdict.readings[0].heard[0].text
+    assert "CDVFT m=2 p=d and LoRA r=8" in verdict.readings[0].results[0].text
 
 
 def test_hyperparameters_that_the_ledger_names_must_be_those_of_the_run(tmp_path: Path) -> None:

@@ -10,8 +10,9 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from cdvft_bench.claims import verify
-from cdvft_bench.claims.export import to_junit, write_text
+from cdvft_bench.claims.junit import to_junit
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
 
 MODULES = """
 import math, torch
@@ -138,7 +139,7 @@ def test_a_law_that_a_module_breaks(write) -> None:  # type: ignore[no-untyped-d
     )  # fmt: skip
     verdict = verify(path).verdicts[0]
     assert verdict.word == "fails"
-    assert "n^2" in verdict.readings[0].heard[0].text
+    assert "n^2" in verdict.readings[0].results[0].text
 
 
 def test_witnesses_that_disagree_are_named(write) -> None:  # type: ignore[no-untyped-def]
@@ -227,13 +228,10 @@ def test_module_command_and_junit(write, tmp_path: Path) -> None:  # type: ignor
     assert len(missing.stderr.splitlines()) == 1
 
     found = verify(path)
-    write_text(tmp_path / "junit.xml", to_junit(found))
+    write_file(tmp_path / "junit.xml", to_junit(found))
     suite = ET.parse(tmp_path / "junit.xml").find("testsuite")
     assert suite is not None
     assert suite.attrib["failures"] == "1"
     failure = suite.find("testcase[@name='bad']/failure")
     assert failure is not None
     assert failure.attrib["message"] == "the ledger expects 'holds', the verdict is 'fails'"
-    assert list(tmp_path.glob("*.part")) == []
-    with pytest.raises(UserError, match="cannot be written"):
-        write_text(tmp_path / "nowhere" / "junit.xml", "x")

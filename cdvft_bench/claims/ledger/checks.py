@@ -6,7 +6,7 @@ import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from cdvft_bench.claims.ledger.point import Value
+from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.core.errors import UserError
 
 

@@ -6,22 +6,11 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
 
 from cdvft_bench.claims.ledger.laws import Law
-from cdvft_bench.claims.ledger.point import Point, Setting, Value
-from cdvft_bench.claims.ledger.quantities import Witness
-
-Word = Literal["holds", "holds only if", "fails", "not measured"]
-WORDS: tuple[Word, ...] = get_args(Word)
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a claim stands: the paper, and the section or the words to find it by."""
-
-    paper: str
-    section: str
+from cdvft_bench.claims.ledger.point import Point
+from cdvft_bench.claims.ledger.terms import Origin, Setting, Source, Value, Word
+from cdvft_bench.claims.verdict import Claimed
 
 
 @dataclass(frozen=True)
@@ -29,7 +18,7 @@ class Claim:
     """One entry of a ledger.
 
     Attributes:
-        id: unique name. statement: the claim in the ledger's own words. source: where it is made.
+        id: unique name. statement: the claim in the ledger's own words. origin: where it is made.
         point: what is measured, with every open axis at its first value.
         law: what is claimed of it.
         open: axes that the claim leaves unsaid, each with the values that it may mean.
@@ -42,16 +31,22 @@ class Claim:
 
     id: str
     statement: str
-    source: Source
+    origin: Origin
     point: Point
     law: Law
     open: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     show: tuple[Setting, ...] = ()
     tolerance: float = 0.0
-    witnesses: tuple[Witness, ...] = ()
+    witnesses: tuple[Source, ...] = ()
     verdict: Word = "holds"
     assumption: str = ""
     only_if: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+
+    @property
+    def claimed(self) -> Claimed:
+        """What a verdict keeps of it."""
+        return Claimed(self.id, self.statement, self.origin, self.point.quantity, self.law.kind, self.verdict,
+                       self.point.options, self.tolerance, self.assumption)  # fmt: skip
 
     def settings(self) -> Iterator[Setting]:
         """Every combination of the open axes' values; one empty setting where nothing is open."""

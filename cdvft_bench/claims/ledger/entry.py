@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 from cdvft_bench.claims.ledger.checks import as_value, check_keys, identifier, table_at, text_at
-from cdvft_bench.claims.ledger.claim import WORDS, Claim, Source, Word
+from cdvft_bench.claims.ledger.claim import Claim
 from cdvft_bench.claims.ledger.laws import Absent, Equals, Exponent, Identity, Law, Present, Ratio
 from cdvft_bench.claims.ledger.lawtable import law_of
-from cdvft_bench.claims.ledger.point import Build, MethodSubject, ModuleSubject, Point, Setting, Subject, Value
-from cdvft_bench.claims.ledger.quantities import WITNESSES, Witness, check_option, quantity
+from cdvft_bench.claims.ledger.point import Build, MethodSubject, ModuleSubject, Point, Subject
+from cdvft_bench.claims.ledger.quantities import check_option, quantity
 from cdvft_bench.claims.ledger.resolve import check_point, load_object
+from cdvft_bench.claims.ledger.terms import SOURCES, WORDS, Origin, Setting, Source, Value, Word
 from cdvft_bench.core.errors import UserError
 
 LARGEST_SPACE = 100_000
@@ -40,7 +41,7 @@ def claim_of(entry: Mapping[str, Any], folder: Path) -> Claim:
     claim = Claim(
         id=identifier(entry),
         statement=text_at(entry, "statement", "a claim"),
-        source=Source(text_at(source, "paper", "source"), text_at(source, "section", "source")),
+        origin=Origin(text_at(source, "paper", "source"), text_at(source, "section", "source")),
         point=point,
         law=law,
         open=open_,
@@ -184,14 +185,14 @@ def _tolerance(value: Any, law: Law) -> float:
     return float(value)
 
 
-def _witnesses(entry: Mapping[str, Any], name: str) -> tuple[Witness, ...]:
+def _witnesses(entry: Mapping[str, Any], name: str) -> tuple[Source, ...]:
     given = entry.get("witnesses")
     if not isinstance(given, list) or not given:
-        raise UserError(f"'witnesses' is missing: a list of those who must speak, of {', '.join(WITNESSES)}")
+        raise UserError(f"'witnesses' is missing: a list of those who must speak, of {', '.join(SOURCES)}")
     able = quantity(name).witnesses
     for witness in given:
-        if witness not in WITNESSES:
-            raise UserError(f"witness {witness!r} is not known; use one of {', '.join(WITNESSES)}")
+        if witness not in SOURCES:
+            raise UserError(f"witness {witness!r} is not known; use one of {', '.join(SOURCES)}")
         if witness not in able:
             raise UserError(f"witness {witness!r} cannot speak of {name!r}; {' and '.join(able)} can")
     if len(set(given)) != len(given):

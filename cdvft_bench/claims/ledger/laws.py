@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cdvft_bench.claims.ledger.fits import TERMS, fit, slope
-from cdvft_bench.claims.ledger.point import Value
+from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.ledger.text import besides, number, numbers
 
 EXACT = 1e-9

@@ -5,11 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cdvft_bench.claims.ledger.terms import Setting, Value
 from cdvft_bench.core.errors import UserError
-
-Value = int | float | str | bool | tuple[str, ...]
-Setting = tuple[tuple[str, Value], ...]
-"""Values of axes, such as ``(("tokens", 256), ("subject.path", "fft"))``."""
 
 Build = Literal["base", "widths"]
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, get_args
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
-from cdvft_bench.claims.ledger.point import Value
+from cdvft_bench.claims.ledger.terms import Source, Value
 from cdvft_bench.core.errors import UserError
-
-Witness = Literal["formula", "count", "clock", "accuracy", "profile"]
-WITNESSES: tuple[Witness, ...] = get_args(Witness)
 
 TALLIED = "tallied"
 """FFTs at the additions and multiplications that a split-radix transform really takes (``counting.exact_fft``)."""
@@ -67,7 +63,7 @@ class Quantity:
     """
 
     statement: str
-    witnesses: tuple[Witness, ...] = ("formula", "count")
+    witnesses: tuple[Source, ...] = ("formula", "count")
     options: Mapping[str, Option] = field(default_factory=dict)
     free: bool = False
     needs_subject: bool = True

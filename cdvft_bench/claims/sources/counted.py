@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from cdvft_bench.analytic.conventions import convention
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.claims.ledger.point import MethodSubject, ModuleSubject, Point, Subject, Value
+from cdvft_bench.claims.ledger.point import MethodSubject, ModuleSubject, Point, Subject
 from cdvft_bench.claims.ledger.quantities import QUANTITIES, TALLIED
 from cdvft_bench.claims.ledger.resolve import FROZEN, layers, load_object, method_on, shape_name, targets_of
+from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.analytic import TRANSFORMS, factors_of
 from cdvft_bench.claims.sources.availability import Silent
 from cdvft_bench.claims.sources.pricing import Terms, Transform, fft_flops, price

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.claims.ledger.point import Value
 from cdvft_bench.claims.ledger.quantities import TALLIED
+from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.availability import Silent
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import Method

@@ -13,8 +13,9 @@ from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.trial import TrialResult
 from cdvft_bench.claims.ledger.fits import t_value
 from cdvft_bench.claims.ledger.laws import Figure
-from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject, Value
+from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject
 from cdvft_bench.claims.ledger.resolve import FROZEN
+from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.ledger.text import plural, setting
 from cdvft_bench.claims.sources.availability import Silent
 from cdvft_bench.claims.sources.trained import accuracy, fieller, is_results, ratio, score_of, workload_of

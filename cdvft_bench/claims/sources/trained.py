@@ -11,7 +11,8 @@ from cdvft_bench.accuracy.analysis import Score, estimate, scores
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.trial import HEAD, TrialResult
 from cdvft_bench.claims.ledger.laws import Figure
-from cdvft_bench.claims.ledger.point import MethodSubject, Value
+from cdvft_bench.claims.ledger.point import MethodSubject
+from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.ledger.text import number, plural
 from cdvft_bench.claims.sources.availability import Silent
 from cdvft_bench.core.errors import UserError

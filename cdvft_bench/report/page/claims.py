@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Judged by cdvft-bench verify: each claim in the ledger's words, the verdict with what it rests on, and the "
-    "witnesses' numbers. A claim that the records cannot judge is not measured."
+    "sources' numbers. A claim that the records cannot judge is not measured."
 )
 
 
@@ -26,8 +26,8 @@ def claims_table(verdicts: Sequence[VerdictRow]) -> DataFrame:
     """One row a claim."""
     from pandas import DataFrame
 
-    columns = ["claim", "stated as", "source", "verdict", "because", "witnesses"]
-    rows = [(v.id, v.statement, v.source, v.verdict, v.detail, v.witnesses or "not measured") for v in verdicts]
+    columns = ["claim", "stated as", "source", "verdict", "because", "numbers"]
+    rows = [(v.id, v.statement, v.origin, v.verdict, v.detail, v.numbers or "not measured") for v in verdicts]
     return DataFrame([[clean(cell) for cell in row] for row in rows], columns=columns)
 
 
