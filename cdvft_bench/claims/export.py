@@ -14,7 +14,6 @@ from cdvft_bench.claims.ledger.point import Setting
 from cdvft_bench.claims.ledger.text import setting
 from cdvft_bench.claims.table import numbers_of, verdict_words
 from cdvft_bench.claims.verdict import Reading, Testimony, Verdict, Verification
-from cdvft_bench.core.errors import UserError
 
 # What XML 1.0 cannot hold.
 _CONTROL = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -59,22 +58,6 @@ def to_junit(verification: Verification) -> str:
     root.append(suite)
     ET.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(root, encoding="unicode") + "\n"
-
-
-def write_text(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise UserError(f"{str(path)!r} cannot be written: {error.strerror or error}") from error
 
 
 def told_of(verdict: Verdict) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from cdvft_bench.core.files import write_file
+
 
 @click.command()
 @click.option(
@@ -26,11 +28,10 @@ def verify(
     """Judge a ledger's claims. Exits with 1 when a verdict is not the one that the ledger expects."""
     from cdvft_bench.claims import show_verification, to_json, to_junit
     from cdvft_bench.claims import verify as judge
-    from cdvft_bench.claims.export import write_text
 
     verification = judge(ledger, records)
     if junit is not None:
-        write_text(junit, to_junit(verification))
+        write_file(junit, to_junit(verification))
     if as_json:
         click.echo(to_json(verification), nl=False)
     elif markdown is not None:

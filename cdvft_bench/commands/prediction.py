@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cdvft_bench.commands.shared import emit
+from cdvft_bench.core.files import write_file
 
 
 @click.command()
@@ -47,12 +48,11 @@ def evaluate(stores: tuple[Path, ...], rates: Path | None, output: Path | None, 
     """Predict the recorded times of STORES by fits that left them out: errors, their causes, published times."""
     import msgspec
 
-    from cdvft_bench.claims.export import write_text
     from cdvft_bench.predictor import compare_published, evaluate_stores
     from cdvft_bench.report.terminal.advice import show_evaluation
 
     evaluation, published = evaluate_stores(stores, rates), compare_published()
     both = {"evaluation": evaluation, "published": published}
     if output is not None:
-        write_text(output, msgspec.json.format(msgspec.json.encode(both), indent=1).decode() + "\n")
+        write_file(output, msgspec.json.format(msgspec.json.encode(both), indent=1).decode() + "\n")
     emit(both, as_json, lambda: show_evaluation(evaluation, published))

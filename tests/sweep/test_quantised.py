@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.core.case import FROZEN
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import PredictedPass
 from cdvft_bench.sweep import evaluate as witness
-from cdvft_bench.sweep.grid import FROZEN, make_case
+from cdvft_bench.sweep.grid import make_case
 
 pytest.importorskip("torchao", reason="torchao is not installed; pip install cdvft-bench[quantised]")
 METHODS = [

@@ -176,7 +176,7 @@ def test_a_damaged_text_form_is_refused_as_a_whole(tmp_path: Path) -> None:
     }
     for name, data in damaged.items():
         (tmp_path / f"{name}.jsonl.gz").write_bytes(data)
-        with pytest.raises(UserError, match=r"cannot be read|is no record"):
+        with pytest.raises(UserError, match=r"cannot be read|is no record|its end is missing"):
             Store(tmp_path / f"{name}.jsonl.gz")
 
 

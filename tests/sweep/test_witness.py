@@ -9,11 +9,11 @@ import torch
 
 from cdvft_bench.accuracy.models import load_model, package_status
 from cdvft_bench.analytic.models import MODELS, frozen_model_macs, model_shape, target_linears
-from cdvft_bench.core.case import Case
+from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import make_method, method_names
 from cdvft_bench.sweep import evaluate as witness
-from cdvft_bench.sweep.grid import FROZEN, make_case, subject_shapes
+from cdvft_bench.sweep.grid import make_case, subject_shapes
 from cdvft_bench.timing.trace import trace_call
 
 NINE = ["full", "lora", "dora", "fourierft", "c3a", "vera", "boft", "cdvft", "block_circulant"]
@@ -236,14 +236,14 @@ def test_models_on_a_gpu_share_their_frozen_weights() -> None:
     subject.step()
 
 
-def test_twins_share_frozen_weights_but_not_what_is_trained() -> None:
+def test_copies_share_frozen_weights_but_not_what_is_trained() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
     lora = Case("lora", (), "model", "minilm", 1, 4, device="cuda")
-    twin = witness._twin(model, lora)
-    pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
+    copied = witness._copied(model, lora)
+    pairs = list(zip(model.parameters(), copied.parameters(), strict=True))
     assert all(a.data_ptr() == b.data_ptr() and a is not b for a, b in pairs)
-    twin.requires_grad_()
+    copied.requires_grad_()
     assert not any(p.requires_grad for p in model.parameters())
     for case in (replace(lora, method="full"), replace(lora, method="bitfit"), replace(lora, device="cpu")):
-        own = witness._twin(model, case)
+        own = witness._copied(model, case)
         assert all(a.data_ptr() != b.data_ptr() for a, b in zip(model.parameters(), own.parameters(), strict=True))

@@ -16,7 +16,7 @@ from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import Limits, make_case
 
 if TYPE_CHECKING:
-    from cdvft_bench.sweep.run import Evidence
+    from cdvft_bench.sweep.engines.work import Evidence
 
 
 def seeded(seed: int) -> Case:

@@ -10,19 +10,21 @@ from typing import Any
 import pytest
 import torch
 
-from cdvft_bench.core.case import CasePass
+from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep import evaluate as witness
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import chrome, inputs
-from cdvft_bench.timing.bare import BareCase, build
+from cdvft_bench.timing.bare import build
+from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace
 
 PASSES: tuple[CasePass, ...] = ("forward", "step")
 
 
-def bare(method: str, pass_: str, **values: int) -> BareCase:
-    return BareCase(method, tuple(sorted(values.items())), "32x24", 1, 8, pass_=pass_)
+def bare(method: str, pass_: CasePass, **values: int) -> Target:
+    case = Case(method, tuple(sorted(values.items())), "layer", "32x24", 1, 8, pass_=pass_)
+    return build(case).target(case.plain_label, pass_)
 
 
 def test_memory_above_the_frozen_subject_is_what_the_method_keeps_and_the_peak() -> None:
@@ -50,7 +52,7 @@ def test_each_call_on_a_gpu_takes_another_input(monkeypatch: pytest.MonkeyPatch,
         seen.append(given[0].data_ptr())
         gradients[:] = [x for x in [*gradients, given[0]] if x.grad is not None] or [given[0]]
 
-    built = build(bare("lora", pass_, rank=2))
+    built = bare("lora", pass_, rank=2)
     built.module.register_forward_pre_hook(look)
     own = witness._target("lora", make_case("lora", {"rank": 2}, "layer", "32x24", sequence=8, pass_=pass_))
     own.module.register_forward_pre_hook(look)
