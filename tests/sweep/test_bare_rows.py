@@ -9,7 +9,7 @@ import pytest
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.imports import put_slice, read_slice
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.bare import expand
@@ -30,8 +30,8 @@ def test_rows_become_records(rows: Path) -> None:
     assert len(records) == 8
     for record in records:
         assert record.status == "ok"
-        assert record.label == witness.label(record.case)
-        assert record.predicted == witness.predict(record.case)
+        assert record.label == sources.label(record.case)
+        assert record.predicted == sources.predict(record.case)
         assert record.counted is None
         assert record.timed is not None
         assert record.timed.timing is not None
@@ -61,7 +61,7 @@ def test_a_store_takes_them_once(rows: Path, tmp_path: Path) -> None:
 
 def test_a_counted_record_is_not_replaced(rows: Path, tmp_path: Path) -> None:
     record = next(r for r in read_slice(rows).records if r.case.method == "cdvft")
-    counted = replace(record, counted=witness.count(record.case), created="2000-01-01T00:00:00+00:00")
+    counted = replace(record, counted=sources.count(record.case), created="2000-01-01T00:00:00+00:00")
     failed = replace(next(r for r in read_slice(rows).records if r.case.method == "lora"), status="failed", error="x")
     with Store(tmp_path / "records.sqlite", create=True) as store:
         for environment in read_slice(rows).environments.values():

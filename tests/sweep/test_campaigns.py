@@ -11,7 +11,7 @@ import pytest
 from cdvft_bench.analytic.models import model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case, Value
 from cdvft_bench.methods import method_names
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import LeftOut, read_grid
 
 SLICE = 600  # seconds: what a cluster lends at a time
@@ -88,6 +88,6 @@ def test_every_case_can_be_priced_and_fits_a_slice(name: str, layers: list[Case]
     assert read_grid(name).limits.timeout_s <= SLICE
     cases = layers if name == "paper-layers" else models
     for case in random.Random(3).sample(cases, 60):
-        predicted = witness.predict(case)
+        predicted = sources.predict(case)
         assert predicted.forward.macs > 0
         assert (predicted.parameters > 0) == (case.method != FROZEN)

@@ -16,7 +16,7 @@ from cdvft_bench.core.case import Case, case_from
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.log import Log, read_log
 from cdvft_bench.core.timed import Timed
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main, seconds
@@ -110,7 +110,7 @@ def test_bare_cases_are_the_suites_own(dtype: str, pass_: str) -> None:
             case.method, dict(case.hyperparameters), "layer", case.subject, 1, 8, dtype, pass_  # type: ignore[arg-type]
         )  # fmt: skip
         assert case.key == own.key
-        subject = witness.build(own)
+        subject = sources.build(own)
         expected = trace_call(subject.step if pass_ == "step" else subject.forward)
         found = trace_call(build(case).target(case.plain_label, case.pass_).call)
         assert found.by_operator == expected.by_operator, case.plain_label
