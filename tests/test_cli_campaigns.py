@@ -89,7 +89,7 @@ def test_stores_are_compared(stores: tuple[Path, Path], tmp_path: Path) -> None:
 
 
 def test_a_profile_gets_its_readme(stores: tuple[Path, Path], tmp_path: Path) -> None:
-    done = run("profile-readme", stores[0], "--output", tmp_path / "README.md")
+    done = run("dev", "profile-readme", stores[0], "--output", tmp_path / "README.md")
     assert done.exit_code == 0
     assert "3 cases: 3 done, 0 failed." in (tmp_path / "README.md").read_text()
 

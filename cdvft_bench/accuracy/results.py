@@ -1,9 +1,7 @@
-"""The file of results: lines of JSON, appended and synced one by one, so that a kill loses the runs in flight alone."""
+"""The file of results: a record log (``core.log``), so that a kill loses the runs in flight alone."""
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ import msgspec
 from cdvft_bench.accuracy.rates import DIVERGED, inner
 from cdvft_bench.accuracy.trial import Trial, TrialResult, with_start
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.log import damaged, read_log
 
 
 def read_results(path: Path) -> tuple[list[TrialResult], dict[str, dict[str, Any]]]:
@@ -23,44 +22,22 @@ def read_results(path: Path) -> tuple[list[TrialResult], dict[str, dict[str, Any
     """
     results: dict[str, TrialResult] = {}
     environments: dict[str, dict[str, Any]] = {}
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise UserError(f"results {str(path)!r} cannot be read: {error}") from error
-    for i, line in enumerate(lines):
-        if not line:
-            continue
+    for number, row in read_log(path):
         try:
-            row = json.loads(line)
             if "environment_row" in row:
                 environments[row["key"]] = row["environment_row"]
             else:
                 result = msgspec.convert(row, TrialResult)
                 results[result.trial.key] = result
-        except (json.JSONDecodeError, msgspec.ValidationError, KeyError, TypeError, UnicodeDecodeError) as error:
-            if i == len(lines) - 1:
-                break
-            raise UserError(f"results {str(path)!r}, line {i + 1}, are damaged: {error}") from error
+        except (msgspec.ValidationError, KeyError, TypeError) as error:
+            raise UserError(damaged(path, number, error)) from error
     return list(results.values()), environments
 
 
-class Appender:
-    """Appends lines, each synced; a torn last line is cut off first."""
-
-    def __init__(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("ab")
-        end = path.read_bytes().rfind(b"\n") + 1
-        if path.stat().st_size != end:
-            self._file.truncate(end)
-
-    def write(self, row: object) -> None:
-        self._file.write(msgspec.json.encode(row) + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-    def close(self) -> None:
-        self._file.close()
+def row_of(result: TrialResult) -> dict[str, Any]:
+    """A result as the file holds it: a figure that is not finite is null."""
+    row: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(result))
+    return row
 
 
 def by_workload(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:

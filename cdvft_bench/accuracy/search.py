@@ -16,10 +16,9 @@ from __future__ import annotations
 
 import itertools
 import multiprocessing
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -29,9 +28,11 @@ from cdvft_bench.accuracy.fit import Measure, run_trial, unread
 from cdvft_bench.accuracy.pilot import FULL, pilot_of
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.rates import enclosed_after, walk
-from cdvft_bench.accuracy.results import Appender, best_run, reached, read_results
+from cdvft_bench.accuracy.results import best_run, reached, read_results, row_of
 from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, TrialResult, scale_name, scaled, with_setting, with_start
+from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.log import Log
 
 TUNING_SEED = 1000
 """Of initial values and batches while a method is tuned; final runs have the preset's seeds."""
@@ -203,24 +204,6 @@ def left(preset: Preset, results: Results) -> int:
     return count
 
 
-@dataclass
-class Budget:
-    """Wall time for new runs: none begins that would exceed it, were it as long as the longest of these so far.
-
-    Attributes:
-        seconds: None for no end. longest: seconds of the longest run so far.
-    """
-
-    seconds: float | None
-    longest: float = 0.0
-    begun: float = field(default_factory=lambda: time.monotonic())
-
-    @property
-    def spent(self) -> bool:
-        """Whether no further run is to begin; before the first one, whether there is no time at all."""
-        return self.seconds is not None and time.monotonic() - self.begun + self.longest > self.seconds
-
-
 @dataclass(frozen=True)
 class Outcome:
     """What ``train_all`` left undone: runs by preset, and presets that cannot run here, with the reason."""
@@ -304,7 +287,7 @@ def train(
     clock = budget if isinstance(budget, Budget) else Budget(budget)
     known, environments = read_results(path) if path.exists() else ([], {})
     results = {r.trial.key: r for r in known if r.error is None}
-    file = Appender(path)
+    log = Log(path)
     given_out: set[str] = set()
 
     def waiting() -> Iterator[tuple[str, Trial]]:
@@ -317,15 +300,15 @@ def train(
 
     try:
         if environment_key not in environments:
-            file.write({"environment_row": dict(environment), "key": environment_key})
+            log.append({"environment_row": dict(environment), "key": environment_key})
         for result in _results(waiting, device, environment_key, workers, measure):
             results[result.trial.key] = result
-            clock.longest = max(clock.longest, result.seconds)
-            file.write(asdict(result))
+            clock.took(result.seconds)
+            log.append(row_of(result))
             say(left(preset, results), _said(result))
         return left(preset, results)
     finally:
-        file.close()
+        log.close()
 
 
 def _said(result: TrialResult) -> str:

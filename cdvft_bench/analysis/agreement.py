@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from cdvft_bench.analysis.groups import is_frozen
 from cdvft_bench.analytic.conventions import CONVENTIONS, Convention
+from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.counted import Counted, FvcoreCount, PassCount
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import PredictedPass, Record
 from cdvft_bench.core.text import clean, integer
-from cdvft_bench.sweep.evaluate import LORA
-from cdvft_bench.sweep.grid import FROZEN
 
 PASSES = ("forward", "backward", "update")
 WHOLE = "parameters and saved activations"

@@ -17,13 +17,12 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from cdvft_bench.core.case import Case
+from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean, plural
 from cdvft_bench.core.timed import Timing
-from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.timing.statistics import RESAMPLES, Array
 
 Basis = Literal["time", "frozen"]

@@ -6,12 +6,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cdvft_bench.core.case import Case, Value
+from cdvft_bench.core.case import FROZEN, Case, Value
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean, slug
 from cdvft_bench.methods.base import method_class
-from cdvft_bench.sweep.grid import FROZEN
 
 
 @dataclass(frozen=True, order=True)

@@ -14,10 +14,10 @@ from cdvft_bench.commands.shared import case_of, case_options, emit, seconds
 def predict(as_json: bool, **options: Any) -> None:
     """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes."""
     from cdvft_bench.report.terminal.cases import show_predicted
-    from cdvft_bench.sweep import evaluate as witness
+    from cdvft_bench.sweep import evaluate as sources
 
     case = case_of(**options)
-    predicted = witness.predict(case)
+    predicted = sources.predict(case)
     emit(predicted, as_json, lambda: show_predicted(case, predicted))
 
 
@@ -26,11 +26,11 @@ def predict(as_json: bool, **options: Any) -> None:
 def count(as_json: bool, **options: Any) -> None:
     """Count what METHOD really does: fvcore, operator dispatch, saved activations, beside the closed form."""
     from cdvft_bench.report.terminal.cases import show_counted
-    from cdvft_bench.sweep import evaluate as witness
+    from cdvft_bench.sweep import evaluate as sources
 
     case = case_of(**options)
-    counted = witness.count(case)
-    emit(counted, as_json, lambda: show_counted(case, witness.predict(case), counted))
+    counted = sources.count(case)
+    emit(counted, as_json, lambda: show_counted(case, sources.predict(case), counted))
 
 
 @click.command()
@@ -40,8 +40,8 @@ def count(as_json: bool, **options: Any) -> None:
 def time(as_json: bool, budget: str, precision: float, **options: Any) -> None:
     """Time METHOD, interleaved with the frozen layer and LoRA r=8 in one run."""
     from cdvft_bench.report.terminal.cases import show_timed
-    from cdvft_bench.sweep import evaluate as witness
+    from cdvft_bench.sweep import evaluate as sources
 
     case = case_of(**options)
-    timed = witness.time_case(case, budget_s=seconds(budget) or 10.0, precision=precision)
+    timed = sources.time_case(case, budget_s=seconds(budget) or 10.0, precision=precision)
     emit(timed, as_json, lambda: show_timed(case, timed))

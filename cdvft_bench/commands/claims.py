@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from cdvft_bench.core.files import write_file
+
 
 @click.command()
 @click.option(
@@ -34,7 +36,6 @@ def verify(
     """Judge a ledger's claims. Exits with 1 when a verdict is not the one that the ledger expects."""
     from cdvft_bench.claims import show_verification, to_json, to_junit, write_verdicts
     from cdvft_bench.claims import verify as judge
-    from cdvft_bench.core.files import write_file
 
     verification = judge(ledger, records)
     if output is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from cdvft_bench.commands.shared import emit
+from cdvft_bench.core.files import write_file
 
 
 @click.command()
@@ -47,7 +48,6 @@ def evaluate(stores: tuple[Path, ...], rates: Path | None, output: Path | None, 
     """Predict the recorded times of STORES by fits that left them out: errors, their causes, published times."""
     import msgspec
 
-    from cdvft_bench.core.files import write_file
     from cdvft_bench.predictor import compare_published, evaluate_stores
     from cdvft_bench.report.terminal.advice import show_evaluation
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cdvft_bench.core.budget import parse_seconds
+from cdvft_bench.core.case import parse_value
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,16 +18,6 @@ if TYPE_CHECKING:
 
 LEFT = 3
 """Exit code when a budget was spent and cases are left."""
-
-
-def parse_value(text: str) -> Value:
-    """A hyperparameter's value from text: a number, true or false, else the text."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
 
 
 def case_options(command: Callable[..., None]) -> Callable[..., None]:

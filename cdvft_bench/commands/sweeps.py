@@ -58,7 +58,7 @@ GRID_HELP = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, pap
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 def run(grid: str, output: Path, retry_failed: bool) -> None:
-    """Do it all: run a grid through the three witnesses, keep the records, print a table, write the report."""
+    """Do it all: run a grid through the three sources, keep the records, print a table, write the report."""
     from cdvft_bench.report.terminal.cases import show_store
 
     store = output / "records.sqlite"

@@ -1,1 +1,1 @@
-"""What every room speaks of: cases, records, intervals, files. Standard library only."""
+"""What every part shares: cases, records, intervals, files. Standard library only."""

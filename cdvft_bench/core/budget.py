@@ -15,17 +15,19 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 class Budget:
     """Seconds that a run may take: no job begins that would end later, were it as long as the longest so far.
 
-    The first job always begins, so a run that is resumed again and again gets on.
+    The first job always begins, so a run that is resumed again and again gets on; of no time at all, none does.
 
     Attributes:
-        seconds: None for no end.
+        seconds: None for no end, 0 for no job.
         longest: seconds of the longest job so far.
         begun: ``time.monotonic()`` when the run began.
+        ran: whether a job has ended.
     """
 
     seconds: float | None = None
     longest: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=lambda: time.monotonic())
+    ran: bool = False
 
     @property
     def left(self) -> float:
@@ -35,11 +37,14 @@ class Budget:
     @property
     def spent(self) -> bool:
         """Whether no further job may begin."""
-        return self.longest > 0 and self.longest > self.left
+        if self.seconds is not None and self.seconds <= 0:
+            return True
+        return self.ran and self.longest > self.left
 
     def took(self, seconds: float) -> None:
         """Note how long a job took."""
         self.longest = max(self.longest, seconds)
+        self.ran = True
 
 
 def parse_seconds(text: str) -> float:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
+
+from cdvft_bench.core.errors import MisfitError, UserError
 
 Value = int | float | str | bool
 SubjectKind = Literal["layer", "model"]
 CasePass = Literal["forward", "step"]
+
+FROZEN = "frozen"
+"""The subject without any adapter: a case of this method, and the first baseline of every ratio."""
+LORA = "lora r=8"
+"""Name of the second baseline of every ratio."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +55,64 @@ class Case:
         """Rows that the layer sees."""
         return self.batch * self.sequence
 
+    @property
+    def plain_label(self) -> str:
+        """The method with its hyperparameters as they were given; the methods themselves have shorter words."""
+        return " ".join([self.method, *(f"{name}={value}" for name, value in self.hyperparameters)])
+
     @cached_property
     def key(self) -> str:
         """Stable key: the same case has the same key on every machine and in every version."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def baselines(case: Case) -> dict[str, Case]:
+    """What a case is timed beside, by name: the frozen subject and LoRA of rank 8, without the case itself."""
+    found = {
+        FROZEN: replace(case, method=FROZEN, hyperparameters=()),
+        LORA: replace(case, method="lora", hyperparameters=(("rank", 8),)),
+    }
+    return {name: baseline for name, baseline in found.items() if baseline != case}
+
+
+def case_from(fields: Mapping[str, Any]) -> Case:
+    """A case from its JSON, where a pair is a list.
+
+    Raises:
+        TypeError, KeyError, ValueError: it is no case.
+    """
+    pairs = tuple((name, value) for name, value in fields["hyperparameters"])
+    return Case(**{**fields, "hyperparameters": pairs})
+
+
+def parse_value(text: str) -> Value:
+    """A hyperparameter's value from text: a number, true or false, else the text."""
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False}.get(text.lower(), text)
+
+
+def width_fraction(name: str, value: Value, width: int) -> Value:
+    """A block size that may be written as a fraction of the subject's width.
+
+    Args:
+        name: of the hyperparameter, for errors. value: "d", "d/4", or anything else, which is returned as it is.
+        width: d, the smallest of the subject's widths.
+
+    Raises:
+        MisfitError: the divisor does not divide the width.
+        UserError: it is a text of another form.
+    """
+    if not isinstance(value, str):
+        return value
+    head, slash, divisor = value.partition("/")
+    if head != "d" or (slash and not (divisor.isascii() and divisor.isdigit() and int(divisor) > 0)):
+        raise UserError(f"{name} = {value!r} is neither an integer nor a fraction of the width such as 'd' or 'd/4'")
+    parts = int(divisor or 1)
+    if width % parts:
+        raise MisfitError(f"{name} = {value!r}: {parts} does not divide the subject's width {width}")
+    return width // parts

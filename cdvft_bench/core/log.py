@@ -11,13 +11,13 @@ import gzip
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown, unwritable
+from cdvft_bench.core.files import shown, unwritable, write_file
 
 VERSION = 2
 """Of the format. A file begins with ``{"log": VERSION}``.
@@ -25,6 +25,8 @@ VERSION = 2
 1: no first line of this kind. 2: the first line, from which a reader of a later version is told to update.
 Files of version 1 load, and are gone on with as they are.
 """
+
+_HEAD = b'{"log":'
 
 LIMIT = 4 * 2**30
 """Bytes that a compressed log may expand to; a larger one is refused, since it is a mistake or an attack."""
@@ -52,10 +54,25 @@ def _no_constant(name: str) -> float:
 
 
 def read_log(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and content of each line of a log, compressed where its name ends in ".gz"; a torn last one is left out.
+    """Number and content of each line of a log, compressed where its name ends in ".gz".
 
     Raises:
         UserError: it cannot be read, is of a later version, or a line is damaged; the message has its number.
+    """
+    for number, line in read_lines(path):
+        try:
+            yield number, parse_line(line)
+        except ValueError as error:
+            raise UserError(damaged(path, number, error)) from None
+
+
+def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Number and bytes of each line that is a log's content, for readers with a decoder of their own.
+
+    Left out are the line of the version, empty lines, and a last one that was torn by a kill.
+
+    Raises:
+        UserError: the file cannot be read, or is of a later version.
     """
     path = Path(path)
     try:
@@ -65,29 +82,66 @@ def read_log(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise UserError(f"{shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from error
 
 
-def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, dict[str, Any]]]:
+def damaged(path: str | Path, number: int, reason: object) -> str:
+    """One line on a line that its reader cannot use."""
+    return f"{shown(path)}, line {number} is damaged: {reason}; restore the file, or give another file"
+
+
+def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     size = 0
-    for number, line in enumerate(file, 1):
+    for number, line in enumerate(iter(lambda: file.readline(LIMIT + 1), b""), 1):
         size += len(line)
         if path.suffix == ".gz" and size > LIMIT:
             raise UserError(f"{shown(path)} expands beyond {LIMIT >> 30} GiB; unpack it yourself if that is right")
-        if not line.endswith(b"\n"):
+        if not line.endswith(b"\n") and not _complete(line):
+            if path.suffix == ".gz":  # written whole: no kill has torn it
+                raise UserError(damaged(path, number, "its end is missing"))
             return  # torn by a kill while it was written; the job is done again
         if not line.strip():
             continue
-        try:
-            entry = parse_line(line)
-        except ValueError as error:
-            raise UserError(f"{shown(path)}, line {number} is damaged: {error}; restore the file") from None
-        if "log" in entry:
-            version = entry["log"]
-            if not isinstance(version, int) or version > VERSION:
-                raise UserError(
-                    f"{shown(path)} has version {version!r} of the log, this one reads up to {VERSION}; "
-                    "update cdvft-bench"
-                )
+        if line.startswith(_HEAD):
+            _check_version(path, number, line)
             continue
-        yield number, entry
+        yield number, line
+
+
+def _check_version(path: Path, number: int, line: bytes) -> None:
+    try:
+        version = parse_line(line)["log"]
+    except ValueError as error:
+        raise UserError(damaged(path, number, error)) from None
+    if not isinstance(version, int) or version > VERSION:
+        raise UserError(
+            f"{shown(path)} has version {version!r} of the log, this one reads up to {VERSION}; update cdvft-bench"
+        )
+
+
+def _complete(line: bytes) -> bool:
+    """Whether a line without its end is whole: its last brace is there."""
+    try:
+        parse_line(line)
+    except ValueError:
+        return False
+    return True
+
+
+def write_log(path: str | Path, entries: Iterable[Mapping[str, Any]]) -> None:
+    """Write a log anew, whole or not at all.
+
+    Raises:
+        ValueError: an entry holds a NaN or an infinity.
+        UserError: it cannot be written.
+    """
+    write_file(path, b"".join(encode_line(entry) for entry in ({"log": VERSION}, *entries)))
+
+
+def encode_line(entry: Mapping[str, Any]) -> bytes:
+    """An entry as a line of JSON.
+
+    Raises:
+        ValueError: it holds a NaN or an infinity, which is no JSON and no measurement.
+    """
+    return json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
 
 
 class Log:
@@ -146,6 +200,9 @@ class Log:
         torn = tail.rpartition(b"\n")[2]
         if not torn:
             return
+        if _complete(torn):
+            self._write(b"\n")
+            return
         if not torn.startswith(b"{"):
             raise UserError(f"{shown(self.path)} is no log of this suite; give another file")
         self._file.truncate(end - len(torn))
@@ -157,10 +214,12 @@ class Log:
             ValueError: a NaN or an infinity is in it, which is no JSON and no measurement; nothing is written.
             UserError: the disk does not take it; what was written of the line is cut off.
         """
-        line = json.dumps(entry, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+        self._write(encode_line(entry))
+
+    def _write(self, data: bytes) -> None:
         before = self._file.seek(0, os.SEEK_END)
         try:
-            self._file.write(line)
+            self._file.write(data)
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:

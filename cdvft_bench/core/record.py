@@ -1,4 +1,4 @@
-"""A record: a case, its three witnesses, and the environment that they were heard in."""
+"""A record: a case, its three sources, and the environment that they come from."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class PredictedPass:
 
 @dataclass(frozen=True)
 class Predicted:
-    """The first witness. For a model, passes cover its linear layers and attention products, see ``covers``."""
+    """What the closed forms say. For a model, passes cover its linear layers and attention products, see ``covers``."""
 
     parameters: int
     forward: PredictedPass
@@ -58,7 +58,7 @@ class Record:
         case: what was asked.
         status: "ok", or "failed" with ``error``.
         label: the method with its hyperparameters, for tables.
-        predicted, counted, timed: the witnesses; None where one was not asked or did not speak.
+        predicted, counted, timed: the sources; None where one was not asked or is not available.
         error: cause of the failure, one line.
         environment: key of the environment row.
         created: UTC time, ISO 8601.

@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Sequence
 
 NOT_MEASURED = "not measured"
-"""Stands wherever a witness did not speak: never an empty cell, a zero or a NaN."""
+"""Stands wherever a source is not available: never an empty cell, a zero or a NaN."""
 
 NOT_IN_PASS = "not in this pass"
 """Stands for the backward and the update of a case whose pass is the forward alone."""

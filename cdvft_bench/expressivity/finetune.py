@@ -16,6 +16,7 @@ from cdvft_bench.accuracy.fit import run_trial
 from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.accuracy.workloads import make_workload
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import replacing
 from cdvft_bench.expressivity.targets import SOURCE
 
 
@@ -64,8 +65,6 @@ def describe(trial: Trial, result: TrialResult) -> str:
 
 def save_changes(path: Path, changes: dict[str, Tensor], source: str) -> None:
     """Write the .npz that ``run --weights`` reads; ``source`` says in words where it comes from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part.npz")
     arrays: dict[str, Any] = {SOURCE: np.array(source)} | {name: change.numpy() for name, change in changes.items()}
-    np.savez(temporary, **arrays)
-    temporary.replace(path)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez(file, **arrays)

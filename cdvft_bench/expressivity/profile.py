@@ -1,6 +1,6 @@
 """The profile of a run: one JSON line a finished job, and the environment. Interrupted runs go on.
 
-A profile folder holds ``environment.json`` and ``rows.jsonl``; each line of the latter is
+A profile folder holds ``environment.json`` and ``rows.jsonl``, a record log (``core.log``) whose entries are
 ``{"job": key, "kind": kind, "rows": [...]}``.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -20,6 +20,8 @@ import torch
 
 from cdvft_bench import __version__
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
+from cdvft_bench.core.log import Log, damaged, read_log, write_log
 from cdvft_bench.expressivity.experiments import EXPERIMENTS, Row
 from cdvft_bench.expressivity.presets import Job
 
@@ -44,13 +46,6 @@ class Profile:
         return [row for row in self.rows.get(kind, []) if all(row.get(k) == v for k, v in equal.items())]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)
-
-
 def environment(preset: str, seed: int) -> dict[str, Any]:
     """Versions and machine kind; nothing that names a person, a host or a path."""
     return {
@@ -68,21 +63,13 @@ def environment(preset: str, seed: int) -> dict[str, Any]:
 
 def _read_lines(path: Path) -> list[dict[str, Any]]:
     """Finished jobs; a last line that was cut off is left out."""
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    result = []
-    for number, line in enumerate(lines):
-        if not line:
-            continue
-        try:
-            document = json.loads(line)
-            result.append({"job": document["job"], "kind": document["kind"], "rows": document["rows"]})
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) - 1:
-                break
-            raise UserError(
-                f"{path.name}, line {number + 1} is not a finished job ({error}); restore the file"
-            ) from None
-    return result
+    return [_finished_job(path, number, entry) for number, entry in read_log(path)]
+
+
+def _finished_job(path: Path, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
+    if not (isinstance(entry.get("job"), str) and isinstance(entry.get("rows"), list) and "kind" in entry):
+        raise UserError(damaged(path, number, "it is not a finished job"))
+    return {"job": entry["job"], "kind": entry["kind"], "rows": entry["rows"]}
 
 
 def load(folder: Path) -> Profile:
@@ -148,29 +135,24 @@ def record(
     """
     if workers < 1:
         raise UserError(f"workers = {workers} is too small; it must be >= 1")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{folder} cannot be made ({error.strerror}); give a folder that can") from None
     if (folder / ENVIRONMENT).exists():
         before = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
         changed = sorted(k for k in known.keys() | before.keys() if known.get(k) != before.get(k))
         if changed:
             raise UserError(f"{folder} was recorded with another {', '.join(changed)}; give a new folder")
     else:
-        write_atomically(folder / ENVIRONMENT, json.dumps(known, indent=1) + "\n")
+        write_file(folder / ENVIRONMENT, json.dumps(known, indent=1) + "\n")
     path = folder / ROWS
-    lines = _read_lines(path)
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))  # drops a line that was cut off
-    have = {line["job"] for line in lines}
-    missing = [job for job in jobs if job.key not in have]
-    with path.open("a", encoding="utf-8") as out:
+    with Log(path) as log:
+        lines = [_finished_job(path, number, entry) for number, entry in enumerate(log.entries, 1)]
+        have = {line["job"] for line in lines}
+        missing = [job for job in jobs if job.key not in have]
         for count, (job, rows) in enumerate(_finished(missing, workers), start=len(jobs) - len(missing) + 1):
-            out.write(json.dumps({"job": job.key, "kind": job.kind, "rows": rows}) + "\n")
-            out.flush()
+            lines.append({"job": job.key, "kind": job.kind, "rows": rows})
+            log.append(lines[-1])
             if progress is not None:
                 progress(count, len(jobs), job)
-    order = {job.key: k for k, job in enumerate(jobs)}
-    lines = sorted(_read_lines(path), key=lambda line: order.get(line["job"], len(order)))
-    write_atomically(path, "".join(json.dumps(line) + "\n" for line in lines))  # the same file however many workers
+        order = {job.key: k for k, job in enumerate(jobs)}
+        lines.sort(key=lambda line: order.get(line["job"], len(order)))
+        write_log(path, lines)  # the same file however many workers
     return load(folder)

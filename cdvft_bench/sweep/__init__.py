@@ -1,1 +1,1 @@
-"""Grids of cases, their three witnesses, and the store that keeps them."""
+"""Grids of cases, their three sources, and the store that keeps them."""

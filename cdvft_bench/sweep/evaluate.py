@@ -1,16 +1,12 @@
-"""The three witnesses of a case: predict by closed form, count what runs, time it.
+"""The three sources of a case: predict by closed form, count what runs, time it.
 
-A layer is one ``nn.Linear`` with random normal weights inside a network: its input needs a
-gradient. A model is the one of the model table, with its real weights. Adapters start where PEFT or
-the paper starts them, but a trainable tensor that starts at exactly zero is drawn from N(0, 0.02)
-instead, so that nothing is counted or timed on zeros.
+Layers and adapters are built as ``timing.built`` says; a model is the one of the model table, with its real weights.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +15,9 @@ from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import flops, total
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
-from cdvft_bench.core.case import Case
+from cdvft_bench.core.case import FROZEN, Case, baselines
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
-from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.sweep.model_cost import case_cost, case_method
 
 if TYPE_CHECKING:
@@ -30,10 +25,7 @@ if TYPE_CHECKING:
 
     from cdvft_bench.core.counted import Counted
     from cdvft_bench.core.timed import Mode, Timed
-    from cdvft_bench.timing.measure import Target
-
-LORA = "lora r=8"
-"""Name of the second foot of every ratio."""
+    from cdvft_bench.timing.built import Built, Target
 
 
 def label(case: Case) -> str:
@@ -89,48 +81,24 @@ def predict(case: Case) -> Predicted:
 # --- the thing itself ----------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A built case: a module, its inputs, and how to run a pass.
-
-    Attributes:
-        module: the adapted (or frozen) layer or model.
-        inputs: positional inputs of a layer, or keyword inputs of a model.
-        forward: runs the forward pass with autograd recording and returns its output.
-        step: runs forward, backward, and an AdamW update where anything is trained.
-        advance: goes on to the next input, of which a layer on a GPU has several.
-        optimizer: of what is trained, or None.
-    """
-
-    module: nn.Module
-    inputs: Any
-    forward: Callable[[], Tensor]
-    step: Callable[[], object]
-    advance: Callable[[], None] | None = None
-    optimizer: Any = None
-
-
 def require_device(device: str) -> None:
     """Raise UserError unless torch can use the device."""
     import torch
 
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device 'cuda' is not to be had: torch sees no GPU here; use --device cpu")
+        raise UserError("device 'cuda' is not available: torch sees no GPU here; use --device cpu")
 
 
 @cache
 def _base_layer(subject: str, dtype: str, device: str, seed: int) -> nn.Linear:
     import torch
-    from torch import nn
+
+    from cdvft_bench.timing.built import random_linear
 
     shape = layer_shape(subject)
-    layer = nn.utils.skip_init(
-        nn.Linear, int(shape.d_in), int(shape.d_out), bias=shape.bias, dtype=getattr(torch, dtype), device=device
+    layer = random_linear(
+        int(shape.d_in), int(shape.d_out), bias=shape.bias, dtype=getattr(torch, dtype), device=device, seed=seed
     )
-    generator = torch.Generator(device).manual_seed(seed)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.normal_(std=int(shape.d_in) ** -0.5, generator=generator)
     if shape.quantised:
         _quantise(layer)
     return layer.requires_grad_(False)
@@ -154,17 +122,7 @@ def _base_model(subject: str, dtype: str, device: str, seed: int) -> nn.Module:
     return load_model(subject, pretrained=real, dtype=dtype, device=device, seed=seed).requires_grad_(False)
 
 
-def _leave_zero(module: nn.Module, seed: int) -> None:
-    import torch
-
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad and not parameter.any():
-                generator = torch.Generator(parameter.device).manual_seed(seed + 1)
-                parameter.normal_(std=0.02, generator=generator)
-
-
-def build(case: Case) -> Subject:
+def build(case: Case) -> Built:
     """Build a case on its device.
 
     For the frozen model, the backward pass runs down to the input embeddings, which then need a
@@ -173,6 +131,8 @@ def build(case: Case) -> Subject:
     import copy
 
     import torch
+
+    from cdvft_bench.timing.built import built_layer, prepared
 
     require_device(case.device)
     tokens = model_shape(case.subject).image_tokens if case.kind == "model" else None
@@ -187,44 +147,39 @@ def build(case: Case) -> Subject:
             base = copy.deepcopy(_base_layer(*key))
             module: nn.Module = base if method is None else method.adapt_linear(base)
         else:
-            model = _twin(_base_model(*key), case)
+            model = _copied(_base_model(*key), case)
             module = model if method is None else method.adapt_model(model, model_spec(case.subject).targets)
-    module.train()
-    for part in module.modules():  # dropout off: its cost is the base's own, and randomness hides differences
-        if isinstance(part, torch.nn.Dropout):
-            part.p = 0.0
-    _leave_zero(module, case.seed)
-    dtype = getattr(torch, case.dtype)
+    module = prepared(module, case.seed)
     if case.kind == "layer":
         shape = (case.batch, case.sequence, int(layer_shape(case.subject).d_in))
-        x = torch.randn(shape, dtype=dtype, device=case.device, generator=generator).requires_grad_()
-        return _subject(module, (x,), module, x)
+        x = torch.randn(shape, dtype=getattr(torch, case.dtype), device=case.device, generator=generator)
+        return built_layer(module, x, case.seed)
     return _build_model(case, module, generator)
 
 
-def _twin(model: nn.Module, case: Case) -> nn.Module:
+def _copied(model: nn.Module, case: Case) -> nn.Module:
     """A copy of a model; on a GPU it shares the frozen weights, of which a large model's fit there once.
 
     Methods that train or overwrite the base's own weights get a copy of their own.
     """
     import copy
 
-    from torch import nn
+    from cdvft_bench.timing.built import copy_with_shared_weights
 
     if case.device == "cpu" or case.method in ("full", "bitfit"):
         return copy.deepcopy(model)
-    shared = {id(p): nn.Parameter(p.data, requires_grad=False) for p in model.parameters()}
-    return copy.deepcopy(model, dict(shared))
+    return copy_with_shared_weights(model)
 
 
-def _build_model(case: Case, module: nn.Module, generator: Any) -> Subject:
+def _build_model(case: Case, module: nn.Module, generator: Any) -> Built:
     import torch
 
     from cdvft_bench.counting.count import floating_output
+    from cdvft_bench.timing.built import built_model
 
     vocabulary = model_shape(case.subject).vocabulary
     inputs: dict[str, Tensor] = {}
-    extra: Tensor | None = None
+    leaf: Tensor | None = None
     if vocabulary is None:
         config: Any = module.config
         size = (case.batch, config.num_channels, config.image_size, config.image_size)
@@ -232,52 +187,15 @@ def _build_model(case: Case, module: nn.Module, generator: Any) -> Subject:
         inputs["pixel_values"] = torch.randn(size, dtype=dtype, device=case.device, generator=generator)
         if case.method == FROZEN:  # the backward pass ends at the embeddings, as with text
             module.get_submodule("embeddings").register_forward_hook(lambda *found: found[-1].requires_grad_())
-        return _subject(module, inputs, lambda: floating_output(module(**inputs)), extra)
-    shape = (case.batch, case.sequence)
-    ids = torch.randint(0, vocabulary, shape, device=case.device, generator=generator)
-    inputs["attention_mask"] = torch.ones_like(ids)
-    if case.method == FROZEN:
-        extra = module.get_input_embeddings()(ids).detach().requires_grad_()  # type: ignore[operator]
-        inputs["inputs_embeds"] = extra
     else:
-        inputs["input_ids"] = ids
-    return _subject(module, inputs, lambda: floating_output(module(**inputs)), extra)
-
-
-def _subject(module: nn.Module, inputs: Any, forward: Callable[..., Tensor], x: Tensor | None) -> Subject:
-    import torch
-
-    from cdvft_bench.timing.inputs import rotated
-
-    trained = [p for p in module.parameters() if p.requires_grad]
-    # Capturable: a CUDA graph may hold the update; the fused kernel is the same either way.
-    cuda = any(p.is_cuda for p in trained)
-    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True, capturable=cuda) if trained else None
-    gradients: list[Tensor] = []
-    turn = rotated(x) if isinstance(inputs, tuple) and x is not None else None
-
-    def run() -> Tensor:
-        return forward() if turn is None else forward(turn.current)
-
-    def step() -> None:
-        leaf = x if turn is None else turn.current
-        if leaf is not None:
-            leaf.grad = None
-        if optimizer is not None:
-            optimizer.zero_grad(set_to_none=True)
-        y = run()
-        if not gradients:
-            gradients.append(torch.randn_like(y))
-        y.backward(gradients[0])
-        if optimizer is not None:
-            optimizer.step()
-
-    def advance() -> None:
-        if turn is not None:
-            turn.current.grad = None
-            turn.advance()
-
-    return Subject(module, inputs, run, step, advance if turn is not None and len(turn) > 1 else None, optimizer)
+        ids = torch.randint(0, vocabulary, (case.batch, case.sequence), device=case.device, generator=generator)
+        inputs["attention_mask"] = torch.ones_like(ids)
+        if case.method == FROZEN:
+            leaf = module.get_input_embeddings()(ids).detach().requires_grad_()  # type: ignore[operator]
+            inputs["inputs_embeds"] = leaf
+        else:
+            inputs["input_ids"] = ids
+    return built_model(module, inputs, lambda: floating_output(module(**inputs)), leaf, case.seed)
 
 
 # --- count ---------------------------------------------------------------------------------
@@ -294,17 +212,6 @@ def count(case: Case) -> Counted:
 
 
 # --- time ----------------------------------------------------------------------------------
-
-
-def _feet(case: Case) -> dict[str, Case]:
-    """What the case is timed beside: the frozen subject and LoRA of rank 8."""
-    from dataclasses import replace
-
-    feet = {
-        FROZEN: replace(case, method=FROZEN, hyperparameters=()),
-        LORA: replace(case, method="lora", hyperparameters=(("rank", 8),)),
-    }
-    return {name: foot for name, foot in feet.items() if foot != case}
 
 
 def time_case(
@@ -328,28 +235,19 @@ def time_case(
     """
     from cdvft_bench.timing.measure import Plan, measure
 
-    plan = Plan(budget_s, precision, None if modes is None else tuple(modes), None, trace, trace_to, prepare_s,
-                seed=case.seed)  # fmt: skip
+    plan = Plan(
+        budget_s, precision, None if modes is None else tuple(modes), None, trace, trace_to, prepare_s, seed=case.seed
+    )
     return measure(
         _target(label(case), case),
-        lambda: [_target(name, foot) for name, foot in _feet(case).items()],
-        case.device, plan,
-    )  # fmt: skip
+        lambda: [_target(name, baseline) for name, baseline in baselines(case).items()],
+        case.device,
+        plan,
+    )
 
 
 def _target(name: str, case: Case) -> Target:
-    from cdvft_bench.timing.measure import Target
-
-    built = build(case)
-    fixed = built.step if case.pass_ == "step" else built.forward
-    advance = built.advance
-
-    def call() -> object:
-        assert advance is not None
-        advance()
-        return fixed()
-
-    return Target(name, built.module, fixed if advance is None else call, fixed, built.optimizer)
+    return build(case).target(name, case.pass_)
 
 
 def keep_trace(case: Case) -> bytes:

@@ -1,4 +1,4 @@
-"""Grids: TOML files that unfold into cases.
+"""Grids: TOML files that expand into cases.
 
 A grid has a head and blocks; every list is an axis, and a block is the product of its axes::
 
@@ -26,7 +26,7 @@ A grid has a head and blocks; every list is an axis, and a block is the product 
     block_size = ["d", "d/2", 64]       # "d" is min(d_in, d_out) of the subject
 
 Hyperparameters that do not fit a subject's widths are an error, or are left out (and counted, see
-:meth:`Grid.unfold`) with ``skip_invalid = true`` in the block; a misspelt name or a value that no
+:meth:`Grid.expand`) with ``skip_invalid = true`` in the block; a misspelt name or a value that no
 subject could take is always an error. Cases are made one by one: a large grid costs the keys seen, no more.
 """
 
@@ -44,13 +44,10 @@ from typing import Any, get_args
 
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, target_linears
-from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.case import FROZEN, Case, CasePass, SubjectKind, Value, width_fraction
+from cdvft_bench.core.errors import MisfitError, UserError
 from cdvft_bench.core.timed import Mode
 from cdvft_bench.methods import make_method
-
-FROZEN = "frozen"
-"""The subject without any adapter; a case of this name is the foot of all ratios."""
 
 _LIMITS = {"budget_s", "precision", "timeout_s", "memory_gib"}
 _FLAGS = ("skip_invalid", "keep_trace")
@@ -62,10 +59,6 @@ _AXES: dict[str, Sequence[Any]] = {
     "device": ("cpu",),
     "seed": (0,),
 }
-
-
-class MisfitError(UserError):
-    """A value that is right in itself, but does not fit the subject's widths."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +113,8 @@ def make_case(
         if not isinstance(given, Value) or (isinstance(given, float) and not math.isfinite(given)):
             raise UserError(f"{method}: {name} = {given!r} must be one finite number, text, true or false")
     shapes = subject_shapes(kind, subject)
-    values = {k: _resolve(k, v, shapes) for k, v in hyperparameters.items()}
+    width = min(min(int(s.d_in), int(s.d_out)) for s in shapes)
+    values = {k: width_fraction(k, v, width) if k.endswith("block_size") else v for k, v in hyperparameters.items()}
     if method == FROZEN:
         if values:
             raise UserError(f"the frozen subject has no hyperparameter {next(iter(values))!r}")
@@ -132,19 +126,6 @@ def make_case(
             except UserError as error:
                 raise MisfitError(str(error)) from error
     return Case(method, tuple(sorted(values.items())), kind, subject, batch, sequence, dtype, pass_, device, seed)
-
-
-def _resolve(name: str, value: Value, shapes: Sequence[LinearShape]) -> Value:
-    if not (isinstance(value, str) and name.endswith("block_size")):
-        return value
-    head, slash, divisor = value.partition("/")
-    if head != "d" or (slash and not (divisor.isdigit() and int(divisor) > 0)):
-        raise UserError(f"{name} = {value!r} is neither an integer nor a fraction of the width such as 'd' or 'd/4'")
-    width = min(min(int(s.d_in), int(s.d_out)) for s in shapes)
-    parts = int(divisor or 1)
-    if width % parts:
-        raise MisfitError(f"{name} = {value!r}: {parts} does not divide the subject's width {width}")
-    return width // parts
 
 
 @dataclass(frozen=True)
@@ -182,13 +163,13 @@ class Grid:
     limits: Limits = Limits()
 
     def __iter__(self) -> Iterator[Case]:
-        return (entry for entry in self.unfold() if isinstance(entry, Case))
+        return (entry for entry in self.expand() if isinstance(entry, Case))
 
-    def unfold(self) -> Iterator[Case | LeftOut]:
+    def expand(self) -> Iterator[Case | LeftOut]:
         """Each case once, and in their places the combinations that were left out."""
         seen: set[str] = set()
         for number, block in enumerate(self.blocks, 1):
-            for entry in _unfold(block, f"{self.source}, block {number}"):
+            for entry in _expand(block, f"{self.source}, block {number}"):
                 if isinstance(entry, Case):
                     if entry.key in seen:
                         continue
@@ -199,7 +180,7 @@ class Grid:
         """Cases whose trace is to be kept: those of blocks that say so."""
         for number, block in enumerate(self.blocks, 1):
             if block.get("keep_trace", False):
-                entries = _unfold(block, f"{self.source}, block {number}")
+                entries = _expand(block, f"{self.source}, block {number}")
                 yield from (entry for entry in entries if isinstance(entry, Case))
 
 
@@ -211,7 +192,7 @@ def _axis(block: Mapping[str, Any], key: str, where: str) -> list[Any]:
     return values
 
 
-def _unfold(block: Mapping[str, Any], where: str) -> Iterator[Case | LeftOut]:
+def _expand(block: Mapping[str, Any], where: str) -> Iterator[Case | LeftOut]:
     kind = block["kind"]
     axes = [_axis(block, key, where) for key in _AXES]
     for subject in _axis(block, "subjects", where):

@@ -10,10 +10,9 @@ from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Kernel, times
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.analytic.models import ModelShape, Rows, layer_shape, model_shape, target_linears
-from cdvft_bench.core.case import Case
+from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import Method, make_method
-from cdvft_bench.sweep.grid import FROZEN
 
 _BESIDE = ("cdvft", "block_circulant", "lora", "fourierft")
 """Methods that add to what a base layer returns, whatever holds its weight: closed form and count agree on int8."""

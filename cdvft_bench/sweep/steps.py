@@ -19,6 +19,7 @@ from cdvft_bench.accuracy.fit import Training
 from cdvft_bench.accuracy.preset import Preset
 from cdvft_bench.accuracy.trial import BASE, with_start
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
@@ -145,15 +146,7 @@ def write_steps(found: StepTimes, path: Path) -> None:
     Raises:
         UserError: the file cannot be written.
     """
-    work = path.with_name(f".{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        work.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-        work.replace(path)
-    except OSError as error:
-        raise UserError(f"steps {str(path)!r} cannot be written: {error}") from error
-    finally:
-        work.unlink(missing_ok=True)
+    write_file(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
 
 
 def read_steps(path: Path) -> StepTimes:

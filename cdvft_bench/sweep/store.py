@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
 import math
 import sqlite3
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,6 +18,7 @@ from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, Record, Status
 from cdvft_bench.core.timed import Timed
+from cdvft_bench.sweep.textform import no_record, read_text, write_text
 
 SCHEMA = 2
 T = TypeVar("T")
@@ -35,14 +34,6 @@ CREATE TABLE records (
 );
 """
 _COLUMNS = '"case", status, label, predicted, counted, timed, error, environment, created, seconds'
-
-
-class _Line(msgspec.Struct, omit_defaults=True):
-    """One line of the text form: an environment with its key, or a record."""
-
-    key: str | None = None
-    environment: Environment | None = None
-    record: Record | None = None
 
 
 class UnstorableError(UserError):
@@ -263,29 +254,7 @@ class Store:
         Raises:
             UserError: the file cannot be written.
         """
-        path = Path(path)
-        # Level 9, a gzip header without a time: what gzip.compress(data, 9, mtime=0) makes, but not all at once.
-        compress = zlib.compressobj(9, wbits=31) if path.suffix == ".gz" else None
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f"{path.name}.part")
-            try:
-                with part.open("wb") as file:
-                    for line in self._lines():
-                        file.write(compress.compress(line) if compress else line)
-                    file.write(compress.flush() if compress else b"")
-                part.replace(path)
-            finally:
-                part.unlink(missing_ok=True)
-        except OSError as error:
-            raise UserError(f"{path} cannot be written: {error}") from error
-
-    def _lines(self) -> Iterator[bytes]:
-        encoder = msgspec.json.Encoder(order="sorted")
-        for key, environment in self.environments().items():
-            yield encoder.encode(_Line(key=key, environment=environment)) + b"\n"
-        for record in self.records():
-            yield encoder.encode(_Line(record=record)) + b"\n"
+        write_text(path, self.environments(), self.records())
 
     def import_text(self, path: str | Path) -> None:
         """Read the text form, all of it or nothing.
@@ -293,20 +262,20 @@ class Store:
         Raises:
             UserError: a line is not a record; the message has its number.
         """
-        path = Path(path)
-        number = 0
-        try:
-            with self._transaction(), gzip.open(path) if path.suffix == ".gz" else path.open("rb") as lines:
-                for number, line in enumerate(lines, 1):  # noqa: B007 - the last one is named in the error
-                    entry = msgspec.json.decode(line, type=_Line)
-                    if entry.environment is not None:
-                        self._put_environment(entry.key or entry.environment.key, entry.environment)
-                    if entry.record is not None:
-                        self._put(entry.record)
-        except (OSError, EOFError, zlib.error) as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
-        except (msgspec.DecodeError, UnicodeError, UserError) as error:
-            raise UserError(f"{path}, line {number} is no record: {error}") from error
+        known: set[str] = set()
+        with self._transaction():
+            for number, line in read_text(path):
+                try:
+                    if line.environment is not None:
+                        key = line.key or line.environment.key
+                        self._put_environment(key, line.environment)
+                        known.add(key)
+                    if line.record is not None:
+                        if line.record.environment not in known:
+                            raise UserError(f"no line before it holds its environment {line.record.environment!r}")
+                        self._put(line.record)
+                except UserError as error:
+                    raise UserError(no_record(path, number, error)) from error
 
     def intact(self) -> bool:
         """Whether SQLite finds the file sound."""

@@ -13,6 +13,7 @@ import msgspec
 
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import replacing
 from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.store import Store
 
@@ -65,18 +66,11 @@ def write_table(store: Store, path: Path) -> int:
     """
     _check(path)
     frame = to_table(store)
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part:
         if path.suffix == ".parquet":
             frame.convert_dtypes().to_parquet(part, index=False)
         else:
             frame.to_csv(part, index=False, lineterminator="\n")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     return len(frame)
 
 

@@ -1,1 +1,1 @@
-"""The third witness: clock, traces, memory, environment. Needs torch, numpy and the standard library only."""
+"""What is measured: clock, traces, memory, environment. Needs torch, numpy and the standard library only."""

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cdvft_bench.core.budget import parse_seconds
 from cdvft_bench.core.errors import UserError
 
 METHODS = (
@@ -55,16 +55,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def seconds(text: str) -> float:
-    """Seconds from "540", "540s", "9m" or "0.5h"."""
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0}
-    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1.0)
+    """Seconds of an option, see :func:`parse_seconds`."""
     try:
-        value = float(number) * unit
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no time > 0; write 540s, 9m or 0.5h")
-    return value
+        return parse_seconds(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -82,8 +77,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    from cdvft_bench.core.case import Case
     from cdvft_bench.core.timed import Mode
-    from cdvft_bench.timing.bare import BareCase, unfold
+    from cdvft_bench.timing.bare import PASSES, expand
     from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
 
     def say(text: str) -> None:
@@ -100,21 +96,25 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"there is no profile to keep in {options.traces} with --no-trace; leave one of them out")
     if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
         raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
+    passes = [pass_ for pass_ in PASSES if pass_ in _listed(options.passes)]
+    unknown = {*_listed(options.passes)} - {*PASSES}
+    if unknown:
+        raise UserError(f"pass {min(unknown)!r} is not known; use {', '.join(PASSES)}")
     entries = list(
-        unfold(
+        expand(
             _listed(options.layers), [int(t) for t in _listed(options.tokens)], _listed(options.methods),
-            dtypes=_listed(options.dtypes), passes=_listed(options.passes), device=options.device, seed=options.seed,
+            dtypes=_listed(options.dtypes), passes=passes, device=options.device, seed=options.seed,
         )
     )  # fmt: skip
-    cases = [entry for entry in entries if isinstance(entry, BareCase)]
-    reasons = [entry for entry in entries if not isinstance(entry, BareCase)]
+    cases = [entry for entry in entries if isinstance(entry, Case)]
+    reasons = [entry for entry in entries if not isinstance(entry, Case)]
     if reasons:
         say(f"{len(reasons)} combinations left out, such as {reasons[0]}")
     if not cases:
         raise UserError("no case fits its layer; change the layers or the hyperparameters")
     if options.list:
         for case in cases:
-            print(f"{case.key} {case.subject} {case.sequence} {case.dtype} {case.pass_} {case.device} {case.label}")
+            print(case.key, case.subject, case.sequence, case.dtype, case.pass_, case.device, case.plain_label)
         return 0
     cuda = options.device.startswith("cuda")
     settings = Settings(
@@ -143,7 +143,7 @@ def _find_reference() -> None:
     if importlib.util.find_spec("cdvft_reference") is None:
         folder = Path(__file__).resolve().parents[2] / "reference"
         if not (folder / "cdvft_reference").is_dir():
-            raise SystemExit("cdvft_reference is not to be found; run from a checkout, or pip install cdvft-bench")
+            raise SystemExit("cdvft_reference was not found; run from a checkout, or pip install cdvft-bench")
         sys.path.insert(0, str(folder))
 
 

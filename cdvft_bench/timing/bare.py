@@ -1,63 +1,26 @@
 """Adapted layers for a bare node: CDVFT, BCA, LoRA and the frozen layer, from torch and ``cdvft_reference`` alone.
 
-They launch what the suite's own cases launch (``sweep.witness``): the same random base, the same
-start (a trainable tensor that would start at zero is drawn from N(0, 0.02)), the same step.
+They are cases of the suite, with the same keys, and launch what the suite's own launch (``sweep.evaluate``): both are
+built by ``timing.built``.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import itertools
-import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from cdvft_bench.core.case import FROZEN, Case, CasePass, Value, parse_value, width_fraction
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.timing.inputs import rotated
+from cdvft_bench.timing.built import Built, built_layer, prepared, random_linear
 
-Value = int | float | str | bool
-FROZEN, LORA = "frozen", "lora r=8"
 DTYPES = ("float32", "bfloat16", "float16", "float64")
-PASSES = ("forward", "step")
-
-
-@dataclass(frozen=True)
-class BareCase:
-    """One method on one layer; the fields, and so the key, are those of ``sweep.case.Case``.
-
-    Attributes:
-        method: "frozen", "lora", "cdvft" or "block_circulant".
-        hyperparameters: sorted (name, value) pairs.
-        subject: "768x768" (d_in x d_out) or "768x768-nobias".
-        batch, sequence: tokens = batch * sequence.
-        dtype, pass_, device, seed: as there.
-    """
-
-    method: str
-    hyperparameters: tuple[tuple[str, Value], ...]
-    subject: str
-    batch: int
-    sequence: int
-    dtype: str = "float32"
-    pass_: str = "step"
-    device: str = "cpu"
-    seed: int = 0
-    kind: str = "layer"
-
-    @property
-    def key(self) -> str:
-        canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()[:16]
-
-    @property
-    def label(self) -> str:
-        """The method with its hyperparameters."""
-        return " ".join([self.method, *(f"{name}={value}" for name, value in self.hyperparameters)])
+PASSES: tuple[CasePass, ...] = ("forward", "step")
 
 
 class PlainLora(nn.Module):
@@ -154,29 +117,26 @@ def parse_method(text: str) -> list[tuple[str, dict[str, Value]]]:
         if key not in known or not equals or not values or key in axes:
             has = ", ".join(sorted(known)) or "no hyperparameter"
             raise UserError(f"{text!r}: {pair!r} is not NAME=VALUE, once each, of {name}, which has {has}")
-        axes[key] = [_value(v) for v in values.split("+")]
+        axes[key] = [_finite(text, parse_value(v)) for v in values.split("+")]
     return [(name, dict(zip(axes, chosen, strict=True))) for chosen in itertools.product(*axes.values())]
 
 
-def _value(text: str) -> Value:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False}.get(text.lower(), text)
+def _finite(text: str, value: Value) -> Value:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{text!r}: {value} is no finite number")
+    return value
 
 
-def unfold(
+def expand(
     layers: Sequence[str],
     tokens: Sequence[int],
     methods: Sequence[str],
     *,
     dtypes: Sequence[str] = ("float32",),
-    passes: Sequence[str] = PASSES,
+    passes: Sequence[CasePass] = PASSES,
     device: str = "cpu",
     seed: int = 0,
-) -> Iterator[BareCase | str]:
+) -> Iterator[Case | str]:
     """Each case once, and in their places the reasons why a combination does not fit its layer.
 
     Raises:
@@ -196,30 +156,20 @@ def unfold(
         d_in, d_out, _ = widths(subject)
         for method, given in chosen:
             try:
-                resolved = {k: _resolve(v, min(d_in, d_out)) if k == "block_size" else v for k, v in given.items()}
+                width = min(d_in, d_out)
+                resolved = {k: width_fraction(k, v, width) if k == "block_size" else v for k, v in given.items()}
             except UserError as error:
                 yield f"{method} on {subject}: {error}"
                 continue
             pairs = tuple(sorted(resolved.items()))
-            case = BareCase(method, pairs, subject, 1, count, dtype, pass_, device, seed)
+            case = Case(method, pairs, "layer", subject, 1, count, dtype, pass_, device, seed)
             if case.key not in seen:
                 seen.add(case.key)
                 _check(case)
                 yield case
 
 
-def _resolve(value: Value, width: int) -> Value:
-    if not isinstance(value, str):
-        return value
-    head, slash, divisor = value.partition("/")
-    if head != "d" or (slash and not (divisor.isascii() and divisor.isdigit() and int(divisor))):
-        raise UserError(f"block_size = {value!r} is neither an integer nor a fraction of the width such as d or d/4")
-    if width % int(divisor or 1):
-        raise UserError(f"block_size = {value!r}: {divisor} does not divide the width {width}")
-    return width // int(divisor or 1)
-
-
-def _check(case: BareCase) -> None:
+def _check(case: Case) -> None:
     """Build the adapter on a layer without memory: a value that cannot be is found before the first measurement."""
     with torch.device("meta"):
         adapt(case, nn.Linear(*widths(case.subject)[:2]))
@@ -228,7 +178,7 @@ def _check(case: BareCase) -> None:
 # --- the thing itself ------------------------------------------------------------------------
 
 
-def adapt(case: BareCase, base: nn.Linear) -> nn.Module:
+def adapt(case: Case, base: nn.Linear) -> nn.Module:
     """The case's method on a layer.
 
     Raises:
@@ -240,66 +190,17 @@ def adapt(case: BareCase, base: nn.Linear) -> nn.Module:
     try:
         return _BUILDERS[case.method][0](base, **values)
     except (TypeError, ValueError) as error:
-        raise UserError(f"{case.label}: {error}") from error
+        raise UserError(f"{case.plain_label}: {error}") from error
 
 
-@dataclass(frozen=True)
-class Built:
-    """A built case.
-
-    Attributes:
-        module: the layer.
-        call: one pass, on a GPU on another input each time.
-        fixed: the same on one input, as a graph needs it.
-        optimizer: of what is trained; None where nothing is.
-    """
-
-    module: nn.Module
-    call: Callable[[], object]
-    fixed: Callable[[], object]
-    optimizer: torch.optim.Optimizer | None
-
-
-def build(case: BareCase) -> Built:
-    """Build a case on its device; its call is one forward pass (autograd recording) or one whole step."""
+def build(case: Case) -> Built:
+    """Build a case on its device."""
     d_in, d_out, bias = widths(case.subject)
     dtype = getattr(torch, case.dtype)
-    generator = torch.Generator(case.device).manual_seed(case.seed)
-    base = nn.utils.skip_init(nn.Linear, d_in, d_out, bias=bias, dtype=dtype, device=case.device)
-    with torch.no_grad():
-        for parameter in base.parameters():
-            parameter.normal_(std=d_in**-0.5, generator=generator)
+    base = random_linear(d_in, d_out, bias=bias, dtype=dtype, device=case.device, seed=case.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(case.seed)
-        module = adapt(case, base).train()
-    trained = [p for p in module.parameters() if p.requires_grad]
-    with torch.no_grad():
-        for parameter in trained:
-            if not parameter.any():
-                parameter.normal_(std=0.02, generator=generator)
+        module = prepared(adapt(case, base), case.seed)
+    generator = torch.Generator(case.device).manual_seed(case.seed)
     x = torch.randn(case.batch, case.sequence, d_in, dtype=dtype, device=case.device, generator=generator)
-    inputs = rotated(x.requires_grad_())
-    gradient = torch.randn(case.batch, case.sequence, d_out, dtype=dtype, device=case.device, generator=generator)
-    # Capturable: a CUDA graph may hold the update; the fused kernel is the same either way.
-    cuda = torch.device(case.device).type == "cuda"
-    optimizer = torch.optim.AdamW(trained, lr=1e-6, fused=True, capturable=cuda) if trained else None
-
-    def forward(x: Tensor) -> object:
-        return module(x)
-
-    def step(x: Tensor) -> None:
-        x.grad = None
-        if optimizer is not None:
-            optimizer.zero_grad(set_to_none=True)
-        module(x).backward(gradient)
-        if optimizer is not None:
-            optimizer.step()
-
-    run = forward if case.pass_ == "forward" else step
-
-    def call() -> object:
-        inputs.current.grad = None
-        inputs.advance()
-        return run(inputs.current)
-
-    return Built(module, call if len(inputs) > 1 else lambda: run(x), lambda: run(x), optimizer)
+    return built_layer(module, x, case.seed)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cdvft_bench.core.files import write_file
 from cdvft_bench.execution import native
 from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.environment import read_environment
@@ -205,13 +205,7 @@ def _launch(device: torch.device) -> float:
 
 def write(document: dict[str, Any], path: Path) -> None:
     """Write rates as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + f".{os.getpid()}.tmp")
-    try:
-        temporary.write_text(json.dumps(document, indent=1) + "\n")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_file(path, json.dumps(document, indent=1) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -147,7 +147,7 @@ def require_device(device: str | torch.device) -> torch.device:
     if place.type not in ("cpu", "cuda"):
         raise UserError(f"device {device!r} cannot be timed; use cpu or cuda")
     if place.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(f"device {device!r} is not to be had: torch sees no GPU here; use cpu")
+        raise UserError(f"device {device!r} is not available: torch sees no GPU here; use cpu")
     return place
 
 

@@ -42,13 +42,13 @@ def uuid(device: torch.device) -> str | None:
 
 
 def nvml(device: torch.device) -> tuple[Any, Any] | None:
-    """pynvml and its handle of the device, or None where either is not to be had."""
+    """pynvml and its handle of the device, or None where either is not available."""
     name = uuid(device)
     try:
         module = importlib.import_module("pynvml")
         module.nvmlInit()
         return (module, module.nvmlDeviceGetHandleByUUID(name)) if name is not None else None
-    except Exception:  # not installed, no driver library, no permission: all mean "not to be had"
+    except Exception:  # not installed, no driver library, no permission: all mean "not available"
         return None
 
 

@@ -1,4 +1,4 @@
-"""Everything that the third witness says of a built case: times, trace, memory, energy, ways to run it."""
+"""Everything that is measured of a built case: times, trace, memory, energy, ways to run it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import nn
 
+from cdvft_bench.core.case import FROZEN
 from cdvft_bench.core.timed import Memory, Mode, Timed, TraceSummary
-from cdvft_bench.timing.bare import FROZEN
+from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.clock import Contender, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory, tensor_bytes
 from cdvft_bench.timing.modes import time_modes
@@ -48,22 +48,6 @@ class Plan:
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Target:
-    """What is measured.
-
-    Attributes:
-        name: of the case. module: it. call: one pass. fixed: the same on one input, as a graph needs it.
-        optimizer: of what is trained, or None.
-    """
-
-    name: str
-    module: nn.Module
-    call: Callable[[], object]
-    fixed: Callable[[], object]
-    optimizer: torch.optim.Optimizer | None = None
-
-
 def measure(
     target: Target, beside: Callable[[], Sequence[Target]], device: str, plan: Plan, notes: Sequence[str] = ()
 ) -> Timed:
@@ -74,7 +58,7 @@ def measure(
     Args:
         target: the case.
         beside: makes what it is timed beside; they are dropped again before memory is measured. The one named
-            "frozen" is the foot of what the case keeps.
+            "frozen" is the baseline of what the case keeps.
         device: "cpu" or "cuda".
         plan: how.
         notes: what a reader is to know of the case.

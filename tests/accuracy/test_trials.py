@@ -141,7 +141,7 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "tiny.toml"), str(path)],
                                stderr=subprocess.DEVNULL)  # fmt: skip
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 3):
+    while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 4):
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()
@@ -315,7 +315,7 @@ def test_bad_presets(old: str, new: str, message: str, tmp_path: Path) -> None:
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text('{"trial": 3}\n{"key": "k", "environment_row": {}}\n')
-    with pytest.raises(UserError, match="line 1, are damaged"):
+    with pytest.raises(UserError, match="line 1 is damaged"):
         read_results(path)
     with pytest.raises(UserError, match="cannot be read"):
         read_results(tmp_path / "none.jsonl")

@@ -17,12 +17,12 @@ from typing import Any, get_args, get_type_hints
 
 import pytest
 
-from cdvft_bench.core.case import CasePass
+from cdvft_bench.core.case import FROZEN, CasePass
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import method_names
 from cdvft_bench.methods.base import method_class
 from cdvft_bench.sweep.evaluate import build
-from cdvft_bench.sweep.grid import FROZEN, make_case
+from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing.clock import fixed_threads
 
 SHAPES = {"768x768": 128, "1024x512": 64}

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from cdvft_bench.core.case import FROZEN
 from cdvft_bench.sweep.evaluate import build
-from cdvft_bench.sweep.grid import FROZEN, make_case
+from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing.clock import fixed_threads
 
 SHAPES = [(768, 1024), (768, 128), (1024, 1024), (4096, 64), (4096, 512)]

@@ -37,3 +37,15 @@ def test_times_as_people_write_them(text: str, seconds: float) -> None:
 def test_what_is_no_time_is_named(text: str) -> None:
     with pytest.raises(UserError, match=r"write 540s, 9m or 0\.5h"):
         parse_seconds(text)
+
+
+def test_of_no_time_at_all_no_job_begins() -> None:
+    assert Budget(0.0).spent
+    assert not Budget(1e-9).spent
+
+
+def test_jobs_of_no_time_end_with_the_budget() -> None:
+    budget = Budget(10.0, begun=time.monotonic() - 20.0)
+    assert not budget.spent
+    budget.took(0.0)
+    assert budget.spent

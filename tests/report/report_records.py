@@ -7,12 +7,11 @@ import random
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from cdvft_bench.core.case import Case, CasePass, Value
+from cdvft_bench.core.case import LORA, Case, CasePass, Value
 from cdvft_bench.core.counted import Counted, FvcoreCount, PassCount
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Predicted, PredictedPass, Record
 from cdvft_bench.core.timed import Memory, Samples, Timed, Timing, TraceSummary
-from cdvft_bench.sweep.evaluate import LORA
 
 ENVIRONMENT = "0f3c5a7e9b1d2468"
 ENVIRONMENTS = {

@@ -13,13 +13,13 @@ import torch
 
 from cdvft_bench.analysis.crossover import PEERS, crossover_points, fft_path, summary
 from cdvft_bench.analysis.launches import launch_share
-from cdvft_bench.core.case import Case, CasePass, Value
+from cdvft_bench.core.case import LORA, Case, CasePass, Value
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Energy, Modes, Samples, SelfTest, Timed, Timing
 from cdvft_bench.report.page.profile_readme import profile_readme, write_profile_readme
-from cdvft_bench.sweep.evaluate import LORA, label
+from cdvft_bench.sweep.evaluate import label
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.environment import read_environment
 from cdvft_bench.timing.trace import export_trace

@@ -21,10 +21,10 @@ from cdvft_bench.analysis.findings import (
     time_finding,
 )
 from cdvft_bench.analysis.groups import sections
+from cdvft_bench.core.case import LORA
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import interval
-from cdvft_bench.sweep.evaluate import LORA
 
 
 def with_ratio(record: Record, **ratios: Interval) -> Record:

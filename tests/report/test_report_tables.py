@@ -13,13 +13,12 @@ from report_records import ENVIRONMENT, ENVIRONMENTS, failed, make_records
 from cdvft_bench.analysis import tables
 from cdvft_bench.analysis.agreement import counted_flops, ratio_to_frozen, ratio_to_lora8
 from cdvft_bench.analytic.conventions import CONVENTIONS
+from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.counted import FvcoreCount, PassCount
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_CONVERTIBLE, NOT_IN_PASS, NOT_MEASURED
-from cdvft_bench.sweep.evaluate import LORA
-from cdvft_bench.sweep.grid import FROZEN
 
 RECORDS = make_records(workloads=((8, 128, "step"), (2, 64, "forward")))
 

@@ -1,4 +1,4 @@
-"""The paper's campaigns unfold whole: every combination that they promise is a case, and none is left out."""
+"""The paper's campaigns expand whole: every combination that they promise is a case, and none is left out."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from collections import defaultdict
 import pytest
 
 from cdvft_bench.analytic.models import model_shape, target_linears
-from cdvft_bench.core.case import Case, Value
+from cdvft_bench.core.case import FROZEN, Case, Value
 from cdvft_bench.methods import method_names
-from cdvft_bench.sweep import evaluate as witness
-from cdvft_bench.sweep.grid import FROZEN, LeftOut, read_grid
+from cdvft_bench.sweep import evaluate as sources
+from cdvft_bench.sweep.grid import LeftOut, read_grid
 
 SLICE = 600  # seconds: what a cluster lends at a time
 WIDTHS = {768: [768, 384, 192, 96, 64], 1024: [1024, 512, 256, 128, 64],
@@ -20,8 +20,8 @@ WIDTHS = {768: [768, 384, 192, 96, 64], 1024: [1024, 512, 256, 128, 64],
 TOKENS = [128, 512, 2048, 8192, 32768]
 
 
-def unfolded(name: str) -> list[Case]:
-    entries = list(read_grid(name).unfold())
+def expanded(name: str) -> list[Case]:
+    entries = list(read_grid(name).expand())
     assert [e for e in entries if isinstance(e, LeftOut)] == []
     cases = [e for e in entries if isinstance(e, Case)]
     assert len({c.key for c in cases}) == len(cases)
@@ -30,12 +30,12 @@ def unfolded(name: str) -> list[Case]:
 
 @pytest.fixture(scope="module")
 def layers() -> list[Case]:
-    return unfolded("paper-layers")
+    return expanded("paper-layers")
 
 
 @pytest.fixture(scope="module")
 def models() -> list[Case]:
-    return unfolded("paper-models")
+    return expanded("paper-models")
 
 
 def test_layers_hold_every_method_at_every_point(layers: list[Case]) -> None:
@@ -88,6 +88,6 @@ def test_every_case_can_be_priced_and_fits_a_slice(name: str, layers: list[Case]
     assert read_grid(name).limits.timeout_s <= SLICE
     cases = layers if name == "paper-layers" else models
     for case in random.Random(3).sample(cases, 60):
-        predicted = witness.predict(case)
+        predicted = sources.predict(case)
         assert predicted.forward.macs > 0
         assert (predicted.parameters > 0) == (case.method != FROZEN)

@@ -1,4 +1,4 @@
-"""Grids unfold into the cases that they say, and bad ones are refused in one line."""
+"""Grids expand into the cases that they say, and bad ones are refused in one line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_invalid_combinations_are_refused_or_skipped(tmp_path: Path) -> None:
         list(grid(tmp_path, text))
     skipped = grid(tmp_path, text.replace('kind = "layer"', 'kind = "layer"\nskip_invalid = true'))
     assert {dict(c.hyperparameters)["block_size"] for c in skipped} == {8}
-    left_out = [entry for entry in skipped.unfold() if isinstance(entry, LeftOut)]
+    left_out = [entry for entry in skipped.expand() if isinstance(entry, LeftOut)]
     assert len(left_out) == 2 * 2 * 2  # p = 32 and p = 5 in every workload
     assert {(x.method, x.subject) for x in left_out} == {("c3a", "48x32")}
     assert all("32" in x.reason or "5" in x.reason for x in left_out)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 
 from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import PredictedPass
-from cdvft_bench.sweep import evaluate as witness
-from cdvft_bench.sweep.grid import FROZEN, make_case
+from cdvft_bench.sweep import evaluate as sources
+from cdvft_bench.sweep.grid import make_case
 
 pytest.importorskip("torchao", reason="torchao is not installed; pip install cdvft-bench[quantised]")
 METHODS = [
@@ -33,7 +34,7 @@ def same(predicted: PredictedPass, counted: PassCount | None) -> None:
 @pytest.mark.parametrize(("method", "hyperparameters"), METHODS)
 def test_formula_equals_count(method: str, hyperparameters: dict, dtype: str) -> None:
     case = make_case(method, hyperparameters, "layer", "64x48-int8", batch=2, sequence=8, dtype=dtype)
-    predicted, counted = witness.predict(case), witness.count(case)
+    predicted, counted = sources.predict(case), sources.count(case)
     same(predicted.forward, counted.forward)
     same(predicted.backward, counted.backward)
     assert predicted.parameters == counted.parameters
@@ -42,12 +43,12 @@ def test_formula_equals_count(method: str, hyperparameters: dict, dtype: str) ->
 
 def test_it_is_timed_beside_a_quantised_frozen_layer_and_lora() -> None:
     case = make_case("cdvft", {"m": 2}, "layer", "64x64-int8", sequence=8)
-    timed = witness.time_case(case, budget_s=0.05)
+    timed = sources.time_case(case, budget_s=0.05)
     assert timed.timing is not None
-    assert set(timed.timing.ratios) == {FROZEN, witness.LORA}
+    assert set(timed.timing.ratios) == {FROZEN, LORA}
     assert timed.memory is not None
     assert timed.trace is not None
-    assert timed.trace.launches == witness.predict(case).forward.launches + 2 + witness.predict(case).backward.launches
+    assert timed.trace.launches == sources.predict(case).forward.launches + 2 + sources.predict(case).backward.launches
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_it_is_timed_beside_a_quantised_frozen_layer_and_lora() -> None:
 def test_what_has_no_closed_form_there_is_told(method: str, hyperparameters: dict) -> None:
     case = make_case(method, hyperparameters, "layer", "64x64-int8")
     with pytest.raises(UserError, match="has no closed form on a quantised weight; run cdvft, block_circulant"):
-        witness.predict(case)
+        sources.predict(case)
 
 
 def test_a_quantised_layer_has_no_bias() -> None:

@@ -20,7 +20,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Samples, Timed, Timing
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.sweep.store import Store, UnstorableError
 from cdvft_bench.timing.environment import read_environment
@@ -38,7 +38,7 @@ def record(case=CASE, **changes) -> Record:
         "case": case,
         "status": "ok",
         "label": "CDVFT ✓ <b>",
-        "predicted": witness.predict(case),
+        "predicted": sources.predict(case),
         "counted": Counted(7, count, None, None, None, 24, ("a note",)),
         "timed": Timed(timing, None, None),
         "error": None,
@@ -176,7 +176,7 @@ def test_a_damaged_text_form_is_refused_as_a_whole(tmp_path: Path) -> None:
     }
     for name, data in damaged.items():
         (tmp_path / f"{name}.jsonl.gz").write_bytes(data)
-        with pytest.raises(UserError, match=r"cannot be read|is no record"):
+        with pytest.raises(UserError, match=r"cannot be read|is no record|its end is missing"):
             Store(tmp_path / f"{name}.jsonl.gz")
 
 

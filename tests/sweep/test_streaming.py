@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from cdvft_bench.cli import main
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.engines import formula as formula_engine
 from cdvft_bench.sweep.grid import read_grid
 from cdvft_bench.sweep.run import run_grid
@@ -59,9 +59,9 @@ def test_formulas_are_those_of_a_sweep_and_go_on_where_they_stopped(tmp_path: Pa
         records = list(opened.records())
     assert len(records) == 80
     for record in records[::9]:
-        assert record.predicted == witness.predict(record.case)
+        assert record.predicted == sources.predict(record.case)
         assert record.counted is record.timed is None
-        assert record.label == witness.label(record.case)
+        assert record.label == sources.label(record.case)
 
 
 def test_a_spent_budget_leaves_the_rest(tmp_path: Path) -> None:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import Limits, make_case
 
 if TYPE_CHECKING:
-    from cdvft_bench.sweep.run import Evidence
+    from cdvft_bench.sweep.engines.work import Evidence
 
 
 def seeded(seed: int) -> Case:
@@ -28,7 +28,7 @@ def many() -> list[Case]:
 
 
 def predict_only(case: Case, limits: Limits) -> Evidence:
-    return witness.label(case), witness.predict(case), None, None
+    return sources.label(case), sources.predict(case), None, None
 
 
 def slowly(case: Case, limits: Limits) -> Evidence:

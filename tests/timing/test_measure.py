@@ -10,31 +10,33 @@ from typing import Any
 import pytest
 import torch
 
-from cdvft_bench.core.case import CasePass
+from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import chrome, inputs
-from cdvft_bench.timing.bare import BareCase, build
+from cdvft_bench.timing.bare import build
+from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace
 
 PASSES: tuple[CasePass, ...] = ("forward", "step")
 
 
-def bare(method: str, pass_: str, **values: int) -> BareCase:
-    return BareCase(method, tuple(sorted(values.items())), "32x24", 1, 8, pass_=pass_)
+def bare(method: str, pass_: CasePass, **values: int) -> Target:
+    case = Case(method, tuple(sorted(values.items())), "layer", "32x24", 1, 8, pass_=pass_)
+    return build(case).target(case.plain_label, pass_)
 
 
 def test_memory_above_the_frozen_subject_is_what_the_method_keeps_and_the_peak() -> None:
-    lora = witness.time_case(make_case("lora", {"rank": 4}, "layer", "32x24", sequence=8), budget_s=0.02).memory
+    lora = sources.time_case(make_case("lora", {"rank": 4}, "layer", "32x24", sequence=8), budget_s=0.02).memory
     assert lora is not None
     parameters = 4 * (32 + 24)
     assert lora.kept_bytes == 4 * (3 * parameters) + 2 * 4  # with both moments, and two step counters
     assert lora.above_frozen_bytes == lora.kept_bytes + lora.peak_bytes
-    frozen = witness.time_case(make_case("frozen", {}, "layer", "32x24", sequence=8), budget_s=0.02).memory
+    frozen = sources.time_case(make_case("frozen", {}, "layer", "32x24", sequence=8), budget_s=0.02).memory
     assert frozen is not None
     assert frozen.kept_bytes == 0
-    fft = witness.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=8), budget_s=0.02).memory
+    fft = sources.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=8), budget_s=0.02).memory
     assert fft is not None
     assert fft.workspace_bytes is not None
 
@@ -50,9 +52,9 @@ def test_each_call_on_a_gpu_takes_another_input(monkeypatch: pytest.MonkeyPatch,
         seen.append(given[0].data_ptr())
         gradients[:] = [x for x in [*gradients, given[0]] if x.grad is not None] or [given[0]]
 
-    built = build(bare("lora", pass_, rank=2))
+    built = bare("lora", pass_, rank=2)
     built.module.register_forward_pre_hook(look)
-    own = witness._target("lora", make_case("lora", {"rank": 2}, "layer", "32x24", sequence=8, pass_=pass_))
+    own = sources._target("lora", make_case("lora", {"rank": 2}, "layer", "32x24", sequence=8, pass_=pass_))
     own.module.register_forward_pre_hook(look)
     for target in (built, own):
         seen.clear()
@@ -70,9 +72,9 @@ def test_each_call_on_a_gpu_takes_another_input(monkeypatch: pytest.MonkeyPatch,
 def test_a_kept_trace_reads_back(tmp_path: Path) -> None:
     case = make_case("cdvft", {"m": 2}, "layer", "32x32", sequence=8)
     path = tmp_path / "t.json.gz"
-    path.write_bytes(witness.keep_trace(case))
+    path.write_bytes(sources.keep_trace(case))
     summary = read_trace(path)
-    timed = witness.time_case(case, budget_s=0.02)
+    timed = sources.time_case(case, budget_s=0.02)
     assert timed.trace is not None
     assert summary.launches == timed.trace.launches
     assert summary.by_operator == timed.trace.by_operator

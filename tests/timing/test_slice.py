@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
@@ -13,13 +12,15 @@ from typing import Any
 import pytest
 import torch
 
+from cdvft_bench.core.case import Case, case_from
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.log import Log, read_log
 from cdvft_bench.core.timed import Timed
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main, seconds
-from cdvft_bench.timing.bare import PASSES, BareCase, build, parse_method, unfold
+from cdvft_bench.timing.bare import PASSES, build, expand, parse_method
 from cdvft_bench.timing.slice import Settings, run_slice
 from cdvft_bench.timing.trace import read_trace, trace_call
 
@@ -29,17 +30,17 @@ METHODS = ["frozen", "lora:rank=4", "cdvft:m=1+3:block_size=d+d/4", "cdvft:path=
            "block_circulant:path=fused"]  # fmt: skip
 
 
-def cases(*methods: str, **options: Any) -> list[BareCase]:
-    entries = list(unfold(["32x24"], [8], methods or METHODS, **options))
-    assert all(isinstance(e, BareCase) for e in entries)
-    return [e for e in entries if isinstance(e, BareCase)]
+def cases(*methods: str, **options: Any) -> list[Case]:
+    entries = list(expand(["32x24"], [8], methods or METHODS, **options))
+    assert all(isinstance(e, Case) for e in entries)
+    return [e for e in entries if isinstance(e, Case)]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+    return [entry for _, entry in read_log(path)]
 
 
-def run(path: Path, given: list[BareCase], settings: Settings = QUICK) -> tuple[slices.Progress, list[str]]:
+def run(path: Path, given: list[Case], settings: Settings = QUICK) -> tuple[slices.SliceResult, list[str]]:
     said: list[str] = []
     return run_slice(given, path, settings, said.append), said
 
@@ -83,7 +84,7 @@ def test_a_bare_node_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     rooms = set(re.findall(r"'cdvft_bench\.(\w+)'", done.stdout))
-    assert {"errors", "execution", "timing"} <= rooms <= {"errors", "execution", "timing", "analytic", "tensors"}
+    assert {"core", "execution", "timing"} <= rooms <= {"core", "execution", "timing", "analytic", "tensors"}
     found = rows(output)
     assert [sorted(row) for row in found] == [["environment", "key"], *([["record"]] * 24)]
     assert len(list((tmp_path / "traces").iterdir())) == 24
@@ -109,10 +110,10 @@ def test_bare_cases_are_the_suites_own(dtype: str, pass_: str) -> None:
             case.method, dict(case.hyperparameters), "layer", case.subject, 1, 8, dtype, pass_  # type: ignore[arg-type]
         )  # fmt: skip
         assert case.key == own.key
-        subject = witness.build(own)
+        subject = sources.build(own)
         expected = trace_call(subject.step if pass_ == "step" else subject.forward)
-        found = trace_call(build(case).call)
-        assert found.by_operator == expected.by_operator, case.label
+        found = trace_call(build(case).target(case.plain_label, case.pass_).call)
+        assert found.by_operator == expected.by_operator, case.plain_label
 
 
 def test_plain_lora_computes_what_it_says() -> None:
@@ -130,28 +131,28 @@ def test_work_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "new" / "rows.jsonl"
     given = cases()
     first, _ = run(path, given[:3])
-    assert first == slices.Progress(3, 0, 0, 0)
+    assert first == slices.SliceResult(3, 0, 0, 0)
     before = path.read_bytes()
     # Killed while it wrote: the unfinished line is cut off, nothing else is touched.
     path.write_bytes(
         before + before[-50:-1].replace(b"\n", b"") if before[-50:-49] == b"{" else before + b'{"record":{"ca'
     )
     second, said = run(path, given)
-    assert second == slices.Progress(len(given) - 3, 0, 3, 0)
+    assert second == slices.SliceResult(len(given) - 3, 0, 3, 0)
     assert path.read_bytes().startswith(before)
     assert said[0].startswith(f"4/{len(given)} ")
-    keys = [slices._key(row["record"]["case"]) for row in rows(path) if "record" in row]
+    keys = [case_from(row["record"]["case"]).key for row in rows(path) if "record" in row]
     assert keys == [case.key for case in given]
     assert sum("environment" in row for row in rows(path)) == 1
     third, said = run(path, given)
-    assert (third, said) == (slices.Progress(0, 0, len(given), 0), [])
+    assert (third, said) == (slices.SliceResult(0, 0, len(given), 0), [])
 
 
 def test_a_spent_budget_leaves_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     given = cases("frozen", "lora", "cdvft")
     progress, _ = run(path, given, replace(QUICK, budget_s=1e-6))
-    assert progress == slices.Progress(1, 0, 0, len(given) - 1)  # at least one: it goes forward even so
+    assert progress == slices.SliceResult(1, 0, 0, len(given) - 1)  # at least one: it goes forward even so
     progress, _ = run(path, given, replace(QUICK, budget_s=60))
     assert progress.left == 0
 
@@ -162,9 +163,9 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:
     errors: dict[str, BaseException] = {}
     real = slices.time_case
 
-    def time_case(case: BareCase, settings: Settings) -> Timed:
-        if case.label in errors:
-            raise errors[case.label]
+    def time_case(case: Case, settings: Settings) -> Timed:
+        if case.plain_label in errors:
+            raise errors[case.plain_label]
         return real(case, settings)
 
     monkeypatch.setattr(slices, "time_case", time_case)
@@ -185,7 +186,7 @@ def test_a_failed_case_costs_itself_alone(tmp_path: Path, failing: dict[str, Bas
     assert "failed, RuntimeError: line one line two" in said[2]
     failing.clear()
     assert run(path, given)[0].run == 0
-    assert run(path, given, replace(QUICK, retry_failed=True))[0] == slices.Progress(2, 0, 1, 0)
+    assert run(path, given, replace(QUICK, retry_failed=True))[0] == slices.SliceResult(2, 0, 1, 0)
     assert run(path, given, replace(QUICK, retry_failed=True))[0].run == 0
 
 
@@ -197,7 +198,7 @@ def test_an_interrupt_leaves_a_sound_file(tmp_path: Path, failing: dict[str, Bas
         run(path, given)
     assert len(rows(path)) == 2
     failing.clear()
-    assert run(path, given)[0] == slices.Progress(1, 0, 1, 0)
+    assert run(path, given)[0] == slices.SliceResult(1, 0, 1, 0)
 
 
 def test_a_figure_that_is_none_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +245,7 @@ def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
 
 def test_two_slices_do_not_write_to_one_file(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    with slices._opened(path), pytest.raises(UserError, match="another slice is writing"):
+    with Log(path), pytest.raises(UserError, match="another process is writing"):
         run(path, cases("frozen"))
 
 
@@ -268,7 +269,7 @@ def test_profiles_are_kept_and_the_clock_is_tested_first(tmp_path: Path) -> None
     records = [row["record"] for row in rows(path)[1:]]
     for record, case in zip(records, given, strict=True):
         assert record["timed"]["selftest"]["comparisons"] == 3
-        kept = read_trace(folder / f"{case.label}-{case.key}.json.gz")
+        kept = read_trace(folder / f"{case.plain_label}-{case.key}.json.gz")
         assert kept.launches == record["timed"]["trace"]["launches"]
     assert len(list(folder.iterdir())) == 2
     run(tmp_path / "more.jsonl", given[:1])
@@ -288,15 +289,15 @@ def test_a_compiled_step_runs_in_every_case(tmp_path: Path) -> None:
 # --- what a user writes ----------------------------------------------------------------------
 
 
-def test_methods_unfold() -> None:
+def test_methods_expand() -> None:
     assert parse_method("cdvft:m=1+2:block_size=d/2") == [
         ("cdvft", {"m": 1, "block_size": "d/2"}), ("cdvft", {"m": 2, "block_size": "d/2"}),
     ]  # fmt: skip
-    entries = list(unfold(["32x24", "32x24"], [8], ["cdvft:block_size=d/5+d/4"], passes=["step"]))
-    assert [e if isinstance(e, str) else e.label for e in entries] == [
-        "cdvft on 32x24: block_size = 'd/5': 5 does not divide the width 24",
+    entries = list(expand(["32x24", "32x24"], [8], ["cdvft:block_size=d/5+d/4"], passes=["step"]))
+    assert [e if isinstance(e, str) else e.plain_label for e in entries] == [
+        "cdvft on 32x24: block_size = 'd/5': 5 does not divide the subject's width 24",
         "cdvft block_size=6",
-        "cdvft on 32x24: block_size = 'd/5': 5 does not divide the width 24",
+        "cdvft on 32x24: block_size = 'd/5': 5 does not divide the subject's width 24",
     ]
 
 
@@ -325,10 +326,10 @@ def test_mistakes_are_named(given: dict[str, Any], part: str) -> None:
     values: dict[str, Any] = {"layers": ["8x8"], "tokens": [4], "methods": ["cdvft"], **given}
     layers, tokens, methods = (values.pop(k) for k in ("layers", "tokens", "methods"))
     if given.get("methods") == ["cdvft:block_size=half"]:
-        assert [isinstance(e, str) for e in unfold(layers, tokens, methods, passes=["step"])] == [True]
+        assert [isinstance(e, str) for e in expand(layers, tokens, methods, passes=["step"])] == [True]
         return
     with pytest.raises(UserError, match=part):
-        list(unfold(layers, tokens, methods, **values))
+        list(expand(layers, tokens, methods, **values))
 
 
 def test_the_command_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import cuda_trace as made
 import pytest
 
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing.trace import analyse_events, trace_call
 
@@ -53,7 +53,7 @@ def test_bytes_by_hand(name: str, dims: list[Any], types: list[str], more: dict[
 def test_the_trace_moves_what_the_formula_says(method: str, pass_: Any) -> None:
     values: dict[str, Any] = {"block_size": 32} if method == "c3a" else {}
     case = make_case(method, values, "layer", "96x64", sequence=24, pass_=pass_)
-    subject, predicted = witness.build(case), witness.predict(case)
+    subject, predicted = sources.build(case), sources.predict(case)
     summary = trace_call(subject.step if pass_ == "step" else subject.forward)
     passes = [predicted.forward, predicted.backward, predicted.update]
     expected = sum(p.read + p.written for p in (passes if pass_ == "step" else passes[:1]))

@@ -25,6 +25,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import trainable_parameters
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.saved import saved_bytes
+from cdvft_bench.timing.built import prepared, random_linear
 
 LEARNING_RATE = 1e-3
 
@@ -115,32 +116,18 @@ class Count:
     # --- building and running --------------------------------------------------------------
 
     def build(self, subject: Subject, shape: LinearShape, dtype: str) -> nn.Module:
-        """A subject's layer with random weights; trained tensors that start at zero are drawn from N(0, 0.02)."""
+        """A subject's layer with random weights, by the rule of ``timing.built``."""
         kind = getattr(torch, dtype)
         d_in, d_out = int(shape.d_in), int(shape.d_out)
-        generator = torch.Generator().manual_seed(0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             if isinstance(subject, ModuleSubject) and subject.build == "widths":
                 module = load_object(subject.module, self.folder)(d_in, d_out, **dict(subject.values)).to(kind)
             else:
-                base = nn.utils.skip_init(nn.Linear, d_in, d_out, bias=shape.bias, dtype=kind)
-                with torch.no_grad():
-                    for parameter in base.parameters():
-                        parameter.uniform_(-(d_in**-0.5), d_in**-0.5, generator=generator)
-                base.requires_grad_(False)
-                module = self._around(subject, shape, base)
+                module = self._around(subject, shape, random_linear(d_in, d_out, bias=shape.bias, dtype=kind))
         if not isinstance(module, nn.Module):
             raise UserError(f"{_name(subject)} gives a {type(module).__name__}; it must give an nn.Module")
-        module.train()
-        for part in module.modules():
-            if isinstance(part, nn.Dropout):
-                part.p = 0.0
-        with torch.no_grad():
-            for parameter in module.parameters():
-                if parameter.requires_grad and not parameter.any():
-                    parameter.normal_(std=0.02, generator=generator)
-        return module
+        return prepared(module)
 
     def _around(self, subject: Subject, shape: LinearShape, base: nn.Linear) -> Any:
         if isinstance(subject, ModuleSubject):

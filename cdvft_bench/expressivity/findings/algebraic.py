@@ -7,10 +7,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.finding import Finding
 from cdvft_bench.expressivity.findings.measured import measured_findings
-from cdvft_bench.expressivity.profile import Profile, write_atomically
+from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.structure import dimension_bound, generic_full_m, parameter_count
 from cdvft_reference.cdvft import FactorShapes
 
@@ -269,7 +270,7 @@ def all_findings(profile: Profile) -> list[Finding]:
 def write_findings(profile: Profile, folder: Path) -> list[Finding]:
     """Write ``findings.jsonl`` next to the rows: one finding a line."""
     found = all_findings(profile)
-    write_atomically(folder / FINDINGS, "".join(json.dumps(asdict(f), allow_nan=False) + "\n" for f in found))
+    write_file(folder / FINDINGS, "".join(json.dumps(asdict(f), allow_nan=False) + "\n" for f in found))
     return found
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.algebraic import all_findings
@@ -15,7 +16,7 @@ from cdvft_bench.expressivity.findings.changes import change_arrays, change_budg
 from cdvft_bench.expressivity.findings.finding import Finding
 from cdvft_bench.expressivity.findings.measured import approximations, best_rate, final_losses, setting, widths
 from cdvft_bench.expressivity.findings.stats import best_within, interval
-from cdvft_bench.expressivity.profile import Profile, write_atomically
+from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.targets import ENSEMBLES
 from cdvft_bench.report.expressivity.figures import write_figures
 
@@ -311,5 +312,5 @@ def write_report(profile: Profile, folder: Path) -> list[Path]:
         raise UserError(f"{folder} cannot be made ({error.strerror}); give a folder that can") from None
     page = folder / "expressivity.md"
     figures = write_figures(profile, folder / "expressivity")
-    write_atomically(page, render(profile))
+    write_file(page, render(profile))
     return [page, *figures]

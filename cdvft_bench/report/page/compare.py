@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
 from cdvft_bench.analysis.compare import Comparison
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
 from cdvft_bench.core.text import clean
 from cdvft_bench.report.figures.style import Styles
 from cdvft_bench.report.page.dataset import Column, embed
@@ -94,12 +93,4 @@ def write_page(comparison: Comparison, path: Path, command: str) -> None:
     Raises:
         UserError: it cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(compare_page(comparison, command), encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UserError(f"{path} cannot be written: {error}; name a file in a folder of yours") from error
+    write_file(path, compare_page(comparison, command))

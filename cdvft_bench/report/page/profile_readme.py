@@ -5,7 +5,6 @@ The same records give the same bytes; nothing in it is written by hand.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -16,6 +15,7 @@ from cdvft_bench.analysis.crossover import PEERS, Point, crossover_points, fft_p
 from cdvft_bench.analysis.groups import latest, sections, title_of
 from cdvft_bench.analysis.launches import COLUMNS, launch_rows
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, integer, interval, listed, markdown, plural
@@ -95,15 +95,7 @@ def write_profile_readme(store: Path, *, output: Path | None = None) -> Path:
     command = f"cdvft-bench dev profile-readme profiles/{name}/{store.name}"
     traces = sorted((store.parent / "traces").glob("*.json.gz"))
     text = profile_readme(records, environments, name=name, file=store.name, command=command, traces=traces)
-    part = target.with_name(f"{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(text, encoding="utf-8")
-        part.replace(target)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UserError(f"{target} cannot be written: {error}; name a file in a folder of yours") from error
+    write_file(target, text)
     return target
 
 

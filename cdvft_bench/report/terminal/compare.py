@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdvft_bench.analysis.compare import Comparison
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
 from cdvft_bench.core.text import NOT_MEASURED, clean, interval, plural, significant
 
 if TYPE_CHECKING:
@@ -45,15 +44,7 @@ def write_csv(comparison: Comparison, path: Path) -> None:
     """
     from cdvft_bench.report.page.report import csv
 
-    part = path.with_name(f"{path.name}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(csv(comparison_table(comparison)))
-        part.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise UserError(f"{path} cannot be written: {error}; name a file in a folder of yours") from error
+    write_file(path, csv(comparison_table(comparison)))
 
 
 def show_comparison(comparison: Comparison, everything: bool = False) -> None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 
+from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
-from cdvft_bench.sweep import evaluate as witness
+from cdvft_bench.sweep.evaluate import label, predict
+from cdvft_bench.sweep.keeping import SweepResult, failure, now
 from cdvft_bench.sweep.progress import progress
-from cdvft_bench.sweep.run import Outcome, failure, now
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.environment import read_environment
 
@@ -18,14 +19,16 @@ BATCH = 500
 """Records a transaction."""
 
 
-def run(cases: Iterable[Case], store: Store, *, retry_failed: bool = False, budget_s: float | None = None) -> Outcome:
+def run(
+    cases: Iterable[Case], store: Store, *, retry_failed: bool = False, budget_s: float | None = None
+) -> SweepResult:
     """Predict the cases that the store does not hold yet. What is kept in memory is their keys.
 
     A case that is only predicted counts as done: use a store of its own.
 
     Args:
         cases: gone through twice, so an iterator is made a list first.
-        store, retry_failed, budget_s: as in ``engine.run``.
+        store, retry_failed, budget_s: as in ``local.run``.
     """
     cases = list(cases) if iter(cases) is cases else cases
     done = store.keys("ok") if retry_failed else store.keys()
@@ -33,30 +36,31 @@ def run(cases: Iterable[Case], store: Store, *, retry_failed: bool = False, budg
     todo, made = keys - done, 0
     skipped = len(keys) - len(todo)
     environment = store.put_environment(read_environment())
-    started = time.monotonic()
+    budget = Budget(budget_s)
     batch: list[Record] = []
     with progress(len(todo)) as advance:
         for case in cases:
             if case.key not in todo:
                 continue
-            if made and budget_s is not None and time.monotonic() - started > budget_s:
+            if budget.spent:
                 break
             todo.discard(case.key)
             batch.append(_predicted(case, environment))
             advance(batch[-1])
+            budget.took(batch[-1].seconds)
             made += 1
             if len(batch) == BATCH:
                 store.put_all(batch)
                 batch.clear()
         store.put_all(batch)
-    return Outcome(made, skipped, len(keys & store.keys("failed")), left=len(todo))
+    return SweepResult(made, skipped, len(keys & store.keys("failed")), left=len(todo))
 
 
 def _predicted(case: Case, environment: str) -> Record:
     begun = time.perf_counter()
     try:
-        label, predicted = witness.label(case), witness.predict(case)
+        name, predicted = label(case), predict(case)
     except UserError as error:
         return failure(case, f"UserError: {error}", environment)
     seconds = round(time.perf_counter() - begun, 6)
-    return Record(case, "ok", label, predicted, None, None, None, environment, now(), seconds)
+    return Record(case, "ok", name, predicted, None, None, None, environment, now(), seconds)

@@ -1,6 +1,6 @@
 """Run cases on a Ray cluster, one a slot, into the one store of the driver.
 
-A case runs as in ``engine``: in a process of its own under the Ray worker, with the same limits and the same causes of
+A case runs as in ``local``: in a process of its own under the Ray worker, with the same limits and the same causes of
 failure. Ray moves cases whose node or worker dies elsewhere, up to ``retries`` times each; records come back to the
 driver, which alone writes. Every record keeps the environment of the node that made it.
 """
@@ -10,31 +10,20 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.engines.isolation import isolated, server
+from cdvft_bench.sweep.engines.work import PRELOAD, Work, clock_test, describe, run_case, trace
 from cdvft_bench.sweep.grid import Limits
+from cdvft_bench.sweep.keeping import SweepResult, Traces, failure, keep
 from cdvft_bench.sweep.progress import progress
-from cdvft_bench.sweep.run import (
-    PRELOAD,
-    Outcome,
-    Traces,
-    Work,
-    clock_test,
-    evaluate,
-    failure,
-    keep,
-    keep_trace,
-    run_case,
-    trace,
-)  # fmt: skip
 from cdvft_bench.sweep.store import Store
 
 if TYPE_CHECKING:
@@ -61,7 +50,7 @@ class _Job:
 
 @dataclass(frozen=True)
 class _Answer:
-    """A node's word on a case: its record, the node's environment, and a trace, or why there is none, if asked for."""
+    """What a node sends of a case: its record, the node's environment, and a trace (or why there is none) if asked."""
 
     record: Record
     environment: Environment
@@ -95,16 +84,16 @@ def run(
     cpus: int | None = None,
     retries: int = RETRIES,
     retry_failed: bool = False,
-    work: Work = evaluate,
+    work: Work = describe,
     preload: Sequence[str] = PRELOAD,
     budget_s: float | None = None,
     traces: Traces | None = None,
     comparisons: int = 0,
-) -> Outcome:
+) -> SweepResult:
     """Run cases that the store does not hold yet.
 
     Args:
-        cases, store, limits, retry_failed, work, preload, budget_s, traces, comparisons: as in ``engine.run``, but
+        cases, store, limits, retry_failed, work, preload, budget_s, traces, comparisons: as in ``local.run``, but
             traces are kept of cases that run now alone, and the clock is tested in every worker; once the budget is
             spent no further case is handed out.
         address: of a running cluster ("auto" finds one on this machine); None starts one here and ends it.
@@ -135,7 +124,7 @@ def run(
         if mine:
             ray.shutdown()
     failed = len({case.key for case in unique} & store.keys("failed"))
-    return Outcome(made, len(unique) - len(todo), failed, left=len(todo) - made)
+    return SweepResult(made, len(unique) - len(todo), failed, left=len(todo) - made)
 
 
 def _slot(ray: Any) -> int:
@@ -165,7 +154,7 @@ def _hand_out(
     retries: int,
     budget_s: float | None,
 ) -> int:
-    started, made = time.monotonic(), 0
+    budget, made = Budget(budget_s), 0
     # Exceptions of the work are results; Ray retries what a dead node or worker took along.
     remote = ray.remote(max_retries=retries, retry_exceptions=False, scheduling_strategy="SPREAD")(_on_node)
     shared = ray.put(job)
@@ -173,7 +162,7 @@ def _hand_out(
     running: dict[Any, Case] = {}
     with progress(len(todo)) as advance:
         while waiting or running:
-            spent = budget_s is not None and made > 0 and time.monotonic() - started > budget_s
+            spent = budget.spent
             slots = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
             while waiting and not spent and len(running) < slots:
                 case = waiting.pop()
@@ -186,6 +175,7 @@ def _hand_out(
             for reference in ready:
                 record = keep(store, _received(ray, reference, running.pop(reference), store, traces))
                 advance(record)
+                budget.took(record.seconds)
                 made += 1
     return made
 
@@ -201,5 +191,5 @@ def _received(ray: Any, reference: Any, case: Case, store: Store, traces: Traces
         return failure(case, f"{type(error).__name__}: its node or worker died every time it was handed out", here)
     store.put_environment(answer.environment)
     if traces.missing(answer.record):
-        keep_trace(traces, answer.record, answer.trace, answer.no_trace)
+        traces.keep(answer.record, answer.trace, answer.no_trace)
     return answer.record

@@ -1,4 +1,4 @@
-"""The three witnesses of whole models and of layers, on the real MiniLM where it is installed."""
+"""The three sources of whole models and of layers, on the real MiniLM where it is installed."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 
 from cdvft_bench.accuracy.models import load_model, package_status
 from cdvft_bench.analytic.models import MODELS, frozen_model_macs, model_shape, target_linears
-from cdvft_bench.core.case import Case
+from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import make_method, method_names
-from cdvft_bench.sweep import evaluate as witness
-from cdvft_bench.sweep.grid import FROZEN, make_case, subject_shapes
+from cdvft_bench.sweep import evaluate as sources
+from cdvft_bench.sweep.grid import make_case, subject_shapes
 from cdvft_bench.timing.trace import trace_call
 
 NINE = ["full", "lora", "dora", "fourierft", "c3a", "vera", "boft", "cdvft", "block_circulant"]
@@ -33,7 +33,7 @@ def model_case(method: str) -> Case:
 @pytest.mark.parametrize("method", [*NINE, FROZEN])
 def test_formula_equals_count_on_the_whole_minilm(method) -> None:
     case = model_case(method)
-    predicted, counted = witness.predict(case), witness.count(case)
+    predicted, counted = sources.predict(case), sources.count(case)
     assert predicted.parameters == counted.parameters
     assert counted.fvcore is not None, counted.notes
     assert predicted.forward.macs == counted.fvcore.macs == counted.forward.macs
@@ -43,7 +43,7 @@ def test_formula_equals_count_on_the_whole_minilm(method) -> None:
 @pytest.mark.usefixtures("minilm")
 def test_backward_of_frozen_and_full_models_is_exact() -> None:
     for method in (FROZEN, "full"):
-        predicted, counted = witness.predict(model_case(method)), witness.count(model_case(method))
+        predicted, counted = sources.predict(model_case(method)), sources.count(model_case(method))
         assert counted.backward is not None
         assert predicted.backward.macs == counted.backward.macs
 
@@ -51,7 +51,7 @@ def test_backward_of_frozen_and_full_models_is_exact() -> None:
 @pytest.mark.usefixtures("minilm")
 def test_backward_of_an_adapted_model_misses_only_the_first_attention() -> None:
     case = model_case("lora")
-    predicted, counted = witness.predict(case), witness.count(case)
+    predicted, counted = sources.predict(case), sources.count(case)
     assert counted.backward is not None
     # Nothing asks for the gradient of the embeddings: three input gradients of the base, two of A.
     d, tokens = 384, case.tokens
@@ -70,26 +70,26 @@ def test_parameters_of_large_models_are_sums_over_their_layers(method) -> None:
     made = make_method(method)
     case = make_case(method, {}, "model", "llama-3-8b", sequence=4)
     layers = target_linears(model_shape("llama-3-8b"))
-    assert witness.predict(case).parameters == sum(int(made.parameters(x.shape)) for x in layers)
+    assert sources.predict(case).parameters == sum(int(made.parameters(x.shape)) for x in layers)
 
 
 def test_layers_are_built_the_same_from_the_same_seed() -> None:
     case = make_case("cdvft", {"m": 3}, "layer", "24x16", sequence=5)
-    first, second = witness.build(case), witness.build(case)
+    first, second = sources.build(case), sources.build(case)
     assert torch.equal(first.forward(), second.forward())
-    assert not torch.equal(first.forward(), witness.build(replace(case, seed=1)).forward())
+    assert not torch.equal(first.forward(), sources.build(replace(case, seed=1)).forward())
 
 
 @pytest.mark.parametrize("method", NINE)
 def test_nothing_is_measured_on_zeros(method) -> None:
-    subject = witness.build(make_case(method, {}, "layer", "32x32", sequence=5))
+    subject = sources.build(make_case(method, {}, "layer", "32x32", sequence=5))
     assert all(p.any() for p in subject.module.parameters())
     (x,) = subject.inputs
     assert x.any()
 
 
 def test_a_step_trains() -> None:
-    subject = witness.build(make_case("cdvft", {}, "layer", "32x32", sequence=5))
+    subject = sources.build(make_case("cdvft", {}, "layer", "32x32", sequence=5))
     before = {n: p.clone() for n, p in subject.module.named_parameters()}
     subject.step()
     subject.step()
@@ -98,13 +98,13 @@ def test_a_step_trains() -> None:
 
 
 def test_the_clock_sets_the_case_beside_frozen_and_lora() -> None:
-    timed = witness.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
+    timed = sources.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
     assert timed.timing is not None
     assert [s.name for s in timed.timing.samples] == ["CDVFT m=2 p=d", "frozen", "lora r=8"]
     assert set(timed.timing.ratios) == {"frozen", "lora r=8"}
     assert timed.trace is not None
     assert timed.memory is not None
-    lora = witness.time_case(make_case("lora", {"rank": 8}, "layer", "32x32", sequence=5), budget_s=0.05, trace=False)
+    lora = sources.time_case(make_case("lora", {"rank": 8}, "layer", "32x32", sequence=5), budget_s=0.05, trace=False)
     assert lora.timing is not None
     assert set(lora.timing.ratios) == {"frozen"}
 
@@ -114,8 +114,8 @@ def test_the_profiler_launches_what_the_dispatcher_counts(method) -> None:
     case = make_case(method, {}, "layer", "32x48", sequence=6)
     if method == "c3a":
         case = make_case(method, {"block_size": 16}, "layer", "32x48", sequence=6)
-    counted = witness.count(case)
-    timed = witness.time_case(case, budget_s=0.02)
+    counted = sources.count(case)
+    timed = sources.time_case(case, budget_s=0.02)
     assert timed.trace is not None
     assert counted.backward is not None
     assert counted.update is not None
@@ -128,7 +128,7 @@ def test_a_trace_that_fails_does_not_cost_the_times(monkeypatch) -> None:
         raise RuntimeError("the profiler\nis in use")
 
     monkeypatch.setattr("cdvft_bench.timing.measure.trace_call", broken)
-    timed = witness.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
+    timed = sources.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
     assert timed.timing is not None
     assert timed.trace is None
     assert timed.memory is not None
@@ -143,10 +143,10 @@ def test_random_weights_are_seeded() -> None:
 def test_what_cannot_be_had_is_said(monkeypatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(UserError, match="makes 197 tokens of an image"):
-        witness.build(make_case("lora", {}, "model", "vit-base"))
+        sources.build(make_case("lora", {}, "model", "vit-base"))
     if not torch.cuda.is_available():
         with pytest.raises(UserError, match="torch sees no GPU"):
-            witness.count(make_case("lora", {}, "layer", "8x8", device="cuda"))
+            sources.count(make_case("lora", {}, "layer", "8x8", device="cuda"))
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
@@ -165,17 +165,17 @@ def test_models_without_a_package_run_on_random_weights(monkeypatch, name, value
     spec = MODELS[name]
     monkeypatch.setitem(MODELS, name, replace(spec, values={**spec.values, **values}))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    caches = (model_shape, subject_shapes, witness._base_model)
+    caches = (model_shape, subject_shapes, sources._base_model)
     for cache in caches:
         cache.cache_clear()
     try:
         for method in ("frozen", "lora", "cdvft", "c3a"):
             case = make_case(method, {}, "model", name, 2, sequence)
-            counted, predicted = witness.count(case), witness.predict(case)
+            counted, predicted = sources.count(case), sources.predict(case)
             assert counted.parameters == predicted.parameters
             patches = 2 * model_shape(name).patch_macs  # the convolution before the first linear layer
             assert counted.forward.macs == predicted.forward.macs + patches
-            witness.build(case).step()
+            sources.build(case).step()
     finally:
         for cache in caches:
             cache.cache_clear()
@@ -188,7 +188,7 @@ needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CU
 @needs_gpu
 def test_on_a_gpu_a_case_runs_three_ways() -> None:
     case = make_case("cdvft", {"m": 2, "path": "handwritten"}, "layer", "768x768", sequence=64, device="cuda")
-    timed = witness.time_case(case, budget_s=0.3)
+    timed = sources.time_case(case, budget_s=0.3)
     assert timed.timing is not None
     assert timed.timing.method == "cuda_event"
     assert timed.modes is not None
@@ -211,7 +211,7 @@ def test_launches_on_a_gpu_are_the_profiler_s_own(method, pass_) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     case = make_case(method, {}, "layer", "768x768", sequence=64, device="cuda", pass_=pass_)
-    subject = witness.build(case)
+    subject = sources.build(case)
     call = subject.step if pass_ == "step" else subject.forward
     call()
     summary = trace_call(call, "cuda")
@@ -228,22 +228,22 @@ def test_launches_on_a_gpu_are_the_profiler_s_own(method, pass_) -> None:
 @pytest.mark.gpu
 @needs_gpu
 def test_models_on_a_gpu_share_their_frozen_weights() -> None:
-    base = witness._base_model("minilm", "float32", "cuda", 0)
+    base = sources._base_model("minilm", "float32", "cuda", 0)
     before = torch.cuda.memory_allocated()
-    subject = witness.build(make_case("lora", {}, "model", "minilm", 2, 12, device="cuda"))
+    subject = sources.build(make_case("lora", {}, "model", "minilm", 2, 12, device="cuda"))
     weights = sum(p.numel() * 4 for p in base.parameters())
     assert torch.cuda.memory_allocated() - before < weights / 4
     subject.step()
 
 
-def test_twins_share_frozen_weights_but_not_what_is_trained() -> None:
+def test_copies_share_frozen_weights_but_not_what_is_trained() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
     lora = Case("lora", (), "model", "minilm", 1, 4, device="cuda")
-    twin = witness._twin(model, lora)
-    pairs = list(zip(model.parameters(), twin.parameters(), strict=True))
+    copied = sources._copied(model, lora)
+    pairs = list(zip(model.parameters(), copied.parameters(), strict=True))
     assert all(a.data_ptr() == b.data_ptr() and a is not b for a, b in pairs)
-    twin.requires_grad_()
+    copied.requires_grad_()
     assert not any(p.requires_grad for p in model.parameters())
     for case in (replace(lora, method="full"), replace(lora, method="bitfit"), replace(lora, device="cpu")):
-        own = witness._twin(model, case)
+        own = sources._copied(model, case)
         assert all(a.data_ptr() != b.data_ptr() for a, b in zip(model.parameters(), own.parameters(), strict=True))

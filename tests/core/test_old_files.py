@@ -1,0 +1,58 @@
+"""Files that earlier versions wrote load whole: every one under profiles/."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cdvft_bench.accuracy.results import read_results
+from cdvft_bench.core.log import read_log
+from cdvft_bench.expressivity import profile
+from cdvft_bench.expressivity.findings.algebraic import read_findings
+from cdvft_bench.sweep.steps import read_steps
+from cdvft_bench.sweep.store import Store
+
+PROFILES = Path(__file__).parents[2] / "profiles"
+
+
+def files(pattern: str) -> list[Path]:
+    found = sorted(PROFILES.glob(pattern))
+    assert found, pattern
+    return found
+
+
+@pytest.mark.parametrize("path", files("*/records.jsonl.gz"), ids=lambda path: path.parent.name)
+def test_stores_load_whole(path: Path) -> None:
+    lines = [entry for _, entry in read_log(path)]
+    with Store(path) as store:
+        records, environments = list(store.records()), store.environments()
+    assert len(records) == sum("record" in line for line in lines) > 0
+    assert set(environments) == {line["key"] for line in lines if "environment" in line}
+    assert {record.environment for record in records} <= set(environments)
+    keys = {record.case.key for record in records}
+    with Store(path) as store:
+        assert store.keys() == keys
+
+
+@pytest.mark.parametrize("path", files("*/results.jsonl"), ids=lambda path: path.parent.name)
+def test_fine_tuning_results_load_whole(path: Path) -> None:
+    results, environments = read_results(path)
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert len(environments) == sum("environment_row" in line for line in lines) > 0
+    assert len(results) == len({json.dumps(line["trial"], sort_keys=True) for line in lines if "trial" in line}) > 0
+    assert {result.environment for result in results} <= set(environments)
+
+
+@pytest.mark.parametrize("path", files("*/steps.json"), ids=lambda path: path.parent.name)
+def test_step_times_load(path: Path) -> None:
+    assert read_steps(path).costs
+
+
+@pytest.mark.parametrize("path", files("*/rows.jsonl"), ids=lambda path: path.parent.name)
+def test_studies_load_whole(path: Path) -> None:
+    loaded = profile.load(path.parent)
+    jobs = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert sum(map(len, loaded.rows.values())) == sum(len(job["rows"]) for job in jobs) > 0
+    assert read_findings(path.parent)
