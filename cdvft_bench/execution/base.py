@@ -31,6 +31,9 @@ LINEAR = own_forwards(nn.Linear)
 _WATCHERS = ("fvcore.nn.jit_analysis", "torch.utils.module_tracker")
 """Where hooks come from that only watch, as counters do: a count is to be of what runs without it."""
 
+ONLY_WATCHES = "only_watches"
+"""Attribute of a forward put in a layer's place that watches its calls and changes nothing, as the profiler's ranges."""
+
 
 def _acts(hooks: Mapping[int, Callable[..., Any]]) -> bool:
     return bool(hooks) and any(getattr(hook, "__module__", "") not in _WATCHERS for hook in hooks.values())
@@ -65,7 +68,10 @@ def is_plain(base: nn.Module, x: Tensor, forwards: Forwards = LINEAR) -> bool:
         forwards: the classes that may be plain, see :func:`own_forwards`.
     """
     kind: Any = type(base)
-    if forwards.get(kind) is not kind.forward or "forward" in base.__dict__ or base._compiled_call_impl is not None:
+    replaced = base.__dict__.get("forward")
+    if replaced is not None and not getattr(replaced, ONLY_WATCHES, False):
+        return False
+    if forwards.get(kind) is not kind.forward or base._compiled_call_impl is not None:
         return False
     held = base._parameters
     weight, bias = held.get("weight"), held.get("bias")

@@ -80,7 +80,10 @@ def scoped(module: nn.Module) -> Iterator[Scoping]:
             with record_function(range_):
                 return forward(*args, **kwargs)
 
-        wrapped.append((part, part.__dict__.get("forward")))
+        before = part.__dict__.get("forward")
+        # A path that need not call a plain base need not call it here: what is traced is what runs (execution.base).
+        run.only_watches = before is None or getattr(before, "only_watches", False)  # type: ignore[attr-defined]
+        wrapped.append((part, before))
         part.forward = run
 
     try:
