@@ -36,6 +36,7 @@ HOLDS = {
     "expanded": lambda t: t[:1].expand(t.shape) if t.ndim and len(t) else t,
 }
 DTYPES = [torch.float32, torch.float64]
+HALF = (torch.float16, torch.bfloat16)
 WRONG_DTYPES = [torch.float32, torch.float64, torch.bfloat16, torch.float16, torch.int64, torch.complex64]
 
 
@@ -63,17 +64,22 @@ class Layer:
         return "row" if self.row else "column"
 
 
-def fits(layer: Layer, base: bool) -> bool:
-    """The rules again, from shapes, dtypes and devices alone."""
+def fits(layer: Layer, base: bool, sixteen: bool = True) -> bool:
+    """The rules again, from shapes, dtypes and devices alone; ``sixteen``: whether factors may be of 16 bits."""
     held = layer.held
     used = [t for name, t in held.items() if name != "g" and (base or name not in ("weight", "bias"))]
     if any(t.device.type != "cpu" or t.layout != torch.strided for t in used):
         return False
     x, a, c = held["x"], layer.diagonals, layer.circulants
     dtype = (a + c)[0].dtype
-    if dtype not in DTYPES or any(t.dtype != dtype for t in a + c) or x.ndim < 1 or x.shape[-1] < 1:
+    if (
+        dtype not in (*DTYPES, *(HALF if sixteen else ()))
+        or any(t.dtype != dtype for t in a + c)
+        or x.ndim < 1
+        or x.shape[-1] < 1
+    ):
         return False
-    if x.dtype not in (torch.float16, torch.bfloat16, torch.float32, dtype):
+    if x.dtype not in (*HALF, torch.float32, dtype):
         return False
     d_in, d_out = x.shape[-1], layer.d_out
     if d_out < 1:
@@ -237,7 +243,7 @@ def test_the_operators_themselves(layer: Layer, with_bias: bool, wanted: bool) -
         return
 
     def right(d_out: int, other: Tensor | None, shape: tuple[int, ...]) -> bool:
-        if not fits(replace(layer, d_out=d_out), False) or not c or x.ndim != 2 or x.dtype != c[0].dtype:
+        if not fits(replace(layer, d_out=d_out), False, sixteen=False) or not c or x.ndim != 2 or x.dtype != c[0].dtype:
             return False
         if other is not None and not (other.shape == shape and other.dtype == x.dtype and on_cpu(other)):
             return False
