@@ -23,7 +23,7 @@ from cdvft_bench.execution import spectral, triton_path
 from cdvft_bench.execution.fused import Plan, flattened, gradients, is_by_block, scaled, spectra_of_factors, unflattened
 from cdvft_bench.execution.scratch import buffer
 from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE
-from cdvft_reference.operands import check_operands
+from cdvft_reference.operands import check_base, check_like, check_operands
 
 
 def circulant_view(c: Tensor, row: bool) -> Tensor:
@@ -200,14 +200,51 @@ _library.define(
     "merged_backward(Tensor x, Tensor g, Tensor weight, Tensor[] factors, int diagonals, float alpha, bool row, "
     "bool dense_gradient, bool wanted) -> Tensor[]"
 )
-_library.impl("merged_forward", _forward, "CompositeExplicitAutograd")
-_library.impl("merged_backward", _backward, "CompositeExplicitAutograd")
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], diagonals: int) -> None:
+    """Raise unless an operator, which may be called by anyone, is given a layer's operands."""
+    if not 0 <= diagonals <= len(factors):
+        raise ValueError(f"diagonals = {diagonals} of {len(factors)} factors; it must be from 0 to their number")
+    check_base(x, weight, bias, cast=True)
+    check_operands(x, factors[:diagonals], factors[diagonals:], int(weight.shape[0]))
+    if diagonals == len(factors):
+        raise ValueError(f"{diagonals} diagonals and 0 circulants; the merged weight takes at least one circulant")
+
+
+def _check_backward(x: Tensor, g: Tensor, weight: Tensor, factors: Sequence[Tensor], diagonals: int) -> None:
+    _check(x, weight, None, factors, diagonals)
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {tuple(x.shape)}; it must be (T, d_in)")
+    check_like("g", g, (x.shape[0], weight.shape[0]), x, g.dtype)
+
+
+def _checked_forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], diagonals: int, *options: Any
+) -> Tensor:
+    _check(x, weight, bias, factors, diagonals)
+    return _forward(x, weight, bias, factors, diagonals, *options)
+
+
+def _checked_backward(
+    x: Tensor, g: Tensor, weight: Tensor, factors: Sequence[Tensor], diagonals: int, alpha: float, row: bool,
+    dense_gradient: bool, wanted: bool,
+) -> list[Tensor]:  # fmt: skip
+    _check_backward(x, g, weight, factors, diagonals)
+    if dense_gradient and len(factors) - diagonals != 1:
+        raise ValueError(f"{len(factors) - diagonals} circulants; the dense gradient is folded for one")
+    return _backward(x, g.contiguous(), weight, factors, diagonals, alpha, row, dense_gradient, wanted)
+
+
+_library.impl("merged_forward", _checked_forward, "CompositeExplicitAutograd")
+_library.impl("merged_backward", _checked_backward, "CompositeExplicitAutograd")
 
 
 def _forward_alike(
     x: Tensor, weight: Tensor, bias: Tensor | None, factors: list[Tensor], diagonals: int, alpha: float, row: bool,
     dtype: torch.dtype | None,
 ) -> Tensor:  # fmt: skip
+    _check(x, weight, bias, factors, diagonals)
     return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=dtype or x.dtype)
 
 
@@ -215,6 +252,7 @@ def _backward_alike(
     x: Tensor, g: Tensor, weight: Tensor, factors: list[Tensor], diagonals: int, alpha: float, row: bool,
     dense_gradient: bool, wanted: bool,
 ) -> list[Tensor]:  # fmt: skip
+    _check_backward(x, g, weight, factors, diagonals)
     return [x.new_empty(x.shape if wanted else (0,)), *(t.new_empty(t.shape) for t in factors)]
 
 

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from cdvft_bench.execution import native
+from cdvft_bench.execution import adapted_linear, native
 from tests.execution.test_operands import WRONG, Operands, nested, of_shape
+from tests.execution.test_paths import relative
 
 pytestmark = pytest.mark.skipif(
     bool(native.missing(torch.float32)), reason=f"no compiled kernels: {native.missing(torch.float32)}"
@@ -93,8 +95,6 @@ def test_the_operators_do_not_mistake_one_layer_for_another() -> None:
 
 @pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
 def test_the_kernels_refuse_stand_ins_and_freed_memory() -> None:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     some = Operands.drawn(2)
     with FakeTensorMode() as mode:
         fake = [mode.from_tensor(t) for t in (some.x, *some.diagonals, *some.circulants)]
@@ -130,3 +130,58 @@ def test_what_hooks_give_back_to_backward_is_checked(made: Callable[[Tensor], Te
     last.data = torch.ones(8)
     with pytest.raises((ValueError, RuntimeError)):
         torch.autograd.grad(h, trained, torch.randn(3, 48))
+
+
+def call_merged(some: Operands, diagonals: int | None = None) -> Tensor:
+    m = len(some.diagonals) if diagonals is None else diagonals
+    factors = [*some.diagonals, *some.circulants]
+    return torch.ops.cdvft.merged_forward(some.x, some.weight, some.bias, factors, m, 0.7, False, None)
+
+
+def call_merged_back(some: Operands, g: Any = None, dense: bool = False, diagonals: int | None = None) -> list[Tensor]:
+    m = len(some.diagonals) if diagonals is None else diagonals
+    factors, g = [*some.diagonals, *some.circulants], torch.randn(3, 48) if g is None else g
+    return torch.ops.cdvft.merged_backward(some.x, g, some.weight, factors, m, 0.7, False, dense, True)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_so_do_the_merged_paths(case: str) -> None:
+    where, i, made, _, _ = WRONG[case]
+    wrong = Operands.drawn(3).but(where, made, i)
+    for call in (call_merged, call_merged_back):
+        with pytest.raises((ValueError, TypeError, NotImplementedError, RuntimeError)):
+            call(wrong)
+
+
+def test_the_merged_paths_refuse_what_only_they_are_given() -> None:
+    some, g = Operands.drawn(2), torch.randn(3, 48)
+    h = call_merged(some)
+    expected = adapted_linear(some.x, some.weight, some.bias, some.diagonals, some.circulants, alpha=0.7, path="fft")
+    assert relative(h, expected) < 1e-5
+    whole, folded = call_merged_back(some, g), call_merged_back(some, g, dense=True)
+    assert all(relative(a, b) < 1e-5 for a, b in zip(whole, folded, strict=True))
+    for made in (of_shape(8), of_shape(1), torch.Tensor.double, lambda t: t.to("meta")):
+        with pytest.raises((ValueError, TypeError), match="bias"):
+            call_merged(some.but("bias", made))
+    for made in (of_shape(47, 64), of_shape(48, 63), torch.Tensor.double):
+        for call in (call_merged, call_merged_back):
+            with pytest.raises((ValueError, TypeError)):
+                call(some.but("weight", made))
+    for wrong in (g[:2], torch.randn(3, 47), torch.randn(3, 49), torch.randn(48), g.to("meta")):
+        for dense in (False, True):
+            with pytest.raises(ValueError, match="g "):
+                call_merged_back(some, wrong, dense)
+    for diagonals in (-1, 4, 3, 1, 0):
+        with pytest.raises((ValueError, TypeError), match="diagonals"):
+            call_merged(some, diagonals)
+        with pytest.raises((ValueError, TypeError), match="diagonals"):
+            call_merged_back(some, g, diagonals=diagonals)
+    with pytest.raises(ValueError, match="2 circulants; the dense gradient"):
+        call_merged_back(Operands.drawn(3), g, dense=True)
+    with pytest.raises(ValueError, match=r"x has shape \(1, 3, 64\)"):
+        call_merged_back(replace(some, x=some.x[None]), g)
+    given = (some.x, some.weight, some.diagonals[0], torch.ones(8), some.circulants[0])
+    with FakeTensorMode() as mode:
+        x, weight, *factors = (mode.from_tensor(t) for t in given)
+        with pytest.raises(ValueError, match=r"diagonals\[1\]"):
+            torch.ops.cdvft.merged_forward(x, weight, None, factors, 2, 0.7, False, None)
