@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, Kernels, reduction
@@ -25,6 +26,12 @@ class BitFit(Method):
     title: ClassVar[str] = "BitFit"
     source: ClassVar[str] = "Ben Zaken, Goldberg, Ravfogel: ACL 2022, arXiv 2106.10199"
     not_covered: ClassVar[str] = "biases outside the target layers, layer norms' included: they stay frozen"
+    writes_base: ClassVar[bool] = True
+
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        if layer.bias:
+            yield cls()
 
     def check(self, layer: LinearShape) -> None:
         if not layer.bias:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from cdvft_bench.analytic.circulant import CirculantPath, Factor, check_options, entries, resolve_block_size, wrap
+from cdvft_bench.analytic.circulant import CirculantConvention, CirculantPath, Factor, entries, resolve_block_size, wrap
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, adapter_dtype
-from cdvft_bench.analytic.linear import LinearShape, check_count
+from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
+from cdvft_bench.methods._circulant import advised, draw, reference_path
 from cdvft_bench.methods._reference import ReferenceMethod
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods.base import Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,13 +37,20 @@ class BlockCirculant(ReferenceMethod):
 
     block_size: int | None = None
     alpha: float = 1.0
-    convention: Literal["column", "row"] = "column"
+    convention: CirculantConvention = "column"
     path: CirculantPath = "fft"
 
-    def __post_init__(self) -> None:
-        if self.block_size is not None:
-            check_count("block_size", self.block_size)
-        check_options(self.alpha, self.convention, self.path)
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(**draw(rng))
+
+    @classmethod
+    def advised(cls, layers: Sequence[LinearShape]) -> Iterable[Settings]:
+        return advised(layers)
+
+    @property
+    def covers_quantised(self) -> bool:
+        return reference_path(self.path)
 
     @property
     def label(self) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from cdvft_bench.analytic.circulant import (
+    CirculantConvention,
     CirculantPath,
     Factor,
     check_diagonals,
-    check_options,
     entries,
     flag,
     resolve_block_size,
@@ -27,12 +28,13 @@ from cdvft_bench.analytic.kernels import (
     elementwise,
     reduction,
 )
-from cdvft_bench.analytic.linear import LinearShape, check_count
+from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
+from cdvft_bench.methods._circulant import advised, draw, reference_path
 from cdvft_bench.methods._reference import ReferenceMethod
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods.base import Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,17 +63,13 @@ class CDVFT(ReferenceMethod):
     m: int = 2
     block_size: int | None = None
     alpha: float = 1.0
-    convention: Literal["column", "row"] = "column"
+    convention: CirculantConvention = "column"
     init: Literal["zero_diagonal", "zero_circulant", "random"] = "zero_diagonal"
     path: CirculantPath = "fft"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_diagonals(self.m)
-        if self.block_size is not None:
-            check_count("block_size", self.block_size)
-        check_options(self.alpha, self.convention, self.path)
-        if self.init not in ("zero_diagonal", "zero_circulant", "random"):
-            raise UserError(f"init {self.init!r} is not known; use zero_diagonal, zero_circulant or random")
         if self.path == "merged_dense" and self.m not in (1, 2):
             raise UserError(
                 f"path 'merged_dense' folds the gradient of one circulant factor; m = {self.m} has "
@@ -79,6 +77,24 @@ class CDVFT(ReferenceMethod):
             )
         if self.init == "zero_circulant" and self.m < 2:
             raise UserError(f"init 'zero_circulant' needs m >= 2, but m = {self.m} has no circulant factor")
+
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        options = draw(rng)
+        m = rng.randint(1, 2 if options["path"] == "merged_dense" else 5)
+        init = rng.choice(["zero_diagonal", "random", *(["zero_circulant"] if m > 1 else [])])
+        yield cls(m=m, init=init, **options)
+
+    @classmethod
+    def advised(cls, layers: Sequence[LinearShape]) -> Iterable[Settings]:
+        for given in advised(layers):
+            for m in (2, 3):
+                if m == 2 or given["path"] != "merged_dense":
+                    yield {"m": m, **given}
+
+    @property
+    def covers_quantised(self) -> bool:
+        return reference_path(self.path)
 
     @property
     def label(self) -> str:
@@ -146,7 +162,5 @@ class CDVFT(ReferenceMethod):
 
         if self.path == "fft" or self.path == "handwritten":
             return CDVFTLinear(base, self.m, self.block_size, self.alpha, self.convention, self.init, self.path)
-        return FastCDVFTLinear(
-            base, self.path, m=self.m, block_size=self.block_size, alpha=self.alpha, convention=self.convention,
-            init=self.init,
-        )  # fmt: skip
+        options = {"m": self.m, "block_size": self.block_size, "alpha": self.alpha, "convention": self.convention}
+        return FastCDVFTLinear(base, self.path, init=self.init, **options)

@@ -20,8 +20,7 @@ def adapter_saved_bytes(
     An input that several adapted layers share (query and value) counts once a layer: in float32 an upper bound, with
     16-bit bases what happens, for each adapter casts its own copy.
     """
-    everything = method.name == "full"
-    layers = model.shape.linears if everything else target_linears(model.shape, targets)
+    layers = model.shape.linears if method.trains_all else target_linears(model.shape, targets)
     return sum(int(method.cost(x.shape, rows_of(x, batch, sequence), dtype).saved_bytes) for x in layers)
 
 
@@ -57,7 +56,7 @@ def budget(
         loss: whether a loss over the vocabulary is taken. reserved: bytes of the context. capacity: of the GPU.
     """
     parameters, size = int(cost.parameters), ITEMSIZE[cost.parameter_dtype]
-    frozen = 0 if method.name == "full" else model.shape.total_parameters * ITEMSIZE[dtype]
+    frozen = 0 if method.trains_all else model.shape.total_parameters * ITEMSIZE[dtype]
     activations = adapter_saved_bytes(model, method, batch, sequence, dtype, targets)
     activations += rest_saved_bytes(model, batch, sequence, dtype, loss)
     return MemoryBudget(

@@ -51,10 +51,10 @@ def serve(
     """
     size = ITEMSIZE[dtype]
     adapter = parameters * size
-    layers = model.shape.linears if method.name == "full" else target_linears(model.shape, targets)
+    layers = model.shape.linears if method.trains_all else target_linears(model.shape, targets)
     merge = tuple(copy("merge", 2 * int(x.shape.weights), dtype) for x in layers)
     merged = seconds(token_kernels(model, None, batch, sequence, dtype))
-    unmerged = merged if method.name == "full" else seconds(
+    unmerged = merged if method.trains_all else seconds(
         token_kernels(model, method, batch, sequence, dtype, targets)
     )  # fmt: skip
     left = None

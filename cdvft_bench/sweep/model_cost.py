@@ -12,11 +12,7 @@ from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_for
 from cdvft_bench.analytic.models import ModelShape, Rows, layer_shape, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods import Method, make_method
-
-_BESIDE = ("cdvft", "block_circulant", "lora", "fourierft")
-"""Methods that add to what a base layer returns, whatever holds its weight: closed form and count agree on int8."""
-_PATHS_BESIDE = ("fft", "handwritten")
+from cdvft_bench.methods import Method, make_method, method_names
 
 
 def case_method(case: Case) -> Method | None:
@@ -45,10 +41,10 @@ def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None)
     if method is None:
         cost = Cost(0, 0, frozen_forward(shape, rows, dtype), frozen_backward(shape, rows, dtype))
     else:
-        if shape.quantised and (method.name not in _BESIDE or getattr(method, "path", "fft") not in _PATHS_BESIDE):
+        if shape.quantised and not method.covers_quantised:
+            covered = ", ".join(name for name in method_names() if make_method(name).covers_quantised)
             raise UserError(
-                f"{method.label} has no closed form on a quantised weight; run {', '.join(_BESIDE)} there, the first "
-                f"two by the path {' or '.join(_PATHS_BESIDE)}"
+                f"{method.label} has no closed form on a quantised weight; these have one at their defaults: {covered}"
             )
         cost = method.cost(shape, rows, dtype)
     return replace(cost, saved_bytes=cost.saved_bytes + shape.converted_bytes(dtype)) if shape.quantised else cost
@@ -66,7 +62,7 @@ def model_cost(
     Raises:
         UserError: the method does not fit a target layer, or there is none.
     """
-    everything = method is not None and method.name == "full"
+    everything = method is not None and method.trains_all
     chosen = {x.name for x in target_linears(shape, targets)} if method is not None and not everything else set()
     # Layers of one shape cost the same: count them first.
     groups: Counter[tuple[LinearShape, Rows, bool]] = Counter()
