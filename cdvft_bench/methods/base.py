@@ -130,7 +130,6 @@ class Method(ABC):
     def adapt_linear(self, base: nn.Linear) -> nn.Module:
         """Wrap one layer: a module (..., d_in) to (..., d_out) whose only trainable parameters are the method's."""
 
-    @abstractmethod
     def adapt_model(self, model: nn.Module, targets: Sequence[str]) -> nn.Module:
         """Adapt the target linear layers of a transformers model (in place; the result may be a wrapper).
 
@@ -139,8 +138,19 @@ class Method(ABC):
             targets: module-name endings, as PEFT's ``target_modules``.
 
         Raises:
-            UserError: no linear layer matches ``targets``.
+            UserError: no linear layer matches ``targets``, or one that does is refused.
         """
+        names = linear_targets(model, targets)
+        model.requires_grad_(False)
+        for name in names:
+            base: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
+            try:
+                adapted = self.adapt_linear(base)
+            except UserError as error:
+                raise UserError(f"layer {name!r}: {error}") from error
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, adapted)
+        return model
 
     @classmethod
     def advised(cls, layers: Sequence[LinearShape]) -> Iterable[Settings]:
@@ -183,7 +193,7 @@ def register(cls: M) -> M:
         TypeError: it is no frozen dataclass, or lacks its name, title or source.
         ValueError: another class has that name.
     """
-    if not dataclasses.is_dataclass(cls) or not cls.__dataclass_params__.frozen:  # type: ignore[attr-defined]
+    if "__dataclass_params__" not in vars(cls):  # a dataclass of its own, which its frozen base makes frozen
         raise TypeError(f"{cls.__qualname__} is no frozen dataclass: write @register above @dataclass(frozen=True)")
     for attribute in ("name", "title", "source"):
         if not getattr(cls, attribute, ""):
@@ -269,9 +279,3 @@ def linear_targets(model: nn.Module, targets: Sequence[str]) -> list[str]:
         endings = ", ".join(sorted({name.rsplit(".", 1)[-1] for name in linears})) or "none"
         raise UserError(f"targets {list(targets)} match no linear layer; the model's linear layers end in: {endings}")
     return chosen
-
-
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put ``module`` where the submodule called ``name`` is."""
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)

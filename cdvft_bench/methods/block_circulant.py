@@ -14,8 +14,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
 from cdvft_bench.methods._circulant import advised, draw, reference_path
-from cdvft_bench.methods._reference import ReferenceMethod
-from cdvft_bench.methods.base import Settings, register
+from cdvft_bench.methods.base import Method, Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class BlockCirculant(ReferenceMethod):
+class BlockCirculant(Method):
     """CDVFT without its diagonals: d_in * d_out / p parameters.
 
     Attributes:

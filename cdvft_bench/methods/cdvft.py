@@ -33,8 +33,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
 from cdvft_bench.methods._circulant import advised, draw, reference_path
-from cdvft_bench.methods._reference import ReferenceMethod
-from cdvft_bench.methods.base import Settings, register
+from cdvft_bench.methods.base import Method, Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class CDVFT(ReferenceMethod):
+class CDVFT(Method):
     """Interleaved diagonal and circulant factors.
 
     Attributes:

@@ -57,7 +57,7 @@ def test_it_is_timed_beside_a_quantised_frozen_layer_and_lora() -> None:
 )
 def test_what_has_no_closed_form_there_is_told(method: str, hyperparameters: dict) -> None:
     case = make_case(method, hyperparameters, "layer", "64x64-int8")
-    with pytest.raises(UserError, match="have one at their defaults: block_circulant, cdvft"):
+    with pytest.raises(UserError, match="have one at their defaults: block_circulant, cdvft, fourierft, lora"):
         sources.predict(case)
 
 
