@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from random import Random
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from cdvft_bench.analytic.circulant import (
     CirculantConvention,
@@ -38,6 +38,8 @@ from cdvft_bench.methods.base import Method, Settings, register
 if TYPE_CHECKING:
     from torch import nn
 
+Init = Literal["zero_diagonal", "zero_circulant", "random"]
+
 
 @register
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class CDVFT(Method):
     block_size: int | None = None
     alpha: float = 1.0
     convention: CirculantConvention = "column"
-    init: Literal["zero_diagonal", "zero_circulant", "random"] = "zero_diagonal"
+    init: Init = "zero_diagonal"
     path: CirculantPath = "fft"
 
     def __post_init__(self) -> None:
@@ -81,7 +83,7 @@ class CDVFT(Method):
     def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
         options = draw(rng)
         m = rng.randint(1, 2 if options["path"] == "merged_dense" else 5)
-        init = rng.choice(["zero_diagonal", "random", *(["zero_circulant"] if m > 1 else [])])
+        init = rng.choice([i for i in get_args(Init) if m > 1 or i != "zero_circulant"])
         yield cls(m=m, init=init, **options)
 
     @classmethod

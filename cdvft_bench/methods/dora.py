@@ -19,7 +19,7 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.methods._peft import PeftNames, beside_base, cast
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods.base import Settings, register
 from cdvft_bench.methods.lora import LoRA, thin_gradients, thin_products
 
 
@@ -40,7 +40,7 @@ class DoRA(LoRA):
     name: ClassVar[str] = "dora"
     title: ClassVar[str] = "DoRA"
     source: ClassVar[str] = "Liu et al.: ICML 2024, arXiv 2402.09353"
-    usual: ClassVar = ({"rank": 8}, {"rank": 32})
+    usual: ClassVar[tuple[Settings, ...]] = ({"rank": 8}, {"rank": 32})
     peft: ClassVar = PeftNames("LoraConfig", LoRA.peft.names, {"use_dora": True})
 
     @property

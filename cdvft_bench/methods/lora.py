@@ -11,7 +11,7 @@ from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mm
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.methods._peft import PeftMethod, PeftNames, beside_base
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods.base import Settings, register
 
 
 def thin_products(layer: LinearShape, rows: Count, rank: int, dtype: str) -> Kernels:
@@ -42,7 +42,7 @@ class LoRA(PeftMethod):
     name: ClassVar[str] = "lora"
     title: ClassVar[str] = "LoRA"
     source: ClassVar[str] = "Hu et al.: ICLR 2022, arXiv 2106.09685"
-    usual: ClassVar = ({"rank": 8}, {"rank": 16}, {"rank": 32}, {"rank": 64})
+    usual: ClassVar[tuple[Settings, ...]] = ({"rank": 8}, {"rank": 16}, {"rank": 32}, {"rank": 64})
     short: ClassVar = {"rank": "r"}
     peft: ClassVar = PeftNames("LoraConfig", {"rank": "r", "alpha": "lora_alpha"})
 

@@ -10,7 +10,7 @@ from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, adapter_dtype, elementwise
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.methods._peft import beside_base
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods.base import Settings, register
 from cdvft_bench.methods.lora import LoRA, thin_gradients, thin_products
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class LoRAFA(LoRA):
     title: ClassVar[str] = "LoRA-FA"
     source: ClassVar[str] = "Zhang et al.: arXiv 2308.03303"
     not_covered: ClassVar[str] = "PEFT's LoRA-FA optimiser, which corrects the gradient of B: AdamW trains B here"
-    usual: ClassVar = ({"rank": 32},)
+    usual: ClassVar[tuple[Settings, ...]] = ({"rank": 32},)
 
     def parameters(self, layer: LinearShape) -> Count:
         """``r d_out``."""

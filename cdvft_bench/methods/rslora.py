@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from cdvft_bench.methods._peft import PeftNames
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods.base import Settings, register
 from cdvft_bench.methods.lora import LoRA
 
 
@@ -23,5 +23,5 @@ class RsLoRA(LoRA):
     name: ClassVar[str] = "rslora"
     title: ClassVar[str] = "rsLoRA"
     source: ClassVar[str] = "Kalajdzievski: arXiv 2312.03732"
-    usual: ClassVar = ({"rank": 32},)
+    usual: ClassVar[tuple[Settings, ...]] = ({"rank": 32},)
     peft: ClassVar = PeftNames("LoraConfig", LoRA.peft.names, {"use_rslora": True})

@@ -113,5 +113,6 @@ class WaveFT(SparseTransform):
             moved("index_put", 2 * size + 1, size),
         )
         # The positions and whether they are inside; the quarters, the filters, and dW before cropping in its stead.
-        kept = n * (2 * INDEX + 1) + (2 * entries + filters - layer.weights) * size
+        kept: Count = (2 * entries + filters) * size + n * (2 * INDEX + 1)
+        kept = kept - layer.weights * size
         return dense_change(layer, tokens, dtype, build, build_backward, self.parameters(layer), kept=kept)

@@ -155,7 +155,7 @@ def differences(cost: Cost, counted: Counted) -> list[str]:
     if counted.fvcore is None:
         return [*found, f"fvcore: {counted.notes}"]
     sums = total(cost.forward)
-    compared = [
+    compared: list[tuple[str, object, object]] = [
         ("multiply-adds", sums.macs, counted.fvcore.macs),
         ("FFT FLOPs", _rounded(cost.forward), round(counted.fvcore.fft_flops, 3)),
         ("unsupported operators", {}, counted.fvcore.unsupported),
