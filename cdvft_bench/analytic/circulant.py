@@ -201,8 +201,15 @@ class Factor:
         return (
             self._pad("slice_backward", self.d_out, self.q_out),
             self._fft("_fft_r2c", t * self.q_out),
-            elementwise("mul_", t * self.q_out * inner, self.dtype, flops=2, reads=t * self.q_out * inner,
-                        launches=flag(inner > 0), complex_=True),
+            elementwise(
+                "mul_",
+                t * self.q_out * inner,
+                self.dtype,
+                flops=2,
+                reads=t * self.q_out * inner,
+                launches=flag(inner > 0),
+                complex_=True,
+            ),
             # One block: two element-wise products with conjugates made explicit, then the sum over tokens.
             self._conjugate(bins, single, "clone"),
             self._spectral_mul(t * bins, t * bins + bins),
@@ -218,7 +225,7 @@ class Factor:
             copy("copy_", self.parameters, self.dtype, launches=flag(self.parameters > 1)),
             *rfft_gradient(t * self.q_in),
             self._crop(self.width, self.q_in),
-        )  # fmt: skip
+        )
 
 
 def casts(n: Count, dtype: str, adapter: str, inward: bool) -> Kernels:

@@ -20,8 +20,9 @@ def cache_bytes(model: Transformer, batch: int, sequence: int, dtype: str) -> in
     return 2 * a.layers * batch * sequence * a.key_value_heads * a.head_dim * ITEMSIZE[dtype]
 
 
-def token_kernels(model: Transformer, method: Method | None, batch: int, sequence: int, dtype: str,
-                  targets: Sequence[str] = ()) -> Kernels:  # fmt: skip
+def token_kernels(
+    model: Transformer, method: Method | None, batch: int, sequence: int, dtype: str, targets: Sequence[str] = ()
+) -> Kernels:
     """One decoding step: a token a sequence through every layer, and the cache read once."""
     kernels = model_cost(model.shape, method, batch, 1, dtype, targets).forward
     kernels += rest_forward(model, batch, 1, dtype, loss=False)
@@ -54,9 +55,7 @@ def serve(
     layers = model.shape.linears if method.trains_all else target_linears(model.shape, targets)
     merge = tuple(copy("merge", 2 * int(x.shape.weights), dtype) for x in layers)
     merged = seconds(token_kernels(model, None, batch, sequence, dtype))
-    unmerged = merged if method.trains_all else seconds(
-        token_kernels(model, method, batch, sequence, dtype, targets)
-    )  # fmt: skip
+    unmerged = merged if method.trains_all else seconds(token_kernels(model, method, batch, sequence, dtype, targets))
     left = None
     if capacity is not None:
         held = model.shape.total_parameters * size + cache_bytes(model, batch, sequence, dtype) + reserved
@@ -64,6 +63,11 @@ def serve(
     merge_s = seconds(merge)
     gain = unmerged - merged
     return Serving(
-        adapter, left, adapter / pcie if pcie else None, merge_s, merged, unmerged,
+        adapter,
+        left,
+        adapter / pcie if pcie else None,
+        merge_s,
+        merged,
+        unmerged,
         2 * merge_s / gain if gain > 0 else None,
-    )  # fmt: skip
+    )

@@ -143,9 +143,13 @@ sys.exit(done.returncode)
 
 
 def play_perf(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, refused: str = "False", supported: str = "True",
-    share: str = "100.00", a_turn: int = 100,
-) -> None:  # fmt: skip
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str = "False",
+    supported: str = "True",
+    share: str = "100.00",
+    a_turn: int = 100,
+) -> None:
     body = PERF.format(refused=refused, supported=supported, share=share, a_turn=a_turn)
     play("perf", body, folder, monkeypatch)
     monkeypatch.setattr(hardware, "flop_events", lambda: {"a": 1, "b": 2, "c": 4, "d": 8})
@@ -195,9 +199,22 @@ def test_an_unknown_processor_has_no_count(tmp_path: Path, monkeypatch: pytest.M
 # --- ncu's output -------------------------------------------------------------------------
 
 COLUMNS = (
-    "ID", "Process ID", "Process Name", "Host Name", "Kernel Name", "Context", "Stream", "Block Size", "Grid Size",
-    "Device", "CC", "Section Name", "Metric Name", "Metric Unit", "Metric Value",
-)  # fmt: skip
+    "ID",
+    "Process ID",
+    "Process Name",
+    "Host Name",
+    "Kernel Name",
+    "Context",
+    "Stream",
+    "Block Size",
+    "Grid Size",
+    "Device",
+    "CC",
+    "Section Name",
+    "Metric Name",
+    "Metric Unit",
+    "Metric Value",
+)
 
 
 def ncu_rows(launch: int, kernel: str, values: dict[str, str]) -> str:

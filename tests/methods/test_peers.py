@@ -37,10 +37,14 @@ def bert() -> nn.Module:
 
     return BertModel(
         BertConfig(
-            hidden_size=48, num_hidden_layers=2, num_attention_heads=4, intermediate_size=80, vocab_size=50,
+            hidden_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=80,
+            vocab_size=50,
             max_position_embeddings=32,
         )
-    )  # fmt: skip
+    )
 
 
 def llama() -> nn.Module:
@@ -48,10 +52,15 @@ def llama() -> nn.Module:
 
     return LlamaForCausalLM(
         LlamaConfig(
-            hidden_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, intermediate_size=80,
-            vocab_size=50, max_position_embeddings=32,
+            hidden_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=80,
+            vocab_size=50,
+            max_position_embeddings=32,
         )
-    )  # fmt: skip
+    )
 
 
 @cache
@@ -243,8 +252,9 @@ def test_c3a_takes_the_greatest_common_divisor_of_each_layer() -> None:
 
     method = make_method("c3a")
     adapted = method.adapt_model(llama(), ["q_proj", "v_proj", "down_proj"])
-    blocks = {key.rsplit(".", 1)[-1]: m.block_size["default"] for key, m in adapted.named_modules()
-              if isinstance(m, C3ALayer)}  # fmt: skip
+    blocks = {
+        key.rsplit(".", 1)[-1]: m.block_size["default"] for key, m in adapted.named_modules() if isinstance(m, C3ALayer)
+    }
     assert blocks == {"q_proj": 48, "v_proj": 24, "down_proj": 16}
     assert method.resolved(LinearShape(80, 48)) == {"block_size": 16}
 

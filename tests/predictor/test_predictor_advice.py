@@ -100,8 +100,9 @@ def test_profiles_of_the_device_give_the_error(tmp_path: Path) -> None:
 def test_serving_many_adapters() -> None:
     model, method = find_model("llama-3.2-3b"), make_method("lora", {"rank": 8})
     pricer = Pricer(BUILT_IN["cuda"], "bfloat16")
-    found = serve(model, method, 2_293_760, 8, 1024, "bfloat16", pricer.seconds, pcie=64e9, capacity=int(141e9),
-                  reserved=0)  # fmt: skip
+    found = serve(
+        model, method, 2_293_760, 8, 1024, "bfloat16", pricer.seconds, pcie=64e9, capacity=int(141e9), reserved=0
+    )
     assert found.adapter_bytes == 2 * 2_293_760
     assert found.swap_s == pytest.approx(found.adapter_bytes / 64e9)
     cache = cache_bytes(model, 8, 1024, "bfloat16")
