@@ -11,8 +11,8 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution.costs import FAST_PATHS
 
 BLOCK_SIZES = (None, 1024, 256, 64)
-ADVISED_PATHS = ("fft", "handwritten", *(p for p in FAST_PATHS if p not in ("native", "triton")))
-"""For a GPU: the compiled kernels of "native" do not run there, and no count can check the closed form of Triton's."""
+COMPILED_FOR = {"native": "cpu", "triton": ""}
+"""Paths of compiled kernels and the device they are advised for: no count can check the closed form of Triton's."""
 
 
 def draw(rng: Random) -> dict[str, Any]:
@@ -27,13 +27,14 @@ def draw(rng: Random) -> dict[str, Any]:
     }
 
 
-def advised(layers: Sequence[LinearShape]) -> Iterator[dict[str, int | str]]:
-    """Block sizes below the narrowest width and that width itself, each on every path."""
+def advised(layers: Sequence[LinearShape], device: str) -> Iterator[dict[str, int | str]]:
+    """Block sizes below the narrowest width and that width itself, each on every path of the device."""
+    paths = ("fft", "handwritten", *(p for p in FAST_PATHS if COMPILED_FOR.get(p, device) == device))
     narrowest = min(min(int(x.d_in), int(x.d_out)) for x in layers)
     for size in BLOCK_SIZES:
         if size is None or size < narrowest:
             block: dict[str, int | str] = {} if size is None else {"block_size": size}
-            for path in ADVISED_PATHS:
+            for path in paths:
                 yield {**block, "path": path}
 
 

@@ -116,11 +116,15 @@ class Method(ABC):
         """Trainable parameters on one linear layer."""
 
     @abstractmethod
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         """Closed-form cost of the adapted layer, the frozen base included.
 
         The layer stands inside a network (its input needs a gradient), takes ``tokens`` rows as
         one (1, tokens, d_in) batch, has its dropout off, and holds a base of ``dtype``.
+
+        Args:
+            layer, tokens, dtype: see above.
+            device: the kind that runs it, "cpu" or "cuda": work is split by it, and some layers copy to it.
 
         Raises:
             UserError: the hyperparameters do not fit the layer's shape.
@@ -153,8 +157,8 @@ class Method(ABC):
         return model
 
     @classmethod
-    def advised(cls, layers: Sequence[LinearShape]) -> Iterable[Settings]:
-        """Settings to weigh for a model with these layers; ``usual`` unless they depend on the widths."""
+    def advised(cls, layers: Sequence[LinearShape], device: str) -> Iterable[Settings]:
+        """Settings to weigh for a model with these layers on a kind of device; ``usual`` unless they depend on it."""
         return cls.usual
 
     def check(self, layer: LinearShape) -> None:

@@ -42,7 +42,7 @@ class BitFit(Method):
         self.check(layer)
         return layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         itemsize(dtype)
         backward: Kernels = (

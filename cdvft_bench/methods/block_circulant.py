@@ -44,8 +44,8 @@ class BlockCirculant(Method):
         yield cls(**draw(rng))
 
     @classmethod
-    def advised(cls, layers: Sequence[LinearShape]) -> Iterable[Settings]:
-        return advised(layers)
+    def advised(cls, layers: Sequence[LinearShape], device: str) -> Iterable[Settings]:
+        return advised(layers, device)
 
     @property
     def covers_quantised(self) -> bool:
@@ -67,12 +67,12 @@ class BlockCirculant(Method):
         """``q_out q_in p``, which is d_in d_out / p when p divides both widths."""
         return entries(layer.d_in, layer.d_out, resolve_block_size(self.block_size, layer))
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         adapter = adapter_dtype(dtype)
         factor = self.factor(layer, tokens, adapter)
-        path = planned(self.path, layer, [factor], 0, tokens, dtype)
+        path = planned(self.path, layer, [factor], 0, tokens, dtype, device)
         if path in FAST_PATHS:
-            fast = FastLayer(layer, tokens, dtype, [factor], 0, self.alpha, path)
+            fast = FastLayer(layer, tokens, dtype, [factor], 0, self.alpha, path, device)
             return Cost(factor.parameters, 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter)
         forward, backward = wrap(factor.forward(), factor.backward(self.path), layer, tokens, dtype)
         return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes(self.path), adapter)

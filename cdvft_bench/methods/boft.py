@@ -80,7 +80,7 @@ class BOFT(PeftMethod):
         self.check(layer)
         return self.block_size * layer.d_in + layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         size = itemsize(dtype)
         adapter = adapter_dtype(dtype)

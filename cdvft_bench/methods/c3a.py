@@ -85,7 +85,7 @@ class C3A(PeftMethod):
         self.check(layer)
         return layer.weights // self.block(layer)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, single = adapter_dtype(dtype), "float32"

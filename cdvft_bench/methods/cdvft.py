@@ -87,8 +87,8 @@ class CDVFT(Method):
         yield cls(m=m, init=init, **options)
 
     @classmethod
-    def advised(cls, layers: Sequence[LinearShape]) -> Iterable[Settings]:
-        for given in advised(layers):
+    def advised(cls, layers: Sequence[LinearShape], device: str) -> Iterable[Settings]:
+        for given in advised(layers, device):
             for m in (2, 3):
                 if m == 2 or given["path"] != "merged_dense":
                     yield {"m": m, **given}
@@ -119,13 +119,13 @@ class CDVFT(Method):
         circulant = sum(entries(width, layer.d_out, p) for width in self._widths(layer))
         return layer.d_in + (self.m - 1) * layer.d_out + circulant
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         adapter = adapter_dtype(dtype)
         size = ITEMSIZE[adapter]
         factors = self.factors(layer, tokens, adapter)
-        path = planned(self.path, layer, factors, self.m, tokens, dtype)
+        path = planned(self.path, layer, factors, self.m, tokens, dtype, device)
         if path in FAST_PATHS and factors:
-            fast = FastLayer(layer, tokens, dtype, factors, self.m, self.alpha, path)
+            fast = FastLayer(layer, tokens, dtype, factors, self.m, self.alpha, path, device)
             return Cost(
                 self.parameters(layer), 2 * self.m - 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter
             )

@@ -56,7 +56,7 @@ class DeLoRA(PeftMethod):
         """``r (d_in + d_out) + 1``."""
         return self.rank * (layer.d_in + layer.d_out) + 1
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter, r = adapter_dtype(dtype), self.rank
         d_in, d_out = layer.d_in, layer.d_out

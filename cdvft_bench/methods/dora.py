@@ -51,7 +51,7 @@ class DoRA(LoRA):
         """``r (d_in + d_out) + d_out``."""
         return super().parameters(layer) + layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         d_in, d_out, weights = layer.d_in, layer.d_out, layer.weights

@@ -51,7 +51,7 @@ class FourierFT(SparseTransform):
     def covers_quantised(self) -> bool:
         return True
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         itemsize(dtype)
         adapter, single = adapter_dtype(dtype), "float32"

@@ -35,7 +35,7 @@ class Full(Method):
         """``d_in d_out``, and d_out of the bias."""
         return layer.parameters
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         size = itemsize(dtype)
         backward: Kernels = (
             *frozen_backward(layer, tokens, dtype),

@@ -74,7 +74,7 @@ class GraLoRA(PeftMethod):
         self.check(layer)
         return (self.rank + self.hybrid_r) * (layer.d_in + layer.d_out)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, r, k, hybrid = adapter_dtype(dtype), self.rank, self.gralora_k, self.hybrid_r

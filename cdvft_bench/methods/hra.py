@@ -57,7 +57,7 @@ class HRA(PeftMethod):
         """``r d_in``."""
         return self.rank * layer.d_in
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter, r = adapter_dtype(dtype), self.rank
         d_in, d_out, weights = layer.d_in, layer.d_out, layer.weights

@@ -44,7 +44,7 @@ class IA3(PeftMethod):
         """``d_out``, or ``d_in`` in a feed-forward layer."""
         return layer.d_in if self.feedforward else layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         size = itemsize(dtype)
         adapter = adapter_dtype(dtype)
         width = self.parameters(layer)

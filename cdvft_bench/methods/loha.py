@@ -46,7 +46,7 @@ class LoHa(PeftMethod):
         """``2 r (d_in + d_out)``."""
         return 2 * self.rank * (layer.d_in + layer.d_out)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         d_in, d_out, weights = layer.d_in, layer.d_out, layer.weights

@@ -104,7 +104,7 @@ class LoKr(PeftMethod):
         first, second = self.factors(layer)
         return first.parameters + second.parameters
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         weights = layer.weights

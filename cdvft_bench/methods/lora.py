@@ -61,7 +61,7 @@ class LoRA(PeftMethod):
         """``r (d_in + d_out)``."""
         return self.rank * (layer.d_in + layer.d_out)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         scale = elementwise("mul", tokens * layer.d_out, adapter, reads=tokens * layer.d_out)

@@ -40,7 +40,7 @@ class LoRAFA(LoRA):
         """``r d_out``."""
         return self.rank * layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         scale = elementwise("mul", tokens * layer.d_out, adapter, reads=tokens * layer.d_out)

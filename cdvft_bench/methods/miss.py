@@ -51,7 +51,7 @@ class MiSS(PeftMethod):
         self.check(layer)
         return self.rank * layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         itemsize(dtype)
         adapter, r = adapter_dtype(dtype), self.rank

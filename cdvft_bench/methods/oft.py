@@ -73,7 +73,7 @@ class OFT(PeftMethod):
     def _triangle(self) -> int:
         return self.block_size * (self.block_size - 1) // 2
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, b = adapter_dtype(dtype), self.block_size

@@ -54,7 +54,7 @@ class RandLoRA(PeftMethod):
         """``n (r + min(d_in, d_out))``."""
         return self.bases(layer) * (self.rank + smaller(layer.d_in, layer.d_out))
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter, r, n = adapter_dtype(dtype), self.rank, self.bases(layer)
         d_in, d_out = layer.d_in, layer.d_out

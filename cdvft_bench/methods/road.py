@@ -67,7 +67,7 @@ class RoAd(PeftMethod):
         self.check(layer)
         return layer.d_out * int(self.variant[-1])
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, d_out = adapter_dtype(dtype), layer.d_out

@@ -43,7 +43,7 @@ class VeRA(PeftMethod):
         """``r + d_out``."""
         return self.rank + layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         n_out, thin = tokens * layer.d_out, tokens * self.rank

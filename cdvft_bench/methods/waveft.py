@@ -54,7 +54,7 @@ class WaveFT(SparseTransform):
     n_frequency: int = 2592
     scaling: float = 25
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         itemsize(dtype)
         adapter = adapter_dtype(dtype)

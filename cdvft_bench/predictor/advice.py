@@ -103,7 +103,7 @@ def advise(
     found = find_model(model, targets)
     question = Question(found, find_target(gpu), batch, sequence, dtype, gpus, strategy, tuple(targets))
     layers = list(dict.fromkeys(x.shape for x in target_linears(found.shape, targets)))
-    fitting, left_out = choices(layers, tuple(methods))
+    fitting, left_out = choices(layers, question.target.kind, tuple(methods))
     if not fitting:
         reason = f": {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise UserError(f"no choice fits {found.shape.name}{reason}")
@@ -131,7 +131,7 @@ def advise(
 
 
 def _frozen_seconds(question: Question, pricer: Pricer) -> float:
-    cost = model_cost(question.model.shape, None, *question.workload)
+    cost = model_cost(question.model.shape, None, *question.workload, device=question.target.kind)
     forward, backward = _passes(question, cost)
     return pricer.seconds(forward) + pricer.seconds(backward)
 
@@ -144,12 +144,21 @@ def _passes(question: Question, cost: Cost) -> tuple[Kernels, Kernels]:
 def _choice(question: Question, pricer: Pricer, method: Method, frozen: float) -> Choice:
     model, (batch, sequence, dtype) = question.model, question.workload
     assumed, device = assumptions(), question.target.device
-    cost = model_cost(model.shape, method, batch, sequence, dtype, question.targets)
+    cost = model_cost(model.shape, method, batch, sequence, dtype, question.targets, device=question.target.kind)
     forward, backward = _passes(question, cost)
     reserved = assumed.reserved_bytes if pricer.rates.asynchronous else 0
     capacity = int(device.memory) if device else None
     memory = budget(
-        model, method, cost, batch, sequence, dtype, reserved=reserved, capacity=capacity, targets=question.targets
+        model,
+        method,
+        cost,
+        batch,
+        sequence,
+        dtype,
+        device=question.target.kind,
+        reserved=reserved,
+        capacity=capacity,
+        targets=question.targets,
     )
     size = ITEMSIZE[dtype]
     step = Step(
@@ -175,6 +184,7 @@ def _choice(question: Question, pricer: Pricer, method: Method, frozen: float) -
         sequence,
         dtype,
         pricer.seconds,
+        device=question.target.kind,
         pcie=device.pcie if device else None,
         capacity=capacity,
         reserved=reserved,

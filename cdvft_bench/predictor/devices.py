@@ -64,6 +64,11 @@ class Target:
     device: Device | None
 
     @property
+    def kind(self) -> str:
+        """The kind of device that closed forms are asked for."""
+        return "cuda" if self.rates.asynchronous else "cpu"
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         """Those with a rate of their own."""
         return tuple(self.rates.matmul)

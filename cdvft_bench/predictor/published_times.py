@@ -87,7 +87,7 @@ def _width(run: PublishedRun) -> int:
 def _predicted(run: PublishedRun, model: Transformer, target: Target) -> _Run:
     method = as_method(run)
     targets = run.target_modules if isinstance(run.target_modules, tuple) else (run.target_modules,)
-    cost = model_cost(model.shape, method, BATCH, SEQUENCE, DTYPE, targets)
+    cost = model_cost(model.shape, method, BATCH, SEQUENCE, DTYPE, targets, device=target.kind)
     if int(cost.parameters) != run.trainable_params:
         raise UserError(
             f"the closed form has {int(cost.parameters):,} trainable parameters, the run {run.trainable_params:,}"
@@ -95,8 +95,8 @@ def _predicted(run: PublishedRun, model: Transformer, target: Target) -> _Run:
     workload = (model, BATCH, SEQUENCE, DTYPE)
     kernels = cost.kernels("step") + rest_forward(*workload, loss=True) + rest_backward(*workload, loss=True)
     seconds = run.steps * Pricer(target.rates, DTYPE).seconds(kernels)
-    longest = model_cost(model.shape, method, BATCH, LONGEST, DTYPE, targets)
-    memory = budget(model, method, longest, BATCH, LONGEST, DTYPE, targets=targets)
+    longest = model_cost(model.shape, method, BATCH, LONGEST, DTYPE, targets, device=target.kind)
+    memory = budget(model, method, longest, BATCH, LONGEST, DTYPE, device=target.kind, targets=targets)
     return _Run(run, method, seconds, float(flops(kernels, "flop")), memory.total)
 
 

@@ -129,7 +129,7 @@ def check_layer(case: LayerCase) -> list[str]:
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.1)
     x = torch.randn(1, case.tokens, int(layer.d_in), dtype=dtype, requires_grad=True)
-    cost = case.method.cost(layer, case.tokens, case.dtype)
+    cost = case.method.cost(layer, case.tokens, case.dtype, device="cpu")
     return [f"{case}: {text}" for text in (*found, *differences(cost, count_layer(module, x)))]
 
 

@@ -28,11 +28,12 @@ def case_cost(case: Case) -> Cost:
     """
     method = case_method(case)
     if case.kind == "layer":
-        return layer_cost(layer_shape(case.subject), case.tokens, case.dtype, method)
-    return model_cost(model_shape(case.subject), method, case.batch, case.sequence, case.dtype)
+        return layer_cost(layer_shape(case.subject), case.tokens, case.dtype, method, device=case.device)
+    shape = model_shape(case.subject)
+    return model_cost(shape, method, case.batch, case.sequence, case.dtype, device=case.device)
 
 
-def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None) -> Cost:
+def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None, *, device: str) -> Cost:
     """One layer, adapted, or frozen where there is no method.
 
     Raises:
@@ -46,18 +47,25 @@ def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None)
             raise UserError(
                 f"{method.label} has no closed form on a quantised weight; these have one at their defaults: {covered}"
             )
-        cost = method.cost(shape, rows, dtype)
+        cost = method.cost(shape, rows, dtype, device=device)
     return replace(cost, saved_bytes=cost.saved_bytes + shape.converted_bytes(dtype)) if shape.quantised else cost
 
 
 def model_cost(
-    shape: ModelShape, method: Method | None, batch: int, sequence: int, dtype: str, targets: Sequence[str] = ()
+    shape: ModelShape,
+    method: Method | None,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    targets: Sequence[str] = (),
+    *,
+    device: str,
 ) -> Cost:
     """Linear layers and attention products, with the adapter's kernels on the target layers; saved bytes are left 0.
 
     Args:
         shape: the model. method: None for the frozen model. batch, sequence: the workload.
-        dtype: of base and activations. targets: endings; none means the model's default ones.
+        dtype: of base and activations. targets: endings; none means the model's default ones. device: its kind.
 
     Raises:
         UserError: the method does not fit a target layer, or there is none.
@@ -72,7 +80,7 @@ def model_cost(
     adapters = Cost(0, 0)
     for (linear_shape, kind, adapted), n in groups.items():
         rows = batch * sequence if kind == "tokens" else batch
-        whole = layer_cost(linear_shape, rows, dtype, method if adapted else None)
+        whole = layer_cost(linear_shape, rows, dtype, method if adapted else None, device=device)
         # The gradient starts at the last hidden state, which a pooler does not lie before.
         backward = times(whole.backward, n) if kind == "tokens" else ()
         cost = Cost(0, 0, cost.forward + times(whole.forward, n), cost.backward + backward)

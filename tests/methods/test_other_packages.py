@@ -55,7 +55,7 @@ class Shift(Method):
     def parameters(self, layer):
         return layer.d_out
 
-    def cost(self, layer, tokens, dtype="float32"):
+    def cost(self, layer, tokens, dtype="float32", *, device):
         n = tokens * layer.d_out
         half = elementwise("div", layer.d_out, dtype, reads=layer.d_out, launches=int(self.halved))
         add = elementwise("add", n, dtype, reads=n + layer.d_out)

@@ -89,7 +89,7 @@ def test_layer_parameters_are_exact(name, bias) -> None:
         method, shape = small(name), LinearShape(d_in, d_out, bias)
         adapted = method.adapt_linear(nn.Linear(d_in, d_out, bias=bias))
         counted = trainable(adapted)
-        cost = method.cost(shape, tokens=2)
+        cost = method.cost(shape, tokens=2, device="cpu")
         assert method.parameters(shape) == cost.parameters == sum(p.numel() for p in counted)
         assert cost.tensors == len(counted)
         assert type(cost.parameters) is int
@@ -143,7 +143,7 @@ def test_adapters_of_16_bit_bases_are_float32(name) -> None:
     for dtype, expected in [("bfloat16", "float32"), ("float16", "float32"), ("float64", "float64")]:
         adapted = small(name).adapt_linear(nn.Linear(48, 80, dtype=getattr(torch, dtype)))
         assert {p.dtype for p in trainable(adapted)} == {getattr(torch, expected)}
-        assert small(name).cost(LinearShape(48, 80), 3, dtype).parameter_dtype == expected
+        assert small(name).cost(LinearShape(48, 80), 3, dtype, device="cpu").parameter_dtype == expected
 
 
 @pytest.mark.parametrize("name", ["full", *PEERS])
@@ -153,13 +153,13 @@ def test_a_grid_of_layers_costs_what_its_layers_cost(name, dtype) -> None:
     d_in, d_out = 8 * rng.integers(1, 12, 30), 8 * rng.integers(1, 12, 30)
     tokens = rng.integers(2, 400, 30)
     method = small(name)
-    grid = method.cost(LinearShape(d_in, d_out), tokens, dtype)
+    grid = method.cost(LinearShape(d_in, d_out), tokens, dtype, device="cpu")
 
     def at(value: object, i: int) -> object:
         return int(np.broadcast_to(value, 30)[i]) if isinstance(value, (int, np.ndarray)) else value
 
     for i in range(30):
-        one = method.cost(LinearShape(int(d_in[i]), int(d_out[i])), int(tokens[i]), dtype)
+        one = method.cost(LinearShape(int(d_in[i]), int(d_out[i])), int(tokens[i]), dtype, device="cpu")
         for attribute in (*(field.name for field in fields(Cost)), "update"):
             several, single = getattr(grid, attribute), getattr(one, attribute)
             if attribute not in ("forward", "backward", "update"):
@@ -229,7 +229,7 @@ def test_layers_that_do_not_fit_are_refused(name, values, shape, message) -> Non
         lambda: method.check(layer),
         lambda: method.check(grid),
         lambda: method.parameters(layer),
-        lambda: method.cost(grid, 4),
+        lambda: method.cost(grid, 4, device="cpu"),
         lambda: method.adapt_linear(nn.Linear(*shape)),
     ):
         with pytest.raises(UserError, match=message):
@@ -244,7 +244,7 @@ def test_unfit_models_and_dtypes_are_refused() -> None:
         make_method("c3a", {"block_size": 48}).adapt_model(bert(), ["output.dense"])
     for name in ("full", *PEERS):
         with pytest.raises(UserError, match="dtype 'int8' is not known"):
-            small(name).cost(LinearShape(48, 48), 2, "int8")
+            small(name).cost(LinearShape(48, 48), 2, "int8", device="cpu")
 
 
 def test_c3a_takes_the_greatest_common_divisor_of_each_layer() -> None:
@@ -282,7 +282,7 @@ def test_bitfit_trains_biases_of_targets_and_refuses_layers_without() -> None:
     assert all(key.endswith(("query.bias", "value.bias")) for key in names)
     with pytest.raises(UserError, match=r"layer 'model.layers.0.self_attn.q_proj': the layer has no bias"):
         method.adapt_model(llama(), ["q_proj"])
-    for refused in (method.check, method.parameters, lambda layer: method.cost(layer, 4)):
+    for refused in (method.check, method.parameters, lambda layer: method.cost(layer, 4, device="cpu")):
         with pytest.raises(UserError, match="no bias, all that BitFit trains"):
             refused(LinearShape(8, 8, bias=False))
     assert method.parameters(LinearShape(8, 12)) == 12
@@ -323,7 +323,8 @@ def test_labels_tell_settings_apart() -> None:
 def test_formulas_load_neither_torch_nor_peft() -> None:
     code = (
         "import sys; from cdvft_bench.methods import make_method; from cdvft_bench.analytic.linear import LinearShape\n"
-        f"for name in {['full', *PEERS]!r}: make_method(name).cost(LinearShape(768, 768), 8).total('step')\n"
+        f"for name in {['full', *PEERS]!r}:\n"
+        "    make_method(name).cost(LinearShape(768, 768), 8, device='cpu').total('step')\n"
         "assert not {'torch', 'peft', 'transformers'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

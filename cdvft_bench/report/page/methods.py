@@ -52,7 +52,7 @@ def methods_markdown(names: Sequence[str] = ()) -> str:
 
 
 def _row(method: Method) -> str:
-    cost = method.cost(LAYER, TOKENS)
+    cost = method.cost(LAYER, TOKENS, device="cpu")
     cells = [
         markdown(method.title),
         f"`{method.name}`",
