@@ -20,7 +20,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from random import Random
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, countable
@@ -41,9 +41,10 @@ def _exact_cost(cost: Callable[..., Cost]) -> Callable[..., Cost]:
     """A method's formula, given a layer and tokens whose products with the method's own numbers do not wrap."""
 
     @functools.wraps(cost)
-    def wrapped(self: Method, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def wrapped(self: Method, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         check_count("tokens", tokens)
-        return cost(self, *self._countable(layer, tokens), dtype)
+        check_value("device", device, Literal["cpu", "cuda"])
+        return cost(self, *self._countable(layer, tokens), dtype, device=device)
 
     return wrapped
 

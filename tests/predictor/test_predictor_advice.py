@@ -11,7 +11,6 @@ from click.testing import CliRunner
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor import Advice, advise, read_profiles
@@ -31,7 +30,7 @@ def found() -> Advice:
 
 
 def test_choices_are_ranked_and_told_apart(found: Advice) -> None:
-    seconds = [steady(c.step_s.value) for c in found.choices]  # alike but for their last bits: a tie
+    seconds = [c.step_s.value for c in found.choices]
     assert seconds == sorted(seconds)
     assert len({c.label for c in found.choices}) == len(found.choices)
     labels = {c.label for c in found.choices}
