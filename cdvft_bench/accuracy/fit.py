@@ -217,7 +217,7 @@ def run_trial(
     if keep is not None:
         keep(workload.body)
     right = [] if course.diverged else _score(trial, workload)
-    formula, flops = _cost(trial, workload)
+    formula, flops = _cost(trial, workload, device)
     steps = len(course.losses)
     return TrialResult(
         trial=trial,
@@ -276,7 +276,7 @@ def _score(trial: Trial, workload: Workload) -> list[bool]:
     return found
 
 
-def _cost(trial: Trial, workload: Workload) -> tuple[int | None, float | None]:
+def _cost(trial: Trial, workload: Workload, device: str) -> tuple[int | None, float | None]:
     """Adapter parameters, and FLOPs of a step on a full batch, by closed form."""
     from cdvft_bench.analytic.models import frozen_model_macs, model_shape, target_linears
     from cdvft_bench.methods import make_method
@@ -293,7 +293,7 @@ def _cost(trial: Trial, workload: Workload) -> tuple[int | None, float | None]:
     method = make_method(trial.method, dict(trial.hyperparameters))
     tokens = batch * length
     layers = [linear.shape for linear in target_linears(shape)]
-    costs = [method.cost(layer, tokens) for layer in layers]
+    costs = [method.cost(layer, tokens, device=device) for layer in layers]
     beside = sum(float(c.flops("step", "flop", scope="adapter")) for c in costs)
     return sum(int(c.parameters) for c in costs), 2 * frozen + beside
 

@@ -246,4 +246,5 @@ def cdvft_cost(values: dict[str, Any]) -> tuple[str, int, float]:
 
 def _flops_a_token(method: Method, layers: list[LinearShape]) -> float:
     """Over many tokens, so that what a step does once for all of them is spread as it is in training."""
-    return steady(sum(float(method.cost(x, TOKENS).flops("step", "flop", scope="adapter")) for x in layers) / TOKENS)
+    costs = [method.cost(x, TOKENS, device="cuda") for x in layers]
+    return steady(sum(float(cost.flops("step", "flop", scope="adapter")) for cost in costs) / TOKENS)

@@ -1,1 +1,1 @@
-"""Closed forms: the first witness. Exact integers, no tensor touched."""
+"""Closed forms: the analytic source. Exact integers, no tensor touched."""

@@ -10,9 +10,8 @@ irfft doubles the inner half of the spectrum in place (``mul_``).
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
@@ -32,6 +31,9 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward
 from cdvft_bench.core.errors import UserError
+
+CirculantConvention = Literal["column", "row"]
+"""Whether c is the first column or the first row of a circulant block, see ``cdvft_reference.circulant``."""
 
 CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton", "auto"]
 """Ways to execute the method: the reference's two, then those of ``cdvft_bench.execution``; "auto" lets it pick."""
@@ -54,16 +56,6 @@ def check_diagonals(m: int) -> None:
         raise UserError(
             f"m = {m} is too large: a closed form writes out every factor, of at most {LARGEST_M} diagonals"
         )
-
-
-def check_options(alpha: float, convention: str, path: str) -> None:
-    """Raise UserError unless the options that both methods share are known ones."""
-    if not math.isfinite(alpha):
-        raise UserError(f"alpha = {alpha} is not finite; give a finite scale")
-    if convention not in ("column", "row"):
-        raise UserError(f"convention {convention!r} is not known; use 'column' or 'row'")
-    if path not in get_args(CirculantPath):
-        raise UserError(f"path {path!r} is not known; use one of {', '.join(get_args(CirculantPath))}")
 
 
 def resolve_block_size(block_size: int | None, layer: LinearShape) -> Count:
@@ -209,8 +201,15 @@ class Factor:
         return (
             self._pad("slice_backward", self.d_out, self.q_out),
             self._fft("_fft_r2c", t * self.q_out),
-            elementwise("mul_", t * self.q_out * inner, self.dtype, flops=2, reads=t * self.q_out * inner,
-                        launches=flag(inner > 0), complex_=True),
+            elementwise(
+                "mul_",
+                t * self.q_out * inner,
+                self.dtype,
+                flops=2,
+                reads=t * self.q_out * inner,
+                launches=flag(inner > 0),
+                complex_=True,
+            ),
             # One block: two element-wise products with conjugates made explicit, then the sum over tokens.
             self._conjugate(bins, single, "clone"),
             self._spectral_mul(t * bins, t * bins + bins),
@@ -226,7 +225,7 @@ class Factor:
             copy("copy_", self.parameters, self.dtype, launches=flag(self.parameters > 1)),
             *rfft_gradient(t * self.q_in),
             self._crop(self.width, self.q_in),
-        )  # fmt: skip
+        )
 
 
 def casts(n: Count, dtype: str, adapter: str, inward: bool) -> Kernels:

@@ -46,8 +46,8 @@ def _log2(length: Count) -> Flops:
     """As the standard library has it: numpy's own ends in other last bits where the processor has wider vectors."""
     if np.ndim(length) == 0:
         return math.log2(max(int(length), 1))
-    lengths, place = np.unique(np.maximum(length, 1), return_inverse=True)
-    return np.array([math.log2(n) for n in lengths.tolist()])[place].reshape(np.shape(length))
+    lengths, index = np.unique(np.maximum(length, 1), return_inverse=True)
+    return np.array([math.log2(n) for n in lengths.tolist()])[index].reshape(np.shape(length))
 
 
 CONVENTIONS: dict[str, Convention] = {
@@ -56,20 +56,29 @@ CONVENTIONS: dict[str, Convention] = {
         Convention(
             "mac",
             "as fvcore counts: one per multiply-add of a matrix product; FFTs and element-wise work are not seen",
-            mac=1, elementwise=0, fft_complex=0.0, fft_real=0.0,
+            mac=1,
+            elementwise=0,
+            fft_complex=0.0,
+            fft_real=0.0,
         ),
         Convention(
             "flop",
             "real additions and multiplications: 2 per multiply-add, 5 n log2 n a complex FFT, 2.5 n log2 n a real one",
-            mac=2, elementwise=1, fft_complex=5.0, fft_real=2.5,
+            mac=2,
+            elementwise=1,
+            fft_complex=5.0,
+            fft_real=2.5,
         ),
         Convention(
             "paper",
             "as complexity tables write it: one per multiply-add, n log2 n an FFT, element-wise work dropped",
-            mac=1, elementwise=0, fft_complex=1.0, fft_real=1.0,
+            mac=1,
+            elementwise=0,
+            fft_complex=1.0,
+            fft_real=1.0,
         ),
     )
-}  # fmt: skip
+}
 
 
 def convention(name: str) -> Convention:

@@ -137,12 +137,25 @@ class Cost:
         # An array comes from a grid of adapted layers, which all train something.
         any_ = min(self.tensors, 1) if isinstance(self.tensors, int) else 1
         return (
-            Kernel("_foreach_add_", "elementwise", any_, flops=self.tensors, read=4 * self.tensors,
-                   written=4 * self.tensors, scope="optimizer"),
-            Kernel("_fused_adamw_", "elementwise", any_, flops=ADAMW_FLOPS * self.parameters,
-                   read=4 * self.parameters * size + 4 * self.tensors, written=3 * self.parameters * size,
-                   scope="optimizer"),
-        )  # fmt: skip
+            Kernel(
+                "_foreach_add_",
+                "elementwise",
+                any_,
+                flops=self.tensors,
+                read=4 * self.tensors,
+                written=4 * self.tensors,
+                scope="optimizer",
+            ),
+            Kernel(
+                "_fused_adamw_",
+                "elementwise",
+                any_,
+                flops=ADAMW_FLOPS * self.parameters,
+                read=4 * self.parameters * size + 4 * self.tensors,
+                written=3 * self.parameters * size,
+                scope="optimizer",
+            ),
+        )
 
     def kernels(self, pass_: Pass, scope: Scope | None = None) -> Kernels:
         """Kernels of a pass ("step" is forward, backward and update), of one scope or of all.

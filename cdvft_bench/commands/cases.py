@@ -23,14 +23,18 @@ def predict(as_json: bool, **options: Any) -> None:
 
 @click.command()
 @case_options
-def count(as_json: bool, **options: Any) -> None:
+@click.option("--hardware", is_flag=True, help="Also read the processor's own counters, by perf or ncu.")
+def count(as_json: bool, hardware: bool, **options: Any) -> None:
     """Count what METHOD really does: fvcore, operator dispatch, saved activations, beside the closed form."""
     from cdvft_bench.report.terminal.cases import show_counted
     from cdvft_bench.sweep import evaluate as sources
+    from cdvft_bench.sweep.executed import count_executed
 
     case = case_of(**options)
     counted = sources.count(case)
-    emit(counted, as_json, lambda: show_counted(case, sources.predict(case), counted))
+    executed = count_executed(case) if hardware else None
+    told = counted if executed is None else {"counted": counted, "executed": executed}
+    emit(told, as_json, lambda: show_counted(case, sources.predict(case), counted, executed))
 
 
 @click.command()

@@ -23,11 +23,32 @@ def profile_readme(store: Path, output: Path | None) -> None:
 
 
 @dev.command()
-def methods() -> None:
-    """Print docs/methods.md: every method, what is exact for it, what is not covered."""
+@click.argument("names", nargs=-1, metavar="[METHOD]...")
+def methods(names: tuple[str, ...]) -> None:
+    """Print docs/methods.md, or the same of METHODs, another package's too: what is exact, what is not covered."""
     from cdvft_bench.report.page.methods import methods_markdown
 
-    click.echo(methods_markdown(), nl=False)
+    click.echo(methods_markdown(names), nl=False)
+
+
+@dev.command()
+@click.argument("names", nargs=-1, metavar="[METHOD]...")
+@click.option("--cases", default=40, show_default=True, help="Random layers a method.")
+def exact(names: tuple[str, ...], cases: int) -> None:
+    """Compare formula and count of METHODs (all of them, if none is named) on random layers; exit 1 on a difference."""
+    from cdvft_bench.methods import method_names
+    from cdvft_bench.sweep.exactness import check_method
+
+    agreed = True
+    for name in names or method_names():
+        found = check_method(name, cases)
+        told = [*found.differences, *(f"no example varies {field}" for field in found.constant)]
+        click.echo(f"{name}: {found.cases} cases, {len(told)} differences")
+        for text in told:
+            click.echo(f"  {text}")
+        agreed = agreed and not told
+    if not agreed:
+        raise SystemExit(1)
 
 
 @dev.command()

@@ -1,1 +1,1 @@
-"""The second witness: what the program really does. Shares no code with ``analytic``."""
+"""The counted source: what the program really does. Shares no code with ``analytic``."""

@@ -13,27 +13,36 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.counting.native_operators import NAMESPACE, Work, circulant_work
 
+
+def names(text: str) -> frozenset[str]:
+    """Names of operators, from a text of them."""
+    return frozenset(text.split())
+
+
 ADAMW_FLOPS = 14  # weight decay 1, first moment 3, second moment 4, denominator 3, update 3
 
 _NO_KERNEL = {"_unsafe_view", "detach", "alias", "lift_fresh", "_local_scalar_dense", "is_same_size", "sym_size"}
 _WITHOUT_OUTPUT = {"_linalg_check_errors"}  # reads a solver's error codes back
-_MOVES = _WITHOUT_OUTPUT | {
-    "zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full", "fill_",
-    "zero_", "copy_", "clone", "_to_copy", "eye", "constant_pad_nd", "slice_backward", "select_backward", "index",
-    "index_put_", "index_put", "_conj_physical", "conj_physical", "where", "cat", "stack", "gather", "embedding",
-    "arange", "masked_fill", "masked_fill_", "slice_scatter", "select_scatter", "block_diag", "repeat", "flip",
-    "roll", "tril", "triu", "scatter", "native_dropout", "bernoulli_", "_foreach_copy_", "index_select",
-    "embedding_dense_backward", "scalar_tensor", "eq", "ne", "lt", "le", "gt", "ge", "logical_and", "logical_not",
-    "logical_or", "bitwise_and", "bitwise_not", "any", "all", "diagonal_backward", "scatter_add", "cumsum",
-    "new_empty", "unfold_backward", "complex", "view_as_complex_copy", "rand", "conj_physical_",
-}  # fmt: skip
+_MOVES = _WITHOUT_OUTPUT | names(
+    """
+    zeros zeros_like new_zeros ones ones_like new_ones full full_like new_full fill_ zero_ copy_ clone _to_copy
+    eye constant_pad_nd slice_backward select_backward index index_put_ index_put _conj_physical conj_physical
+    where cat stack gather embedding arange masked_fill masked_fill_ slice_scatter select_scatter block_diag
+    repeat flip roll tril triu scatter native_dropout bernoulli_ _foreach_copy_ index_select
+    embedding_dense_backward scalar_tensor eq ne lt le gt ge logical_and logical_not logical_or bitwise_and
+    bitwise_not any all diagonal_backward scatter_add cumsum new_empty unfold_backward complex
+    view_as_complex_copy rand conj_physical_
+    """
+)
 _ADDITIVE = {"add", "add_", "sub", "sub_", "rsub"}
 _PRODUCTS = {"mul", "mul_"}
 _QUOTIENTS = {"div", "div_"}
-_UNARY = {
-    "neg", "neg_", "abs", "sqrt", "sqrt_", "rsqrt", "exp", "exp_", "log", "tanh", "sigmoid", "reciprocal", "pow",
-    "sin", "cos", "relu", "erf", "maximum", "minimum", "clamp", "clamp_min", "sgn", "sign",
-}  # fmt: skip
+_UNARY = names(
+    """
+    neg neg_ abs sqrt sqrt_ rsqrt exp exp_ log tanh sigmoid reciprocal pow sin cos relu erf maximum minimum
+    clamp clamp_min sgn sign
+    """
+)
 _PER_OUTPUT = {"addcmul": 2, "addcmul_": 2, "addcdiv_": 2, "lerp_": 3, "lerp": 3}
 _PER_INPUT = {"sum": 1, "mean": 1, "linalg_vector_norm": 2, "norm": 2}
 
@@ -174,9 +183,13 @@ _MATMUL: dict[str, Callable[[Any, list[Tensor]], int]] = {
     "convolution": lambda a, o: o[0].numel() * a[1].shape[1:].numel(),
     "convolution_backward": lambda a, o: a[0].numel() * a[2].shape[1:].numel() * sum(bool(m) for m in a[10][:2]),
 }
-for _name in ("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention",
-              "_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention",
-              "_scaled_dot_product_fused_attention_overrideable"):  # fmt: skip
+for _name in (
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_scaled_dot_product_fused_attention_overrideable",
+):
     _MATMUL[_name] = lambda a, o: _attention(a[0], a[1], a[2], 2)
     # Five products: the scores again, then the gradients of v, of the probabilities, of q and of k.
     _MATMUL[_name + "_backward"] = lambda a, o: _attention(a[1], a[2], a[3], 5)

@@ -16,19 +16,20 @@ from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
 
 from cdvft_bench.core.counted import FvcoreCount
-from cdvft_bench.counting.dispatch import solve_flops
+from cdvft_bench.counting.dispatch import names, solve_flops
 from cdvft_bench.counting.native_operators import NAMESPACE, circulant_work
 
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
 
-_FREE = (
-    "T", "__and__", "__or__", "all", "any", "arange", "as_strided", "bitwise_and", "bitwise_or", "block_diag",
-    "cat", "clone", "conj", "conj_physical", "constant_pad_nd", "contiguous", "detach_", "diagonal", "diff",
-    "dropout", "embedding", "eq", "expand_as", "eye", "flip", "ge", "gt", "index", "index_put_", "le",
-    "lift_fresh", "logical_and", "logical_not", "lt", "masked_fill", "movedim", "ne", "new_ones", "new_zeros",
-    "numpy_T", "ones", "ones_like", "pad", "real", "repeat", "repeat_interleave", "resolve_conj", "scalar_tensor",
-    "stack", "t", "to", "tril", "triu", "type_as", "unbind", "view_as", "where", "zeros", "zeros_like",
-)  # fmt: skip
+_FREE = names(
+    """
+    T __and__ __or__ all any arange as_strided bitwise_and bitwise_or block_diag cat clone conj conj_physical
+    constant_pad_nd contiguous detach_ diagonal diff dropout embedding eq expand_as eye flip ge gt index
+    index_put_ le lift_fresh logical_and logical_not lt masked_fill movedim ne new_ones new_zeros numpy_T ones
+    ones_like pad real repeat repeat_interleave resolve_conj scalar_tensor stack t to tril triu type_as unbind
+    view_as where zeros zeros_like
+    """
+)
 
 
 class _Context:
@@ -195,15 +196,29 @@ _HANDLES: dict[str, Handle] = {
     **dict.fromkeys(("aten::mul", "aten::mul_"), _product(6)),
     **dict.fromkeys(("aten::div", "aten::div_"), _product(11)),
     **dict.fromkeys(
-        ("aten::neg", "aten::sqrt", "aten::rsqrt", "aten::exp", "aten::tanh", "aten::sigmoid", "aten::pow",
-         "aten::relu", "aten::cos", "aten::sin", "aten::reciprocal", "aten::abs", "aten::clamp"), _pointwise(1),
+        (
+            "aten::neg",
+            "aten::sqrt",
+            "aten::rsqrt",
+            "aten::exp",
+            "aten::tanh",
+            "aten::sigmoid",
+            "aten::pow",
+            "aten::relu",
+            "aten::cos",
+            "aten::sin",
+            "aten::reciprocal",
+            "aten::abs",
+            "aten::clamp",
+        ),
+        _pointwise(1),
     ),
     **dict.fromkeys(("aten::addcmul", "aten::addcmul_"), _pointwise(2, 8)),
     "aten::kron": _pointwise(1),
     f"{NAMESPACE}::circulant_forward": _circulant,
     **dict.fromkeys(("aten::sum", "aten::mean"), _reduction(1)),
     **dict.fromkeys(("aten::linalg_norm", "aten::linalg_vector_norm", "aten::norm"), _reduction(2)),
-}  # fmt: skip
+}
 
 _STOCK_PRODUCTS = {f"aten::{name}" for name in ("matmul", "mm", "bmm", "linear", "addmm", "einsum", "_convolution")}
 

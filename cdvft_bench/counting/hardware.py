@@ -354,3 +354,28 @@ def count_flops_ncu(script: str, setup: str = "", repeats: int = 1) -> float | N
     if not probe_ncu().available:
         return None
     return sum(kernel.flops for kernel in measure_kernels(script, setup, repeats)) / repeats
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What a processor's own counters read of a script.
+
+    Attributes:
+        flops: operations of one run, or None where the counters cannot be read.
+        counter: which kind. reason: the tool and events used, or why there is none.
+    """
+
+    flops: float | None
+    counter: str
+    reason: str
+
+
+def count_executed(script: str, setup: str, device: str, repeats: int = 4) -> Executed:
+    """Operations of one run of ``script`` by the counters of a kind of device, "cpu" or "cuda".
+
+    Raises:
+        RuntimeError: the script fails.
+    """
+    probe, count = (probe_ncu, count_flops_ncu) if device == "cuda" else (probe_perf, count_flops_perf)
+    found = probe()
+    return Executed(count(script, setup, repeats) if found.available else None, found.name, found.reason)

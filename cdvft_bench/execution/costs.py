@@ -48,7 +48,7 @@ class FastLayer:
     diagonals: int
     alpha: float
     path: str
-    device: str = "cpu"
+    device: str
 
     @property
     def _adapter(self) -> str:

@@ -240,7 +240,7 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
 
 
 def planned(
-    path: str, layer: LinearShape, factors: Sequence[Factor], m: int, tokens: Count, dtype: str, device: str = "cpu"
+    path: str, layer: LinearShape, factors: Sequence[Factor], m: int, tokens: Count, dtype: str, device: str
 ) -> str:
     """The path that a layer takes: "auto" is resolved by the planner, per shape (no grids), for training.
 

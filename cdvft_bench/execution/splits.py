@@ -27,7 +27,7 @@ BY_PRODUCT = 2
 gradients, of which it is a by-product: cheaper than building the merged weight a second time."""
 
 
-def piece(rows: Count, d_in: Count, d_out: Count, device: str = "cpu") -> Count:
+def piece(rows: Count, d_in: Count, d_out: Count, device: str) -> Count:
     """Rows treated at once, as even as pieces of at most ``PIECE`` entries can be; all of them on a GPU."""
     if device != "cpu":
         return rows

@@ -48,5 +48,5 @@ def cost_of(family: str, options: Mapping[str, int], d_in: int, d_out: int, toke
     """
     if family not in _METHODS:
         raise UserError(f"family {family!r} is not known; use one of {', '.join(FAMILIES)}")
-    cost = make_method(_METHODS[family], dict(options)).cost(LinearShape(d_in, d_out, bias=False), tokens)
+    cost = make_method(_METHODS[family], dict(options)).cost(LinearShape(d_in, d_out, bias=False), tokens, device="cpu")
     return int(cost.parameters), float(cost.flops("forward", "flop", scope="adapter")) / tokens

@@ -1,5 +1,5 @@
 """Methods: one file each. ``make_method("lora", {"rank": 8})`` builds one; see ``base.py``."""
 
-from cdvft_bench.methods.base import Method, make_method, method_class, method_names
+from cdvft_bench.methods.base import Method, make_method, method_class, method_names, own_method_names
 
-__all__ = ["Method", "make_method", "method_class", "method_names"]
+__all__ = ["Method", "make_method", "method_class", "method_names", "own_method_names"]

@@ -8,18 +8,18 @@ the base's dtype, except that 16-bit ones are cast to float32, which costs casts
 from __future__ import annotations
 
 import warnings
-from abc import abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.analytic.kernels import Count, Kernels, copy, elementwise, mixed
-from cdvft_bench.analytic.linear import LinearShape, frozen_backward
+from cdvft_bench.analytic.cost import Cost
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, copy, elementwise, mixed, mm
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods.base import Method, linear_targets
 
@@ -29,12 +29,46 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class PeftMethod(Method):
-    """A method that ``peft.get_peft_model`` applies, from a config."""
+class PeftNames:
+    """How PEFT calls a method and its hyperparameters.
 
-    @abstractmethod
+    Attributes:
+        config: its config class, e.g. "LoraConfig".
+        names: of hyperparameters that PEFT calls otherwise than this suite.
+        fixed: what the config holds besides; it tells methods of one config apart.
+    """
+
+    config: str
+    names: Mapping[str, str] = field(default_factory=dict)
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def peft_type(self) -> str:
+        """PEFT's name of the method, e.g. "LORA"."""
+        return self.config.removesuffix("Config").upper()
+
+
+@dataclass(frozen=True)
+class PeftMethod(Method):
+    """A method that ``peft.get_peft_model`` applies, from a config.
+
+    Class attributes:
+        peft: how PEFT calls it.
+    """
+
+    peft: ClassVar[PeftNames]
+
+    def options(self, layers: Mapping[str, LinearShape]) -> dict[str, Any]:
+        """Values of PEFT's config for the linear layers of these names and shapes."""
+        own = {self.peft.names.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
+        return {**own, **self.peft.fixed, "target_modules": list(layers)}
+
     def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
         """PEFT's config of this method for the linear layers of these names and shapes."""
+        import peft
+
+        made: PeftConfig = getattr(peft, self.peft.config)(**self.options(layers))
+        return made
 
     def environment(self) -> AbstractContextManager[object]:
         """Entered while PEFT builds the adapter."""
@@ -86,6 +120,21 @@ def first_misfit(layer: LinearShape, misfit: Count | bool | NDArray[np.bool_]) -
     return (int(d_in.flat[found[0]]), int(d_out.flat[found[0]])) if found.size else None
 
 
+def check_blocks(method: Method, block_size: int, layer: LinearShape) -> None:
+    """Raise UserError unless ``block_size`` divides the layer's inputs."""
+    widths = first_misfit(layer, layer.d_in % block_size != 0)
+    if widths:
+        raise UserError(
+            f"block_size = {block_size} does not divide d_in = {widths[0]}, which {method.title} cuts into whole "
+            f"blocks; use a divisor of {widths[0]}"
+        )
+
+
+def divisors(n: Count) -> list[int]:
+    """Divisors of ``n``, in order, for examples."""
+    return [d for d in range(1, int(n) + 1) if n % d == 0]
+
+
 # --- kernels that several of PEFT's layers share ------------------------------------------
 
 
@@ -107,3 +156,54 @@ def add_result_backward(n: Count, base: str, adapter: str) -> Kernels:
 def base_backward(layer: LinearShape, tokens: Count, dtype: str) -> Kernels:
     """The gradient that the frozen layer passes on, added to the adapter's."""
     return (*frozen_backward(layer, tokens, dtype), elementwise("add", tokens * layer.d_in, dtype))
+
+
+def beside_base(
+    layer: LinearShape, tokens: Count, dtype: str, change: Kernels, change_backward: Kernels
+) -> tuple[Kernels, Kernels]:
+    """Both passes of ``(base(x) + change(x.to(adapter's dtype))).to(dtype)``, PEFT's usual layer."""
+    adapter = adapter_dtype(dtype)
+    n_in, n_out = tokens * layer.d_in, tokens * layer.d_out
+    forward = (
+        *frozen_forward(layer, tokens, dtype),
+        *cast(n_in, dtype, adapter),
+        *change,
+        *add_result(n_out, dtype, adapter),
+    )
+    backward = (
+        *add_result_backward(n_out, dtype, adapter),
+        *change_backward,
+        *cast(n_in, adapter, dtype),
+        *base_backward(layer, tokens, dtype),
+    )
+    return forward, backward
+
+
+def dense_change(
+    layer: LinearShape,
+    tokens: Count,
+    dtype: str,
+    build: Kernels,
+    build_backward: Kernels,
+    parameters: Count,
+    tensors: Count = 1,
+    kept: Count = 0,
+) -> Cost:
+    """Cost of ``base(x) + x dW^T`` with a dW that is built anew at every pass.
+
+    Args:
+        layer, tokens, dtype: as in ``Method.cost``.
+        build, build_backward: kernels that make dW from the parameters, and their gradients from dW's.
+        parameters, tensors: trained. kept: bytes that building keeps for backward beside dW and x.
+    """
+    adapter = adapter_dtype(dtype)
+    forward, backward = beside_base(
+        layer,
+        tokens,
+        dtype,
+        (*build, mm(tokens, layer.d_in, layer.d_out, adapter)),
+        (mm(layer.d_out, tokens, layer.d_in, adapter), mm(tokens, layer.d_out, layer.d_in, adapter), *build_backward),
+    )
+    saved: Count = (layer.weights + tokens * layer.d_in) * ITEMSIZE[adapter]  # dW, x
+    saved = saved + kept
+    return Cost(parameters, tensors, forward, backward, saved, adapter)

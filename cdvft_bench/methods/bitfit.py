@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, Kernels, reduction
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward, itemsize
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods.base import Method, linear_targets, register
+from cdvft_bench.methods.base import Method, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -25,6 +26,12 @@ class BitFit(Method):
     title: ClassVar[str] = "BitFit"
     source: ClassVar[str] = "Ben Zaken, Goldberg, Ravfogel: ACL 2022, arXiv 2106.10199"
     not_covered: ClassVar[str] = "biases outside the target layers, layer norms' included: they stay frozen"
+    writes_base: ClassVar[bool] = True
+
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        if layer.bias:
+            yield cls()
 
     def check(self, layer: LinearShape) -> None:
         if not layer.bias:
@@ -35,7 +42,7 @@ class BitFit(Method):
         self.check(layer)
         return layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         itemsize(dtype)
         backward: Kernels = (
@@ -60,19 +67,3 @@ class BitFit(Method):
         base.requires_grad_(False)
         base.bias.requires_grad_(True)
         return base
-
-    def adapt_model(self, model: nn.Module, targets: Sequence[str]) -> nn.Module:
-        """``model`` itself, frozen but for the biases of the target layers.
-
-        Raises:
-            UserError: no linear layer matches ``targets``, or one that does has no bias.
-        """
-        names = linear_targets(model, targets)
-        model.requires_grad_(False)
-        for name in names:
-            linear: nn.Linear = model.get_submodule(name)  # type: ignore[assignment]
-            try:
-                self.adapt_linear(linear)
-            except UserError as error:
-                raise UserError(f"layer {name!r}: {error}") from error
-        return model

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Self
 
-from cdvft_bench.analytic.circulant import CirculantPath, Factor, check_options, entries, resolve_block_size, wrap
+from cdvft_bench.analytic.circulant import CirculantConvention, CirculantPath, Factor, entries, resolve_block_size, wrap
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, adapter_dtype
-from cdvft_bench.analytic.linear import LinearShape, check_count
+from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
-from cdvft_bench.methods._reference import ReferenceMethod
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods._circulant import advised, draw, reference_path
+from cdvft_bench.methods.base import Method, Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class BlockCirculant(ReferenceMethod):
+class BlockCirculant(Method):
     """CDVFT without its diagonals: d_in * d_out / p parameters.
 
     Attributes:
@@ -35,13 +36,20 @@ class BlockCirculant(ReferenceMethod):
 
     block_size: int | None = None
     alpha: float = 1.0
-    convention: Literal["column", "row"] = "column"
+    convention: CirculantConvention = "column"
     path: CirculantPath = "fft"
 
-    def __post_init__(self) -> None:
-        if self.block_size is not None:
-            check_count("block_size", self.block_size)
-        check_options(self.alpha, self.convention, self.path)
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(**draw(rng))
+
+    @classmethod
+    def advised(cls, layers: Sequence[LinearShape], device: str) -> Iterable[Settings]:
+        return advised(layers, device)
+
+    @property
+    def covers_quantised(self) -> bool:
+        return reference_path(self.path)
 
     @property
     def label(self) -> str:
@@ -59,12 +67,12 @@ class BlockCirculant(ReferenceMethod):
         """``q_out q_in p``, which is d_in d_out / p when p divides both widths."""
         return entries(layer.d_in, layer.d_out, resolve_block_size(self.block_size, layer))
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         adapter = adapter_dtype(dtype)
         factor = self.factor(layer, tokens, adapter)
-        path = planned(self.path, layer, [factor], 0, tokens, dtype)
+        path = planned(self.path, layer, [factor], 0, tokens, dtype, device)
         if path in FAST_PATHS:
-            fast = FastLayer(layer, tokens, dtype, [factor], 0, self.alpha, path)
+            fast = FastLayer(layer, tokens, dtype, [factor], 0, self.alpha, path, device)
             return Cost(factor.parameters, 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter)
         forward, backward = wrap(factor.forward(), factor.backward(self.path), layer, tokens, dtype)
         return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes(self.path), adapter)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Literal, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import (
@@ -22,13 +23,10 @@ from cdvft_bench.analytic.kernels import (
     mm,
     reduction,
 )
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward, itemsize
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward, itemsize
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, cast, first_misfit
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, cast, check_blocks, divisors
 from cdvft_bench.methods.base import register
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -54,37 +52,35 @@ class BOFT(PeftMethod):
     title: ClassVar[str] = "BOFT"
     source: ClassVar[str] = "Liu et al.: ICLR 2024, arXiv 2311.06243"
     not_covered: ClassVar[str] = "more than one butterfly factor, which needs a CUDA extension that PEFT compiles"
+    short: ClassVar = {"block_size": "b"}
+    peft: ClassVar = PeftNames(
+        "BOFTConfig", {"block_size": "boft_block_size", "n_butterfly_factor": "boft_n_butterfly_factor"}
+    )
 
     block_size: int = 4
-    n_butterfly_factor: int = 1
+    n_butterfly_factor: Literal[1] = 1
 
     def __post_init__(self) -> None:
-        check_count("block_size", self.block_size)
-        check_count("n_butterfly_factor", self.n_butterfly_factor)
-        if self.n_butterfly_factor > 1:
+        if self.n_butterfly_factor != 1:
             raise UserError(
                 f"n_butterfly_factor = {self.n_butterfly_factor} needs PEFT's CUDA extension, without which PEFT "
                 "itself falls back to 1; use n_butterfly_factor = 1"
             )
+        super().__post_init__()
 
-    @property
-    def label(self) -> str:
-        return f"BOFT b={self.block_size}"
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(block_size=rng.choice(divisors(layer.d_in)))
 
     def check(self, layer: LinearShape) -> None:
-        widths = first_misfit(layer, layer.d_in % self.block_size != 0)
-        if widths:
-            raise UserError(
-                f"block_size = {self.block_size} does not divide d_in = {widths[0]}, which BOFT cuts into whole "
-                f"blocks; use a divisor of {widths[0]}"
-            )
+        check_blocks(self, self.block_size, layer)
 
     def parameters(self, layer: LinearShape) -> Count:
         """``b d_in + d_out``: d_in / b blocks of b x b (half of it redundant: they are made skew), and the scale."""
         self.check(layer)
         return self.block_size * layer.d_in + layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         size = itemsize(dtype)
         adapter = adapter_dtype(dtype)
@@ -99,7 +95,7 @@ class BOFT(PeftMethod):
         permute = bmm(1, d_in, d_in, d_in, dtype)
         row_scale = mixed("mul", d_out, adapter, (d_out, adapter), (d_out, dtype))
         cayley: Kernels = (
-            elementwise("sub", n_block, adapter),
+            elementwise("sub", n_block, adapter, reads=n_block * (1 if b == 1 else 2)),  # a number is its transpose
             half,
             copy("eye", b * b, "float32", reads=0),
             mixed("add", n_block, adapter, (b * b, "float32"), (n_block, adapter)),
@@ -156,15 +152,6 @@ class BOFT(PeftMethod):
         squares = 2 + (dtype != "float32")
         saved += (squares * square + d_out + n_in + n_out) * size
         return Cost(self.parameters(layer), 2, forward, backward, saved, adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import BOFTConfig
-
-        return BOFTConfig(
-            boft_block_size=self.block_size,
-            boft_n_butterfly_factor=self.n_butterfly_factor,
-            target_modules=list(layers),
-        )
 
     def environment(self) -> AbstractContextManager[object]:
         """PEFT without its CUDA extension, which it would try to compile once a layer."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -21,13 +22,10 @@ from cdvft_bench.analytic.kernels import (
     elementwise,
     fft,
 )
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
+from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, base_backward, cast, first_misfit
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, base_backward, cast, divisors, first_misfit
 from cdvft_bench.methods.base import register
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -47,12 +45,14 @@ class C3A(PeftMethod):
     name: ClassVar[str] = "c3a"
     title: ClassVar[str] = "C3A"
     source: ClassVar[str] = "Chen et al.: arXiv 2407.19342"
+    usual: ClassVar = ({"block_size": 64},)
+    peft: ClassVar = PeftNames("C3AConfig")
 
     block_size: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.block_size is not None:
-            check_count("block_size", self.block_size)
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(block_size=rng.choice([None, *divisors(np.gcd(layer.d_in, layer.d_out))]))
 
     @property
     def label(self) -> str:
@@ -85,7 +85,7 @@ class C3A(PeftMethod):
         self.check(layer)
         return layer.weights // self.block(layer)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, single = adapter_dtype(dtype), "float32"
@@ -147,12 +147,9 @@ class C3A(PeftMethod):
         kept = n_in + (0 if adapter == single else parameters)  # x, and the kernel if it was cast
         return Cost(parameters, 1, forward, backward, kept * ITEMSIZE[single], adapter)
 
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import C3AConfig
-
+    def options(self, layers: Mapping[str, LinearShape]) -> dict[str, Any]:
+        if self.block_size is not None:
+            return super().options(layers)
         pattern = {name: int(self.block(layer)) for name, layer in layers.items()}
-        return C3AConfig(
-            block_size=self.block_size or next(iter(pattern.values())),
-            block_size_pattern={} if self.block_size else pattern,
-            target_modules=list(layers),
-        )
+        first = next(iter(pattern.values()))
+        return {"block_size": first, "block_size_pattern": pattern, "target_modules": list(layers)}

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
 from cdvft_bench.analytic.circulant import (
+    CirculantConvention,
     CirculantPath,
     Factor,
     check_diagonals,
-    check_options,
     entries,
     flag,
     resolve_block_size,
@@ -27,20 +28,22 @@ from cdvft_bench.analytic.kernels import (
     elementwise,
     reduction,
 )
-from cdvft_bench.analytic.linear import LinearShape, check_count
+from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
-from cdvft_bench.methods._reference import ReferenceMethod
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods._circulant import advised, draw, reference_path
+from cdvft_bench.methods.base import Method, Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
 
+Init = Literal["zero_diagonal", "zero_circulant", "random"]
+
 
 @register
 @dataclass(frozen=True)
-class CDVFT(ReferenceMethod):
+class CDVFT(Method):
     """Interleaved diagonal and circulant factors.
 
     Attributes:
@@ -61,17 +64,13 @@ class CDVFT(ReferenceMethod):
     m: int = 2
     block_size: int | None = None
     alpha: float = 1.0
-    convention: Literal["column", "row"] = "column"
-    init: Literal["zero_diagonal", "zero_circulant", "random"] = "zero_diagonal"
+    convention: CirculantConvention = "column"
+    init: Init = "zero_diagonal"
     path: CirculantPath = "fft"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_diagonals(self.m)
-        if self.block_size is not None:
-            check_count("block_size", self.block_size)
-        check_options(self.alpha, self.convention, self.path)
-        if self.init not in ("zero_diagonal", "zero_circulant", "random"):
-            raise UserError(f"init {self.init!r} is not known; use zero_diagonal, zero_circulant or random")
         if self.path == "merged_dense" and self.m not in (1, 2):
             raise UserError(
                 f"path 'merged_dense' folds the gradient of one circulant factor; m = {self.m} has "
@@ -79,6 +78,24 @@ class CDVFT(ReferenceMethod):
             )
         if self.init == "zero_circulant" and self.m < 2:
             raise UserError(f"init 'zero_circulant' needs m >= 2, but m = {self.m} has no circulant factor")
+
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        options = draw(rng)
+        m = rng.randint(1, 2 if options["path"] == "merged_dense" else 5)
+        init = rng.choice([i for i in get_args(Init) if m > 1 or i != "zero_circulant"])
+        yield cls(m=m, init=init, **options)
+
+    @classmethod
+    def advised(cls, layers: Sequence[LinearShape], device: str) -> Iterable[Settings]:
+        for given in advised(layers, device):
+            for m in (2, 3):
+                if m == 2 or given["path"] != "merged_dense":
+                    yield {"m": m, **given}
+
+    @property
+    def covers_quantised(self) -> bool:
+        return reference_path(self.path)
 
     @property
     def label(self) -> str:
@@ -102,13 +119,13 @@ class CDVFT(ReferenceMethod):
         circulant = sum(entries(width, layer.d_out, p) for width in self._widths(layer))
         return layer.d_in + (self.m - 1) * layer.d_out + circulant
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         adapter = adapter_dtype(dtype)
         size = ITEMSIZE[adapter]
         factors = self.factors(layer, tokens, adapter)
-        path = planned(self.path, layer, factors, self.m, tokens, dtype)
+        path = planned(self.path, layer, factors, self.m, tokens, dtype, device)
         if path in FAST_PATHS and factors:
-            fast = FastLayer(layer, tokens, dtype, factors, self.m, self.alpha, path)
+            fast = FastLayer(layer, tokens, dtype, factors, self.m, self.alpha, path, device)
             return Cost(
                 self.parameters(layer), 2 * self.m - 1, fast.forward(), fast.backward(), fast.saved_bytes, adapter
             )
@@ -146,7 +163,5 @@ class CDVFT(ReferenceMethod):
 
         if self.path == "fft" or self.path == "handwritten":
             return CDVFTLinear(base, self.m, self.block_size, self.alpha, self.convention, self.init, self.path)
-        return FastCDVFTLinear(
-            base, self.path, m=self.m, block_size=self.block_size, alpha=self.alpha, convention=self.convention,
-            init=self.init,
-        )  # fmt: skip
+        options = {"m": self.m, "block_size": self.block_size, "alpha": self.alpha, "convention": self.convention}
+        return FastCDVFTLinear(base, self.path, init=self.init, **options)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import (
@@ -20,15 +20,11 @@ from cdvft_bench.analytic.kernels import (
     mm,
     reduction,
 )
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
 from cdvft_bench.methods._norms import compare, length_backward
-from cdvft_bench.methods._peft import PeftMethod, base_backward, cast
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, base_backward, cast
 from cdvft_bench.methods.base import register
 from cdvft_bench.methods.lora import thin_products
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -46,24 +42,21 @@ class DeLoRA(PeftMethod):
     name: ClassVar[str] = "delora"
     title: ClassVar[str] = "DeLoRA"
     source: ClassVar[str] = "Bini, Girrbach, Akata: ICLR 2025, arXiv 2503.18225"
+    short: ClassVar = {"rank": "r", "delora_lambda": "lambda"}
+    peft: ClassVar = PeftNames("DeloraConfig", {"rank": "r"})
 
     rank: int = 8
     delora_lambda: float = 15
 
-    def __post_init__(self) -> None:
-        check_count("rank", self.rank)
-        if not math.isfinite(self.delora_lambda):
-            raise UserError(f"delora_lambda = {self.delora_lambda} is not finite; give a finite bound")
-
-    @property
-    def label(self) -> str:
-        return f"DeLoRA r={self.rank}" + ("" if self.delora_lambda == 15 else f" lambda={self.delora_lambda:g}")
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(rank=rng.randint(1, 8), delora_lambda=rng.choice([15, 2.5]))
 
     def parameters(self, layer: LinearShape) -> Count:
         """``r (d_in + d_out) + 1``."""
         return self.rank * (layer.d_in + layer.d_out) + 1
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter, r = adapter_dtype(dtype), self.rank
         d_in, d_out = layer.d_in, layer.d_out
@@ -134,8 +127,3 @@ class DeLoRA(PeftMethod):
         # l / r, and the scale.
         saved = (n_in + 2 * thin + 6 * r + 1) * ITEMSIZE[adapter]
         return Cost(self.parameters(layer), 3, forward, backward, saved, adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import DeloraConfig
-
-        return DeloraConfig(r=self.rank, delora_lambda=self.delora_lambda, target_modules=list(layers))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, Kernels, mm, reduction
@@ -23,12 +24,18 @@ class Full(Method):
     name: ClassVar[str] = "full"
     title: ClassVar[str] = "Full fine-tuning"
     source: ClassVar[str] = "the usual practice; no paper"
+    writes_base: ClassVar[bool] = True
+    trains_all: ClassVar[bool] = True
+
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls()
 
     def parameters(self, layer: LinearShape) -> Count:
         """``d_in d_out``, and d_out of the bias."""
         return layer.parameters
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         size = itemsize(dtype)
         backward: Kernels = (
             *frozen_backward(layer, tokens, dtype),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Literal, Self
 
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, bmm, copy, elementwise
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
+from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, base_backward, cast, first_misfit
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, base_backward, cast, first_misfit
 from cdvft_bench.methods.base import register
-from cdvft_bench.methods.lora import check_rank_and_alpha, thin_gradients, thin_products
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
+from cdvft_bench.methods.lora import thin_gradients, thin_products
 
 
 @register
@@ -38,30 +36,27 @@ class GraLoRA(PeftMethod):
     name: ClassVar[str] = "gralora"
     title: ClassVar[str] = "GraLoRA"
     source: ClassVar[str] = "Jung et al.: NeurIPS 2025, arXiv 2505.20355"
+    short: ClassVar = {"rank": "r", "gralora_k": "k", "hybrid_r": "hybrid"}
+    peft: ClassVar = PeftNames("GraloraConfig", {"rank": "r"})
 
     rank: int = 32
     alpha: float = 64
     gralora_k: int = 2
-    hybrid_r: int = 0
+    hybrid_r: int | Literal[0] = 0
 
     def __post_init__(self) -> None:
-        check_rank_and_alpha(self.rank, self.alpha)
-        check_count("gralora_k", self.gralora_k)
-        if self.hybrid_r != 0:
-            check_count("hybrid_r", self.hybrid_r)
+        super().__post_init__()
         if self.rank < 2:
             raise UserError("rank = 1 is too small for GraLoRA; use at least 2, or the method lora")
         if self.rank % self.gralora_k:
             raise UserError(f"rank = {self.rank} is not a multiple of gralora_k = {self.gralora_k}, as GraLoRA needs")
 
-    @property
-    def label(self) -> str:
-        return (
-            f"GraLoRA r={self.rank}"
-            + ("" if self.alpha == 64 else f" alpha={self.alpha:g}")
-            + ("" if self.gralora_k == 2 else f" k={self.gralora_k}")
-            + (f" hybrid={self.hybrid_r}" if self.hybrid_r else "")
-        )
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        fitting = [k for k in (1, 2, 3, 4, 8, 16) if layer.d_in % k == layer.d_out % k == 0 and k < layer.d_in]
+        for k in rng.sample(fitting, min(len(fitting), 1)):
+            rank = max(2, k * rng.randint(1, 3))
+            yield cls(rank=rank, alpha=rng.choice([64, 2.5]), gralora_k=k, hybrid_r=rng.choice([0, 1, 3]))
 
     def check(self, layer: LinearShape) -> None:
         k = self.gralora_k
@@ -79,7 +74,7 @@ class GraLoRA(PeftMethod):
         self.check(layer)
         return (self.rank + self.hybrid_r) * (layer.d_in + layer.d_out)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, r, k, hybrid = adapter_dtype(dtype), self.rank, self.gralora_k, self.hybrid_r
@@ -132,14 +127,3 @@ class GraLoRA(PeftMethod):
             kept = kept + n_in  # x is cast twice
         tensors = 4 if hybrid else 2
         return Cost(parameters, tensors, forward, backward, kept * ITEMSIZE[adapter], adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import GraloraConfig
-
-        return GraloraConfig(
-            r=self.rank,
-            alpha=self.alpha,
-            gralora_k=self.gralora_k,
-            hybrid_r=self.hybrid_r,
-            target_modules=list(layers),
-        )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import (
@@ -19,13 +20,10 @@ from cdvft_bench.analytic.kernels import (
     reduction,
     times,
 )
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
+from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
 from cdvft_bench.methods._norms import length_backward
-from cdvft_bench.methods._peft import PeftMethod, cast
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, cast
 from cdvft_bench.methods.base import register
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -46,21 +44,20 @@ class HRA(PeftMethod):
     title: ClassVar[str] = "HRA"
     source: ClassVar[str] = "Yuan, Liu, Xu: NeurIPS 2024, arXiv 2405.17484"
     not_covered: ClassVar[str] = "apply_GS (orthogonal vectors by Gram-Schmidt)"
+    short: ClassVar = {"rank": "r"}
+    peft: ClassVar = PeftNames("HRAConfig", {"rank": "r"})
 
     rank: int = 8
 
-    def __post_init__(self) -> None:
-        check_count("rank", self.rank)
-
-    @property
-    def label(self) -> str:
-        return f"HRA r={self.rank}"
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(rank=rng.randint(1, 6))
 
     def parameters(self, layer: LinearShape) -> Count:
         """``r d_in``."""
         return self.rank * layer.d_in
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter, r = adapter_dtype(dtype), self.rank
         d_in, d_out, weights = layer.d_in, layer.d_out, layer.weights
@@ -124,8 +121,3 @@ class HRA(PeftMethod):
         copies = 1 if adapter == dtype else 2
         kept = r + vectors + r * (square + d_in) + square + copies * weights + n_in
         return Cost(self.parameters(layer), 1, forward, backward, kept * ITEMSIZE[adapter], adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import HRAConfig
-
-        return HRAConfig(r=self.rank, target_modules=list(layers))

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import Any, ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mixed, reduction
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward, itemsize
-from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, cast
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, cast
 from cdvft_bench.methods.base import register
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -31,12 +28,13 @@ class IA3(PeftMethod):
     title: ClassVar[str] = "(IA)3"
     source: ClassVar[str] = "Liu et al.: NeurIPS 2022, arXiv 2205.05638"
     not_covered: ClassVar[str] = "scaled inputs and scaled outputs in one model: one setting holds for all layers"
+    peft: ClassVar = PeftNames("IA3Config")
 
     feedforward: bool = False
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.feedforward, bool):
-            raise UserError(f"feedforward = {self.feedforward!r} is not a truth value; use true or false")
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(feedforward=rng.random() < 0.5)
 
     @property
     def label(self) -> str:
@@ -46,7 +44,7 @@ class IA3(PeftMethod):
         """``d_out``, or ``d_in`` in a feed-forward layer."""
         return layer.d_in if self.feedforward else layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         size = itemsize(dtype)
         adapter = adapter_dtype(dtype)
         width = self.parameters(layer)
@@ -71,8 +69,6 @@ class IA3(PeftMethod):
         saved = width * ITEMSIZE[adapter] + n * (ITEMSIZE[adapter] if self.feedforward else size)
         return Cost(width, 1, forward, backward, saved, adapter)
 
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import IA3Config
-
+    def options(self, layers: Mapping[str, LinearShape]) -> dict[str, Any]:
         names = list(layers)
-        return IA3Config(target_modules=names, feedforward_modules=names if self.feedforward else [])
+        return {"target_modules": names, "feedforward_modules": names if self.feedforward else []}

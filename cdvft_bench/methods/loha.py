@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mixed, mm
 from cdvft_bench.analytic.linear import LinearShape, itemsize
-from cdvft_bench.methods._lycoris import dense_change
-from cdvft_bench.methods._peft import PeftMethod
+from cdvft_bench.methods._lycoris import DROPOUT_DRAW
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, dense_change
 from cdvft_bench.methods.base import register
-from cdvft_bench.methods.lora import check_rank_and_alpha
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -35,22 +32,21 @@ class LoHa(PeftMethod):
     title: ClassVar[str] = "LoHa"
     source: ClassVar[str] = "Hyeon-Woo, Ye-Bin, Oh: ICLR 2022, arXiv 2108.06098"
     not_covered: ClassVar[str] = "rank dropout and module dropout"
+    short: ClassVar = {"rank": "r"}
+    peft: ClassVar = PeftNames("LoHaConfig", {"rank": "r"})
 
     rank: int = 8
     alpha: float = 8
 
-    def __post_init__(self) -> None:
-        check_rank_and_alpha(self.rank, self.alpha)
-
-    @property
-    def label(self) -> str:
-        return f"LoHa r={self.rank}" + ("" if self.alpha == 8 else f" alpha={self.alpha:g}")
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(rank=rng.randint(1, 12), alpha=rng.choice([8, 2.5]))
 
     def parameters(self, layer: LinearShape) -> Count:
         """``2 r (d_in + d_out)``."""
         return 2 * self.rank * (layer.d_in + layer.d_out)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         d_in, d_out, weights = layer.d_in, layer.d_out, layer.weights
@@ -64,15 +60,12 @@ class LoHa(PeftMethod):
             mm(self.rank, d_out, d_in, adapter),
         )
         return dense_change(
-            layer, tokens, dtype,
-            build=(factor, factor, product, scale),
+            layer,
+            tokens,
+            dtype,
+            build=(*DROPOUT_DRAW, factor, factor, product, scale),
             build_backward=(scale, *one_factor, *one_factor),
             parameters=self.parameters(layer),
             tensors=4,
-            bytes_=ITEMSIZE["float32"],
-        )  # fmt: skip
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import LoHaConfig
-
-        return LoHaConfig(r=self.rank, alpha=self.alpha, target_modules=list(layers))
+            kept=ITEMSIZE["float32"],
+        )

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, ClassVar
+from random import Random
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import Count, Kernels, adapter_dtype, elementwise, larger, mm, reduction
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, larger, mm, reduction
 from cdvft_bench.analytic.linear import LinearShape, itemsize
-from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._lycoris import dense_change
-from cdvft_bench.methods._peft import PeftMethod
+from cdvft_bench.methods._lycoris import DROPOUT_DRAW
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, dense_change
 from cdvft_bench.methods.base import register
-from cdvft_bench.methods.lora import check_rank_and_alpha
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @dataclass(frozen=True)
@@ -72,27 +68,26 @@ class LoKr(PeftMethod):
     title: ClassVar[str] = "LoKr"
     source: ClassVar[str] = "Yeh et al.: ICLR 2024, arXiv 2309.14859"
     not_covered: ClassVar[str] = "rank dropout and module dropout"
+    short: ClassVar = {"rank": "r", "decompose_factor": "factor"}
+    peft: ClassVar = PeftNames("LoKrConfig", {"rank": "r"})
 
     rank: int = 8
     alpha: float = 8
     decompose_both: bool = False
-    decompose_factor: int = -1
+    decompose_factor: int | Literal[-1] = -1
 
-    def __post_init__(self) -> None:
-        check_rank_and_alpha(self.rank, self.alpha)
-        if not isinstance(self.decompose_both, bool):
-            raise UserError(f"decompose_both = {self.decompose_both!r} is not a truth value; use true or false")
-        if not isinstance(self.decompose_factor, int) or (self.decompose_factor < 1 and self.decompose_factor != -1):
-            raise UserError(f"decompose_factor = {self.decompose_factor!r} is neither -1 nor an integer >= 1; use -1")
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(
+            rank=rng.randint(1, 6),
+            alpha=rng.choice([8, 2.5]),
+            decompose_both=rng.random() < 0.5,
+            decompose_factor=rng.choice([-1, -1, 1, 2, 4]),
+        )
 
     @property
     def label(self) -> str:
-        return (
-            f"LoKr r={self.rank}"
-            + ("" if self.alpha == 8 else f" alpha={self.alpha:g}")
-            + (" both" if self.decompose_both else "")
-            + ("" if self.decompose_factor == -1 else f" factor={self.decompose_factor}")
-        )
+        return super().label.replace("decompose_both=True", "both")
 
     def factors(self, layer: LinearShape) -> tuple[Factor, Factor]:
         """W1 and W2 on this layer."""
@@ -109,7 +104,7 @@ class LoKr(PeftMethod):
         first, second = self.factors(layer)
         return first.parameters + second.parameters
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
         weights = layer.weights
@@ -125,32 +120,28 @@ class LoKr(PeftMethod):
 
         (first_mul, first_sum), (second_mul, second_sum) = to_factor(first, second), to_factor(second, first)
         return dense_change(
-            layer, tokens, dtype,
+            layer,
+            tokens,
+            dtype,
             build=(
+                *DROPOUT_DRAW,
                 *first.build(adapter),
                 *second.build(adapter),
                 elementwise("mul", weights, adapter, reads=first.entries + second.entries),
                 scale,
             ),
             build_backward=(
-                scale, second_mul, first_mul, first_sum, second_sum,
+                scale,
+                second_mul,
+                first_mul,
+                first_sum,
+                second_sum,
                 *second.build_backward(adapter),
                 *first.build_backward(adapter),
             ),
             parameters=self.parameters(layer),
             tensors=2 + first.thin + second.thin,
-            entries=first.thin * first.entries + second.thin * second.entries,
-        )  # fmt: skip
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import LoKrConfig
-
-        return LoKrConfig(
-            r=self.rank,
-            alpha=self.alpha,
-            decompose_both=self.decompose_both,
-            decompose_factor=self.decompose_factor,
-            target_modules=list(layers),
+            kept=(first.thin * first.entries + second.thin * second.entries) * ITEMSIZE[adapter],
         )
 
 

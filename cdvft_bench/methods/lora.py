@@ -2,27 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mm
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, base_backward, cast
-from cdvft_bench.methods.base import register
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
-
-
-def check_rank_and_alpha(rank: int, alpha: float) -> None:
-    """Raise UserError unless the rank is an integer >= 1 and alpha is finite."""
-    check_count("rank", rank)
-    if not math.isfinite(alpha):
-        raise UserError(f"alpha = {alpha} is not finite; give a finite scale")
+from cdvft_bench.analytic.linear import LinearShape, itemsize
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, beside_base
+from cdvft_bench.methods.base import Settings, register
 
 
 def thin_products(layer: LinearShape, rows: Count, rank: int, dtype: str) -> Kernels:
@@ -53,44 +42,35 @@ class LoRA(PeftMethod):
     name: ClassVar[str] = "lora"
     title: ClassVar[str] = "LoRA"
     source: ClassVar[str] = "Hu et al.: ICLR 2022, arXiv 2106.09685"
+    usual: ClassVar[tuple[Settings, ...]] = ({"rank": 8}, {"rank": 16}, {"rank": 32}, {"rank": 64})
+    short: ClassVar = {"rank": "r"}
+    peft: ClassVar = PeftNames("LoraConfig", {"rank": "r", "alpha": "lora_alpha"})
 
     rank: int = 8
     alpha: float = 16
 
-    def __post_init__(self) -> None:
-        check_rank_and_alpha(self.rank, self.alpha)
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(rank=rng.randint(1, 12), alpha=rng.choice([1.0, 16, 0.5]))
 
     @property
-    def label(self) -> str:
-        return f"LoRA r={self.rank}" + ("" if self.alpha == 16 else f" alpha={self.alpha:g}")
+    def covers_quantised(self) -> bool:
+        return True
 
     def parameters(self, layer: LinearShape) -> Count:
         """``r (d_in + d_out)``."""
         return self.rank * (layer.d_in + layer.d_out)
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
-        n_in, n_out = tokens * layer.d_in, tokens * layer.d_out
-        scale = elementwise("mul", n_out, adapter, reads=n_out)
-        forward = (
-            *frozen_forward(layer, tokens, dtype),
-            *cast(n_in, dtype, adapter),
-            *thin_products(layer, tokens, self.rank, adapter),
-            scale,
-            *add_result(n_out, dtype, adapter),
+        scale = elementwise("mul", tokens * layer.d_out, adapter, reads=tokens * layer.d_out)
+        forward, backward = beside_base(
+            layer,
+            tokens,
+            dtype,
+            (*thin_products(layer, tokens, self.rank, adapter), scale),
+            (scale, *thin_gradients(layer, tokens, self.rank, adapter)),
         )
-        backward = (
-            *add_result_backward(n_out, dtype, adapter),
-            scale,
-            *thin_gradients(layer, tokens, self.rank, adapter),
-            *cast(n_in, adapter, dtype),
-            *base_backward(layer, tokens, dtype),
-        )
-        saved = (n_in + tokens * self.rank) * ITEMSIZE[adapter]  # x and A x
+        saved = tokens * (layer.d_in + self.rank) * ITEMSIZE[adapter]  # x and A x
         return Cost(self.parameters(layer), 2, forward, backward, saved, adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import LoraConfig
-
-        return LoraConfig(r=self.rank, lora_alpha=self.alpha, target_modules=list(layers))

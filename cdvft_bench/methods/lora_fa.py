@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, adapter_dtype, elementwise
-from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
-from cdvft_bench.methods._peft import add_result, add_result_backward, base_backward, cast
-from cdvft_bench.methods.base import register
+from cdvft_bench.analytic.linear import LinearShape, itemsize
+from cdvft_bench.methods._peft import beside_base
+from cdvft_bench.methods.base import Settings, register
 from cdvft_bench.methods.lora import LoRA, thin_gradients, thin_products
 
 if TYPE_CHECKING:
@@ -34,36 +34,23 @@ class LoRAFA(LoRA):
     title: ClassVar[str] = "LoRA-FA"
     source: ClassVar[str] = "Zhang et al.: arXiv 2308.03303"
     not_covered: ClassVar[str] = "PEFT's LoRA-FA optimiser, which corrects the gradient of B: AdamW trains B here"
-
-    @property
-    def label(self) -> str:
-        return f"LoRA-FA r={self.rank}" + ("" if self.alpha == 16 else f" alpha={self.alpha:g}")
+    usual: ClassVar[tuple[Settings, ...]] = ({"rank": 32},)
 
     def parameters(self, layer: LinearShape) -> Count:
         """``r d_out``."""
         return self.rank * layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
-        n_in, n_out = tokens * layer.d_in, tokens * layer.d_out
-        scale = elementwise("mul", n_out, adapter, reads=n_out)
+        scale = elementwise("mul", tokens * layer.d_out, adapter, reads=tokens * layer.d_out)
         to_b, to_thin, _, to_input = thin_gradients(layer, tokens, self.rank, adapter)
-        forward = (
-            *frozen_forward(layer, tokens, dtype),
-            *cast(n_in, dtype, adapter),
-            *thin_products(layer, tokens, self.rank, adapter),
-            scale,
-            *add_result(n_out, dtype, adapter),
-        )
-        backward = (
-            *add_result_backward(n_out, dtype, adapter),
-            scale,
-            to_b,
-            to_thin,
-            to_input,
-            *cast(n_in, adapter, dtype),
-            *base_backward(layer, tokens, dtype),
+        forward, backward = beside_base(
+            layer,
+            tokens,
+            dtype,
+            (*thin_products(layer, tokens, self.rank, adapter), scale),
+            (scale, to_b, to_thin, to_input),
         )
         saved = tokens * self.rank * ITEMSIZE[adapter]  # A x
         return Cost(self.parameters(layer), 1, forward, backward, saved, adapter)

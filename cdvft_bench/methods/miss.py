@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, adapter_dtype, copy, elementwise, mm, reduction
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward, itemsize
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward, itemsize
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, cast, first_misfit
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, add_result, add_result_backward, cast, first_misfit
 from cdvft_bench.methods.base import register
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -31,15 +29,14 @@ class MiSS(PeftMethod):
     title: ClassVar[str] = "MiSS"
     source: ClassVar[str] = "Kang, Yin: arXiv 2409.15371"
     not_covered: ClassVar[str] = "PEFT's starts 'bat' and 'mini', which are other layers"
+    short: ClassVar = {"rank": "r"}
+    peft: ClassVar = PeftNames("MissConfig", {"rank": "r"})
 
     rank: int = 64
 
-    def __post_init__(self) -> None:
-        check_count("rank", self.rank)
-
-    @property
-    def label(self) -> str:
-        return f"MiSS r={self.rank}"
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(rank=rng.randint(1, min(int(layer.d_in), 20)))
 
     def check(self, layer: LinearShape) -> None:
         widths = first_misfit(layer, layer.d_in < self.rank)
@@ -54,7 +51,7 @@ class MiSS(PeftMethod):
         self.check(layer)
         return self.rank * layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         self.check(layer)
         itemsize(dtype)
         adapter, r = adapter_dtype(dtype), self.rank
@@ -83,8 +80,3 @@ class MiSS(PeftMethod):
         )
         saved = thin * ITEMSIZE[adapter]  # the sum of the blocks
         return Cost(self.parameters(layer), 1, forward, backward, saved, adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import MissConfig
-
-        return MissConfig(r=self.rank, target_modules=list(layers))

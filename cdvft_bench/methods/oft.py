@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
@@ -19,13 +20,10 @@ from cdvft_bench.analytic.kernels import (
     elementwise,
     reduction,
 )
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward, itemsize
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward, itemsize
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, cast, first_misfit
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, cast, check_blocks, divisors
 from cdvft_bench.methods.base import register
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 INDEX_BYTES = 16  # one int64 row and one int64 column an entry
 
@@ -48,25 +46,23 @@ class OFT(PeftMethod):
     not_covered: ClassVar[str] = (
         "the exact Cayley transform (use_cayley_neumann=False), other numbers of terms, coft, block_share"
     )
+    short: ClassVar = {"block_size": "b"}
+    peft: ClassVar = PeftNames("OFTConfig", {"block_size": "oft_block_size"})
 
     block_size: int = 32
 
     def __post_init__(self) -> None:
-        check_count("block_size", self.block_size)
+        super().__post_init__()
         if self.block_size < 2:
             raise UserError(f"block_size = {self.block_size} rotates nothing; it must be >= 2")
 
-    @property
-    def label(self) -> str:
-        return f"OFT b={self.block_size}"
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        for block in rng.sample(divisors(layer.d_in)[1:], min(int(layer.d_in) - 1, 1)):
+            yield cls(block_size=block)
 
     def check(self, layer: LinearShape) -> None:
-        widths = first_misfit(layer, layer.d_in % self.block_size != 0)
-        if widths:
-            raise UserError(
-                f"block_size = {self.block_size} does not divide d_in = {widths[0]}, which OFT cuts into whole "
-                f"blocks; use a divisor of {widths[0]}"
-            )
+        check_blocks(self, self.block_size, layer)
 
     def parameters(self, layer: LinearShape) -> Count:
         """``d_in (b - 1) / 2``: the upper triangle of every block."""
@@ -77,7 +73,7 @@ class OFT(PeftMethod):
     def _triangle(self) -> int:
         return self.block_size * (self.block_size - 1) // 2
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, b = adapter_dtype(dtype), self.block_size
@@ -104,18 +100,20 @@ class OFT(PeftMethod):
             elementwise("sub", n_block, adapter),
             copy("eye", b * b, adapter, reads=0),
             copy("repeat", n_block, adapter, reads=b * b),
-            add_, square, add_, power, add_, power, add_,
+            add_.times(4),
+            square,
+            power.times(2),
             rotate,
             in_order,
             *cast(n_in, adapter, dtype),
             *frozen_forward(layer, tokens, dtype),
-        )  # fmt: skip
-        both = (power, power)
+        )
         series_backward: Kernels = (
-            *both, double, add, *both, add, double, add, *both, add, add, double, add,
+            power.times(6),
+            double.times(3),
+            add.times(7),
             elementwise("neg", n_block, adapter, reads=n_block),
-            add,
-        )  # fmt: skip
+        )
         backward = (
             *frozen_backward(layer, tokens, dtype),
             *cast(n_in, dtype, adapter),
@@ -130,8 +128,3 @@ class OFT(PeftMethod):
         )
         saved = (4 * n_block + n_in) * size  # S, its square and cube, the rotation; x
         return Cost(parameters, 1, forward, backward, saved, adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import OFTConfig
-
-        return OFTConfig(oft_block_size=self.block_size, target_modules=list(layers))

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, bmm, copy, elementwise, mm, smaller
-from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
-from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, base_backward, cast
+from cdvft_bench.analytic.linear import LinearShape, itemsize
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, beside_base
 from cdvft_bench.methods.base import register
-from cdvft_bench.methods.lora import check_rank_and_alpha
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -39,16 +36,15 @@ class RandLoRA(PeftMethod):
         "sparse and very_sparse matrices; another order of products in the backward pass, which torch "
         "may choose where the package opt_einsum is installed"
     )
+    short: ClassVar = {"rank": "r"}
+    peft: ClassVar = PeftNames("RandLoraConfig", {"rank": "r", "alpha": "randlora_alpha"})
 
     rank: int = 32
     alpha: float = 640
 
-    def __post_init__(self) -> None:
-        check_rank_and_alpha(self.rank, self.alpha)
-
-    @property
-    def label(self) -> str:
-        return f"RandLoRA r={self.rank}" + ("" if self.alpha == 640 else f" alpha={self.alpha:g}")
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(rank=rng.randint(1, 12), alpha=rng.choice([640, 2.5]))
 
     def bases(self, layer: LinearShape) -> Count:
         """n on this layer."""
@@ -58,15 +54,15 @@ class RandLoRA(PeftMethod):
         """``n (r + min(d_in, d_out))``."""
         return self.bases(layer) * (self.rank + smaller(layer.d_in, layer.d_out))
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter, r, n = adapter_dtype(dtype), self.rank, self.bases(layer)
         d_in, d_out = layer.d_in, layer.d_out
         narrow = flag(d_in <= d_out)
         side = narrow * d_in + (1 - narrow) * d_out
         inner, entries = r * n, r * n * side
-        n_in, n_out = tokens * d_in, tokens * d_out
-        scale = elementwise("mul", n_out, adapter, reads=n_out)
+        n_in = tokens * d_in
+        scale = elementwise("mul", tokens * d_out, adapter, reads=tokens * d_out)
         with_a = elementwise("mul", entries, adapter, reads=entries + r * side)
 
         def contract(rows: Count, summed: Count, vectors: Count) -> Kernels:
@@ -77,37 +73,31 @@ class RandLoRA(PeftMethod):
                 elementwise("mul", n * rows, adapter, reads=n * rows + vectors, launches=lone),
             )
 
-        forward = (
-            *frozen_forward(layer, tokens, dtype),
-            elementwise("mul", entries, adapter, reads=inner + r * side),
-            elementwise("mul", entries, adapter, reads=entries + n * side),
-            *cast(n_in, dtype, adapter),
-            mm(tokens, d_in, inner, adapter),
-            mm(tokens, inner, d_out, adapter),
-            scale,
-            *add_result(n_out, dtype, adapter),
-        )
         to_bases = mm(inner, tokens, side, adapter)
-        backward = (
-            *add_result_backward(n_out, dtype, adapter),
-            scale,
-            replace(to_bases, launches=1 - narrow),
-            mm(tokens, d_out, inner, adapter),
-            replace(to_bases, launches=narrow),
-            mm(tokens, inner, d_in, adapter),
-            *cast(n_in, adapter, dtype),
-            with_a,
-            *contract(r, side, n * side),
-            with_a,
-            *contract(side, r, n * r),
-            # The gradient of the l_i comes transposed and is put in order for .grad.
-            copy("copy_", inner, adapter, launches=flag(n > 1) * int(r > 1)),
-            *base_backward(layer, tokens, dtype),
+        forward, backward = beside_base(
+            layer,
+            tokens,
+            dtype,
+            (
+                elementwise("mul", entries, adapter, reads=inner + r * side),
+                elementwise("mul", entries, adapter, reads=entries + n * side),
+                mm(tokens, d_in, inner, adapter),
+                mm(tokens, inner, d_out, adapter),
+                scale,
+            ),
+            (
+                scale,
+                replace(to_bases, launches=1 - narrow),
+                mm(tokens, d_out, inner, adapter),
+                replace(to_bases, launches=narrow),
+                mm(tokens, inner, d_in, adapter),
+                with_a,
+                *contract(r, side, n * side),
+                with_a,
+                *contract(side, r, n * r),
+                # The gradient of the l_i comes transposed and is put in order for .grad.
+                copy("copy_", inner, adapter, launches=flag(n > 1) * int(r > 1)),
+            ),
         )
         kept = entries + narrow * n_in + (1 - narrow) * tokens * inner  # the trained side, and what it multiplies
         return Cost(self.parameters(layer), 2, forward, backward, kept * ITEMSIZE[adapter], adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import RandLoraConfig
-
-        return RandLoraConfig(r=self.rank, randlora_alpha=self.alpha, target_modules=list(layers))

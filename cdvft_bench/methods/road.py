@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Literal, Self, get_args
 
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, copy, elementwise, reduction
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_backward, frozen_forward, itemsize
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, copy, elementwise, reduction, times
+from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward, itemsize
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods._peft import PeftMethod, cast, first_misfit
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, cast, divisors, first_misfit
 from cdvft_bench.methods.base import register
 
-if TYPE_CHECKING:
-    from peft import PeftConfig
-
-VARIANTS = ("road_1", "road_2", "road_4")
+Variant = Literal["road_1", "road_2", "road_4"]
 
 
 @register
@@ -35,20 +33,26 @@ class RoAd(PeftMethod):
     title: ClassVar[str] = "RoAd"
     source: ClassVar[str] = "Liao, Monz: NeurIPS 2024, arXiv 2409.00119"
     not_covered: ClassVar[str] = "batches that mix adapters"
+    short: ClassVar = {"group_size": "group"}
+    peft: ClassVar = PeftNames("RoadConfig")
 
-    variant: str = "road_1"
+    variant: Variant = "road_1"
     group_size: int = 64
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise UserError(f"variant {self.variant!r} is not known; use one of {', '.join(VARIANTS)}")
-        check_count("group_size", self.group_size)
+        super().__post_init__()
         if self.group_size % 2:
             raise UserError(f"group_size = {self.group_size} is odd; a group holds whole pairs, so use an even one")
 
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        even = [d for d in divisors(layer.d_out) if d % 2 == 0]
+        for group in rng.sample(even, min(len(even), 1)):
+            yield cls(variant=rng.choice(get_args(Variant)), group_size=group)
+
     @property
     def label(self) -> str:
-        return f"RoAd-{self.variant[-1]}" + ("" if self.group_size == 64 else f" group={self.group_size}")
+        return super().label.replace(f" variant={self.variant}", f"-{self.variant[-1]}")
 
     def check(self, layer: LinearShape) -> None:
         widths = first_misfit(layer, layer.d_out % self.group_size != 0)
@@ -63,7 +67,7 @@ class RoAd(PeftMethod):
         self.check(layer)
         return layer.d_out * int(self.variant[-1])
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         parameters = self.parameters(layer)
         itemsize(dtype)
         adapter, d_out = adapter_dtype(dtype), layer.d_out
@@ -120,8 +124,13 @@ class RoAd(PeftMethod):
             sum_ = elementwise("add", 2 * d_out, dtype)
             forward: Kernels = (cos, sin, cut, cut, product, product)
             backward: Kernels = (
-                *products_backward, apart, apart, sum_, cos, product, apart, sin, negative, product, apart, sum_,
-            )  # fmt: skip
+                *products_backward,
+                *times((apart, product), 2),
+                *times((apart, sum_), 2),
+                cos,
+                sin,
+                negative,
+            )
             return forward, backward, (4 + 2 * several) * d_out
         sum_ = elementwise("add", d_out, dtype)
         forward = (cos, sin, product, product)
@@ -131,8 +140,3 @@ class RoAd(PeftMethod):
         twice = copy("clone", d_out, dtype, reads=d_out // 2)
         to_pair = reduction("sum", d_out, d_out // 2, dtype)
         return (twice, twice, *forward), (*backward, to_pair, to_pair), 6 * d_out
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import RoadConfig
-
-        return RoadConfig(variant=self.variant, group_size=self.group_size, target_modules=list(layers))

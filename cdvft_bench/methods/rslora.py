@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.methods.base import register
+from cdvft_bench.methods._peft import PeftNames
+from cdvft_bench.methods.base import Settings, register
 from cdvft_bench.methods.lora import LoRA
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -27,12 +23,5 @@ class RsLoRA(LoRA):
     name: ClassVar[str] = "rslora"
     title: ClassVar[str] = "rsLoRA"
     source: ClassVar[str] = "Kalajdzievski: arXiv 2312.03732"
-
-    @property
-    def label(self) -> str:
-        return f"rsLoRA r={self.rank}" + ("" if self.alpha == 16 else f" alpha={self.alpha:g}")
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import LoraConfig
-
-        return LoraConfig(r=self.rank, lora_alpha=self.alpha, use_rslora=True, target_modules=list(layers))
+    usual: ClassVar[tuple[Settings, ...]] = ({"rank": 32},)
+    peft: ClassVar = PeftNames("LoraConfig", LoRA.peft.names, {"use_rslora": True})

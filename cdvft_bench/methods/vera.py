@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from random import Random
+from typing import ClassVar, Self
 
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mm, reduction
-from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.methods._peft import PeftMethod, add_result, add_result_backward, base_backward, cast
+from cdvft_bench.analytic.linear import LinearShape, itemsize
+from cdvft_bench.methods._peft import PeftMethod, PeftNames, beside_base
 from cdvft_bench.methods.base import register
 from cdvft_bench.methods.lora import thin_products
-
-if TYPE_CHECKING:
-    from peft import PeftConfig
 
 
 @register
@@ -32,24 +30,23 @@ class VeRA(PeftMethod):
     name: ClassVar[str] = "vera"
     title: ClassVar[str] = "VeRA"
     source: ClassVar[str] = "Kopiczko, Blankevoort, Asano: ICLR 2024, arXiv 2310.11454"
+    short: ClassVar = {"rank": "r"}
+    peft: ClassVar = PeftNames("VeraConfig", {"rank": "r"})
 
     rank: int = 256
 
-    def __post_init__(self) -> None:
-        check_count("rank", self.rank)
-
-    @property
-    def label(self) -> str:
-        return f"VeRA r={self.rank}"
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(rank=rng.randint(1, 30))
 
     def parameters(self, layer: LinearShape) -> Count:
         """``r + d_out``."""
         return self.rank + layer.d_out
 
-    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Cost:
+    def cost(self, layer: LinearShape, tokens: Count, dtype: str = "float32", *, device: str) -> Cost:
         itemsize(dtype)
         adapter = adapter_dtype(dtype)
-        n_in, n_out, thin = tokens * layer.d_in, tokens * layer.d_out, tokens * self.rank
+        n_out, thin = tokens * layer.d_out, tokens * self.rank
         to_rank, to_out = thin_products(layer, tokens, self.rank, adapter)
 
         def scale_backward(n: Count, width: Count) -> Kernels:
@@ -60,28 +57,22 @@ class VeRA(PeftMethod):
                 reduction("sum", n, width, adapter),
             )
 
-        forward = (
-            *frozen_forward(layer, tokens, dtype),
-            *cast(n_in, dtype, adapter),
-            to_rank,
-            elementwise("mul", thin, adapter, reads=thin + self.rank),
-            to_out,
-            elementwise("mul", n_out, adapter, reads=n_out + layer.d_out),
-            *add_result(n_out, dtype, adapter),
-        )
-        backward = (
-            *add_result_backward(n_out, dtype, adapter),
-            *scale_backward(n_out, layer.d_out),
-            mm(tokens, layer.d_out, self.rank, adapter),
-            *scale_backward(thin, self.rank),
-            mm(tokens, self.rank, layer.d_in, adapter),
-            *cast(n_in, adapter, dtype),
-            *base_backward(layer, tokens, dtype),
+        forward, backward = beside_base(
+            layer,
+            tokens,
+            dtype,
+            (
+                to_rank,
+                elementwise("mul", thin, adapter, reads=thin + self.rank),
+                to_out,
+                elementwise("mul", n_out, adapter, reads=n_out + layer.d_out),
+            ),
+            (
+                *scale_backward(n_out, layer.d_out),
+                mm(tokens, layer.d_out, self.rank, adapter),
+                *scale_backward(thin, self.rank),
+                mm(tokens, self.rank, layer.d_in, adapter),
+            ),
         )
         saved = (thin + n_out) * ITEMSIZE[adapter]  # what each vector multiplies
         return Cost(self.parameters(layer), 2, forward, backward, saved, adapter)
-
-    def config(self, layers: Mapping[str, LinearShape]) -> PeftConfig:
-        from peft import VeraConfig
-
-        return VeraConfig(r=self.rank, target_modules=list(layers))

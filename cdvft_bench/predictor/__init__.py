@@ -1,6 +1,6 @@
 """From one machine's profiles to any model on any GPU: predicted times, memory and traffic, and how far to trust them.
 
-The formulas are those of the first witness (``methods``, ``analytic``, ``execution``); rates come from
+The formulas are the closed forms (``methods``, ``analytic``, ``execution``); rates come from
 ``cdvft-bench calibrate`` or a table of datasheets; recorded profiles say what share of them a device reaches, and how
 far predictions miss. Reads records, never measures. Everything that leaves this room is a prediction and says so.
 

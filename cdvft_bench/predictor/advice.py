@@ -103,7 +103,7 @@ def advise(
     found = find_model(model, targets)
     question = Question(found, find_target(gpu), batch, sequence, dtype, gpus, strategy, tuple(targets))
     layers = list(dict.fromkeys(x.shape for x in target_linears(found.shape, targets)))
-    fitting, left_out = choices(layers, tuple(methods))
+    fitting, left_out = choices(layers, question.target.kind, tuple(methods))
     if not fitting:
         reason = f": {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise UserError(f"no choice fits {found.shape.name}{reason}")
@@ -112,7 +112,14 @@ def advise(
     made = [_choice(question, pricer, method, frozen) for method in fitting]
     rates = question.target.rates
     return Advice(
-        found.shape.name, question.target.name, batch, sequence, dtype, gpus, strategy, found.shape.total_parameters,
+        found.shape.name,
+        question.target.name,
+        batch,
+        sequence,
+        dtype,
+        gpus,
+        strategy,
+        found.shape.total_parameters,
         choices=tuple(sorted((c for c in made if c.memory.fits is not False), key=lambda c: c.step_s.value)),
         too_large=tuple(sorted((c for c in made if c.memory.fits is False), key=lambda c: c.memory.total)),
         left_out=tuple(left_out),
@@ -120,11 +127,11 @@ def advise(
         error=pricer.error,
         sources=(rates.source, *rates.notes),
         assumptions=_assumptions(question),
-    )  # fmt: skip
+    )
 
 
 def _frozen_seconds(question: Question, pricer: Pricer) -> float:
-    cost = model_cost(question.model.shape, None, *question.workload)
+    cost = model_cost(question.model.shape, None, *question.workload, device=question.target.kind)
     forward, backward = _passes(question, cost)
     return pricer.seconds(forward) + pricer.seconds(backward)
 
@@ -137,34 +144,70 @@ def _passes(question: Question, cost: Cost) -> tuple[Kernels, Kernels]:
 def _choice(question: Question, pricer: Pricer, method: Method, frozen: float) -> Choice:
     model, (batch, sequence, dtype) = question.model, question.workload
     assumed, device = assumptions(), question.target.device
-    cost = model_cost(model.shape, method, batch, sequence, dtype, question.targets)
+    cost = model_cost(model.shape, method, batch, sequence, dtype, question.targets, device=question.target.kind)
     forward, backward = _passes(question, cost)
     reserved = assumed.reserved_bytes if pricer.rates.asynchronous else 0
     capacity = int(device.memory) if device else None
     memory = budget(
-        model, method, cost, batch, sequence, dtype, reserved=reserved, capacity=capacity, targets=question.targets
+        model,
+        method,
+        cost,
+        batch,
+        sequence,
+        dtype,
+        device=question.target.kind,
+        reserved=reserved,
+        capacity=capacity,
+        targets=question.targets,
     )
     size = ITEMSIZE[dtype]
     step = Step(
-        pricer.seconds(forward), pricer.seconds(backward), pricer.seconds(cost.update), pricer.spread, batch * sequence,
-        memory.gradients, memory.weights, model.largest_block * size, model.shape.attention.layers + 1, memory,
-    )  # fmt: skip
+        pricer.seconds(forward),
+        pricer.seconds(backward),
+        pricer.seconds(cost.update),
+        pricer.spread,
+        batch * sequence,
+        memory.gradients,
+        memory.weights,
+        model.largest_block * size,
+        model.shape.attention.layers + 1,
+        memory,
+    )
     network = network_of(device.link if device else assumed.network_bytes_s, assumed)
     scaled = {n: scale(step, n, question.strategy, network) for n in sorted({question.gpus, *GPUS})}
     asked = scaled[question.gpus]
     served = serve(
-        model, method, int(cost.parameters), batch, sequence, dtype, pricer.seconds,
-        pcie=device.pcie if device else None, capacity=capacity, reserved=reserved, targets=question.targets,
-    )  # fmt: skip
+        model,
+        method,
+        int(cost.parameters),
+        batch,
+        sequence,
+        dtype,
+        pricer.seconds,
+        device=question.target.kind,
+        pcie=device.pcie if device else None,
+        capacity=capacity,
+        reserved=reserved,
+        targets=question.targets,
+    )
     own = tuple(k for k in (*forward, *backward, *cost.update) if k.scope != "base")
     shares = pricer.shares(own)
     bound = max(shares, key=lambda name: steady(shares[name]))
     return Choice(
-        method.label, method.name, _hyperparameters(method), int(cost.parameters),
-        int(cost.parameters) * ITEMSIZE[cost.parameter_dtype], asked.step_s, asked.tokens_per_s, step.seconds / frozen,
-        asked.memory, (asked, *(s for n, s in scaled.items() if n != question.gpus)), served, bound,
+        method.label,
+        method.name,
+        _hyperparameters(method),
+        int(cost.parameters),
+        int(cost.parameters) * ITEMSIZE[cost.parameter_dtype],
+        asked.step_s,
+        asked.tokens_per_s,
+        step.seconds / frozen,
+        asked.memory,
+        (asked, *(s for n, s in scaled.items() if n != question.gpus)),
+        served,
+        bound,
         _why(step.seconds / frozen, shares, own, asked.exposed_s / asked.step_s.value),
-    )  # fmt: skip
+    )
 
 
 def _hyperparameters(method: Method) -> tuple[tuple[str, int | float | str | bool], ...]:
@@ -192,8 +235,10 @@ def _assumptions(question: Question) -> tuple[str, ...]:
         "serving: adapters in the base's dtype; one adapter a batch where unmerged",
     ]
     if question.target.rates.asynchronous:
-        told.append(f"launch interval {question.target.rates.launch_s * 1e6:g} us; {a.reserved_bytes / 1e9:g} GB for "
-                    "the CUDA context and the allocator")  # fmt: skip
+        told.append(
+            f"launch interval {question.target.rates.launch_s * 1e6:g} us; {a.reserved_bytes / 1e9:g} GB for "
+            "the CUDA context and the allocator"
+        )
     device = question.target.device
     told.append(
         f"network: {a.gpus_a_node} GPUs a node at {(device.link if device else a.network_bytes_s) / 1e9:g} GB/s and "

@@ -13,17 +13,17 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.fit import LAUNCH, Predicted, Work, make_terms
 from cdvft_bench.predictor.results import Efficiency, Prediction
 
-Feet = Mapping[tuple[object, ...], float]
+Baselines = Mapping[tuple[object, ...], float]
 """Median seconds of the frozen subject by environment and workload, over the records that it was timed beside."""
 
 SLOWER = 1.3
 
 
-def typical_feet(records: Sequence[Record]) -> Feet:
+def typical_baselines(records: Sequence[Record]) -> Baselines:
     """What the frozen subject usually takes beside other methods of the same workload."""
     found: dict[tuple[object, ...], list[float]] = defaultdict(list)
     for record in records:
-        seconds = _foot(record)
+        seconds = _frozen(record)
         if seconds is not None:
             found[_workload(record)].append(seconds)
     return {key: median(values) for key, values in found.items() if len(values) >= 3}
@@ -34,31 +34,36 @@ def _workload(record: Record) -> tuple[object, ...]:
     return record.environment, case.kind, case.subject, case.batch, case.sequence, case.dtype, case.pass_
 
 
-def _foot(record: Record) -> float | None:
+def _frozen(record: Record) -> float | None:
     timing = record.timed.timing if record.timed else None
     frozen = [s.median for s in timing.samples if s.name == "frozen"] if timing else []
     return frozen[0] if frozen and frozen[0] > 0 else None
 
 
 def find_cause(
-    prediction: Prediction, record: Record, work: Work, found: Predicted, feet: Feet, fitted: Sequence[Efficiency]
+    prediction: Prediction,
+    record: Record,
+    work: Work,
+    found: Predicted,
+    baselines: Baselines,
+    fitted: Sequence[Efficiency],
 ) -> tuple[str, str]:
     """Cause and evidence.
 
     Args:
         prediction: the miss. record: what was recorded. work: its kernels and rates.
-        found: the fitted prediction of this record alone. feet: see :func:`typical_feet`.
+        found: the fitted prediction of this record alone. baselines: see :func:`typical_baselines`.
         fitted: efficiencies of its device, for kinds with too little data.
     """
     slower = prediction.ratio < 1
-    foot, usual = _foot(record), feet.get(_workload(record))
-    if foot and usual:
-        factor = foot / usual if slower else usual / foot
+    own, usual = _frozen(record), baselines.get(_workload(record))
+    if own and usual:
+        factor = own / usual if slower else usual / own
         if factor > SLOWER:
             pace = "slower" if slower else "faster"
             return (
                 f"the machine was {pace} during this run",
-                f"the frozen subject beside it took {_s(foot)}, beside the others {_s(usual)} in the median",
+                f"the frozen subject beside it took {_s(own)}, beside the others {_s(usual)} in the median",
             )
     timing = record.timed.timing if record.timed else None
     seconds = timing.samples[0].seconds if timing and timing.samples else ()

@@ -64,6 +64,11 @@ class Target:
     device: Device | None
 
     @property
+    def kind(self) -> str:
+        """The kind of device that closed forms are asked for."""
+        return "cuda" if self.rates.asynchronous else "cpu"
+
+    @property
     def dtypes(self) -> tuple[str, ...]:
         """Those with a rate of their own."""
         return tuple(self.rates.matmul)
@@ -88,19 +93,19 @@ def read_devices(text: str, where: str = _FILE) -> tuple[dict[str, Device], Assu
 
 
 def _device(key: str, table: Any, where: str) -> Device:
-    place = f"{where}, [{key}]"
+    at = f"{where}, [{key}]"
     if not isinstance(table, Mapping):
-        raise UserError(f"{place} is not a table")
-    _only(table, {f.name for f in fields(Device)} - {"key"}, place)
+        raise UserError(f"{at} is not a table")
+    _only(table, {f.name for f in fields(Device)} - {"key"}, at)
     for name in ("name", "source"):
         if not isinstance(table.get(name), str) or not table[name]:
-            raise UserError(f"{place}: {name} is missing; give a text in quotes")
+            raise UserError(f"{at}: {name} is missing; give a text in quotes")
     flops = table.get("flops")
     if not isinstance(flops, Mapping) or "float32" not in flops:
-        raise UserError(f"{place}: flops is missing; give a rate a dtype, float32 at least")
-    _only(flops, {"float32", "bfloat16", "float16"}, f"{place}, flops")
-    rates = {dtype: _positive(flops, dtype, f"{place}, flops") for dtype in flops}
-    numbers = {name: _positive(table, name, place) for name in ("memory", "bandwidth", "link", "pcie")}
+        raise UserError(f"{at}: flops is missing; give a rate a dtype, float32 at least")
+    _only(flops, {"float32", "bfloat16", "float16"}, f"{at}, flops")
+    rates = {dtype: _positive(flops, dtype, f"{at}, flops") for dtype in flops}
+    numbers = {name: _positive(table, name, at) for name in ("memory", "bandwidth", "link", "pcie")}
     return Device(key, table["name"], table["source"], rates, **numbers)
 
 

@@ -19,7 +19,7 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FAST_PATHS
 from cdvft_bench.execution.planner import BUILT_IN
-from cdvft_bench.predictor.causes import find_cause, typical_feet
+from cdvft_bench.predictor.causes import find_cause, typical_baselines
 from cdvft_bench.predictor.devices import by_name, datasheet_rates, devices
 from cdvft_bench.predictor.fit import PRIOR, Fit, Floats, Ints, Predicted, Terms, Work, fit, interval, make_terms
 from cdvft_bench.predictor.results import (
@@ -191,18 +191,24 @@ def evaluate(
             predictions += bench.left_out_together(split)
     predictions += _other_machines(found, notes)
     worst.sort(key=lambda entry: -abs(np.log(entry[0].ratio)))
-    feet = typical_feet([s.record for s in found])
+    baselines = typical_baselines([s.record for s in found])
     farthest = [
-        Farthest(p, *find_cause(p, s.record, s.work, by_kind, feet, efficiencies)) for p, s, by_kind in worst[:FARTHEST]
+        Farthest(p, *find_cause(p, s.record, s.work, by_kind, baselines, efficiencies))
+        for p, s, by_kind in worst[:FARTHEST]
     ]
     gpus = [s for s in found if s.kind == "cuda"]
     if not gpus:
         notes.append(f"GPUs: {NOT_MEASURED} ({', '.join(d.name for d in devices().values())})")
     used = {s.device: s.work.rates.source for s in found}
     return Evaluation(
-        tuple(predictions), tuple(_errors(predictions)), tuple(efficiencies), tuple(farthest), used, tuple(left_out),
+        tuple(predictions),
+        tuple(_errors(predictions)),
+        tuple(efficiencies),
+        tuple(farthest),
+        used,
+        tuple(left_out),
         tuple(notes),
-    )  # fmt: skip
+    )
 
 
 def _row(found: Predicted, i: int) -> Predicted:
@@ -295,10 +301,24 @@ class _Bench:
         most = int(np.argmax([steady(b) for b in bounds.tolist()]))
         low, high = (float(seconds) * f for f in around) if around else (None, None)
         return Prediction(
-            case.key, sample.record.label, case.method, case.kind, case.subject, case.tokens, case.dtype, case.pass_,
-            sample.device, sample.record.environment, split, sample.seconds, Range(float(seconds), low, high),
-            float(flops_s), float(bytes_s), BOUNDS[most], float(bounds[most] / bounds.sum()),
-        )  # fmt: skip
+            case.key,
+            sample.record.label,
+            case.method,
+            case.kind,
+            case.subject,
+            case.tokens,
+            case.dtype,
+            case.pass_,
+            sample.device,
+            sample.record.environment,
+            split,
+            sample.seconds,
+            Range(float(seconds), low, high),
+            float(flops_s),
+            float(bytes_s),
+            BOUNDS[most],
+            float(bounds[most] / bounds.sum()),
+        )
 
 
 def _other_machines(found: Sequence[Sample], notes: list[str]) -> list[Prediction]:
@@ -322,10 +342,13 @@ def _efficiencies(device: str, fitted: Fit, terms: Terms) -> list[Efficiency]:
         value, spread = fitted.log_efficiency[i], 1.96 * deviations[i]
         made.append(
             Efficiency(
-                device, kind, Range(*(float(np.exp(v)) for v in (value, value - spread, value + spread))),
-                float(by_kind[i] / by_kind.sum()), float(min(deviations[i] ** 2 / PRIOR**2, 1.0)),
+                device,
+                kind,
+                Range(*(float(np.exp(v)) for v in (value, value - spread, value + spread))),
+                float(by_kind[i] / by_kind.sum()),
+                float(min(deviations[i] ** 2 / PRIOR**2, 1.0)),
             )
-        )  # fmt: skip
+        )
     return made
 
 
@@ -346,8 +369,11 @@ def _errors(predictions: Sequence[Prediction]) -> list[ErrorRow]:
             found = [error(of(p) / p.measured_s) for p in mine]
             return float(np.median(found)), float(np.quantile(found, 0.9))
 
-        inside = [p.predicted_s.low <= p.measured_s <= p.predicted_s.high for p in mine
-                  if p.predicted_s.low is not None and p.predicted_s.high is not None]  # fmt: skip
+        inside = [
+            p.predicted_s.low <= p.measured_s <= p.predicted_s.high
+            for p in mine
+            if p.predicted_s.low is not None and p.predicted_s.high is not None
+        ]
         by: dict[Split, Callable[[Prediction], object]] = {
             "case": lambda p: (p.key, p.environment),
             "shape": lambda p: (p.subject, p.tokens),
@@ -357,9 +383,16 @@ def _errors(predictions: Sequence[Prediction]) -> list[ErrorRow]:
         }
         made.append(
             ErrorRow(
-                device, kind, pass_, split, len(mine), len(Counter(by[split](p) for p in mine)),
-                *spread(lambda p: p.predicted_s.value), *spread(lambda p: p.flops_only_s),
-                *spread(lambda p: p.flops_bytes_s), sum(inside) / len(inside) if inside else None,
+                device,
+                kind,
+                pass_,
+                split,
+                len(mine),
+                len(Counter(by[split](p) for p in mine)),
+                *spread(lambda p: p.predicted_s.value),
+                *spread(lambda p: p.flops_only_s),
+                *spread(lambda p: p.flops_bytes_s),
+                sum(inside) / len(inside) if inside else None,
             )
-        )  # fmt: skip
+        )
     return made

@@ -64,13 +64,21 @@ class Terms:
 
     def of(self, calls: Ints) -> Terms:
         """The rows of some calls, in that order."""
-        place = np.full(self.calls, -1)
-        place[calls] = np.arange(len(calls))
-        rows = place[self.call] >= 0
+        index = np.full(self.calls, -1)
+        index[calls] = np.arange(len(calls))
+        rows = index[self.call] >= 0
         return Terms(
-            len(calls), place[self.call][rows], self.launches[rows], self.arithmetic[rows], self.traffic[rows],
-            self.launch[rows], self.unit[rows], self.carrier[rows], self.overlaps[rows], self.kinds,
-        )  # fmt: skip
+            len(calls),
+            index[self.call][rows],
+            self.launches[rows],
+            self.arithmetic[rows],
+            self.traffic[rows],
+            self.launch[rows],
+            self.unit[rows],
+            self.carrier[rows],
+            self.overlaps[rows],
+            self.kinds,
+        )
 
 
 def make_terms(works: Sequence[Work], kinds: Sequence[str] | None = None) -> Terms:
@@ -87,14 +95,32 @@ def make_terms(works: Sequence[Work], kinds: Sequence[str] | None = None) -> Ter
             carrier, seconds = _carried(kernel, work.rates, parts.unit)
             one = order.setdefault(unit, len(order)) if unit else -1
             two = order.setdefault(carrier, len(order))
-            rows.append((call, float(kernel.launches), parts.arithmetic, seconds, work.rates.launch_s, one, two,
-                         work.rates.asynchronous))  # fmt: skip
+            rows.append(
+                (
+                    call,
+                    float(kernel.launches),
+                    parts.arithmetic,
+                    seconds,
+                    work.rates.launch_s,
+                    one,
+                    two,
+                    work.rates.asynchronous,
+                )
+            )
     columns = np.array(rows, dtype=np.float64).reshape(-1, 8).T
     call_, launches, arithmetic, traffic, launch, unit_, carrier_, overlaps = columns
     return Terms(
-        len(works), call_.astype(np.int64), launches, arithmetic, traffic, launch, unit_.astype(np.int64),
-        carrier_.astype(np.int64), overlaps.astype(bool), (*order, LAUNCH),
-    )  # fmt: skip
+        len(works),
+        call_.astype(np.int64),
+        launches,
+        arithmetic,
+        traffic,
+        launch,
+        unit_.astype(np.int64),
+        carrier_.astype(np.int64),
+        overlaps.astype(bool),
+        (*order, LAUNCH),
+    )
 
 
 def _carried(kernel: Kernel, rates: Rates, unit: str) -> tuple[str, float]:
@@ -147,8 +173,8 @@ def predict(terms: Terms, log_efficiency: Floats, launches: bool = True) -> Pred
     return Predicted(by_kind.sum(1), by_kind, bounds)
 
 
-def _sums(place: Ints, values: Floats, length: int) -> Floats:
-    return np.bincount(place, values, length).astype(np.float64)
+def _sums(index: Ints, values: Floats, length: int) -> Floats:
+    return np.bincount(index, values, length).astype(np.float64)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,22 @@ from cdvft_bench.predictor.transformer import Transformer, rest_saved_bytes
 
 
 def adapter_saved_bytes(
-    model: Transformer, method: Method, batch: int, sequence: int, dtype: str, targets: Sequence[str] = ()
+    model: Transformer,
+    method: Method,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    targets: Sequence[str] = (),
+    *,
+    device: str,
 ) -> int:
     """Activations that the adapted layers keep for backward, layer by layer.
 
     An input that several adapted layers share (query and value) counts once a layer: in float32 an upper bound, with
     16-bit bases what happens, for each adapter casts its own copy.
     """
-    everything = method.name == "full"
-    layers = model.shape.linears if everything else target_linears(model.shape, targets)
-    return sum(int(method.cost(x.shape, rows_of(x, batch, sequence), dtype).saved_bytes) for x in layers)
+    layers = model.shape.linears if method.trains_all else target_linears(model.shape, targets)
+    return sum(int(method.cost(x.shape, rows_of(x, batch, sequence), dtype, device=device).saved_bytes) for x in layers)
 
 
 def workspace_bytes(model: Transformer, cost: Cost, batch: int, sequence: int, dtype: str, loss: bool) -> int:
@@ -45,6 +51,7 @@ def budget(
     sequence: int,
     dtype: str,
     *,
+    device: str,
     loss: bool = True,
     reserved: int = 0,
     capacity: int | None = None,
@@ -57,8 +64,8 @@ def budget(
         loss: whether a loss over the vocabulary is taken. reserved: bytes of the context. capacity: of the GPU.
     """
     parameters, size = int(cost.parameters), ITEMSIZE[cost.parameter_dtype]
-    frozen = 0 if method.name == "full" else model.shape.total_parameters * ITEMSIZE[dtype]
-    activations = adapter_saved_bytes(model, method, batch, sequence, dtype, targets)
+    frozen = 0 if method.trains_all else model.shape.total_parameters * ITEMSIZE[dtype]
+    activations = adapter_saved_bytes(model, method, batch, sequence, dtype, targets, device=device)
     activations += rest_saved_bytes(model, batch, sequence, dtype, loss)
     return MemoryBudget(
         weights=frozen + parameters * size,

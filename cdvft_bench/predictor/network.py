@@ -98,9 +98,18 @@ def scale(step: Step, gpus: int, strategy: Strategy, network: Network) -> Scalin
     low, high = (steady(step.seconds * f + exposed) for f in step.spread) if step.spread else (None, None)
     rate = Range(tokens / total, None if high is None else tokens / high, None if low is None else tokens / low)
     return Scaling(
-        gpus, strategy, payload, sent, algorithm, seconds, exposed, Range(total, low, high), rate,
-        step.seconds / total, memory,
-    )  # fmt: skip
+        gpus,
+        strategy,
+        payload,
+        sent,
+        algorithm,
+        seconds,
+        exposed,
+        Range(total, low, high),
+        rate,
+        step.seconds / total,
+        memory,
+    )
 
 
 _Parts = tuple[float, float, str, float, int, MemoryBudget]

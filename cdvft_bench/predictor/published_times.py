@@ -87,7 +87,7 @@ def _width(run: PublishedRun) -> int:
 def _predicted(run: PublishedRun, model: Transformer, target: Target) -> _Run:
     method = as_method(run)
     targets = run.target_modules if isinstance(run.target_modules, tuple) else (run.target_modules,)
-    cost = model_cost(model.shape, method, BATCH, SEQUENCE, DTYPE, targets)
+    cost = model_cost(model.shape, method, BATCH, SEQUENCE, DTYPE, targets, device=target.kind)
     if int(cost.parameters) != run.trainable_params:
         raise UserError(
             f"the closed form has {int(cost.parameters):,} trainable parameters, the run {run.trainable_params:,}"
@@ -95,8 +95,8 @@ def _predicted(run: PublishedRun, model: Transformer, target: Target) -> _Run:
     workload = (model, BATCH, SEQUENCE, DTYPE)
     kernels = cost.kernels("step") + rest_forward(*workload, loss=True) + rest_backward(*workload, loss=True)
     seconds = run.steps * Pricer(target.rates, DTYPE).seconds(kernels)
-    longest = model_cost(model.shape, method, BATCH, LONGEST, DTYPE, targets)
-    memory = budget(model, method, longest, BATCH, LONGEST, DTYPE, targets=targets)
+    longest = model_cost(model.shape, method, BATCH, LONGEST, DTYPE, targets, device=target.kind)
+    memory = budget(model, method, longest, BATCH, LONGEST, DTYPE, device=target.kind, targets=targets)
     return _Run(run, method, seconds, float(flops(kernels, "flop")), memory.total)
 
 
@@ -118,30 +118,44 @@ def compare_published(runs: Sequence[PublishedRun] | None = None, gpu: str = "l4
         except UserError as reason:
             left_out.append((run.experiment, str(reason)))
     found.sort(key=lambda r: r.run.train_time_s)
-    feet = [r for r in found if r.run.experiment == REFERENCE]
-    if not feet:
+    references = [r for r in found if r.run.experiment == REFERENCE]
+    if not references:
         raise UserError(f"the run {REFERENCE!r}, to which ratios are taken, is not among those that are covered")
     if len(found) < FEWEST:
         raise UserError(f"{len(found)} runs are covered by closed forms; an order needs at least {FEWEST}")
-    foot = feet[0]
+    reference = references[0]
     made = tuple(
         PublishedPrediction(
-            r.run.experiment, r.method.label, r.run.train_time_s, r.seconds, r.run.train_time_s / foot.run.train_time_s,
-            r.seconds / foot.seconds, r.flops / foot.flops, r.run.peak_memory_bytes, r.bytes_,
+            r.run.experiment,
+            r.method.label,
+            r.run.train_time_s,
+            r.seconds,
+            r.run.train_time_s / reference.run.train_time_s,
+            r.seconds / reference.seconds,
+            r.flops / reference.flops,
+            r.run.peak_memory_bytes,
+            r.bytes_,
         )
         for r in found
-    )  # fmt: skip
+    )
     others = [p for p in made if p.experiment != REFERENCE]
     ratios = [error(p.predicted_ratio / p.published_ratio) for p in others]
     by_flops = [error(p.flops_ratio / p.published_ratio) for p in others]
     memory = [error(p.predicted_bytes / p.published_bytes) for p in made]
     times = np.array([p.published_s for p in made])
     return PublishedComparison(
-        SOURCE, target.name, REFERENCE, made, tuple(left_out),
+        SOURCE,
+        target.name,
+        REFERENCE,
+        made,
+        tuple(left_out),
         rank_correlation(np.array([p.predicted_s for p in made]), times),
         rank_correlation(np.array([p.flops_ratio for p in made]), times),
-        *_spread(ratios), *_spread(by_flops), *_spread(memory), ASSUMPTIONS,
-    )  # fmt: skip
+        *_spread(ratios),
+        *_spread(by_flops),
+        *_spread(memory),
+        ASSUMPTIONS,
+    )
 
 
 def _spread(errors: Sequence[float]) -> tuple[float, float]:
@@ -165,6 +179,6 @@ def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Ranks, ties sharing their mean; values that differ by rounding errors alone are ties."""
-    _, place, counts = np.unique([steady(v) for v in values.tolist()], return_inverse=True, return_counts=True)
+    _, index, counts = np.unique([steady(v) for v in values.tolist()], return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
-    return np.asarray((last - (counts - 1) / 2)[place], dtype=np.float64)
+    return np.asarray((last - (counts - 1) / 2)[index], dtype=np.float64)

@@ -20,10 +20,18 @@ def cache_bytes(model: Transformer, batch: int, sequence: int, dtype: str) -> in
     return 2 * a.layers * batch * sequence * a.key_value_heads * a.head_dim * ITEMSIZE[dtype]
 
 
-def token_kernels(model: Transformer, method: Method | None, batch: int, sequence: int, dtype: str,
-                  targets: Sequence[str] = ()) -> Kernels:  # fmt: skip
+def token_kernels(
+    model: Transformer,
+    method: Method | None,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    targets: Sequence[str] = (),
+    *,
+    device: str,
+) -> Kernels:
     """One decoding step: a token a sequence through every layer, and the cache read once."""
-    kernels = model_cost(model.shape, method, batch, 1, dtype, targets).forward
+    kernels = model_cost(model.shape, method, batch, 1, dtype, targets, device=device).forward
     kernels += rest_forward(model, batch, 1, dtype, loss=False)
     return (*kernels, copy("cache", cache_bytes(model, batch, sequence, dtype) // ITEMSIZE[dtype], dtype))
 
@@ -37,6 +45,7 @@ def serve(
     dtype: str,
     seconds: Seconds,
     *,
+    device: str,
     pcie: float | None,
     capacity: int | None,
     reserved: int,
@@ -47,16 +56,19 @@ def serve(
     Merging reads and writes the adapted weights and writes and reads the change once each, at least.
 
     Args:
-        parameters: of one adapter. seconds: predicts a sequence of kernels. pcie: bytes/s, None unknown.
+        parameters: of one adapter. seconds: predicts a sequence of kernels.
+        device: kind of it. pcie: bytes/s, None unknown.
     """
     size = ITEMSIZE[dtype]
     adapter = parameters * size
-    layers = model.shape.linears if method.name == "full" else target_linears(model.shape, targets)
+    layers = model.shape.linears if method.trains_all else target_linears(model.shape, targets)
     merge = tuple(copy("merge", 2 * int(x.shape.weights), dtype) for x in layers)
-    merged = seconds(token_kernels(model, None, batch, sequence, dtype))
-    unmerged = merged if method.name == "full" else seconds(
-        token_kernels(model, method, batch, sequence, dtype, targets)
-    )  # fmt: skip
+
+    def step(adapter: Method | None) -> float:
+        return seconds(token_kernels(model, adapter, batch, sequence, dtype, targets, device=device))
+
+    merged = step(None)
+    unmerged = merged if method.trains_all else step(method)
     left = None
     if capacity is not None:
         held = model.shape.total_parameters * size + cache_bytes(model, batch, sequence, dtype) + reserved
@@ -64,6 +76,11 @@ def serve(
     merge_s = seconds(merge)
     gain = unmerged - merged
     return Serving(
-        adapter, left, adapter / pcie if pcie else None, merge_s, merged, unmerged,
+        adapter,
+        left,
+        adapter / pcie if pcie else None,
+        merge_s,
+        merged,
+        unmerged,
         2 * merge_s / gain if gain > 0 else None,
-    )  # fmt: skip
+    )

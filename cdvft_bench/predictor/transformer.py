@@ -107,9 +107,14 @@ def describe(shape: ModelShape, config: PretrainedConfig) -> Transformer:
         positions -= 2  # the first two are for padding
     notes = ("its attention adds a bias by distance and is not fused: times and memory are too low",)
     return Transformer(
-        shape, gated, int(inner), activation != "gelu_new", head,
-        None if shape.image_tokens is not None else positions, notes if values.get("model_type") == "mpnet" else (),
-    )  # fmt: skip
+        shape,
+        gated,
+        int(inner),
+        activation != "gelu_new",
+        head,
+        None if shape.image_tokens is not None else positions,
+        notes if values.get("model_type") == "mpnet" else (),
+    )
 
 
 # --- operators -------------------------------------------------------------------------------

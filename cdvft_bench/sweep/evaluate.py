@@ -166,7 +166,8 @@ def _copied(model: nn.Module, case: Case) -> nn.Module:
 
     from cdvft_bench.timing.built import copy_with_shared_weights
 
-    if case.device == "cpu" or case.method in ("full", "bitfit"):
+    method = case_method(case)
+    if case.device == "cpu" or (method is not None and method.writes_base):
         return copy.deepcopy(model)
     return copy_with_shared_weights(model)
 

@@ -12,11 +12,7 @@ from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_for
 from cdvft_bench.analytic.models import ModelShape, Rows, layer_shape, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.methods import Method, make_method
-
-_BESIDE = ("cdvft", "block_circulant", "lora", "fourierft")
-"""Methods that add to what a base layer returns, whatever holds its weight: closed form and count agree on int8."""
-_PATHS_BESIDE = ("fft", "handwritten")
+from cdvft_bench.methods import Method, make_method, method_names
 
 
 def case_method(case: Case) -> Method | None:
@@ -32,11 +28,12 @@ def case_cost(case: Case) -> Cost:
     """
     method = case_method(case)
     if case.kind == "layer":
-        return layer_cost(layer_shape(case.subject), case.tokens, case.dtype, method)
-    return model_cost(model_shape(case.subject), method, case.batch, case.sequence, case.dtype)
+        return layer_cost(layer_shape(case.subject), case.tokens, case.dtype, method, device=case.device)
+    shape = model_shape(case.subject)
+    return model_cost(shape, method, case.batch, case.sequence, case.dtype, device=case.device)
 
 
-def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None) -> Cost:
+def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None, *, device: str) -> Cost:
     """One layer, adapted, or frozen where there is no method.
 
     Raises:
@@ -45,28 +42,35 @@ def layer_cost(shape: LinearShape, rows: int, dtype: str, method: Method | None)
     if method is None:
         cost = Cost(0, 0, frozen_forward(shape, rows, dtype), frozen_backward(shape, rows, dtype))
     else:
-        if shape.quantised and (method.name not in _BESIDE or getattr(method, "path", "fft") not in _PATHS_BESIDE):
+        if shape.quantised and not method.covers_quantised:
+            covered = ", ".join(name for name in method_names() if make_method(name).covers_quantised)
             raise UserError(
-                f"{method.label} has no closed form on a quantised weight; run {', '.join(_BESIDE)} there, the first "
-                f"two by the path {' or '.join(_PATHS_BESIDE)}"
+                f"{method.label} has no closed form on a quantised weight; these have one at their defaults: {covered}"
             )
-        cost = method.cost(shape, rows, dtype)
+        cost = method.cost(shape, rows, dtype, device=device)
     return replace(cost, saved_bytes=cost.saved_bytes + shape.converted_bytes(dtype)) if shape.quantised else cost
 
 
 def model_cost(
-    shape: ModelShape, method: Method | None, batch: int, sequence: int, dtype: str, targets: Sequence[str] = ()
+    shape: ModelShape,
+    method: Method | None,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    targets: Sequence[str] = (),
+    *,
+    device: str,
 ) -> Cost:
     """Linear layers and attention products, with the adapter's kernels on the target layers; saved bytes are left 0.
 
     Args:
         shape: the model. method: None for the frozen model. batch, sequence: the workload.
-        dtype: of base and activations. targets: endings; none means the model's default ones.
+        dtype: of base and activations. targets: endings; none means the model's default ones. device: its kind.
 
     Raises:
         UserError: the method does not fit a target layer, or there is none.
     """
-    everything = method is not None and method.name == "full"
+    everything = method is not None and method.trains_all
     chosen = {x.name for x in target_linears(shape, targets)} if method is not None and not everything else set()
     # Layers of one shape cost the same: count them first.
     groups: Counter[tuple[LinearShape, Rows, bool]] = Counter()
@@ -76,7 +80,7 @@ def model_cost(
     adapters = Cost(0, 0)
     for (linear_shape, kind, adapted), n in groups.items():
         rows = batch * sequence if kind == "tokens" else batch
-        whole = layer_cost(linear_shape, rows, dtype, method if adapted else None)
+        whole = layer_cost(linear_shape, rows, dtype, method if adapted else None, device=device)
         # The gradient starts at the last hidden state, which a pooler does not lie before.
         backward = times(whole.backward, n) if kind == "tokens" else ()
         cost = Cost(0, 0, cost.forward + times(whole.forward, n), cost.backward + backward)

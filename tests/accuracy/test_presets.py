@@ -52,7 +52,7 @@ def _check(preset: Preset) -> None:
             method = make_method(contender.trial.method, dict(contender.trial.hyperparameters))
             for layer in layers:
                 method.check(layer)
-                assert int(method.cost(layer, 8).parameters) > 0
+                assert int(method.cost(layer, 8, device="cpu").parameters) > 0
     tuned = {len(contender.lrs) for contender in trained}
     assert len(tuned) == 1  # the same budget for all
     assert len({len(contender.factors) for contender in trained}) == 1

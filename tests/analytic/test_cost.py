@@ -83,7 +83,7 @@ def test_costs_of_different_dtypes_do_not_add() -> None:
 
 
 def test_kinds_and_scopes_partition_the_flops() -> None:
-    cost = make_method("cdvft", {"m": 3, "block_size": 16}).cost(LinearShape(64, 48), 10)
+    cost = make_method("cdvft", {"m": 3, "block_size": 16}).cost(LinearShape(64, 48), 10, device="cpu")
     for pass_ in PASSES:
         for name in CONVENTIONS:
             whole = cost.flops(pass_, name)
@@ -94,7 +94,7 @@ def test_kinds_and_scopes_partition_the_flops() -> None:
 
 
 def test_the_paper_setting_has_two_plus_one_transforms() -> None:
-    cost = make_method("cdvft", {"path": "handwritten"}).cost(LinearShape(768, 768), 10)
+    cost = make_method("cdvft", {"path": "handwritten"}).cost(LinearShape(768, 768), 10, device="cpu")
     assert cost.total("forward", "adapter").ffts == 10 + 1 + 10  # FFT(x), FFT(c), inverse
     assert cost.total("backward", "adapter").ffts == 10 + 10 + 1  # FFT(g), inverse for x, inverse for c
     assert sum(k.kind == "fft" for k in cost.kernels("forward")) == 3
@@ -117,11 +117,11 @@ def test_grids_of_a_million_cases_equal_the_scalar_formula() -> None:
     grid = LinearShape(widths[0], widths[1])
     start = time.perf_counter()
     for method in methods:
-        cost = method.cost(grid, tokens)
+        cost = method.cost(grid, tokens, device="cpu")
         totals = cost.total("step")
         flops = np.broadcast_to(cost.flops("step", "flop"), (n,))
         for i in rng.integers(0, n, 5):
-            one = method.cost(LinearShape(int(widths[0][i]), int(widths[1][i])), int(tokens[i]))
+            one = method.cost(LinearShape(int(widths[0][i]), int(widths[1][i])), int(tokens[i]), device="cpu")
             exact = one.total("step")
             for field in ("macs", "elementwise_flops", "ffts", "launches", "read", "written"):
                 value = getattr(exact, field)

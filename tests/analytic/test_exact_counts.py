@@ -20,10 +20,10 @@ def test_grids_of_large_sizes_do_not_wrap(name) -> None:
     """2^21 wide, 2^22 tokens: more than 64 bits hold. One by one and in a grid, in numpy's integers or in Python's."""
     method = make_method(name, LARGE.get(name))
     d, tokens = 2**21, 2**22
-    one = method.cost(LinearShape(d, d), tokens)
+    one = method.cost(LinearShape(d, d), tokens, device="cpu")
     assert int(one.total("forward").macs) >= 2**64
     second = 1024
-    small = method.cost(LinearShape(second, second), 3)
+    small = method.cost(LinearShape(second, second), 3, device="cpu")
     wide, narrow = np.array([d, second]), np.array([tokens, 3])
     for widths, rows in (
         (wide, narrow),
@@ -32,7 +32,7 @@ def test_grids_of_large_sizes_do_not_wrap(name) -> None:
         (wide.astype(object), narrow),
         (wide, narrow.astype(np.uint32)),
     ):
-        cost = method.cost(LinearShape(widths, widths), rows)
+        cost = method.cost(LinearShape(widths, widths), rows, device="cpu")
         for pass_ in PASSES:
             ours, theirs = cost.total(pass_), one.total(pass_)
             for field in ("macs", "elementwise_flops", "ffts", "launches", "read", "written"):
@@ -46,8 +46,8 @@ def test_grids_of_large_sizes_do_not_wrap(name) -> None:
             assert int(found[0]) == getattr(one, field)
     many = (one * 10**6).total("step")
     assert many.read == one.total("step").read * 10**6
-    grid = method.cost(LinearShape(np.array([2048]), np.array([2048])), 2**14) * 10**9
-    alone = method.cost(LinearShape(2048, 2048), 2**14)
+    grid = method.cost(LinearShape(np.array([2048]), np.array([2048])), 2**14, device="cpu") * 10**9
+    alone = method.cost(LinearShape(2048, 2048), 2**14, device="cpu")
     for field in ("read", "macs"):
         found = np.ravel(getattr(grid.total("step"), field))[0]
         assert int(found) == getattr(alone.total("step"), field) * 10**9
@@ -55,8 +55,10 @@ def test_grids_of_large_sizes_do_not_wrap(name) -> None:
 
 def test_a_hyperparameter_that_is_large_does_not_wrap() -> None:
     rank = 10**15
-    one = make_method("lora", {"rank": rank}).cost(LinearShape(768, 768), 1024)
-    grid = make_method("lora", {"rank": rank}).cost(LinearShape(np.array([768, 8]), np.array([768, 8])), 1024)
+    one = make_method("lora", {"rank": rank}).cost(LinearShape(768, 768), 1024, device="cpu")
+    grid = make_method("lora", {"rank": rank}).cost(
+        LinearShape(np.array([768, 8]), np.array([768, 8])), 1024, device="cpu"
+    )
     assert np.ravel(grid.parameters)[0] == one.parameters == 2 * 768 * rank
     assert np.ravel(grid.total("step").macs)[0] == one.total("step").macs
 
@@ -75,17 +77,17 @@ def test_the_atoms_of_closed_forms_do_not_wrap() -> None:
     assert countable(np.array([5, 6]), 2**15)[0].dtype == object  # type: ignore[union-attr]
     assert type(countable(np.int32(5))[0]) is int
     with pytest.raises(UserError, match=r"tokens = 1\.5 is not an integer"):
-        make_method("lora").cost(LinearShape(8, 8), 1.5)  # type: ignore[arg-type]
+        make_method("lora").cost(LinearShape(8, 8), 1.5, device="cpu")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="d_in = True"):
         LinearShape(True, 8)
     assert LinearShape(10**30, 8).weights == 8 * 10**30
 
 
 def test_a_closed_form_writes_out_so_many_factors_and_no_more() -> None:
-    assert make_method("cdvft", {"m": 256}).cost(LinearShape(8, 8), 2).tensors == 511
+    assert make_method("cdvft", {"m": 256}).cost(LinearShape(8, 8), 2, device="cpu").tensors == 511
     with pytest.raises(UserError, match="m = 257 is too large"):
         make_method("cdvft", {"m": 257})
     for rank in (1, 5, 10**12):
-        one = make_method("hra", {"rank": rank}).cost(LinearShape(8, 8), 2)
+        one = make_method("hra", {"rank": rank}).cost(LinearShape(8, 8), 2, device="cpu")
         assert one.parameters == 8 * rank
         assert sum(k.launches for k in one.backward if k.op == "select_backward") == rank

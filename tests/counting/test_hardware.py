@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -10,7 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
+from cdvft_bench.cli import main
 from cdvft_bench.counting import hardware
 from cdvft_bench.counting.hardware import (
     GPU_METRICS,
@@ -29,6 +32,18 @@ from cdvft_bench.counting.hardware import (
     read_events,
 )
 
+COUNTING_PERF = """
+import re
+program = arguments[arguments.index('--') + 1:]
+done = subprocess.run(program)
+repeats = re.search(r'for _ in range\\((\\d+)\\)', program[-1])
+value = 10**6 if repeats is None else 500 + 1000 * int(repeats[1])
+events = arguments[arguments.index('-e') + 1].split(',')
+lines = [f'{value};;{event};1;100.00;;' for event in events]
+open(arguments[arguments.index('-o') + 1], 'w').write(chr(10).join(lines))
+sys.exit(done.returncode)
+"""
+"""Plays perf: runs the program, and reads a thousand events for each run of its loop."""
 FP32 = [f"sm__sass_thread_inst_executed_op_f{op}_pred_on.sum" for op in ("add", "mul", "fma")]
 
 
@@ -143,9 +158,13 @@ sys.exit(done.returncode)
 
 
 def play_perf(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, refused: str = "False", supported: str = "True",
-    share: str = "100.00", a_turn: int = 100,
-) -> None:  # fmt: skip
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    refused: str = "False",
+    supported: str = "True",
+    share: str = "100.00",
+    a_turn: int = 100,
+) -> None:
     body = PERF.format(refused=refused, supported=supported, share=share, a_turn=a_turn)
     play("perf", body, folder, monkeypatch)
     monkeypatch.setattr(hardware, "flop_events", lambda: {"a": 1, "b": 2, "c": 4, "d": 8})
@@ -195,9 +214,22 @@ def test_an_unknown_processor_has_no_count(tmp_path: Path, monkeypatch: pytest.M
 # --- ncu's output -------------------------------------------------------------------------
 
 COLUMNS = (
-    "ID", "Process ID", "Process Name", "Host Name", "Kernel Name", "Context", "Stream", "Block Size", "Grid Size",
-    "Device", "CC", "Section Name", "Metric Name", "Metric Unit", "Metric Value",
-)  # fmt: skip
+    "ID",
+    "Process ID",
+    "Process Name",
+    "Host Name",
+    "Kernel Name",
+    "Context",
+    "Stream",
+    "Block Size",
+    "Grid Size",
+    "Device",
+    "CC",
+    "Section Name",
+    "Metric Name",
+    "Metric Unit",
+    "Metric Value",
+)
 
 
 def ncu_rows(launch: int, kernel: str, values: dict[str, str]) -> str:
@@ -320,3 +352,23 @@ def test_every_counter_is_reported_with_a_reason() -> None:
     counters = probe_hardware()
     assert [c.name for c in counters] == [hardware.CPU, hardware.GPU]
     assert all(c.reason for c in counters)
+
+
+# --- of a case ------------------------------------------------------------------------------
+
+
+def test_a_case_under_the_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command runs the case in a process of its own, so often that its set-up cancels."""
+    arguments = ["count", "lora", "rank=4", "--layer", "24x16", "--tokens", "8", "--hardware"]
+    absent = CliRunner().invoke(main, arguments)
+    if not probe_perf().available:
+        assert absent.exit_code == 0, absent.output
+        assert f"{hardware.CPU}: not available; {probe_perf().reason}" in " ".join(absent.output.split())
+    probe_perf.cache_clear()
+    monkeypatch.setattr(hardware, "flop_events", lambda: {"flops": 2})
+    play("perf", COUNTING_PERF, tmp_path, monkeypatch)
+    found = CliRunner().invoke(main, [*arguments, "--json"])
+    assert found.exit_code == 0, found.output
+    told = json.loads(found.output)
+    assert told["executed"]["flops"] == 2 * 1000  # a thousand events each time that run() is called in the loop
+    assert told["counted"]["parameters"] == 4 * (24 + 16)

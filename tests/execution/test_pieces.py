@@ -13,7 +13,7 @@ from torch import nn
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.counting.count import count_layer
-from cdvft_bench.execution import FastBlockCirculantLinear, FastCDVFTLinear, splits
+from cdvft_bench.execution import FastBlockCirculantLinear, FastCDVFTLinear, fused, splits
 from cdvft_bench.methods import make_method
 
 
@@ -23,11 +23,11 @@ def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pieces_are_even_and_whole_on_a_gpu() -> None:
-    assert splits.piece(10, 10, 10) == 5
-    assert splits.piece(11, 10, 10) == 4
-    assert splits.piece(1, 500, 500) == 1
+    assert splits.piece(10, 10, 10, "cpu") == 5
+    assert splits.piece(11, 10, 10, "cpu") == 4
+    assert splits.piece(1, 500, 500, "cpu") == 1
     assert splits.piece(11, 10, 10, "cuda") == 11
-    assert list(splits.piece(np.array([10, 11]), 10, 10)) == [5, 4]
+    assert list(splits.piece(np.array([10, 11]), 10, 10, "cpu")) == [5, 4]
 
 
 @pytest.mark.parametrize("m", [0, 2, 3])
@@ -54,8 +54,11 @@ def test_pieces_add_up(path, m, p) -> None:
         assert float((ours - theirs).detach().norm() / theirs.detach().norm()) < 1e-12
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
 @pytest.mark.parametrize("seed", range(40))
-def test_closed_forms_count_every_piece(seed) -> None:
+def test_closed_forms_count_every_piece(seed, device, monkeypatch) -> None:
+    """Under each device's rule of splitting rows; a GPU's is followed on the CPU."""
+    monkeypatch.setattr(fused, "piece", lambda rows, d_in, d_out, _: splits.piece(rows, d_in, d_out, device))
     r = random.Random(seed)
     d_in, d_out, tokens = r.randint(1, 20), r.randint(1, 20), r.randint(1, 60)
     options = {"block_size": r.choice([None, r.randint(1, 22)]), "path": r.choice(["fused", "stored", "merged"]),
@@ -63,7 +66,7 @@ def test_closed_forms_count_every_piece(seed) -> None:
     method = make_method(*r.choice([("cdvft", {**options, "m": r.choice([2, 3])}), ("block_circulant", options)]))
     dtype = r.choice(["float32", "bfloat16"])
     shape = LinearShape(d_in, d_out, r.random() < 0.5)
-    cost = method.cost(shape, tokens, dtype)
+    cost = method.cost(shape, tokens, dtype, device=device)
     torch.manual_seed(seed)
     layer = method.adapt_linear(nn.Linear(d_in, d_out, bias=shape.bias, dtype=getattr(torch, dtype)))
     for parameter in layer.parameters():
@@ -81,3 +84,13 @@ def test_closed_forms_count_every_piece(seed) -> None:
         assert (sums.macs, sums.elementwise_flops, sums.ffts) == (seen.macs, seen.elementwise_flops, seen.ffts)
         assert (sums.read, sums.written) == (seen.read, seen.written)
     assert cost.saved_bytes == counted.saved_bytes
+
+
+def test_a_gpu_s_rows_are_priced_whole() -> None:
+    """Llama-3-8B's query projection at 16,384 tokens in bfloat16: one piece on a GPU, 128 on a CPU."""
+    method, shape = make_method("cdvft", {"m": 2, "path": "fused"}), LinearShape(4096, 4096, bias=False)
+    on = {device: method.cost(shape, 16_384, "bfloat16", device=device) for device in ("cpu", "cuda")}
+    launches = {device: cost.launches("forward") + cost.launches("backward") for device, cost in on.items()}
+    assert launches["cuda"] == 28
+    assert launches["cpu"] > 100 * launches["cuda"]
+    assert on["cuda"].total("step").macs == on["cpu"].total("step").macs

@@ -51,7 +51,7 @@ def test_estimates_are_those_of_the_closed_forms(m, training) -> None:
         make_method("cdvft", {"m": m, "block_size": 256}) if m else make_method("block_circulant", {"block_size": 256})
     )
     for found in rank(problem, CPU):
-        cost = dataclasses.replace(method, path=found.path).cost(LinearShape(768, 512), 100)
+        cost = dataclasses.replace(method, path=found.path).cost(LinearShape(768, 512), 100, device="cpu")
         expected = cost.forward + (cost.backward if training else ())
         assert kernels_of(problem, found.path)[0] == expected
         assert found.seconds == pytest.approx(predict_seconds(expected, CPU))
@@ -81,7 +81,7 @@ def test_auto_executes_what_is_picked() -> None:
     assert torch.equal(layer(x), expected)
     grid = LinearShape(np.array([8, 16]), np.array([8, 16]))
     with pytest.raises(UserError, match="shape by shape"):
-        make_method("cdvft", {"path": "auto"}).cost(grid, 4)
+        make_method("cdvft", {"path": "auto"}).cost(grid, 4, device="cpu")
 
 
 def test_what_cannot_be_planned_is_refused() -> None:

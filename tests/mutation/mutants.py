@@ -38,18 +38,16 @@ OWN_TESTS = [
 
 # Functions that hold no formula: they check input, keep integers exact, describe, or build the adapter.
 NO_FORMULA = {
-    "__post_init__", "_adapt", "_peak", "adapt_linear", "adapt_model", "added", "check", "check_count", "check_options",
-    "config", "convention", "countable", "environment", "exact", "first_misfit", "itemsize", "label", "no_extension",
-    "product", "resolved",
+    "__post_init__", "_adapt", "_peak", "adapt_linear", "adapt_model", "added", "advised", "check", "check_blocks",
+    "check_count", "config", "convention", "countable", "divisors", "environment", "exact", "examples", "first_misfit",
+    "itemsize", "label", "no_extension", "options", "product", "resolved",
 }  # fmt: skip
+WITHOUT_FORMULA = {"__init__", "base", "_values", "_circulant"}
 SHARED = {
     "circulant": ["cdvft", "block_circulant"],
     "costs": ["cdvft", "block_circulant"],
     "spectral_costs": ["cdvft", "block_circulant"],
     "native_costs": ["cdvft", "block_circulant"],
-    "_peft": ["lora", "dora", "fourierft", "c3a", "vera", "boft"],
-    "_lycoris": ["loha", "lokr"],
-    "_norms": ["hra", "delora"],
     "kernels": ["cdvft", "lora", "fourierft", "boft", "c3a", "dora"],
     "cost": ["cdvft", "full"],
     "linear": ["lora", "full", "cdvft"],
@@ -73,7 +71,8 @@ class Mutant:
     @property
     def methods(self) -> list[tuple[str, str | None]]:
         """Methods to count, and the path that executes them where the file is about paths."""
-        names = SHARED.get(self.path.stem, [self.path.stem])
+        stem = self.path.stem
+        names = users(stem) if stem.startswith("_") else SHARED.get(stem, [stem])
         paths = EXECUTED if self.path.parent.name == "execution" else (None,)
         return [(name, path) for name in names for path in paths]
 
@@ -98,7 +97,16 @@ def files() -> list[Path]:
         ROOT / "cdvft_bench" / "analytic" / f"{name}.py"
         for name in ("kernels", "cost", "linear", "conventions", "circulant")
     ] + [ROOT / "cdvft_bench" / "execution" / f"{name}.py" for name in ("costs", "native_costs", "spectral_costs")]
-    return [p for p in methods if p.stem not in ("__init__", "base", "_reference")] + analytic
+    return [p for p in methods if p.stem not in WITHOUT_FORMULA] + analytic
+
+
+def users(stem: str) -> list[str]:
+    """Methods whose files import a module of the same folder, or one that does."""
+    found = set()
+    for path in (ROOT / "cdvft_bench" / "methods").glob("*.py"):
+        if f"import {stem}\n" in (text := path.read_text()) or f"methods.{stem} import" in text:
+            found |= {path.stem} if not path.stem.startswith("_") else set(users(path.stem))
+    return sorted(found)
 
 
 def mutants(path: Path) -> list[Mutant]:
@@ -136,9 +144,9 @@ def survives(mutant: Mutant | None, methods: Sequence[tuple[str, str | None]] = 
         methods = mutant.methods
     import pytest
 
-    from tests.methods.test_exact import check
+    from cdvft_bench.sweep.exactness import check_case
 
-    if any(check(name, seed, path) for seed in SEEDS for name, path in methods):
+    if any(check_case(name, seed, path) for seed in SEEDS for name, path in methods):
         return False
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         return pytest.main(["-q", "-x", "-p", "no:cacheprovider", *OWN_TESTS]) == 0

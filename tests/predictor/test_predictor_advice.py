@@ -47,7 +47,7 @@ def test_a_choice_is_the_sum_of_its_closed_forms(found: Advice) -> None:
     assert dict(choice.hyperparameters)["path"] == "merged"
     method = make_method("cdvft", {"m": 2, "block_size": 64, "path": "merged"})
     model = find_model("minilm")
-    cost = model_cost(model.shape, method, 4, 64, "float32")
+    cost = model_cost(model.shape, method, 4, 64, "float32", device="cuda")
     assert choice.parameters == cost.parameters == 12 * (384 + 384 + 6 * 6 * 64)
     assert choice.checkpoint_bytes == 4 * choice.parameters
     assert choice.tokens_per_s.value == pytest.approx(4 * 64 / choice.step_s.value)
@@ -99,8 +99,19 @@ def test_profiles_of_the_device_give_the_error(tmp_path: Path) -> None:
 def test_serving_many_adapters() -> None:
     model, method = find_model("llama-3.2-3b"), make_method("lora", {"rank": 8})
     pricer = Pricer(BUILT_IN["cuda"], "bfloat16")
-    found = serve(model, method, 2_293_760, 8, 1024, "bfloat16", pricer.seconds, pcie=64e9, capacity=int(141e9),
-                  reserved=0)  # fmt: skip
+    found = serve(
+        model,
+        method,
+        2_293_760,
+        8,
+        1024,
+        "bfloat16",
+        pricer.seconds,
+        device="cuda",
+        pcie=64e9,
+        capacity=int(141e9),
+        reserved=0,
+    )
     assert found.adapter_bytes == 2 * 2_293_760
     assert found.swap_s == pytest.approx(found.adapter_bytes / 64e9)
     cache = cache_bytes(model, 8, 1024, "bfloat16")
@@ -109,7 +120,7 @@ def test_serving_many_adapters() -> None:
     assert found.token_s_unmerged > found.token_s_merged > 2 * model.shape.total_parameters / 4.8e12
     saved = found.token_s_unmerged - found.token_s_merged
     assert found.break_even_tokens == pytest.approx(2 * found.merge_s / saved)
-    kernels = token_kernels(model, None, 1, 1024, "bfloat16")
+    kernels = token_kernels(model, None, 1, 1024, "bfloat16", device="cuda")
     assert kernels[-1].read == cache_bytes(model, 1, 1024, "bfloat16")
 
 

@@ -14,7 +14,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor import Evaluation, evaluate, evaluate_stores, read_profiles
-from cdvft_bench.predictor.causes import find_cause, typical_feet
+from cdvft_bench.predictor.causes import find_cause, typical_baselines
 from cdvft_bench.predictor.evaluation import as_executed, device_name, error, samples
 from cdvft_bench.predictor.fit import make_terms, predict
 from cdvft_bench.sweep.evaluate import predict as witness_predict
@@ -135,7 +135,7 @@ def _cause(record: Record, among: list[Record]) -> tuple[str, str]:
     prediction = evaluate([*among, record], PROFILE.environments).predictions[0]
     low = dataclasses.replace(prediction.predicted_s, value=sample.seconds / 4)
     miss = dataclasses.replace(prediction, measured_s=sample.seconds, predicted_s=low)
-    return find_cause(miss, record, sample.work, predicted, typical_feet([*among, record]), [])
+    return find_cause(miss, record, sample.work, predicted, typical_baselines([*among, record]), [])
 
 
 def _clean() -> tuple[Record, list[Record]]:
@@ -151,8 +151,8 @@ def test_causes_are_found_in_the_record() -> None:
     assert record.timed.timing is not None
     assert record.timed.trace is not None
     timing, trace = record.timed.timing, record.timed.trace
-    feet = [dataclasses.replace(s, median=9 * s.median) if s.name == "frozen" else s for s in timing.samples]
-    assert _cause(timed(record, samples=tuple(feet)), others)[0] == "the machine was slower during this run"
+    baselines = [dataclasses.replace(s, median=9 * s.median) if s.name == "frozen" else s for s in timing.samples]
+    assert _cause(timed(record, samples=tuple(baselines)), others)[0] == "the machine was slower during this run"
     first = timing.samples[0]
     wide = (dataclasses.replace(first, seconds=(first.median, 9 * first.median)), *timing.samples[1:])
     unsteady = timed(record, samples=wide, warnings=("drifted",))

@@ -34,7 +34,7 @@ IN_PLACE = {"_fused_adamw_", "_foreach_add_", "mul_", "add_", "addcmul_", "conj_
 def works(device: str, dtype: str = "float32") -> list[Work]:
     rates = BUILT_IN[device]
     return [
-        Work(make_method(n, v).cost(LinearShape(d, d), t, dtype).kernels("step"), rates, dtype)
+        Work(make_method(n, v).cost(LinearShape(d, d), t, dtype, device="cpu").kernels("step"), rates, dtype)
         for n, v, d, t in SETTINGS
     ]
 

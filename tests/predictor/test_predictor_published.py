@@ -40,8 +40,8 @@ def test_order_ratios_and_memory_of_published_runs() -> None:
     assert found.memory_median < 0.03
     times = [r.published_s for r in found.runs]
     assert times == sorted(times)
-    foot = next(r for r in found.runs if r.experiment == found.reference)
-    assert (foot.published_ratio, foot.predicted_ratio, foot.flops_ratio) == (1, 1, 1)
+    reference = next(r for r in found.runs if r.experiment == found.reference)
+    assert (reference.published_ratio, reference.predicted_ratio, reference.flops_ratio) == (1, 1, 1)
     assert any("not predicted" in text for text in found.assumptions)
 
 

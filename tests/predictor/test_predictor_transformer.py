@@ -62,7 +62,7 @@ def inputs(model: nn.Module) -> dict[str, torch.Tensor]:
 def test_launches_bytes_and_saved_activations_are_counted_so(name: str, dtype: str) -> None:
     module, model = build(name, dtype)
     counted = count_model(module, inputs(module))
-    cost = model_cost(model.shape, None, BATCH, SEQUENCE, dtype)
+    cost = model_cost(model.shape, None, BATCH, SEQUENCE, dtype, device="cpu")
     forward = total(cost.forward + rest_forward(model, BATCH, SEQUENCE, dtype, loss=False))
     backward = total(cost.backward + rest_backward(model, BATCH, SEQUENCE, dtype, loss=False))
     assert counted.backward is not None
@@ -116,8 +116,8 @@ def test_a_budget_is_what_a_step_holds(name: str, method: str, values: dict[str,
     optimizer = torch.optim.AdamW(trained, fused=True)
     output[0].sum().backward()
     optimizer.step()
-    cost = model_cost(model.shape, made, BATCH, SEQUENCE, dtype)
-    found = budget(model, made, cost, BATCH, SEQUENCE, dtype, loss=False)
+    cost = model_cost(model.shape, made, BATCH, SEQUENCE, dtype, device="cpu")
+    found = budget(model, made, cost, BATCH, SEQUENCE, dtype, device="cpu", loss=False)
     assert found.weights == sum(p.numel() * p.element_size() for p in adapted.parameters())
     assert found.gradients == sum(p.grad.numel() * p.grad.element_size() for p in trained if p.grad is not None)
     state = [v for s in optimizer.state.values() for v in s.values() if isinstance(v, torch.Tensor)]
@@ -127,8 +127,8 @@ def test_a_budget_is_what_a_step_holds(name: str, method: str, values: dict[str,
     shared = 3 * BATCH * SEQUENCE * 64 * 4 if dtype == "float32" else 0
     assert 0 <= found.activations - statistics - kept <= shared
     adapted_shape = target_linears(model.shape)[0].shape
-    one = int(made.cost(adapted_shape, BATCH * SEQUENCE, dtype).saved_bytes)
-    assert adapter_saved_bytes(model, made, BATCH, SEQUENCE, dtype) == 3 * one
+    one = int(made.cost(adapted_shape, BATCH * SEQUENCE, dtype, device="cpu").saved_bytes)
+    assert adapter_saved_bytes(model, made, BATCH, SEQUENCE, dtype, device="cpu") == 3 * one
 
 
 def test_models_by_name_and_by_config_file(tmp_path: Path) -> None:

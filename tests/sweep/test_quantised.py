@@ -9,17 +9,17 @@ from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import PredictedPass
+from cdvft_bench.methods import make_method, method_names
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 
 pytest.importorskip("torchao", reason="torchao is not installed; pip install cdvft-bench[quantised]")
 METHODS = [
     (FROZEN, {}),
+    *((name, {}) for name in method_names() if make_method(name).covers_quantised),
     ("lora", {"rank": 4}),
     ("fourierft", {"n_frequency": 10}),
-    ("cdvft", {"m": 2}),
     ("cdvft", {"m": 3, "block_size": 16, "path": "handwritten"}),
-    ("block_circulant", {}),
 ]
 
 
@@ -57,7 +57,7 @@ def test_it_is_timed_beside_a_quantised_frozen_layer_and_lora() -> None:
 )
 def test_what_has_no_closed_form_there_is_told(method: str, hyperparameters: dict) -> None:
     case = make_case(method, hyperparameters, "layer", "64x64-int8")
-    with pytest.raises(UserError, match="has no closed form on a quantised weight; run cdvft, block_circulant"):
+    with pytest.raises(UserError, match="have one at their defaults: block_circulant, cdvft, fourierft, lora"):
         sources.predict(case)
 
 

@@ -61,7 +61,7 @@ def trace(module: nn.Module, backward: bool = False) -> TraceSummary:
 @pytest.mark.parametrize(("method", "hyperparameters"), METHODS)
 def test_forward_launches_are_those_of_the_formula(method: str, hyperparameters: dict[str, Any]) -> None:
     found = trace(built(method, hyperparameters))
-    cost = make_method(method, hyperparameters).cost(SHAPE, 6)
+    cost = make_method(method, hyperparameters).cost(SHAPE, 6, device="cpu")
     adapter = sum(int(k.launches) for k in cost.forward if k.scope != "base")
     base = sum(int(k.launches) for k in cost.forward if k.scope == "base")
     assert (found.parts["adapter"].launches, found.parts["base"].launches) == (adapter, base)
@@ -73,7 +73,7 @@ def test_forward_launches_are_those_of_the_formula(method: str, hyperparameters:
 def test_backward_launches_follow_their_forward(method: str, hyperparameters: dict[str, Any]) -> None:
     module = built(method, hyperparameters)
     forward, step = trace(module), trace(module, backward=True)
-    cost = make_method(method, hyperparameters).cost(SHAPE, 6)
+    cost = make_method(method, hyperparameters).cost(SHAPE, 6, device="cpu")
     expected = {True: 0, False: 0}
     for k in cost.backward:
         expected[k.scope == "base"] += int(k.launches)

@@ -87,7 +87,7 @@ class Formula:
         if isinstance(subject, MethodSubject):
             method = method_on(subject, shape)
             if method is not None:
-                return method.cost(shape, tokens, point.dtype)
+                return method.cost(shape, tokens, point.dtype, device=str(dict(point.options).get("device", "cpu")))
             return Cost(0, 0, frozen_forward(shape, tokens, point.dtype), frozen_backward(shape, tokens, point.dtype))
         if not subject.formula:
             raise Silent("the module comes with no closed form", "give 'formula' in the subject")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import re
+from collections.abc import Sequence
 
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.text import integer, markdown
-from cdvft_bench.methods import Method, make_method, method_names
+from cdvft_bench.methods import Method, make_method, own_method_names
 
 LAYER = LinearShape(768, 768)
 TOKENS = 128  # the launches do not depend on it
@@ -31,9 +32,13 @@ Parameters and launches below: the default hyperparameters on a 768x768 layer wi
 float32; launches of forward, backward and update together."""
 
 
-def methods_markdown() -> str:
-    """The page: a table of all registered methods, then a section each. Ends with a line break."""
-    methods = [make_method(name) for name in method_names()]
+def methods_markdown(names: Sequence[str] = ()) -> str:
+    """The page: a table of methods, then a section each. Ends with a line break.
+
+    Args:
+        names: of registered methods; none means this package's own.
+    """
+    methods = [make_method(name) for name in names or own_method_names()]
     lines = [
         INTRODUCTION,
         "",
@@ -47,7 +52,7 @@ def methods_markdown() -> str:
 
 
 def _row(method: Method) -> str:
-    cost = method.cost(LAYER, TOKENS)
+    cost = method.cost(LAYER, TOKENS, device="cpu")
     cells = [
         markdown(method.title),
         f"`{method.name}`",
@@ -62,12 +67,17 @@ def _section(method: Method) -> list[str]:
     return [
         f"## {markdown(method.title)}",
         "",
-        f"Source: {markdown(method.source)}. File: "
-        f"[`{method.name}.py`](../cdvft_bench/methods/{method.name}.py). Hyperparameters: {hyperparameters(method)}.",
+        f"Source: {markdown(method.source)}. {_home(method)}. Hyperparameters: {hyperparameters(method)}.",
         "",
         *description(method),
         f"Not covered: {markdown(method.not_covered or 'nothing known')}.",
     ]
+
+
+def _home(method: Method) -> str:
+    if method.name in own_method_names():
+        return f"File: [`{method.name}.py`](../cdvft_bench/methods/{method.name}.py)"
+    return f"Module: `{type(method).__module__}`"
 
 
 def hyperparameters(method: Method) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cdvft_bench.core.interval import Interval
     from cdvft_bench.core.record import Predicted, Record
     from cdvft_bench.core.timed import SelfTest, Timed, TraceSummary
+    from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.execution.planner import Estimate, Problem
     from cdvft_bench.sweep.doctor import Finding
 
@@ -85,8 +86,8 @@ def show_predicted(case: Case, predicted: Predicted) -> None:
     )
 
 
-def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
-    """Print formula against count of one case."""
+def show_counted(case: Case, predicted: Predicted, counted: Counted, executed: Executed | None = None) -> None:
+    """Print formula against count of one case, and what the processor's own counters read, if they were asked."""
     console = open_console()
     table = _table(_title(case), ["quantity", "closed form", "counted", "difference"])
 
@@ -122,6 +123,9 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted) -> None:
     if counted.fvcore and counted.fvcore.unsupported:
         names = ", ".join(f"{k} × {v}" for k, v in sorted(counted.fvcore.unsupported.items()))
         console.print(f"fvcore has no price for: {names}", highlight=False, markup=False)
+    if executed is not None:
+        read = "not available" if executed.flops is None else f"{integer(executed.flops)} a {case.pass_}"
+        console.print(f"{executed.counter}: {read}; {executed.reason}", highlight=False, markup=False)
 
 
 def show_timed(case: Case, timed: Timed) -> None:

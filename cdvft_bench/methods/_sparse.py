@@ -1,0 +1,47 @@
+"""FourierFT and WaveFT in common: a dense dW transformed anew from n trained coefficients at every pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import ClassVar, Self
+
+from cdvft_bench.analytic.kernels import Count
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.methods._peft import PeftMethod, first_misfit
+
+
+@dataclass(frozen=True)
+class SparseTransform(PeftMethod):
+    """A method of n coefficients of dW's transform.
+
+    Class attributes:
+        coefficients: what they are called.
+    """
+
+    coefficients: ClassVar[str]
+    short: ClassVar = {"n_frequency": "n"}
+
+    n_frequency: int
+    scaling: float
+
+    @classmethod
+    def examples(cls, rng: Random, layer: LinearShape) -> Iterable[Self]:
+        yield cls(n_frequency=rng.randint(1, min(int(layer.weights), 300)), scaling=rng.choice([25, 150, 0.5]))
+
+    def check(self, layer: LinearShape) -> None:
+        widths = first_misfit(layer, layer.weights < self.n_frequency)
+        if widths:
+            d_in, d_out = widths
+            raise UserError(
+                f"n_frequency = {self.n_frequency} is more than the {d_in * d_out} {self.coefficients} of a "
+                f"{d_in}x{d_out} layer; use at most d_in * d_out = {d_in * d_out}"
+            )
+
+    def parameters(self, layer: LinearShape) -> Count:
+        """``n``, whatever the widths."""
+        self.check(layer)
+        ones = layer.weights * 0 + 1  # an array where the widths are arrays
+        return self.n_frequency * ones

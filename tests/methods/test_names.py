@@ -1,0 +1,65 @@
+"""Lists of methods that stand elsewhere name methods that there are, and leave none out where they mean all."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from cdvft_bench.accuracy.published import _NAMES as PUBLISHED
+from cdvft_bench.expressivity.budget import _METHODS as FAMILIES
+from cdvft_bench.methods import make_method, method_class, method_names, own_method_names
+from cdvft_bench.methods._peft import PeftMethod
+from cdvft_bench.report.figures.style import KNOWN
+from cdvft_bench.sweep.grid import FROZEN
+from cdvft_bench.timing.bare import _BUILDERS as BARE
+from tests.mutation import mutants
+
+README = (Path(__file__).parents[2] / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        set(KNOWN),
+        set(BARE),
+        set(FAMILIES.values()),
+        set(PUBLISHED),
+        {n for names in mutants.SHARED.values() for n in names},
+    ],
+)
+def test_names_are_of_methods(names) -> None:
+    assert names - {FROZEN} <= set(own_method_names())
+
+
+def test_the_bare_node_takes_hyperparameters_that_the_methods_have() -> None:
+    for name, (_, hyperparameters) in BARE.items():
+        if name != FROZEN:
+            assert hyperparameters <= set(method_class(name).__dataclass_fields__)
+
+
+def test_published_runs_of_every_method_of_peft_find_it() -> None:
+    assert {n for n in own_method_names() if issubclass(method_class(n), PeftMethod)} == set(PUBLISHED)
+    for name, values in PUBLISHED.items():
+        assert set(values.values()) <= set(method_class(name).__dataclass_fields__)
+
+
+def test_the_readme_names_every_method() -> None:
+    found = re.search(r"\| method \| file \|.*?\n((?:\|.*\n)+)", README)
+    if found is None:
+        pytest.skip("the README has no table of methods")
+    rows = found[1].splitlines()[1:]
+    told = {title.strip() for row in rows for title in row.split("|")[1].split(",")}
+    known = {make_method(name).title.lower() for name in own_method_names()}
+    assert {title.lower() for title in told} - {"block-circulant"} == known
+    files = re.findall(r"`(\w+)\.py`", found[1])
+    assert set(files) <= set(method_names())
+
+
+def test_a_shared_file_is_checked_by_the_methods_that_use_it() -> None:
+    assert mutants.users("_lycoris") == ["loha", "lokr"]
+    assert {"lora", "fourierft", "dora"} <= set(mutants.users("_peft"))
+    shared = [path for path in mutants.files() if path.stem.startswith("_")]
+    assert shared
+    assert all(mutants.users(path.stem) for path in shared)
