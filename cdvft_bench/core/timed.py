@@ -96,33 +96,43 @@ class TraceSummary:
         operators: ATen operators called on the host (top level and nested), views included.
         launches: kernels, copies and fills that ran on the device; on a CPU, ``dispatched``.
         host_seconds: host time inside operators. device_seconds: time of kernels on the device (CPU: 0.0).
-        families: seconds by kernel family: "matmul", "fft", "elementwise", "reduction", "copy", "native",
-            "other"; device time where there is a device, self CPU time of operators otherwise.
+        families: seconds by kernel family, see ``timing.traces.rules``; device time where there is a device, self CPU
+            time of operators otherwise.
         by_operator: launches by the ATen operator that made them, "(no operator)" where none did.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" (ROCm's devices, too), or another accelerator's name as its profiler writes it.
         dispatched: leaf operators: those that reach a kernel, views and bare allocations left out.
         family_launches: launches by kernel family.
         by_kernel: launches by kernel name, template arguments left out (CPU: empty).
         scopes: launches by the innermost ``record_function`` range around them, backward launches by the range
             around their forward operator; "unscoped" for the rest.
         scope_seconds: device seconds by range (CPU: seconds inside leaf operators).
-        span_seconds: from the first operator or launch to the last end.
-        busy_fraction: share of the span in which the device ran something (CPU: in which a leaf operator ran).
-        launch_calls: calls on the host that launch work on the device; a replayed graph is one (CPU: 0).
-        launch_seconds: host time inside those calls.
-        gaps: idle stretches of the device between its first and last kernel (CPU: 0).
+        span_seconds: from the first operator, range or launch to the last end.
+        busy_fraction: share of the window in which the device ran something (CPU: in which a leaf operator ran): of the
+            profiler's steps without warm-up, or of the span where there are none; the mean of several devices.
+        launch_calls: calls on the host that put work on the device; a replayed graph is one (CPU: 0).
+        launch_seconds: host time in those that launch kernels, graphs and fills; copies, which may wait, are apart.
+        gaps: idle stretches of a device between two of its kernels, of all devices (CPU: 0).
         gap_seconds, largest_gap_seconds: their sum and the largest.
         starved_seconds: the part of the gaps in which the next kernel had not even been launched.
         queue_delay_seconds: median time from a launching call's start to its first kernel's start; None unknown.
-        queue_depth: median number of kernels launched and not yet finished when another is launched; None unknown.
-        moved_bytes: bytes that operators read and write, see ``timing.traffic``; None where no shapes were recorded.
+        queue_depth: median number of a device's kernels launched and not yet finished when another is launched; None
+            unknown.
+        moved_bytes: bytes that operators read and write, see ``timing.traces.traffic``, on a device of those whose
+            kernels were timed; None where no shapes were recorded.
         family_bytes: the same by kernel family.
-        bytes_per_second: achieved bandwidth: ``moved_bytes`` over the time in which the device (CPU: a leaf
-            operator) ran; None unknown.
-        verdict: "launch-bound", "bandwidth-bound", "compute-bound" or "unknown". reason: why.
-        notes: what of the trace could not be read.
+        bytes_per_second: achieved bandwidth: ``moved_bytes`` over the time in which those kernels (CPU: operators) ran;
+            None unknown.
+        verdict: what bounds the work, see ``timing.traces.verdict``. reason: why.
+        notes: what of the trace was mended, left out or not recorded.
         parts: shares of "base", "adapter" and "neither", which add up to the whole; empty where the call did not
             run under ``timing.scopes``.
+        evidence: share of device time (CPU: of time in leaf operators) in operators whose shapes were recorded and
+            whose kernels were timed; None unknown. Below half of it no verdict speaks of bandwidth or arithmetic.
+        host_working: share of the recorded call in which its thread worked; None where the recorder does not say.
+        idle: idle seconds of the window by cause, see ``timing.traces.gaps``, of all devices together.
+        runtime: host seconds in calls into the runtime by kind, see ``timing.traces.runtime``.
+        communication_seconds, exposed_seconds: of the window in communication between devices, and in nothing else.
+        lost: launches whose kernels are not in the trace.
     """
 
     operators: int
@@ -154,6 +164,13 @@ class TraceSummary:
     moved_bytes: int | None = None
     family_bytes: dict[str, int] = field(default_factory=dict)
     bytes_per_second: float | None = None
+    evidence: float | None = None
+    host_working: float | None = None
+    idle: dict[str, float] = field(default_factory=dict)
+    runtime: dict[str, float] = field(default_factory=dict)
+    communication_seconds: float = 0.0
+    exposed_seconds: float = 0.0
+    lost: int = 0
 
 
 @dataclass(frozen=True)

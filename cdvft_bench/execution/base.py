@@ -32,7 +32,7 @@ _WATCHERS = ("fvcore.nn.jit_analysis", "torch.utils.module_tracker")
 """Where hooks come from that only watch, as counters do: a count is to be of what runs without it."""
 
 ONLY_WATCHES = "only_watches"
-"""Attribute of a forward put in a layer's place that watches its calls and changes nothing, as the profiler's ranges."""
+"""Attribute of a forward in a layer's place that watches its calls and changes nothing, as the profiler's ranges."""
 
 
 def _acts(hooks: Mapping[int, Callable[..., Any]]) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.fit import LAUNCH, Predicted, Work, make_terms
 from cdvft_bench.predictor.results import Efficiency, Prediction
+from cdvft_bench.timing.traces.families import coarse
 
 Baselines = Mapping[tuple[object, ...], float]
 """Median seconds of the frozen subject by environment and workload, over the records that it was timed beside."""
@@ -87,22 +88,30 @@ def _from_trace(record: Record, work: Work, found: Predicted, slower: bool) -> t
             "dispatch overhead",
             f"operators ran in {100 * trace.busy_fraction:.0f} % of the traced call; the rest is Python and autograd",
         )
-    other = trace.families.get("other", 0.0) / max(sum(trace.families.values()), 1e-12)
+    measured = _coarse(trace.families)
+    other = measured["other"] / max(sum(measured.values()), 1e-12)
     if slower and other > 0.2:
         return "operators that the formula does not cover", f"they took {100 * other:.0f} % of the traced call"
     predicted = _families(work, found)
-    gaps = {name: trace.families.get(name, 0.0) - seconds for name, seconds in predicted.items()}
+    gaps = {name: measured[name] - seconds for name, seconds in predicted.items()}
     gaps = {name: gap for name, gap in gaps.items() if (gap > 0) == slower}
     if not gaps:
         return None
     worst = max(gaps, key=lambda name: abs(gaps[name]))
     if abs(gaps[worst]) < 0.3 * sum(abs(gap) for gap in gaps.values()):
         return None
-    measured = trace.families.get(worst, 0.0)
     return (
         f"{worst} operators take {'longer' if slower else 'less'} than their kind usually does",
-        f"{_s(measured)} in the trace, {_s(predicted[worst])} predicted; {_largest(work, worst)}",
+        f"{_s(measured[worst])} in the trace, {_s(predicted[worst])} predicted; {_largest(work, worst)}",
     )
+
+
+def _coarse(families: Mapping[str, float]) -> dict[str, float]:
+    """Seconds by the families that formulas know; 0 of one that was not seen."""
+    seconds: dict[str, float] = defaultdict(float)
+    for name, one in families.items():
+        seconds[coarse(name)] += one
+    return seconds
 
 
 def _families(work: Work, found: Predicted) -> dict[str, float]:

@@ -3,8 +3,8 @@
 Inside :func:`scoped` an adapted layer runs under ``cdvft_bench::adapter``, the layer that it adapts
 under ``cdvft_bench::base``, and so does the rest of a model. The innermost range counts. A backward operator belongs
 where its forward operator ran: torch.profiler gives both the same sequence number, and
-``timing.trace`` follows it. Storing a gradient belongs to the node that made the gradient, after which the engine
-does it at once.
+``timing.traces.attribution`` follows it. Storing a gradient belongs to the node that made the gradient, after which
+the engine does it at once.
 
 What cannot be told apart, and stands under "neither":
 
@@ -30,11 +30,7 @@ from typing import Any
 from torch import nn
 from torch.profiler import record_function
 
-BASE = "cdvft_bench::base"
-ADAPTER = "cdvft_bench::adapter"
-NEITHER = "neither"
-PARTS = {BASE: "base", ADAPTER: "adapter"}
-"""Ranges, and how a summary calls them."""
+from cdvft_bench.timing.traces.attribution import ADAPTER, BASE
 
 _BASES = ("base", "base_layer")  # attributes under which adapted layers keep what they adapt
 

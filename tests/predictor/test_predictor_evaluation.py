@@ -174,6 +174,10 @@ def test_causes_are_found_in_the_record() -> None:
     cause = _cause(traced(busy_fraction=0.9, families={"elementwise": 1.0, "matmul": 1e-3}), others)
     assert cause[0] == "elementwise operators take longer than their kind usually does"
     assert "1e+03 ms in the trace" in cause[1]
+    finer = {"elementwise": 0.4, "optimizer": 0.6, "matmul": 1e-3}  # an optimiser's kernels are element-wise ones
+    assert _cause(traced(busy_fraction=0.9, families=finer), others) == cause
+    finer = {"matmul": 1e-3, "sort": 0.5e-3, "communication": 0.5e-3}
+    assert _cause(traced(busy_fraction=0.9, families=finer), others)[0] == ("operators that the formula does not cover")
 
 
 def test_rates_beside_a_store_are_taken(tmp_path: Path) -> None:

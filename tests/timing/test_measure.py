@@ -14,10 +14,11 @@ from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
-from cdvft_bench.timing import chrome, inputs
+from cdvft_bench.timing import inputs
 from cdvft_bench.timing.bare import build
 from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace
+from cdvft_bench.timing.traces import recording
 
 PASSES: tuple[CasePass, ...] = ("forward", "step")
 
@@ -94,13 +95,13 @@ def test_a_trace_larger_than_a_megabyte_is_slimmed_or_refused(tmp_path: Path, mo
     expected = export_trace(call, whole)
     document = json.loads(gzip.decompress(whole.read_bytes()))
     assert any(e.get("ph") == "M" for e in document["traceEvents"])
-    monkeypatch.setattr(chrome, "LARGEST", whole.stat().st_size - 1)
+    monkeypatch.setattr(recording, "LARGEST", whole.stat().st_size - 1)
     slim = tmp_path / "slim.json.gz"
-    chrome.write_document(document, slim)
+    recording.write_document(document, slim)
     assert slim.stat().st_size < whole.stat().st_size
     kept = json.loads(gzip.decompress(slim.read_bytes()))["traceEvents"]
-    assert analyse_events(kept) == expected
-    monkeypatch.setattr(chrome, "LARGEST", 100)
+    assert analyse_events(kept, document=document) == expected
+    monkeypatch.setattr(recording, "LARGEST", 100)
     with pytest.raises(UserError, match="more than 100; trace a smaller call"):
         export_trace(call, tmp_path / "none.json.gz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["slim.json.gz", "whole.json.gz"]

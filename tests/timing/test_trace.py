@@ -1,22 +1,20 @@
-"""Traces of GPU work with known answers, files good and bad."""
+"""Traces of GPU work with known answers; recording and keeping them."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import math
-from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
-import cuda_trace as made
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.timing.families import family, short_kernel
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace, trace_call
+from cdvft_bench.timing.traces import recording
+from tests.timing import cuda_trace as made
 
 US = 1e-6
 
@@ -50,7 +48,7 @@ def test_time_is_summed_by_family() -> None:
 def test_gaps_and_queue_are_exact() -> None:
     s = analyse_events(made.training_step())
     assert s.span_seconds == pytest.approx(480 * US)
-    assert s.busy_fraction == pytest.approx(190 / 480)
+    assert s.busy_fraction == pytest.approx(190 / 500)  # of the step, which is longer than what it launched
     assert s.gaps == 4
     assert s.gap_seconds == pytest.approx(250 * US)
     assert s.largest_gap_seconds == pytest.approx(170 * US)
@@ -58,6 +56,7 @@ def test_gaps_and_queue_are_exact() -> None:
     assert s.queue_delay_seconds == pytest.approx(20 * US)
     assert s.queue_depth == 0
     assert s.verdict == "launch-bound"
+    assert "38%" in s.reason
     assert "60%" in s.reason
 
 
@@ -67,7 +66,8 @@ def test_a_replayed_graph_is_one_call_and_many_launches() -> None:
     assert s.queue_delay_seconds == pytest.approx(10 * US)
     assert (s.gaps, s.starved_seconds) == (1, 0.0)
     assert s.gap_seconds == pytest.approx(2 * US)
-    assert s.verdict == "bandwidth-bound"
+    assert s.verdict == "unknown"  # element-wise, but how much they move nobody recorded
+    assert "few FLOPs a byte" in s.reason
 
 
 def test_overlapping_kernels_are_busy_once() -> None:
@@ -112,7 +112,7 @@ def test_kernels_without_a_launching_call_are_noted() -> None:
 def test_kernels_of_several_devices_are_noted() -> None:
     events = made.graph_replay()
     events[1]["args"]["device"] = 1
-    assert any("several devices" in n for n in analyse_events(events).notes)
+    assert any("2 devices" in n for n in analyse_events(events).notes)
 
 
 def test_unfamiliar_kernels_take_the_family_of_their_operator() -> None:
@@ -124,7 +124,7 @@ def test_malformed_events_are_left_out_and_counted() -> None:
     events = made.training_step()
     broken = [{**events[3], "dur": -1}, {**events[3], "ts": math.nan}, {**events[3], "ts": "now"}, {"ph": "X"}, 7, None]
     s = analyse_events([*events, *broken])
-    assert s.notes == ("3 events without a time were left out",)
+    assert s.notes == ("4 events without a time were left out",)
     assert s.launches == 5
 
 
@@ -132,46 +132,6 @@ def test_malformed_events_are_left_out_and_counted() -> None:
 def test_nothing_to_sum_up_is_an_error(events) -> None:
     with pytest.raises(UserError, match="neither operators nor kernels"):
         analyse_events(events)
-
-
-values = st.one_of(
-    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=5), st.lists(st.integers(), max_size=3)
-)
-names = st.sampled_from(["aten::mm", "aten::add", "AddBackward0", "cudaLaunchKernel", "base", "novel"])
-raw_events = st.fixed_dictionaries(
-    {
-        "ph": st.sampled_from(["X", "i"]),
-        "cat": st.sampled_from(["cpu_op", "kernel", "cuda_runtime", "user_annotation", "gpu_memset", "other"]),
-    },
-    optional={
-        "name": st.one_of(names, values),
-        "ts": st.one_of(st.floats(0, 100), values),
-        "dur": st.one_of(st.floats(0, 100), values),
-        "pid": values,
-        "tid": values,
-        "args": st.one_of(
-            values,
-            st.dictionaries(
-                st.sampled_from(
-                    ["correlation", "Sequence number", "Fwd thread id", "Input Dims", "Input type", "device"]
-                ),
-                st.one_of(values, st.integers(0, 3), st.lists(st.lists(st.integers(0, 9), max_size=3), max_size=3)),
-            ),
-        ),
-    },
-)
-
-
-@given(events=st.lists(st.one_of(raw_events, values), max_size=12))
-@settings(max_examples=150, deadline=None)
-def test_any_events_give_a_summary_or_a_user_error(events) -> None:
-    try:
-        s = analyse_events(events)
-    except UserError:
-        return
-    assert s.launches == sum(s.by_operator.values()) == sum(s.scopes.values()) == sum(s.family_launches.values())
-    assert s.busy_fraction is None or 0 <= s.busy_fraction <= 1 + 1e-9
-    json.dumps(asdict(s), allow_nan=False)
 
 
 # --- files ---------------------------------------------------------------------------------
@@ -187,39 +147,6 @@ def test_plain_compressed_and_bare_files_read_alike(tmp_path: Path) -> None:
     found = [read_trace(p) for p in sorted(tmp_path.iterdir())]
     assert len(found) == 4
     assert all(s == analyse_events(events) for s in found)
-
-
-WHOLE = gzip.compress(json.dumps({"traceEvents": made.training_step()}).encode())
-
-
-@pytest.mark.parametrize(
-    ("content", "said"),
-    [
-        (b"", "is not JSON"),
-        (b"{", "is not JSON"),
-        (b"\x00\xff\x80garbage", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
-        (WHOLE[:200], "cannot be read"),
-        (WHOLE[:60] + b"\x00" * 40 + WHOLE[100:], "cannot be read"),
-        (b"3", "no list of traceEvents"),
-        (b'{"events": []}', "no list of traceEvents"),
-        (b'{"traceEvents": {}}', "no list of traceEvents"),
-        (b'{"traceEvents": []}', "neither operators nor kernels"),
-    ],
-)
-def test_bad_files_are_user_errors_with_their_path(tmp_path: Path, content, said) -> None:
-    path = tmp_path / "bad.json"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=said) as caught:
-        read_trace(path)
-    assert str(path) in str(caught.value)
-
-
-def test_missing_files_and_folders_are_user_errors(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"missing\.json' is not there"):
-        read_trace(tmp_path / "missing.json")
-    with pytest.raises(UserError, match="is a folder"):
-        read_trace(tmp_path)
 
 
 def test_an_exported_trace_reads_back_and_names_no_machine(tmp_path: Path) -> None:
@@ -242,6 +169,34 @@ def test_exports_must_be_named_compressed_and_be_writable(tmp_path: Path) -> Non
         export_trace(lambda: torch.ones(2) + 1, tmp_path / "file" / "trace.json.gz")
 
 
+def test_a_recording_that_lacks_kernels_is_made_once_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUPTI before 13.1 drops the first kernels of a recording; the better of two is kept."""
+    whole = {"traceEvents": made.training_step()}
+    lacking = {"traceEvents": [e for e in made.training_step() if e.get("cat") != "kernel"]}
+    partly = {"traceEvents": made.training_step()[:-4]}
+
+    def recorded(*documents: dict[str, Any]) -> tuple[dict[str, Any], int]:
+        left = list(documents)
+        monkeypatch.setattr(recording, "_profiled", lambda *_: left.pop(0))
+        monkeypatch.setattr(recording, "_settle_cuda_profiler", lambda: None)
+        monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: None)
+        return recording.record(lambda: None, "cuda"), len(left)
+
+    assert recorded(whole, lacking) == (whole, 1)
+    assert recorded(lacking, whole) == (whole, 0)
+    assert recorded(partly, lacking) == (partly, 0)
+    assert recorded(lacking, lacking, whole) == (lacking, 1)
+    assert recorded({"traceEvents": []}, whole) == ({"traceEvents": []}, 1)
+
+
+def test_a_recording_says_how_long_its_thread_worked() -> None:
+    document = recording.record(lambda: torch.ones(200, 200) @ torch.ones(200, 200))
+    said = document["cdvft_bench"]
+    assert said["thread_seconds"] > 0
+    assert said["wall_seconds"] > 0
+    assert trace_call(lambda: torch.ones(300, 300).exp()).host_working is not None
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_trace_ties_kernels_to_scopes() -> None:
@@ -260,42 +215,3 @@ def test_a_gpu_trace_ties_kernels_to_scopes() -> None:
     assert s.scopes["adapter"] > s.launches / 2
     assert s.queue_delay_seconds is not None
     assert s.queue_delay_seconds > 0
-
-
-# --- names ---------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [
-        ("mm", "matmul"), ("addmm", "matmul"), ("_scaled_dot_product_flash_attention_for_cpu", "matmul"),
-        ("_fft_r2c", "fft"), ("fft_irfft", "fft"), ("add_", "elementwise"), ("mul", "elementwise"),
-        ("address", "other"),
-        ("_fused_adamw_", "elementwise"), ("_foreach_add_", "elementwise"), ("_conj_physical", "elementwise"),
-        ("_to_copy", "copy"), ("clone", "copy"), ("zeros_like", "copy"), ("cat", "copy"), ("constant_pad_nd", "copy"),
-        ("slice_backward", "copy"), ("embedding", "copy"), ("sum", "reduction"), ("native_layer_norm", "reduction"),
-        ("_softmax", "reduction"), ("view", "other"), ("transpose", "other"), ("empty", "other"),
-        (made.GEMM, "matmul"), (made.FFT, "fft"), (made.MUL, "elementwise"),
-        ("nvjet_tst_128x256_64x4_2x1_v_bz_TNT", "matmul"), ("void gemv2T_kernel_val<int, float>", "matmul"),
-        ("void cutlass::Kernel2<cutlass_80_simt_sgemm_256x128_8x4_nn_align1>(Params)", "matmul"),
-        ("void at::native::reduce_kernel<512, 1, at::native::ReduceOp<float, sum_functor>>(R)", "reduction"),
-        ("void at::native::elementwise_kernel<128, 2, direct_copy_kernel_cuda>(int)", "copy"),
-        ("void at::native::vectorized_elementwise_kernel<4, at::native::FillFunctor<float>>(int)", "copy"),
-        ("void at::native::(anonymous namespace)::CatArrayBatchedCopy<float, unsigned int, 2>(float*)", "copy"),
-        ("void at::native::(anonymous namespace)::multi_tensor_apply_kernel<FusedAdamMathFunctor>(T)", "elementwise"),
-        ("Memcpy HtoD (Pageable -> Device)", "copy"), ("triton_poi_fused_add_mul_0", "elementwise"),
-        ("triton_red_fused_mm_1", "reduction"), ("triton_tem_fused_mm_2", "matmul"),
-        ("void cub::DeviceRadixSortOnesweepKernel<Policy>", "other"), ("my_kernel", "other"),
-    ],
-)  # fmt: skip
-def test_names_tell_families(name, label) -> None:
-    assert family(name) == label
-
-
-def test_kernel_names_are_shortened() -> None:
-    assert short_kernel(made.MUL) == "vectorized_elementwise_kernel"
-    assert (
-        short_kernel("void at::native::(anonymous namespace)::CatArrayBatchedCopy<float>(x)") == "CatArrayBatchedCopy"
-    )
-    assert short_kernel("Memset (Device)") == "Memset"
-    assert short_kernel(made.GEMM) == made.GEMM

@@ -169,7 +169,10 @@ def test_a_cpu_trace_measures_time_by_family() -> None:
 
     spent = trace_call(overhead)
     assert spent.verdict == "launch-bound"
-    assert trace_call(lambda: big.exp(), shapes=False).verdict == "bandwidth-bound"
+    moving = trace_call(lambda: big.exp())
+    assert (moving.verdict, moving.evidence) == ("bandwidth-bound", 1.0)
+    blind = trace_call(lambda: big.exp(), shapes=False)
+    assert (blind.verdict, "shapes were recorded for 0%" in blind.reason) == ("unknown", True)
     intensity = trace_call(lambda: big @ big)
     assert "FLOPs a byte" in intensity.reason
     assert "shapes were not recorded" in trace_call(lambda: big @ big, shapes=False).reason

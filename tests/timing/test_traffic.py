@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import cuda_trace as made
 import pytest
 
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing.trace import analyse_events, trace_call
+from tests.timing import cuda_trace as made
 
 F, C, B = "float", "c10::complex<float>", "c10::BFloat16"
 

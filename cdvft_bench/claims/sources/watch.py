@@ -74,7 +74,7 @@ def largest_allocation(call: Callable[[], object]) -> int:
     Operators' results are seen by dispatch, what a kernel allocates for itself through torch by the
     profiler; what a library such as MKL allocates by its own means is not seen.
     """
-    from cdvft_bench.timing.chrome import record
+    from cdvft_bench.timing.traces.recording import record
 
     with watch_allocations() as seen:
         call()

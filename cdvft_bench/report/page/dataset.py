@@ -45,7 +45,7 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean
 from cdvft_bench.report.figures.lines import resolved
 from cdvft_bench.report.figures.panels import CONVENTION
-from cdvft_bench.timing.families import family
+from cdvft_bench.timing.traces.families import coarse, operator_family
 
 Kind = Literal["text", "count", "ratio", "number", "bytes", "flops"]
 FAMILIES = ("matmul", "fft", "elementwise", "reduction", "copy", "native", "other")
@@ -172,7 +172,7 @@ def launches_by_family(record: Record) -> Counter[str]:
     if all(passes):
         for one in passes:
             for operator, n in one.operators.items() if one else ():
-                found[family(operator)] += n
+                found[coarse(operator_family(operator))] += n
     return found
 
 

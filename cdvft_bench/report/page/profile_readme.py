@@ -20,7 +20,7 @@ from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, integer, interval, listed, markdown, plural
 from cdvft_bench.core.timed import Timed
-from cdvft_bench.timing.trace import read_trace
+from cdvft_bench.timing.traces.analysis import analyse_file
 
 NOT_IN_RECORDS = "a case that the records do not hold"
 SHOWN = 20  # failed cases, kinds of warnings and of notes that are listed
@@ -299,7 +299,7 @@ def _traces(records: Sequence[Record], traces: Sequence[Path]) -> list[str]:
     cases = {r.case.key: r for r in records}
     rows = []
     for path in traces:
-        record, found = cases.get(path.name.removesuffix(".json.gz")[-16:]), read_trace(path)
+        record, found = cases.get(path.name.removesuffix(".json.gz")[-16:]), analyse_file(path).summary
         what = NOT_IN_RECORDS
         if record is not None:
             case = record.case

@@ -9,9 +9,13 @@ from pathlib import Path
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
 from cdvft_bench.report.page.dataset import Column
-from cdvft_bench.timing.chrome import Event, parse, read_events
-from cdvft_bench.timing.families import bare, family, short_kernel
-from cdvft_bench.timing.trace import leaf_operators
+from cdvft_bench.timing.traces.columns import MICRO
+from cdvft_bench.timing.traces.families import coarse, family, operator_family, short_kernel
+from cdvft_bench.timing.traces.host_analysis import HostWork
+from cdvft_bench.timing.traces.linking import link
+from cdvft_bench.timing.traces.model import Trace
+from cdvft_bench.timing.traces.operators import bare
+from cdvft_bench.timing.traces.reading import read
 
 FOLDER = "traces"
 MAX_TRACES, MAX_LAUNCHES = 24, 3000
@@ -55,7 +59,7 @@ def timeline(path: Path, records: Mapping[str, Record]) -> Timeline:
     Raises:
         UserError: the file is no trace.
     """
-    launches = sorted(_launches(read_events(path)), key=lambda one: one.start)
+    launches = sorted(_launches(read(path)), key=lambda one: one.start)
     name = clean(path.name.split(".json")[0])
     record = records.get(name[-16:]) or records.get(name[:16])
     title = name
@@ -83,24 +87,31 @@ def timeline_columns(timelines: Sequence[Timeline]) -> list[Column]:
     ]
 
 
-def _launches(events: Sequence[object]) -> Iterator[Launch]:
+def _launches(trace: Trace) -> Iterator[Launch]:
     """Kernels where the trace has any, beside the calls that launch them; else the leaf operators of the host."""
-    trace = parse(events)
-    for event in trace.device:
-        yield _launch(event, short_kernel(event.name), "device")
-    if trace.device:
-        for event in trace.host:
-            if event.kind == "runtime" and any(part in event.name for part in ("Launch", "Memcpy", "Memset")):
-                yield _launch(event, event.name, "host")
+    links = link(trace)
+    if len(trace.device):
+        device, host = trace.device, trace.host
+        for k in range(len(device)):
+            name = trace.names[device.name[k]]
+            yield _launch(short_kernel(name), family(name), "device", int(device.start[k]), int(device.end[k]))
+        for e in links.launching.nonzero()[0].tolist():
+            name = trace.name(e)
+            yield _launch(name, family(name), "host", int(host.start[e]), int(host.end[e]))
         return
-    for top in (one for one in trace.host if one.parent is None):
-        for leaf, names in leaf_operators(top):
-            before = leaf.children[: len(names) - 1]
-            for child in before:
-                yield _launch(child, bare(child.name), "host")
-            yield _launch(leaf, names[0], "host", before[-1].end if before else leaf.start)
+    work = HostWork(trace, links)
+    for leaf in work.leaves.tolist():
+        start = int(trace.host.start[leaf])
+        for clone in work.clones.get(leaf, ()):
+            yield _operator(trace, clone, int(trace.host.start[clone]))
+            start = int(trace.host.end[clone])
+        yield _operator(trace, leaf, start)
 
 
-def _launch(event: Event, name: str, lane: str, start: int | None = None) -> Launch:
-    start = event.start if start is None else start
-    return Launch(clean(name), family(name), lane, start / 1e3, (event.end - start) / 1e3)
+def _operator(trace: Trace, event: int, start: int) -> Launch:
+    name = bare(trace.name(event))
+    return _launch(name, operator_family(name), "host", start, int(trace.host.end[event]))
+
+
+def _launch(name: str, label: str, lane: str, start: int, end: int) -> Launch:
+    return Launch(clean(name), coarse(label), lane, start / MICRO, (end - start) / MICRO)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.table import Table
 
 from cdvft_bench.core.text import clean, integer, prefixed, significant
-from cdvft_bench.report.terminal.cases import open_console
+from cdvft_bench.report.terminal.console import open_console
 
 if TYPE_CHECKING:
     from cdvft_bench.predictor.results import Advice, Choice, Evaluation, PublishedComparison, Range

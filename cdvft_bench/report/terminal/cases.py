@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.table import Table
+from rich.text import Text
 
 from cdvft_bench.analysis.agreement import (
     compare,
@@ -20,6 +19,8 @@ from cdvft_bench.analysis.agreement import (
 )
 from cdvft_bench.analysis.groups import is_frozen, is_lora8, latest, sections
 from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant, times
+from cdvft_bench.report.terminal.console import open_console
+from cdvft_bench.report.terminal.console import table as _table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,17 +30,10 @@ if TYPE_CHECKING:
     from cdvft_bench.core.counted import Counted
     from cdvft_bench.core.interval import Interval
     from cdvft_bench.core.record import Predicted, Record
-    from cdvft_bench.core.timed import SelfTest, Timed, TraceSummary
+    from cdvft_bench.core.timed import SelfTest, Timed
     from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.execution.planner import Estimate, Problem
     from cdvft_bench.sweep.doctor import Finding
-
-
-def _table(title: str, columns: Iterable[str], numeric_from: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", header_style="bold")
-    for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i >= numeric_from else "left", overflow="fold")
-    return table
 
 
 def _title(case: Case) -> str:
@@ -179,12 +173,6 @@ def _agreement(record: Record) -> str:
     return "differs"
 
 
-def open_console() -> Console:
-    """Where the commands print: as wide as the terminal, or 160 columns into a file or a pipe."""
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
-
-
 def show_records(records: Iterable[Record]) -> None:
     """Print one table a subject and workload: what was predicted, counted and timed of every case."""
     console = open_console()
@@ -251,55 +239,6 @@ def show_selftest(result: SelfTest) -> None:
         console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
 
 
-def show_trace(summary: TraceSummary) -> None:
-    """Print what a trace says."""
-    console = open_console()
-    table = _table(f"trace ({summary.device})", ["quantity", "value"])
-    busy = NOT_MEASURED if summary.busy_fraction is None else f"{summary.busy_fraction:.0%}"
-    for name, text in (
-        ("ATen operators", integer(summary.operators)),
-        ("launches", integer(summary.launches)),
-        ("host time in operators", _seconds(summary.host_seconds)),
-        ("device time", _seconds(summary.device_seconds)),
-        ("span", _seconds(summary.span_seconds)),
-        ("busy", busy),
-        ("bytes moved", NOT_MEASURED if summary.moved_bytes is None else f"{prefixed(summary.moved_bytes)}B"),
-        ("bandwidth", NOT_MEASURED if summary.bytes_per_second is None else f"{prefixed(summary.bytes_per_second)}B/s"),
-        *(_queue(summary) if summary.device == "cuda" else ()),
-        ("verdict", f"{summary.verdict}: {summary.reason}"),
-    ):
-        table.add_row(name, clean(text))
-    console.print(table)
-    table = _table("by family", ["family", "launches", "time"])
-    for name, seconds in sorted(summary.families.items(), key=lambda item: -item[1]):
-        table.add_row(name, integer(summary.family_launches.get(name, 0)), _seconds(seconds))
-    console.print(table)
-    if summary.parts:
-        table = _table("by part", ["part", "launches", "of them backward", "time"])
-        for name, part in summary.parts.items():
-            table.add_row(name, integer(part.launches), integer(part.backward_launches), _seconds(part.seconds))
-        console.print(table)
-    elif set(summary.scopes) - {"unscoped"}:
-        table = _table("by range", ["range", "launches", "time"])
-        for name, launches in sorted(summary.scopes.items(), key=lambda item: -item[1]):
-            table.add_row(clean(name), integer(launches), _seconds(summary.scope_seconds.get(name, 0.0)))
-        console.print(table)
-    for note in summary.notes:
-        console.print(f"note: {clean(note)}", highlight=False, markup=False)
-
-
-def _queue(summary: TraceSummary) -> tuple[tuple[str, str], ...]:
-    """What a trace of a GPU says of launching."""
-    delay, depth = summary.queue_delay_seconds, summary.queue_depth
-    return (
-        ("launching on the host", f"{integer(summary.launch_calls)} calls, {_seconds(summary.launch_seconds)}"),
-        ("gaps", f"{integer(summary.gaps)}, {_seconds(summary.gap_seconds)} in all, of which "
-                 f"{_seconds(summary.starved_seconds)} with nothing launched"),
-        ("launch to start, median", NOT_MEASURED if delay is None else _seconds(delay)),
-        ("kernels in the queue, median", NOT_MEASURED if depth is None else f"{depth:g}"),
-    )  # fmt: skip
-
-
 def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> None:
     """Print the predicted time and memory of every path, fastest first, and what the prediction rests on."""
     what = "forward and backward" if problem.training else "forward"
@@ -314,7 +253,7 @@ def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> 
             e.path, _seconds(e.seconds), _seconds(e.overhead_s), integer(e.launches), f"{prefixed(e.saved_bytes)}B",
             f"{prefixed(e.read_written)}B",
         )  # fmt: skip
-    console = Console()
+    console = open_console()
     console.print(table)
     console.print(
         "Predicted, not measured: each kernel takes the longest of arithmetic, traffic and launch, at the rates of "
@@ -327,5 +266,7 @@ def show_doctor(findings: Iterable[Finding]) -> None:
     """Print what this machine can and cannot measure."""
     table = _table("this machine", ["what", "", "detail"], numeric_from=3)
     for finding in findings:
-        table.add_row(finding.what, "[green]yes[/]" if finding.available else "[red]no[/]", clean(finding.detail))
+        table.add_row(
+            finding.what, Text("yes", "green") if finding.available else Text("no", "red"), clean(finding.detail)
+        )
     open_console().print(table)

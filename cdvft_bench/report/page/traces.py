@@ -1,0 +1,61 @@
+"""A trace's analysis as one HTML file that asks nothing of the network and runs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from cdvft_bench.analysis.trace_tables import Shown, comparison_tables, facts, tables
+from cdvft_bench.core.files import write_file
+from cdvft_bench.core.text import clean
+from cdvft_bench.core.timed import TraceSummary
+from cdvft_bench.timing.traces.compare import Comparison
+from cdvft_bench.timing.traces.result import Detail
+
+ROWS = 200
+"""Rows of kernels, operators and the like on a page."""
+
+
+def write_trace_page(path: Path, summary: TraceSummary, detail: Detail, name: str) -> None:
+    """Write the page of one trace.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    shown = [facts(summary, detail), *tables(summary, detail, ROWS)]
+    _write(path, f"Trace {name}", f"{summary.verdict}: {summary.reason}", shown, summary.notes)
+
+
+def write_comparison_page(path: Path, found: Comparison, names: tuple[str, str]) -> None:
+    """Write the page of what changed from the second of two traces to the first.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    lead = f"{found.verdicts[0]} before, {found.verdicts[1]} now"
+    _write(path, f"{names[0]} against {names[1]}", lead, comparison_tables(found, names, ROWS), found.notes)
+
+
+def _write(path: Path, title: str, lead: str, shown: Sequence[Shown], notes: Sequence[str]) -> None:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from cdvft_bench import __version__
+
+    environment = Environment(
+        loader=PackageLoader("cdvft_bench.report.page"),
+        undefined=StrictUndefined,
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # Control and surrogate characters of names become their escapes; what is left, the template escapes.
+    rows = [[[clean(cell) for cell in row] for row in one.rows] for one in shown]
+    page = environment.get_template("trace.html.j2").render(
+        title=clean(title),
+        lead=clean(lead),
+        shown=list(zip(shown, rows, strict=True)),
+        notes=[clean(n) for n in notes],
+        version=__version__,
+    )
+    write_file(path, page)

@@ -1,0 +1,38 @@
+"""Where the commands print, and tables in which no text from a file can be taken for markup."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from cdvft_bench.core.text import clean
+
+
+class PlainTable(Table):
+    """A table whose strings are printed as they are; a ``Text`` keeps its style."""
+
+    def add_row(self, *cells: object, **options: object) -> None:
+        """Add a row of strings and ``Text``."""
+        super().add_row(*(c if isinstance(c, Text) else Text(clean(c)) for c in cells), **options)  # type: ignore[arg-type]
+
+
+def table(title: str, columns: Iterable[str], numeric_from: int = 1) -> PlainTable:
+    """An empty table; columns from ``numeric_from`` on are ranged right."""
+    made = PlainTable(title=Text(clean(title)), title_justify="left", header_style="bold")
+    for i, column in enumerate(columns):
+        made.add_column(Text(clean(column)), justify="right" if i >= numeric_from else "left", overflow="fold")
+    return made
+
+
+def open_console() -> Console:
+    """Where the commands print: as wide as the terminal, or 160 columns into a file or a pipe."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def note(console: Console, kind: str, said: object) -> None:
+    """Print a note, a warning or the like on a line of its own."""
+    console.print(f"{kind}: {clean(said)}", highlight=False, markup=False)

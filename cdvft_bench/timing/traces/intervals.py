@@ -1,0 +1,88 @@
+"""Sets of stretches of time, as sorted arrays of starts and ends that do not touch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from cdvft_bench.timing.traces.columns import Ints
+
+
+@dataclass(frozen=True)
+class Stretches:
+    """Stretches in order; between two of them is a gap."""
+
+    start: Ints
+    end: Ints
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    @property
+    def total(self) -> int:
+        """Picoseconds."""
+        return int((self.end - self.start).sum())
+
+    def covered(self, times: Ints) -> Ints:
+        """Picoseconds of the stretches before each of ``times``."""
+        if not len(self.start):
+            return np.zeros(len(times), np.int64)
+        before = np.concatenate(([0], np.cumsum(self.end - self.start)))
+        i = np.searchsorted(self.start, times, side="right")
+        last = np.maximum(i - 1, 0)
+        inside = np.minimum(times, self.end[last]) - self.start[last]
+        return np.where(i > 0, before[last] + inside, 0)
+
+    def overlap(self, start: Ints, end: Ints) -> Ints:
+        """Picoseconds of the stretches in each of the intervals from ``start`` to ``end``."""
+        return np.asarray(self.covered(end) - self.covered(start), np.int64)
+
+    def within(self, other: Stretches) -> Stretches:
+        """The intersection."""
+        low = np.searchsorted(other.end, self.start, side="right")
+        times = np.maximum(np.searchsorted(other.start, self.end, side="left") - low, 0)
+        mine = np.repeat(np.arange(len(self.start)), times)
+        begin = np.cumsum(times) - times
+        theirs = low[mine] + np.arange(len(mine)) - begin[mine]
+        start = np.maximum(self.start[mine], other.start[theirs])
+        end = np.minimum(self.end[mine], other.end[theirs])
+        return Stretches(start[start < end], end[start < end])
+
+    def without(self, other: Stretches) -> Stretches:
+        """What lies in none of the other's stretches."""
+        if not len(self.start):
+            return self
+        lasting = other.start < other.end
+        outside = Stretches(
+            np.concatenate(([self.start[0]], other.end[lasting])),
+            np.concatenate((other.start[lasting], [max(self.end[-1], other.end.max(initial=self.end[-1]))])),
+        )
+        found = outside.start < outside.end
+        return self.within(Stretches(outside.start[found], outside.end[found]))
+
+    def gaps(self) -> Stretches:
+        """The stretches between them."""
+        return Stretches(self.end[:-1], self.start[1:])
+
+
+EMPTY = Stretches(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def union(start: Ints, end: Ints) -> Stretches:
+    """The stretches that intervals cover together; those that touch are one."""
+    if not len(start):
+        return EMPTY
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], end[order]
+    reach = np.maximum.accumulate(end)
+    new = np.concatenate(([True], start[1:] > reach[:-1]))
+    last = np.concatenate((np.flatnonzero(new)[1:] - 1, [len(start) - 1]))
+    return Stretches(start[new], reach[last])
+
+
+def union_of(pairs: Iterable[tuple[int, int]]) -> Stretches:
+    """The same of pairs."""
+    found = np.array(list(pairs), np.int64).reshape(-1, 2)
+    return union(found[:, 0], found[:, 1])
