@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from cdvft_bench.accuracy.results import final_runs, tuning_runs
 from cdvft_bench.accuracy.trial import BASE, TrialResult, Value, scale_name, unpacked
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.student import t_value, tail
 
 DRAWS = 10_000
 """Of seeds, examples and costs; a share of them is known within half a point."""
@@ -101,7 +102,7 @@ class Estimate:
         """Of the 95 % interval."""
         if self.error is None:
             return None
-        return float(student().ppf(0.975, self.freedom) * self.error) if self.error else 0.0
+        return t_value(self.freedom) * self.error if self.error else 0.0
 
     @property
     def p(self) -> float:
@@ -110,7 +111,7 @@ class Estimate:
             return 1.0
         if self.error == 0:
             return 1.0 if self.mean == 0 else 0.0
-        return float(2 * student().sf(abs(self.mean) / self.error, self.freedom))
+        return tail(self.mean / self.error, self.freedom)
 
 
 def estimate(table: Answers, other: Answers | None = None, ratio: float = 1.0) -> Estimate:
