@@ -1,4 +1,4 @@
-"""Claims: a ledger of what was claimed, and a judge who hears the witnesses. ``verify`` does it all."""
+"""Claims: a ledger of what was claimed, and a judge who asks every source. ``verify`` does it all."""
 
 from __future__ import annotations
 
@@ -48,17 +48,25 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
-def verify(ledger: str | Path | None = None, records: Sequence[str | Path] = ()) -> Verification:
-    """Judge every claim of a ledger.
+def verify(
+    ledger: str | Path | None = None,
+    records: Sequence[str | Path] = (),
+    only: Sequence[str] = (),
+    refit: bool = False,
+) -> Verification:
+    """Judge the claims of a ledger.
 
     Args:
         ledger: a ledger file; None is the suite's own, on CDVFT and BCA.
-        records: what the clock and the accuracy witness read: stores (.sqlite, .jsonl, .jsonl.gz), results of
-            ``cdvft-bench train`` (.jsonl), and tables of fine-tuning runs (.csv, as ``accuracy.published`` has them).
+        records: what the clock, accuracy and profiles read: stores (.sqlite, .jsonl, .jsonl.gz), results of
+            ``cdvft-bench train`` (.jsonl), tables of fine-tuning runs (.csv, as ``accuracy.published`` has them), and
+            the ``findings.jsonl`` of an expressivity profile.
+        only: patterns of claims' ids, as "flops-*"; empty for all.
+        refit: fit anew what is otherwise read from a recorded profile: minutes instead of seconds.
 
     Raises:
         UserError: the ledger or a file of records is not as it should be, or a module of a ledger fails.
     """
-    from cdvft_bench.claims.judge import verify_ledger
+    from cdvft_bench.claims.judge import Choice, verify_ledger
 
-    return verify_ledger(ledger, records)
+    return verify_ledger(ledger, records, Choice(tuple(only), refit))

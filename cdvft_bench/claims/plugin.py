@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from cdvft_bench.claims.judge import Voices
+    from cdvft_bench.claims.judge import Sources
     from cdvft_bench.claims.ledger.claim import Claim
     from cdvft_bench.claims.verdict import Verdict
 
@@ -54,11 +54,11 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 class LedgerFile(pytest.File):
     """A ledger."""
 
-    voices: Voices
+    sources: Sources
 
     def collect(self) -> Iterator[ClaimItem]:
         """Its claims; a ledger that is not as it should be is one error of collection."""
-        from cdvft_bench.claims.judge import voices
+        from cdvft_bench.claims.judge import sources_of
         from cdvft_bench.claims.ledger.read import read_ledger
         from cdvft_bench.core.errors import UserError
 
@@ -66,7 +66,7 @@ class LedgerFile(pytest.File):
         records = [start / name for name in self.config.getoption("--claims-records")]
         try:
             ledger = read_ledger(self.path)
-            self.voices = voices(ledger.folder, records)
+            self.sources = sources_of(ledger.folder, records)
         except UserError as error:
             raise self.CollectError(str(error)) from error
         for claim in ledger.claims:
@@ -88,7 +88,7 @@ class ClaimItem(pytest.Item):
         from cdvft_bench.claims.judge import judge
 
         assert isinstance(self.parent, LedgerFile)
-        verdict: Verdict = judge(self.claim, self.parent.voices)
+        verdict: Verdict = judge(self.claim, self.parent.sources)
         self.user_properties.append(("verdict", verdict.word))
         if not verdict.as_pinned:
             from cdvft_bench.claims.junit import told_of

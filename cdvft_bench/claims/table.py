@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cdvft_bench.claims.ledger.text import setting, value_text
+from cdvft_bench.claims.ledger.terms import WORDS, Word
+from cdvft_bench.claims.ledger.text import number, setting, share_text, value_text
 from cdvft_bench.claims.verdict import Reading, Verdict, Verification
 
 if TYPE_CHECKING:
@@ -14,6 +16,14 @@ if TYPE_CHECKING:
 THIS_SUITE = "this suite"
 """The "paper" of claims that the suite makes itself."""
 
+_COLOURS: dict[Word, str] = {
+    "holds": "green",
+    "holds only if": "yellow",
+    "not identifiable": "magenta",
+    "fails": "red",
+    "not measured": "dim",
+}
+
 
 @dataclass(frozen=True)
 class VerdictRow:
@@ -21,7 +31,8 @@ class VerdictRow:
 
     Attributes:
         id: of the claim. statement: what is claimed. origin: paper and section.
-        verdict: its word, of ``terms.WORDS``, with the assumption that a "holds only if" rests on.
+        verdict: its word, of ``terms.WORDS``, with the assumption that a "holds only if" rests on, what it does not
+            reach, and the chance of hitting a figure that nobody claimed.
         detail: what the verdict rests on. numbers: the sources' at the settings it rests on.
         as_pinned: it is the ledger's; else ``pinned`` says how not.
     """
@@ -56,52 +67,82 @@ def verdict_table(verification: Verification) -> str:
 def short_table(verification: Verification) -> str:
     """Statements and verdicts alone of what others claim, as a Markdown table that ends in a newline."""
     lines = ["| claim | verdict |", "|---|---|"]
-    others = [row for row in rows(verification) if not row.origin.startswith(f"{THIS_SUITE},")]
-    lines += [f"| {_cell(row.statement)} | {_cell(row.verdict)} |" for row in others]
+    for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
+        if not row.origin.startswith(f"{THIS_SUITE},"):
+            words = "; ".join([row.verdict, *_recorded(verdict)])
+            lines.append(f"| {_cell(row.statement)} | {_cell(words)} |")
     return "\n".join(lines) + "\n"
 
 
-def show_verification(verification: Verification, console: Console | None = None) -> None:
-    """Print the verdicts as a table, and under it those that the ledger does not expect."""
+def _recorded(verdict: Verdict) -> list[str]:
+    """What was measured on each workload or machine: one figure with what it rests on, or the range of several."""
+    groups: dict[str, list[str]] = {}
+    values: dict[str, list[float]] = {}
+    for reading in verdict.readings:
+        for axis, name in reading.setting:
+            if axis in ("workload", "machine"):
+                groups.setdefault(str(name), []).extend(r.text for r in reading.results)
+                values.setdefault(str(name), []).extend(r.value for r in reading.results if r.value is not None)
+    return [
+        f"{name}: {texts[0].rpartition(' = ')[2]}"
+        if len(texts) == 1
+        else f"{name}: {number(min(values[name]), 3)} to {number(max(values[name]), 3)} in {len(texts)} settings"
+        for name, texts in groups.items()
+    ]
+
+
+def show_verification(verification: Verification, console: Console | None = None, failed: bool = False) -> None:
+    """Print the verdicts one below the other, for any width of terminal, and a summary.
+
+    Args:
+        verification: what was judged. console: where to; None is the standard output.
+        failed: only verdicts that the ledger does not expect.
+    """
     from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
+    from rich.padding import Padding
+    from rich.text import Text
 
     console = console or Console()
-    colours = {"holds": "green", "holds only if": "yellow", "fails": "red", "not measured": "dim"}
-    table = Table(title=escape(verification.title), title_justify="left", header_style="bold", show_lines=True)
-    for name, ratio in (("claim", 3), ("verdict", 4), ("numbers", 4)):
-        table.add_column(name, overflow="fold", ratio=ratio)
+    console.print(Text(verification.title, style="bold"))
     for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
-        colour = colours[verdict.word]
-        pinned = "" if row.as_pinned else f"\n[bold red]not as pinned: {escape(row.pinned)}[/]"
-        table.add_row(
-            f"[bold]{escape(row.id)}[/]\n{escape(row.statement)}\n[dim]{escape(row.origin)}[/]",
-            f"[bold {colour}]{escape(row.verdict)}[/]\n{escape(row.detail)}{pinned}",
-            escape(row.numbers),
-        )
-    console.print(table)
-    console.print(escape(summary(verification)))
+        if failed and row.as_pinned:
+            continue
+        console.print()
+        console.print(Text.assemble((row.verdict, f"bold {_COLOURS[verdict.word]}")))
+        lines = [Text(f"{row.id}: {row.statement}"), Text(row.detail, style="dim"), Text(row.numbers, style="dim")]
+        if not row.as_pinned:
+            lines.append(Text(f"not as pinned: {row.pinned}", style="bold red"))
+        for line in lines:
+            if line:
+                console.print(Padding(line, (0, 0, 0, 4)))
+    console.print()
+    console.print(Text(summary(verification)))
 
 
 def summary(verification: Verification) -> str:
     """One line: how many of each verdict, and whether all are as pinned."""
-    words = [v.word for v in verification.verdicts]
-    counts = ", ".join(f"{words.count(w)} {w}" for w in ("holds", "holds only if", "fails", "not measured"))
+    found = Counter(v.word for v in verification.verdicts)
+    counts = ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
     other = [v.claim.id for v in verification.verdicts if not v.as_pinned]
     pinned = "all as pinned" if not other else f"NOT as pinned: {', '.join(other)}"
-    return f"{len(words)} claims: {counts}; {pinned}; {sum(v.seconds for v in verification.verdicts):.0f} s"
+    return f"{sum(found.values())} claims: {counts}; {pinned}; {sum(v.seconds for v in verification.verdicts):.0f} s"
 
 
 def verdict_words(verdict: Verdict) -> str:
     """The verdict with the assumption it needs: the ledger's words where they are still right, else the axes."""
+    claim = verdict.claim
+    words: str = verdict.word
     if verdict.word == "not measured" and verdict.open:
-        return "not measured (not shown either way)"
-    if verdict.word != "holds only if":
-        return verdict.word
-    if verdict.as_pinned and verdict.claim.assumption:
-        return f"holds only if {verdict.claim.assumption}"
-    return "holds only if " + setting(tuple((a, " or ".join(map(value_text, vs))) for a, vs in verdict.needed))
+        words += " (not shown either way)"
+    if verdict.word == "holds" and claim.for_all:
+        words += f" on the {verdict.judged} tried: a conjecture for {claim.for_all}, checked on {verdict.judged}"
+    if verdict.word == "holds only if":
+        terms = verdict.needed or verdict.wherever
+        by_axes = setting(tuple((axis, " or ".join(map(value_text, values))) for axis, values in terms))
+        words += f" {claim.assumption if verdict.as_pinned and claim.assumption else by_axes}"
+    if verdict.chance is not None:
+        words += f" (a figure that nobody claimed is hit with a chance of {share_text(verdict.chance)})"
+    return words
 
 
 def numbers_of(reading: Reading) -> str:
@@ -131,8 +172,8 @@ def _numbers(verdict: Verdict) -> str:
     if verdict.word == "not measured":
         found = [(t, r) for r in verdict.readings for t in r.results if t.holds is not None or t.open]
         return " · ".join(f"{t.source}: {t.text}" + (f" [{setting(r.setting)}]" if r.open else "") for t, r in found)
-    shown = list(verdict.readings[:1])
-    if verdict.word == "holds only if":
+    shown: list[Reading] = list(verdict.readings[:1])
+    if verdict.word in ("holds only if", "not identifiable"):
         shown += [r for r in verdict.readings if not r.holds and r not in shown][:1]
     shown += [r for r in verdict.readings if r not in shown and r.asked]
     texts = [numbers_of(r) + (f" [{setting(r.setting)}]" if r.setting else "") for r in shown]

@@ -18,7 +18,7 @@ class SourceResult:
         holds: whether they obey the law; None where the source is not available, or where the numbers' interval reaches
             both what is claimed and what is not (``open``).
         miss: relative to what is claimed, see ``laws.Outcome``; None where it cannot be told.
-        ratio: for a ratio, its value.
+        value: for a law on one figure or on a ratio, that number.
         remedy: for a source that is not available, what would supply it; for an open question, what would settle it.
         open: there are numbers, and the question stays open.
     """
@@ -27,7 +27,7 @@ class SourceResult:
     text: str
     holds: bool | None
     miss: float | None = 0.0
-    ratio: float | None = None
+    value: float | None = None
     remedy: str = ""
     open: bool = False
 
@@ -78,7 +78,7 @@ class Claimed:
     """What was claimed, without what it takes to judge it.
 
     Attributes:
-        id, statement, origin, tolerance, assumption: as in the ledger.
+        id, statement, origin, tolerance, assumption, for_all: as in the ledger.
         quantity, options: what is measured. law: what is claimed of it.
         expected: the verdict that the ledger expects.
     """
@@ -92,6 +92,7 @@ class Claimed:
     options: Setting = ()
     tolerance: float = 0.0
     assumption: str = ""
+    for_all: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Verdict:
         tried, judged, hits: settings of the open axes, those on which every source is clear, those that hold.
         open: those on which it is not shown either way.
         needed: for "holds only if", axes that not every value will do for, with those that will.
+        wherever: values of axes with which alone it holds in every setting tried.
         chance: how likely free settings would hit any other figure of that size; None where that says nothing.
         pinned: why the verdict is not the ledger's; "" where it is.
         seconds: wall-clock that it took.
@@ -120,6 +122,7 @@ class Verdict:
     hits: int = 0
     open: int = 0
     needed: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    wherever: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     chance: float | None = None
     pinned: str = ""
     seconds: float = field(default=0.0, compare=False)
@@ -138,7 +141,7 @@ class Verification:
         title: of the ledger. ledger: its file.
         verdicts: in the ledger's order.
         created: UTC time, ISO 8601. environment: the machine and the software that judged; None unknown.
-        records: names of the files that the clock, accuracy and profiles were read from.
+        records: files that the clock, accuracy and profiles were read from, by folder and name.
     """
 
     title: str

@@ -13,6 +13,8 @@ from cdvft_bench.core.files import write_file
 @click.option(
     "--ledger", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of claims; the suite's own if none."
 )
+@click.option("--only", multiple=True, metavar="ID", help="Judge these claims only; ID may be a pattern: 'flops-*'.")
+@click.option("--refit", is_flag=True, help="Fit anew what is otherwise read from the recorded profile: minutes.")
 @click.option(
     "--records",
     type=click.Path(path_type=Path),
@@ -23,21 +25,28 @@ from cdvft_bench.core.files import write_file
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also keep the verdicts, as JSON, for 'report'."
 )
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write JUnit XML.")
+@click.option("--failed", is_flag=True, help="Show only verdicts that the ledger does not expect.")
+@click.option("--quiet", is_flag=True, help="Print the summary alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.option("--markdown", type=click.Choice(["table", "short"]), help="Print a Markdown table, whole or short.")
 def verify(
     ledger: Path | None,
+    only: tuple[str, ...],
+    refit: bool,
     records: tuple[Path, ...],
     output: Path | None,
     junit: Path | None,
+    failed: bool,
+    quiet: bool,
     as_json: bool,
     markdown: str | None,
 ) -> None:
     """Judge a ledger's claims. Exits with 1 when a verdict is not the one that the ledger expects."""
     from cdvft_bench.claims import show_verification, to_json, to_junit, write_verdicts
     from cdvft_bench.claims import verify as judge
+    from cdvft_bench.claims.table import short_table, summary, verdict_table
 
-    verification = judge(ledger, records)
+    verification = judge(ledger, records, only, refit)
     if output is not None:
         write_verdicts(output, verification)
     if junit is not None:
@@ -45,11 +54,11 @@ def verify(
     if as_json:
         click.echo(to_json(verification), nl=False)
     elif markdown is not None:
-        from cdvft_bench.claims.table import short_table, summary, verdict_table
-
         click.echo(short_table(verification) if markdown == "short" else verdict_table(verification), nl=False)
         click.echo(summary(verification), err=True)
+    elif quiet:
+        click.echo(summary(verification))
     else:
-        show_verification(verification)
+        show_verification(verification, failed=failed)
     if not verification.as_pinned:
         raise SystemExit(1)

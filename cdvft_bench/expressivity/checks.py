@@ -20,7 +20,7 @@ from cdvft_bench.expressivity.gradients import circulant_gradient, gradient_scal
 from cdvft_bench.expressivity.redundancy import class_count, classes_found
 from cdvft_bench.expressivity.solver import SolverOptions, fit_cdvft
 from cdvft_bench.expressivity.targets import draw_targets
-from cdvft_reference import BlockCirculantLinear
+from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 from cdvft_reference.cdvft import FactorShapes
 
 _SEED = 77  # never that of the search's own starts
@@ -52,9 +52,38 @@ def _square_shapes(n: int) -> list[FactorShapes]:
     return [FactorShapes(n, n, m, p) for p in range(1, n + 1) if n % p == 0 for m in range(1, n // 2 + 3)]
 
 
-def ranks_of_jacobians(n: int) -> Tensor:
-    """Exact rank of the Jacobian for every m up to n / 2 + 2 and every p that divides n."""
-    return torch.tensor([float(structure.exact_dimension(s)) for s in _square_shapes(n)])
+def rank_of_layer(shapes: FactorShapes) -> int:
+    """Rank of the Jacobian of the reference layer's change, by its FFTs and autograd, at one point in float64.
+
+    Entries of the diagonals and of the circulants' spectra are of about one size: far better conditioned than normal
+    ones, and as generic, so that the rank is plain to see.
+    """
+    base = nn.Linear(shapes.d_in, shapes.d_out, bias=False, dtype=torch.float64)
+    layer = CDVFTLinear(base, shapes.m, shapes.block_size, path="fft")
+    generator = _generator()
+
+    def sizes(x: Tensor) -> Tensor:
+        return (0.3 * torch.randn(x.shape, dtype=torch.float64, generator=generator)).exp()
+
+    with torch.no_grad():
+        base.weight.zero_()
+        for a in layer.diagonals:
+            normal = torch.randn(a.shape, dtype=torch.float64, generator=generator)
+            a.copy_(normal.sign() * sizes(normal))
+        for c in layer.circulants:
+            spectrum = torch.fft.rfft(torch.randn(c.shape, dtype=torch.float64, generator=generator))
+            c.copy_(torch.fft.irfft(spectrum / spectrum.abs() * sizes(spectrum), n=c.shape[-1]))
+    trained = [p for p in layer.parameters() if p.requires_grad]
+    change = layer(torch.eye(shapes.d_in, dtype=torch.float64)).flatten()
+    units = torch.eye(len(change), dtype=torch.float64)
+    rows = torch.autograd.grad(change, trained, units, is_grads_batched=True)
+    values = torch.linalg.svdvals(torch.cat([r.flatten(1) for r in rows], dim=1))
+    return int((values > 1e-9 * values[0]).sum())
+
+
+def ranks_of_layers(n: int) -> Tensor:
+    """Rank of the reference layer's Jacobian for every m up to n / 2 + 2 and every p that divides n."""
+    return torch.tensor([float(rank_of_layer(s)) for s in _square_shapes(n)])
 
 
 def counted_dimensions(n: int) -> Tensor:
@@ -64,9 +93,9 @@ def counted_dimensions(n: int) -> Tensor:
     ])  # fmt: skip
 
 
-def rank_at_m2(n: int) -> float:
-    """Exact rank of the Jacobian for m = 2, p = n."""
-    return float(structure.exact_dimension(FactorShapes(n, n, 2, n)))
+def rank_of_layer_at_m2(n: int) -> float:
+    """Rank of the reference layer's Jacobian for m = 2, p = n."""
+    return float(rank_of_layer(FactorShapes(n, n, 2, n)))
 
 
 def dimension_at_m2(n: int) -> float:
@@ -74,9 +103,9 @@ def dimension_at_m2(n: int) -> float:
     return 3.0 * n - 2
 
 
-def first_full_m(n: int) -> float:
-    """Least m for which the Jacobian has rank n^2, p = n."""
-    return float(next(m for m in range(1, n + 2) if structure.exact_dimension(FactorShapes(n, n, m, n)) == n * n))
+def first_full_layer(n: int) -> float:
+    """Least m for which the reference layer's Jacobian has rank n^2, p = n."""
+    return float(next(m for m in range(n // 2, n + 2) if m and rank_of_layer(FactorShapes(n, n, m, n)) == n * n))
 
 
 def counted_full_m(n: int) -> float:
@@ -132,6 +161,26 @@ def missed_gaussians(n: int, field: str, more: int = 0, draws: int = 8) -> float
         previous = fit_cdvft(targets, m, n, options, previous)
     assert previous is not None
     return float((previous.error > REACHED).double().mean())
+
+
+def change_of_layer(target: str, n: int) -> Tensor:
+    """What the reference layer of m = 2, p = n, computes with factors that are written down for the target: (n, n)."""
+    wanted = contained_target(target, n)
+    layer = CDVFTLinear(nn.Linear(n, n, bias=False, dtype=torch.float64), 2, n, path="fft")
+    one = torch.ones(n, dtype=torch.float64)
+    # circ(c) between diagonals of ones; of rank one, the circulant is all ones.
+    factors = (one, one, wanted[:, 0]) if target == "circulant" else (wanted[0], wanted[:, 0] / wanted[0, 0], one)
+    with torch.no_grad():
+        layer.base.weight.zero_()
+        for held, value in zip((*layer.diagonals, *layer.circulants), factors, strict=True):
+            held.copy_(value.reshape(held.shape))
+        change: Tensor = layer(torch.eye(n, dtype=torch.float64)).T
+    return change
+
+
+def contained_target(target: str, n: int) -> Tensor:
+    """A circulant matrix, or one of "rank 1": (n, n)."""
+    return _target(target, n, 1)[0]
 
 
 def error_at(target: str, n: int, m: int, draws: int = 3) -> float:

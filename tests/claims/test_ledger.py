@@ -13,12 +13,12 @@ HEAD = '[ledger]\ntitle = "t"\nversion = 1\n'
 GOOD = {
     "id": '"x"',
     "statement": '"s"',
-    "source": '{ paper = "p", section = "s" }',
+    "origin": '{ paper = "p", section = "s" }',
     "quantity": '"parameters"',
     "subject": '{ method = "cdvft", m = 2 }',
     "layer": '"64x64"',
     "law": '{ kind = "equals", expected = 192 }',
-    "witnesses": '["formula"]',
+    "sources": '["formula"]',
 }
 
 
@@ -37,16 +37,18 @@ N_LOG_N = '{ kind = "n_log_n", over = "d", values = [64] }'
 BAD = {
     "unknown quantity": ({"quantity": '"beauty"'}, "quantity 'beauty' is not known"),
     "no quantity": ({"quantity": None}, "'quantity' is missing"),
-    "no source": ({"source": None}, "'source' is missing"),
-    "no section": ({"source": '{ paper = "p" }'}, "needs 'section'"),
+    "no origin": ({"origin": None}, "'origin' is missing"),
+    "no section": ({"origin": '{ paper = "p" }'}, "needs 'section'"),
     "no statement": ({"statement": None}, "needs 'statement'"),
     "bad id": ({"id": '"a b"'}, "id 'a b' must be of letters"),
     "no law": ({"law": None}, "'law' is missing"),
     "unknown law": ({"law": '{ kind = "murphy" }'}, "law 'murphy' is not known"),
-    "no witnesses": ({"witnesses": None}, "'witnesses' is missing"),
-    "unknown witness": ({"witnesses": '["oracle"]'}, "witness 'oracle' is not known"),
-    "unable witness": ({"witnesses": '["clock"]'}, "witness 'clock' cannot speak of 'parameters'"),
-    "witness twice": ({"witnesses": '["count", "count"]'}, "each once"),
+    "no sources": ({"sources": None}, "'sources' is missing"),
+    "unknown source": ({"sources": '["oracle"]'}, "source 'oracle' is not known"),
+    "unable source": ({"sources": '["clock"]'}, "source 'clock' gives no 'parameters'"),
+    "source twice": ({"sources": '["count", "count"]'}, "each once"),
+    "old and new name": ({"witnesses": '["count"]'}, "'witnesses' is the old name of 'sources'"),
+    "for all nothing": ({"for_all": '""'}, "for_all = '' must be a text"),
     "impossible tolerance": ({"tolerance": "-0.1"}, "tolerance = -0.1 is impossible"),
     "tolerance of all": ({"tolerance": "1.0"}, "must lie between 0 and 1"),
     "tolerance no number": ({"tolerance": '"small"'}, "tolerance = 'small' is impossible"),
@@ -115,6 +117,11 @@ def test_bad_entries(name: str) -> None:
     assert message.startswith(f"a.toml, claim {label!r}: "), message
     assert rule in message
     assert "\n" not in message
+
+
+def test_an_earlier_ledger_s_words_are_still_read() -> None:
+    old = ledger_text(sources=None, origin=None, source=GOOD["origin"], witnesses=GOOD["sources"])
+    assert parse_ledger(old, "a.toml", Path()) == parse_ledger(ledger_text(), "a.toml", Path())
 
 
 def test_bad_files(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def test_claims_are_tests(pytester: pytest.Pytester) -> None:
     result = pytester.runpytest_inprocess(*LOAD, "--claims", "mine.toml", "-rs")
     result.assert_outcomes(passed=2, failed=1, skipped=1)
     result.stdout.fnmatch_lines(["*it has 191 parameters*", "*not as pinned: the ledger expects 'holds'*"])
-    result.stdout.fnmatch_lines(["*missing: accuracy (no recorded fine-tuning run of cdvft*"])
+    result.stdout.fnmatch_lines(["*not available: accuracy (no recorded fine-tuning run of cdvft*"])
     result.stdout.no_fnmatch_line("*Traceback*")
     chosen = pytester.runpytest_inprocess(*LOAD, "--claims", "mine.toml", "-k", "good")
     chosen.assert_outcomes(passed=1, deselected=3)

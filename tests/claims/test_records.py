@@ -13,7 +13,9 @@ from cdvft_bench.accuracy.published import PublishedRun, published_runs
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.read import parse_ledger
-from cdvft_bench.claims.sources.records import Accuracy, Clock, read_records
+from cdvft_bench.claims.sources.published_runs import RunTable, method_of
+from cdvft_bench.claims.sources.records import UNNAMED, ClockSource, read_records
+from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
@@ -77,10 +79,76 @@ def test_accuracy_is_the_best_configuration_s_mean(tmp_path: Path) -> None:
         ("LORA", '{"r": 16}', 0.9),
     )
     verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
-    assert verdict.readings[0].results[0].ratio == pytest.approx(sum(c3a) / 3 / 0.8)
+    assert verdict.readings[0].results[0].value == pytest.approx(sum(c3a) / 3 / 0.8)
     assert verdict.word == "fails"
-    assert "at workload = a table of runs" in verdict.detail
+    assert "at workload = runs.csv" in verdict.detail
     assert verdict.as_pinned  # somebody has measured since: no regression
+
+
+def named(*names: str, method: str = "LORA", **hyperparameters: object) -> list[PublishedRun]:
+    """Rows of one method that differ by their names alone, or by hyperparameters."""
+    rest = {"trainable_params": 1, "train_time_s": 1.0, "peak_memory_bytes": 1, "adapter_file_bytes": 1, "lr": 1e-4}
+    rest |= {"steps": 5000, "device": "x", "torch": "x", "date": "x", "target_modules": ("q",)}
+    values = {"method": method, "hyperparameters": {"r": 32, **hyperparameters}, **rest}
+    return [PublishedRun(experiment=n, test_accuracy=0.1 + 0.01 * i, **values) for i, n in enumerate(names)]  # type: ignore[arg-type]
+
+
+def test_a_variant_that_only_its_name_tells_is_not_pooled() -> None:
+    """PEFT's own table: one run of LoRA r = 32, and LoRA-FA and MiCA of the same hyperparameters."""
+    table = RunTable("peft", published_runs())
+    assert table.best(MethodSubject("lora", (("rank", 32),))) == [0.478393]
+    assert table.best(MethodSubject("lora_fa", (("rank", 32),))) == [0.404094]
+    assert table.best(MethodSubject("dora", (("rank", 32),))) == [0.469295]
+    assert table.best(MethodSubject("rslora", (("rank", 64),))) == [0.513268]
+    assert table.best(MethodSubject("miss")) == [0.486732]
+    assert table.best(MethodSubject("lora", (("rank", 10),))) == [0.494314]  # on other modules
+    with pytest.raises(NotAvailable, match=r"left out, since a variant is not known: .*-target-mlp-bdlora \(bdlora\)"):
+        table.best(MethodSubject("lora", (("rank", 14),)))
+    note = table.figure(MethodSubject("lora", (("rank", 32),)), None).note
+    assert "lora-rank32-mica (mica)" in note
+
+
+@pytest.mark.parametrize("variant", ["kasa", "riemannian", "mica", "bdlora", "pissa", "olora", "corda", "x2y"])
+def test_an_unknown_variant_is_left_out_and_named(variant: str) -> None:
+    for name in (f"lora-rank32-{variant}", f"lora-{variant}-rank32", f"lora_{variant}_r32", f"LoRA-{variant.upper()}"):
+        (run,) = named(name)
+        assert method_of(run) == ("lora", variant), name
+
+
+@pytest.mark.parametrize("switch", [{"use_kasa": True}, {"use_bdlora": True}, {"init_lora_weights": "pissa"}])
+def test_a_switch_that_is_not_known_is_left_out_and_named(switch: dict[str, object]) -> None:
+    (run,) = named("lora-rank32", **switch)
+    name, unknown = method_of(run)
+    assert name == "lora"
+    assert next(iter(switch)) in unknown
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "found"),
+    [
+        ("lora-rank32", "LORA", "lora"),
+        ("lora-rank10-target-mlp", "LORA", "lora"),
+        ("lora-lr_0.001-seed3", "LORA", "lora"),
+        ("lora-default", "LORA", "lora"),
+        ("run-7", "LORA", "lora"),
+        ("e12", "C3A", "c3a"),
+        ("fourierft-n_frequency-5000", "FOURIERFT", "fourierft"),
+        ("lora-rank32-lorafa", "LORA", "lora_fa"),
+        ("dora-rank64", "LORA", "dora"),
+        ("lokr-rank32-factor4-lr0.003", "LOKR", "lokr"),
+        ("ia3-all-attn-5k-lr0.005", "IA3", "ia3"),
+        ("cdvft-m2-p768", "CDVFT", "cdvft"),
+        ("lora-lr_5e-3", "LORA", "lora"),
+    ],
+)
+def test_what_a_name_says_of_sizes_and_rates_is_no_variant(name: str, method: str, found: str) -> None:
+    (run,) = named(name, method=method)
+    assert method_of(run) == (found, "")
+
+
+def test_switches_name_the_methods_that_the_suite_has() -> None:
+    assert method_of(named("lora-rank32", use_dora=True)[0]) == ("dora", "")
+    assert method_of(named("lora-rank32", use_rslora=True, use_dora=False)[0]) == ("rslora", "")
 
 
 def test_configurations_with_as_many_right_answers_are_equal(tmp_path: Path) -> None:
@@ -95,7 +163,7 @@ def test_configurations_with_as_many_right_answers_are_equal(tmp_path: Path) -> 
         apart += sum(groups[0]) / 3 != sum(groups[1]) / 3
         ours = [("C3A", f'{{"block_size": 64, "try": {k}}}', a) for k, g in enumerate(groups) for a in g]
         runs = published_runs(table(tmp_path / f"{i}.csv", *ours))
-        best = Accuracy(runs)._best(MethodSubject("c3a", (("block_size", 64),)))
+        best = RunTable("t", runs).best(MethodSubject("c3a", (("block_size", 64),)))
         assert best == pytest.approx(groups[0])
         assert len(best) == 3
     assert apart > 5  # means of floats told them apart
@@ -105,7 +173,7 @@ def test_one_run_of_a_configuration_shows_nothing_either_way(tmp_path: Path) -> 
     path = table(tmp_path / "runs.csv", ("C3A", '{"block_size": 64}', 0.9), ("LORA", '{"r": 8}', 0.5))
     verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
     assert (verdict.word, verdict.open, verdict.hits) == ("not measured", 1, 0)
-    assert "not shown either way on a table of runs" in verdict.detail
+    assert "not shown either way on runs.csv" in verdict.detail
 
 
 def test_accuracy_without_a_run_is_not_measured(tmp_path: Path) -> None:
@@ -130,7 +198,7 @@ def judged_time(*records: Record) -> tuple[str, str]:
     from cdvft_bench.claims.judge import judge
 
     claim = parse_ledger(TIME, "a.toml", Path()).claims[0]
-    verdict = judge(claim, {"clock": Clock(records)})
+    verdict = judge(claim, {"clock": ClockSource([(r, UNNAMED) for r in records])})
     return verdict.word, verdict.detail + verdict.readings[0].results[0].text
 
 

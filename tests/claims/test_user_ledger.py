@@ -149,7 +149,7 @@ def test_witnesses_that_disagree_are_named(write) -> None:  # type: ignore[no-un
               verdict='"fails"'),
     )  # fmt: skip
     verdict = verify(path).verdicts[0]
-    assert "the witnesses disagree: count for it, formula against" in verdict.detail
+    assert "the sources disagree: count for it, formula against" in verdict.detail
     assert verdict.as_pinned
 
 
@@ -160,7 +160,7 @@ def test_a_missing_witness_is_named(write) -> None:  # type: ignore[no-untyped-d
     )  # fmt: skip
     found = verify(path)
     assert found.verdicts[0].word == "not measured"
-    assert "missing: formula (the module comes with no closed form; to supply it: give 'formula'" in (
+    assert "not available: formula (the module comes with no closed form; to supply it: give 'formula'" in (
         found.verdicts[0].detail
     )
     assert not found.as_pinned

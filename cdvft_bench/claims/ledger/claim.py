@@ -24,9 +24,10 @@ class Claim:
         open: axes that the claim leaves unsaid, each with the values that it may mean.
         show: settings to report in any case, beside those that hold.
         tolerance: relative; 0 is exact.
-        witnesses: who must speak.
+        sources: all of which must be available.
         verdict: the pinned one. assumption: what it holds only under, in words.
         only_if: pinned values of open axes under which alone it holds; empty pins the verdict's word only.
+        for_all: what the statement ranges over beyond the settings tried, as "every width d >= 2"; "" for nothing.
     """
 
     id: str
@@ -37,16 +38,27 @@ class Claim:
     open: tuple[tuple[str, tuple[Value, ...]], ...] = ()
     show: tuple[Setting, ...] = ()
     tolerance: float = 0.0
-    witnesses: tuple[Source, ...] = ()
+    sources: tuple[Source, ...] = ()
     verdict: Word = "holds"
     assumption: str = ""
     only_if: tuple[tuple[str, tuple[Value, ...]], ...] = ()
+    for_all: str = ""
 
     @property
     def claimed(self) -> Claimed:
         """What a verdict keeps of it."""
-        return Claimed(self.id, self.statement, self.origin, self.point.quantity, self.law.kind, self.verdict,
-                       self.point.options, self.tolerance, self.assumption)  # fmt: skip
+        return Claimed(
+            self.id,
+            self.statement,
+            self.origin,
+            self.point.quantity,
+            self.law.kind,
+            self.verdict,
+            self.point.options,
+            self.tolerance,
+            self.assumption,
+            self.for_all,
+        )
 
     def settings(self) -> Iterator[Setting]:
         """Every combination of the open axes' values; one empty setting where nothing is open."""

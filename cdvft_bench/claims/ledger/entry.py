@@ -9,10 +9,9 @@ from typing import Any, get_args
 
 from cdvft_bench.claims.ledger.checks import as_value, check_keys, identifier, table_at, text_at
 from cdvft_bench.claims.ledger.claim import Claim
-from cdvft_bench.claims.ledger.laws import Absent, Equals, Exponent, Identity, Law, Present, Ratio
-from cdvft_bench.claims.ledger.lawtable import law_of
+from cdvft_bench.claims.ledger.laws import Absent, Equals, Exponent, Identity, Law, Present, Ratio, law_of
 from cdvft_bench.claims.ledger.point import Build, MethodSubject, ModuleSubject, Point, Subject
-from cdvft_bench.claims.ledger.quantities import check_option, quantity
+from cdvft_bench.claims.ledger.quantities import QUANTITIES, check_option, quantity
 from cdvft_bench.claims.ledger.resolve import check_point, load_object
 from cdvft_bench.claims.ledger.terms import SOURCES, WORDS, Origin, Setting, Source, Value, Word
 from cdvft_bench.core.errors import UserError
@@ -21,9 +20,24 @@ LARGEST_SPACE = 100_000
 """Settings of the open axes that one claim may have."""
 
 _CLAIM_KEYS = (
-    "id", "statement", "source", "quantity", "law", "subject", "against", "layer", "model", "tokens", "dtype", "open",
-    "show", "tolerance", "witnesses", "verdict", "assumption", "only_if",
-)  # fmt: skip
+    *(
+        "id",
+        "statement",
+        "origin",
+        "quantity",
+        "law",
+        "subject",
+        "against",
+        "layer",
+        "model",
+        "tokens",
+        "dtype",
+        "open",
+    ),
+    *("show", "tolerance", "sources", "verdict", "assumption", "only_if", "for_all"),
+)
+_OLD_KEYS = {"witnesses": "sources", "source": "origin"}
+"""Keys of earlier ledgers, and what they are called now."""
 
 
 def claim_of(entry: Mapping[str, Any], folder: Path) -> Claim:
@@ -32,28 +46,37 @@ def claim_of(entry: Mapping[str, Any], folder: Path) -> Claim:
     Raises:
         UserError: it is not as it should be; the message names key, value and rule.
     """
+    entry = _renamed(entry)
     check_keys(entry, _CLAIM_KEYS, "a claim")
-    source = table_at(entry, "source", 'it says who makes the claim, e.g. { paper = "...", section = "..." }')
-    check_keys(source, ("paper", "section"), "source")
+    origin = table_at(entry, "origin", 'it says who makes the claim, e.g. { paper = "...", section = "..." }')
+    check_keys(origin, ("paper", "section"), "origin")
     open_ = _axes(entry.get("open", {}), "open")
     law = law_of(table_at(entry, "law", 'e.g. { kind = "ratio", expected = 5.33 }'))
     point = _point(entry, open_, law, folder)
     claim = Claim(
         id=identifier(entry),
         statement=text_at(entry, "statement", "a claim"),
-        origin=Origin(text_at(source, "paper", "source"), text_at(source, "section", "source")),
+        origin=Origin(text_at(origin, "paper", "origin"), text_at(origin, "section", "origin")),
         point=point,
         law=law,
         open=open_,
         show=_show(entry.get("show", []), dict(open_)),
         tolerance=_tolerance(entry.get("tolerance"), law),
-        witnesses=_witnesses(entry, point.quantity),
+        sources=_sources(entry, point.quantity),
         verdict=_verdict(entry.get("verdict", "holds")),
         assumption=text_at(entry, "assumption", "a claim") if "assumption" in entry else "",
         only_if=_axes(entry.get("only_if", {}), "only_if"),
+        for_all=text_at(entry, "for_all", "a claim") if "for_all" in entry else "",
     )
     _check(claim, folder)
     return claim
+
+
+def _renamed(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    for old, new in _OLD_KEYS.items():
+        if old in entry and new in entry:
+            raise UserError(f"{old!r} is the old name of {new!r}; give one of them")
+    return {_OLD_KEYS.get(key, key): value for key, value in entry.items()}
 
 
 def _check(claim: Claim, folder: Path) -> None:
@@ -64,8 +87,9 @@ def _check(claim: Claim, folder: Path) -> None:
         raise UserError(f"law {law.kind!r} compares two subjects; give 'against'")
     if claim.point.against is not None and not isinstance(law, Ratio | Exponent):
         raise UserError(f"law {law.kind!r} has no use for 'against'; use a ratio or an exponent, or leave it out")
-    if isinstance(law, Absent | Present) and claim.point.quantity != "largest_allocation":
-        raise UserError(f"law {law.kind!r} is about allocations; its quantity is 'largest_allocation'")
+    if isinstance(law, Absent | Present) and not spec.of_change:
+        names = " or ".join(repr(name) for name, one in QUANTITIES.items() if one.of_change)
+        raise UserError(f"law {law.kind!r} is about allocations; its quantity is {names}")
     if isinstance(law, Identity) and claim.point.quantity != "difference":
         raise UserError("law 'identity' compares two functions; its quantity is 'difference'")
     if isinstance(law, Equals) and len(law.expected) != (3 if claim.point.quantity == "transforms" else 1):
@@ -157,8 +181,9 @@ def _subject(given: Any, key: str, folder: Path) -> Subject:
         raise UserError(f"{key}: arguments must be a table of keyword arguments")
     build = given.get("build", "base")
     if build not in get_args(Build):
-        raise UserError(f"{key}: build = {build!r} must be 'base', for Class(linear, ...), or 'widths', for "
-                        "Class(d_in, d_out, ...)")  # fmt: skip
+        raise UserError(
+            f"{key}: build = {build!r} must be 'base', for Class(linear, ...), or 'widths', for Class(d_in, d_out, ...)"
+        )
     module = text_at(given, "module", key)
     formula = text_at(given, "formula", key) if "formula" in given else ""
     load_object(module, folder)
@@ -185,18 +210,18 @@ def _tolerance(value: Any, law: Law) -> float:
     return float(value)
 
 
-def _witnesses(entry: Mapping[str, Any], name: str) -> tuple[Source, ...]:
-    given = entry.get("witnesses")
+def _sources(entry: Mapping[str, Any], name: str) -> tuple[Source, ...]:
+    given = entry.get("sources")
     if not isinstance(given, list) or not given:
-        raise UserError(f"'witnesses' is missing: a list of those who must speak, of {', '.join(SOURCES)}")
-    able = quantity(name).witnesses
-    for witness in given:
-        if witness not in SOURCES:
-            raise UserError(f"witness {witness!r} is not known; use one of {', '.join(SOURCES)}")
-        if witness not in able:
-            raise UserError(f"witness {witness!r} cannot speak of {name!r}; {' and '.join(able)} can")
+        raise UserError(f"'sources' is missing: a list of those that must be available, of {', '.join(SOURCES)}")
+    able = quantity(name).sources
+    for source in given:
+        if source not in SOURCES:
+            raise UserError(f"source {source!r} is not known; use one of {', '.join(SOURCES)}")
+        if source not in able:
+            raise UserError(f"source {source!r} gives no {name!r}; {' and '.join(able)} can")
     if len(set(given)) != len(given):
-        raise UserError(f"witnesses = {given}: each once")
+        raise UserError(f"sources = {given}: each once")
     return tuple(given)
 
 

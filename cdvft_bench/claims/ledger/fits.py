@@ -8,11 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-# Student's t, 97.5 %, for 1 to 30 degrees of freedom; beyond that the normal value is close enough.
-_T = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
+from cdvft_bench.core.student import t_value
 
 TERMS: dict[str, Callable[[float], float]] = {
     "1": lambda n: 1.0,
@@ -20,11 +16,6 @@ TERMS: dict[str, Callable[[float], float]] = {
     "n log n": lambda n: n * math.log2(n),
     "n^2": lambda n: n * n,
 }
-
-
-def t_value(freedom: int) -> float:
-    """Half-width of a 95 % interval in standard errors."""
-    return math.inf if freedom < 1 else _T[freedom - 1] if freedom <= len(_T) else 1.96
 
 
 @dataclass(frozen=True)

@@ -1,79 +1,22 @@
-"""Laws: what a quantity is claimed to do. A law hears one witness's figures and says whether they obey it."""
+"""Laws: what a quantity is claimed to do. A law takes one source's figures and says whether they obey it.
+
+Each law knows how a ledger writes it (``read``) and judges what it was given (``judge``).
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar, Self
 
+from cdvft_bench.claims.ledger.checks import check_keys, finite
+from cdvft_bench.claims.ledger.figures import EXACT, Figure, Outcome, at_most
 from cdvft_bench.claims.ledger.fits import TERMS, fit, slope
 from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.ledger.text import besides, number, numbers
-
-EXACT = 1e-9
-"""Relative deviations that are rounding errors."""
-
-
-def at_most(value: float, bound: float) -> bool:
-    """Whether a value is not above a bound, but for rounding errors: a figure 10 % off is within 10 %."""
-    return value <= bound + EXACT * abs(bound)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What one witness said at one point.
-
-    Attributes:
-        x: place on the law's axis; None where the law has none.
-        value: the figure, or several that belong together (see the quantity).
-        against: the same of the other side of a ratio.
-        interval: 95 %, of the value or of the ratio, where the figure was measured; infinite where its spread is not
-            known. None for a figure that is exact.
-        note: on what the interval rests. remedy: what would make it narrower.
-    """
-
-    x: float | None
-    value: tuple[float, ...]
-    against: tuple[float, ...] | None = None
-    interval: tuple[float, float] | None = None
-    note: str = ""
-    remedy: str = ""
-
-    def within(self, low: float, high: float) -> bool | None:
-        """Whether the figure's interval lies inside the bounds; False where it is apart from them, None else."""
-        assert self.interval is not None
-        a, b = self.interval
-        return True if at_most(low, a) and at_most(b, high) else False if b < low or a > high else None
-
-    @property
-    def spread(self) -> str:
-        """The interval in words, "" for a figure that is exact."""
-        if self.interval is None:
-            return ""
-        bounded = math.isfinite(self.interval[0]) and math.isfinite(self.interval[1])
-        text = f" [{number(self.interval[0])}, {number(self.interval[1])}]" if bounded else ""
-        return text + (f" ({self.note})" if self.note else "" if bounded else " (no interval)")
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """Whether a witness's figures obey the law.
-
-    Attributes:
-        holds: they do; None where an interval reaches both what was claimed and what was not.
-        miss: how far they are off, relative to what was claimed; 0 where they hold exactly.
-        text: the numbers.
-        ratio: for a ratio, its value.
-        remedy: where ``holds`` is None, what would settle it.
-    """
-
-    holds: bool | None
-    miss: float
-    text: str
-    ratio: float | None = None
-    remedy: str = ""
+from cdvft_bench.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -93,17 +36,23 @@ class Over:
 
 @dataclass(frozen=True)
 class Law(ABC):
-    """Base of all laws. ``kind`` is its name in a ledger."""
+    """Base of all laws. ``kind`` is its name in a ledger, ``keys`` what a ledger may write of it."""
 
     kind: ClassVar[str]
+    keys: ClassVar[tuple[str, ...]] = ()
     needs_against: ClassVar[bool] = False
     needs_tolerance: ClassVar[bool] = True
     least_values: ClassVar[int] = 0
     over: Over | None = None
 
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        """From the table of a ledger, whose keys have been checked. Raises UserError."""
+        return cls(over=_over(table, cls) if cls.least_values else None)
+
     @abstractmethod
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
-        """Hear the figures; ``tolerance`` is 0 where the claim gives none."""
+        """Whether the figures obey; ``tolerance`` is 0 where the claim gives none."""
 
 
 @dataclass(frozen=True)
@@ -117,17 +66,37 @@ class Ratio(Law):
     """
 
     kind: ClassVar[str] = "ratio"
+    keys: ClassVar[tuple[str, ...]] = ("expected", "digits", "low", "high")
     needs_against: ClassVar[bool] = True
     expected: tuple[float, ...] = ()
     digits: int | None = None
     low: float | None = None
     high: float | None = None
 
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        bounds = {k: finite(table[k], k) for k in ("low", "high") if k in table}
+        if ("expected" in table) == bool(bounds):
+            raise UserError("law 'ratio' needs 'expected', or bounds: 'low', 'high' or both")
+        if any(b <= 0 for b in bounds.values()) or bounds.get("low", 0) > bounds.get("high", math.inf):
+            raise UserError(f"law 'ratio': {bounds} must be positive, low below high")
+        digits = table.get("digits")
+        if bounds:
+            if digits is not None:
+                raise UserError("law 'ratio': 'digits' belongs to 'expected'")
+            return cls(low=bounds.get("low"), high=bounds.get("high"))
+        expected = _expected(table, cls.kind)
+        if any(e <= 0 for e in expected):
+            raise UserError(f"law 'ratio': expected = {list(expected)} must be positive")
+        if digits is not None and (isinstance(digits, bool) or not isinstance(digits, int) or not 0 <= digits <= 9):
+            raise UserError(f"law 'ratio': digits = {digits!r} must be an integer from 0 to 9")
+        return cls(expected=expected, digits=digits)
+
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         figure = figures[0]
         assert figure.against is not None
         if not figure.against[0]:
-            return Outcome(False, float("inf"), f"{number(figure.value[0])} / 0")
+            return Outcome(False, math.inf, f"{number(figure.value[0])} / 0")
         ratio = figure.value[0] / figure.against[0]
         text = f"{number(figure.value[0])} / {number(figure.against[0])} = {number(ratio, 5)}{figure.spread}"
         if not self.expected:
@@ -142,25 +111,20 @@ class Ratio(Law):
         if figure.interval is not None:
             each = [figure.within(*self._window(e, tolerance)) for e in self.expected]
             holds = True if True in each else None if None in each else False
-        elif self.digits is None:
-            holds = at_most(abs(miss), tolerance)
         else:
-            holds = any(self.prints(ratio, e) for e in self.expected)
+            holds = any(self.gives(ratio, e, tolerance) for e in self.expected)
         return Outcome(holds, miss, text + besides(miss), ratio, figure.remedy)
 
-    def prints(self, ratio: float, expected: float) -> bool:
-        """Whether a ratio rounds to a printed figure; a half does so up as well as down."""
-        half = 0.5 * 10.0 ** -(self.digits or 0)
-        return abs(ratio - round(expected, self.digits or 0)) <= half + EXACT * abs(expected)
+    def gives(self, ratio: float, expected: float, tolerance: float = 0.0) -> bool:
+        """Whether a ratio is a claimed figure: rounds to it, a half up as well as down, or is within the tolerance."""
+        if self.digits is None:
+            return at_most(abs(ratio / expected - 1), tolerance)
+        return abs(ratio - round(expected, self.digits)) <= 0.5 * 10.0**-self.digits + EXACT * abs(expected)
 
     def _window(self, expected: float, tolerance: float) -> tuple[float, float]:
         """What counts as a printed figure."""
-        half = expected * (tolerance if self.digits is None else self.rounding(expected) / 2)
+        half = expected * tolerance if self.digits is None else 0.5 * 10.0**-self.digits
         return expected - half, expected + half
-
-    def rounding(self, expected: float) -> float:
-        """Relative width of the window around a printed figure that rounds to it."""
-        return 10.0 ** -(self.digits or 0) / expected
 
 
 @dataclass(frozen=True)
@@ -168,14 +132,19 @@ class Equals(Law):
     """The figure, or each of several that belong together, is the expected one: exactly, or within the tolerance."""
 
     kind: ClassVar[str] = "equals"
+    keys: ClassVar[tuple[str, ...]] = ("expected",)
     needs_tolerance: ClassVar[bool] = False
     expected: tuple[float, ...] = ()
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        return cls(expected=_expected(table, cls.kind))
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         value = figures[0].value
         misses = [v / e - 1 if e else float(v != 0) for v, e in zip(value, self.expected, strict=True)]
         miss = max(misses, key=abs)
-        return Outcome(at_most(abs(miss), tolerance), miss, numbers(value) + besides(miss))
+        return Outcome(at_most(abs(miss), tolerance), miss, numbers(value) + besides(miss), value[0])
 
 
 @dataclass(frozen=True)
@@ -183,8 +152,16 @@ class AtMost(Law):
     """The figure is not above the expected one."""
 
     kind: ClassVar[str] = "at_most"
+    keys: ClassVar[tuple[str, ...]] = ("expected",)
     needs_tolerance: ClassVar[bool] = False
     expected: tuple[float, ...] = ()
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        expected = _expected(table, cls.kind)
+        if len(expected) != 1 or expected[0] <= 0:
+            raise UserError(f"law 'at_most': expected = {list(expected)} must be one number > 0")
+        return cls(expected=expected)
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         figure, bound = figures[0], self.expected[0]
@@ -193,35 +170,42 @@ class AtMost(Law):
         holds: bool | None = at_most(miss, tolerance)
         if figure.interval is not None:
             holds = figure.within(0.0, bound * (1 + tolerance))
-        text = f"{number(value)}{figure.spread}{besides(miss)}"
-        return Outcome(holds, miss, text, remedy=figure.remedy)
+        return Outcome(holds, miss, f"{number(value)}{figure.spread}{besides(miss)}", value, figure.remedy)
 
 
 @dataclass(frozen=True)
 class Absent(Law):
-    """No allocation comes near a dense weight change: the largest is smaller than ``fraction`` of it."""
+    """Nothing comes near a dense weight change: the figure is smaller than ``fraction`` of it."""
 
     kind: ClassVar[str] = "absent"
+    keys: ClassVar[tuple[str, ...]] = ("fraction",)
     needs_tolerance: ClassVar[bool] = False
     fraction: float = 0.5
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        fraction = finite(table.get("fraction", 0.5), "fraction")
+        if not 0 < fraction <= 1:
+            raise UserError(f"law 'absent': fraction = {fraction} must be above 0 and at most 1")
+        return cls(fraction=fraction)
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         value = figures[0].value[0]
         holds = value < self.fraction
-        return Outcome(holds, 0.0 if holds else value / self.fraction - 1, f"{number(value)} of a dense weight change")
+        miss = 0.0 if holds else value / self.fraction - 1
+        return Outcome(holds, miss, f"{number(value)} of a dense weight change", value)
 
 
 @dataclass(frozen=True)
 class Present(Law):
-    """Some allocation is at least as large as a dense weight change."""
+    """Something is at least as large as a dense weight change."""
 
     kind: ClassVar[str] = "present"
     needs_tolerance: ClassVar[bool] = False
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         value = figures[0].value[0]
-        holds = value >= 1
-        return Outcome(holds, 0.0 if holds else value - 1, f"{number(value)} of a dense weight change")
+        return Outcome(value >= 1, min(0.0, value - 1), f"{number(value)} of a dense weight change", value)
 
 
 @dataclass(frozen=True)
@@ -232,8 +216,9 @@ class Identity(Law):
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         value = figures[0].value[0]
-        said = f"below {EXACT:.0e}" if value < EXACT else number(value, 2)
-        return Outcome(at_most(value, tolerance), value, f"relative difference {said}")
+        holds = math.isfinite(value) and at_most(value, tolerance)
+        said = f"at most {number(tolerance, 2)}" if holds else number(value, 2)  # what is within is rounding errors
+        return Outcome(holds, value, f"relative difference {said}", value)
 
 
 @dataclass(frozen=True)
@@ -241,8 +226,16 @@ class Exponent(Law):
     """A power law: the 95 % interval of the log-log slope lies within the tolerance of the expected exponent."""
 
     kind: ClassVar[str] = "exponent"
+    keys: ClassVar[tuple[str, ...]] = ("expected",)
     least_values: ClassVar[int] = 4
     expected: tuple[float, ...] = ()
+
+    @classmethod
+    def read(cls, table: Mapping[str, Any]) -> Self:
+        expected = _expected(table, cls.kind)
+        if len(expected) != 1:
+            raise UserError(f"law 'exponent': expected = {list(expected)} must be one number")
+        return cls(over=_over(table, cls), expected=expected)
 
     def judge(self, figures: Sequence[Figure], tolerance: float) -> Outcome:
         x, y = _curve(figures)
@@ -251,11 +244,8 @@ class Exponent(Law):
         fitted = slope(x, y)
         value, half = fitted.coefficients[0], fitted.half_widths[0]
         miss = value - self.expected[0]
-        return Outcome(
-            at_most(abs(miss) + half, tolerance),
-            miss,
-            f"exponent {number(value)} [{number(value - half)}, {number(value + half)}]{_range(figures)}",
-        )
+        text = f"exponent {number(value)} [{number(value - half)}, {number(value + half)}]{_range(figures)}"
+        return Outcome(at_most(abs(miss) + half, tolerance), miss, text, value)
 
 
 @dataclass(frozen=True)
@@ -313,6 +303,49 @@ LAWS: dict[str, type[Law]] = {
 }
 
 
+def law_of(table: Mapping[str, Any]) -> Law:
+    """Read a claim's law. Raises UserError."""
+    kind = table.get("kind")
+    if kind not in LAWS:
+        raise UserError(f"law {kind!r} is not known; use one of {', '.join(LAWS)}")
+    law = LAWS[kind]
+    ranged = ("over", "values", "counted") if law.least_values else ()
+    check_keys(table, ("kind", *law.keys, *ranged), f"law {kind!r}")
+    return law.read(table)
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def _expected(table: Mapping[str, Any], kind: str) -> tuple[float, ...]:
+    if "expected" not in table:
+        raise UserError(f"law {kind!r} needs 'expected'")
+    given = table["expected"]
+    values = given if isinstance(given, list) else [given]
+    if not values:
+        raise UserError(f"law {kind!r}: expected is empty")
+    return tuple(finite(v, "expected") for v in values)
+
+
+def _over(table: Mapping[str, Any], law: type[Law]) -> Over:
+    axis, values = table.get("over"), table.get("values")
+    if not isinstance(axis, str):
+        raise UserError(f"law {law.kind!r} is judged on a range; give 'over' (an axis, e.g. \"d\") and 'values'")
+    if not isinstance(values, list) or len(values) < law.least_values:
+        n = len(values) if isinstance(values, list) else 0
+        raise UserError(f"law {law.kind!r} over {n} point{'' if n == 1 else 's'}; it needs at least {law.least_values}")
+    counted = table.get("counted", [])
+    for name, given in (("values", values), ("counted", counted)):
+        if not isinstance(given, list) or any(finite(v, name) <= 0 for v in given) or sorted(set(given)) != given:
+            raise UserError(f"law {law.kind!r}: {name} = {given} must be positive numbers in increasing order")
+    if not set(counted) <= set(values) or (counted and len(counted) < law.least_values):
+        raise UserError(f"law {law.kind!r}: counted = {counted} must be at least {law.least_values} of its values")
+    return Over(axis, tuple(values), tuple(counted))
+
+
+# --- texts --------------------------------------------------------------------------------
+
+
 def _curve(figures: Sequence[Figure]) -> tuple[list[float], list[float]]:
     y = [f.value[0] if f.against is None else f.value[0] / f.against[0] for f in figures]
     return [float(f.x or 0.0) for f in figures], y
@@ -328,10 +361,8 @@ def _sum(terms: Sequence[str], coefficients: Sequence[float], x: float, y: float
     parts: list[str] = []
     for term, coefficient in zip(terms, coefficients, strict=True):
         if abs(coefficient * TERMS[term](x) / y) > EXACT:
-            sign = "- " if coefficient < 0 else "+ "
-            parts.append(
-                (sign if parts or coefficient < 0 else "") + f"{number(abs(coefficient))} {term}".removesuffix(" 1")
-            )
+            sign = "- " if coefficient < 0 else "+ " if parts else ""
+            parts.append(f"{sign}{number(abs(coefficient))} {term}".removesuffix(" 1"))
     return " ".join(parts)
 
 
@@ -340,4 +371,4 @@ def _share(value: float) -> str:
 
 
 def _no_law(figures: Sequence[Figure]) -> Outcome:
-    return Outcome(False, float("inf"), f"no law in figures of which one is 0{_range(figures)}")
+    return Outcome(False, math.inf, f"no law in figures of which one is 0{_range(figures)}")

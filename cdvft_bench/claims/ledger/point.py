@@ -1,4 +1,4 @@
-"""A point: everything that a witness must know to give one figure. Points change axis by axis."""
+"""A point: everything that a source must know to give one figure. Points change axis by axis."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from cdvft_bench.claims.ledger.terms import Setting, Value
+from cdvft_bench.claims.ledger.text import setting
 from cdvft_bench.core.errors import UserError
 
 Build = Literal["base", "widths"]
@@ -26,6 +27,9 @@ class MethodSubject:
     values: Setting = ()
     targets: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return f"{self.name} ({setting(self.values)})" if self.values else self.name
+
 
 @dataclass(frozen=True)
 class ModuleSubject:
@@ -44,13 +48,16 @@ class ModuleSubject:
     values: Setting = ()
     formula: str = ""
 
+    def __str__(self) -> str:
+        return f"module {self.module!r}"
+
 
 Subject = MethodSubject | ModuleSubject
 
 
 @dataclass(frozen=True)
 class Point:
-    """One figure's whereabouts.
+    """What one figure is of.
 
     Attributes:
         quantity: its name. options: of the quantity.
@@ -101,11 +108,15 @@ class Point:
             "subject.<name> or against.<name>"
         )
 
-    def at(self, setting: Setting) -> Point:
+    def at(self, values: Setting) -> Point:
         """The point with several axes changed."""
         point = self
-        for axis, value in setting:
-            point = point.changed(axis, value)
+        options = {axis.removeprefix("quantity."): v for axis, v in values if axis.startswith("quantity.")}
+        if options:  # at once: a claim may leave half a dozen of them open
+            point = replace(point, options=tuple(sorted({**dict(self.options), **options}.items())))
+        for axis, value in values:
+            if not axis.startswith("quantity."):
+                point = point.changed(axis, value)
         return point
 
     def option(self, name: str) -> Value:

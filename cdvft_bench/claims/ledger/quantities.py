@@ -1,4 +1,4 @@
-"""What can be claimed: the quantities, their options, and the witnesses who can speak of them."""
+"""What can be claimed: the quantities, their options, and the sources that can give them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cdvft_bench.claims.ledger.terms import Source, Value
 from cdvft_bench.core.errors import UserError
 
 TALLIED = "tallied"
-"""FFTs at the additions and multiplications that a split-radix transform really takes (``counting.exact_fft``)."""
+"""FFTs at the additions and multiplications that a split-radix transform takes."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ def _one_of(*choices: Value, default: Value | None = None) -> Option:
     def allows(value: Value) -> bool:
         return any(value == c and isinstance(value, bool) == isinstance(c, bool) for c in choices)
 
-    return Option(allows, "one of " + ", ".join(str(c).lower() if isinstance(c, bool) else str(c) for c in choices),
-                  default)  # fmt: skip
+    texts = [str(c).lower() if isinstance(c, bool) else str(c) for c in choices]
+    return Option(allows, f"one of {', '.join(texts)}", default)
 
 
 def _positive(value: Value) -> bool:
@@ -45,7 +45,7 @@ def _path(value: Value) -> bool:
 
 _PASS = _one_of("forward", "backward", default="forward")
 _SCOPE = _one_of("adapter", "whole", default="adapter")
-_DATA = _one_of("alike", "independent", default="independent")
+_FUNCTION = Option(_path, '"package.module:function"')
 
 
 @dataclass(frozen=True)
@@ -54,21 +54,23 @@ class Quantity:
 
     Attributes:
         statement: what it is.
-        witnesses: who can speak of it.
+        sources: those that can give it.
         options: by name.
         free: whether further options are taken, as arguments.
         needs_subject: whether it is a property of a method or module.
         needs_place: whether it is measured on a layer or model.
         on_models: whether it adds up over the layers of a model.
+        of_change: whether it is a share of a dense weight change's bytes.
     """
 
     statement: str
-    witnesses: tuple[Source, ...] = ("formula", "count")
+    sources: tuple[Source, ...] = ("formula", "count")
     options: Mapping[str, Option] = field(default_factory=dict)
     free: bool = False
     needs_subject: bool = True
     needs_place: bool = True
     on_models: bool = True
+    of_change: bool = False
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -78,10 +80,11 @@ QUANTITIES: dict[str, Quantity] = {
         options={"pass": _PASS, "scope": _SCOPE, "convention": _one_of(*CONVENTIONS, TALLIED)},
     ),
     "priced_flops": Quantity(
-        "FLOPs of the change's forward pass, every item at a price of its own, see claims.pricing",
+        "FLOPs of the change's forward pass, every item at a price of its own, see claims.sources.priced",
         options={
             "mac": _one_of(1, 2, default=2),
             "fft": Option(lambda v: v == TALLIED or _positive(v), f"a factor of n log2 n, or {TALLIED!r}", 5.0),
+            "plane": _one_of("n log2 n", "n log2 d", default="n log2 n"),
             "real_fft": _one_of("half", "as complex", default="half"),
             "spectrum_of_c": _one_of("per batch", "per token", "never", default="per batch"),
             "diagonals": _one_of(False, True, default=True),
@@ -95,42 +98,52 @@ QUANTITIES: dict[str, Quantity] = {
     "launches": Quantity("operators that launch a kernel", options={"pass": _PASS, "scope": _SCOPE}),
     "saved_bytes": Quantity("bytes kept from forward for backward"),
     "largest_allocation": Quantity(
-        "bytes of the largest storage allocated in forward and backward, over those of a dense weight change",
-        witnesses=("count",), on_models=False,
+        "bytes of the largest storage allocated or written in forward and backward, over a dense weight change's",
+        sources=("count",),
+        on_models=False,
+        of_change=True,
+    ),
+    "resident_growth": Quantity(
+        "growth of the process's resident memory in forward and backward, over a dense weight change's bytes",
+        sources=("count",),
+        on_models=False,
+        of_change=True,
     ),
     "gradient_ratio": Quantity(
-        "root mean square of the trained entries' gradients, over that of a dense weight's",
-        witnesses=("count",), options={"gradient": _DATA}, on_models=False,
-    ),
-    "step_ratio": Quantity(
-        "root mean square of the weight's change by one optimiser step, over that of training it densely",
-        witnesses=("count",), on_models=False,
-        options={
-            "gradient": _DATA,
-            "optimizer": _one_of("sgd", "adam", default="sgd"),
-            "lr_divisor": Option(_positive, "a number > 0", 1.0),
-        },
+        "root mean square of the trained entries' gradients, over that of a dense weight's; negative where the loss "
+        "falls along them",
+        sources=("count",),
+        options={"gradient": _one_of("alike", "independent", default="independent")},
+        on_models=False,
     ),
     "difference": Quantity(
         "relative norm of the difference of what two functions return; further options are their arguments",
-        witnesses=("count",), free=True, needs_subject=False, needs_place=False,
-        options=dict.fromkeys(("left", "right"), Option(_path, '"package.module:function"')),
+        sources=("count", "profile"),
+        free=True,
+        needs_subject=False,
+        needs_place=False,
+        options={"left": _FUNCTION, "right": _FUNCTION},
     ),
     "figure": Quantity(
         "a number that a function returns; further options are its arguments",
-        witnesses=("count",), free=True, needs_subject=False, needs_place=False,
-        options={"function": Option(_path, '"package.module:function"')},
+        sources=("count", "profile"),
+        free=True,
+        needs_subject=False,
+        needs_place=False,
+        options={"function": _FUNCTION},
     ),
     "time": Quantity(
-        "recorded time of a pass, as a ratio to the frozen subject's", witnesses=("clock",),
+        "recorded time of a pass, as a ratio to the frozen subject's",
+        sources=("clock",),
         options={"pass": _one_of("forward", "step", default="step"), "device": _one_of("cpu", "cuda", default="cpu")},
     ),
-    "accuracy": Quantity("recorded test accuracy of fine-tuning", witnesses=("accuracy",), needs_place=False),
+    "accuracy": Quantity("recorded test accuracy of fine-tuning", sources=("accuracy",), needs_place=False),
     "fit_error": Quantity(
         "recorded least relative error on the weight changes of real fine-tuning, at 4 d parameters a layer",
-        witnesses=("profile",), needs_place=False,
+        sources=("profile",),
+        needs_place=False,
     ),
-}  # fmt: skip
+}
 
 
 def quantity(name: str) -> Quantity:

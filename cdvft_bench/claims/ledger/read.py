@@ -14,18 +14,25 @@ from cdvft_bench.core.errors import UserError
 
 _LEDGER_KEYS = ("title", "version")
 _OWN = ("cdvft.toml", "expressivity.toml")
+_NAMED = ("cdvft", "expressivity", "triton")
 
 
 def read_ledger(path: str | Path | None = None) -> Ledger:
-    """Read a ledger file; None is the suite's own: the papers' claims, then what the suite found itself.
+    """Read a ledger.
+
+    Args:
+        path: a file, or the name of one that comes with the suite, such as "triton"; None is the suite's own: the
+            papers' claims, then what the suite found itself.
 
     Raises:
         UserError: the file or an entry is not as it should be; the message names file, entry and rule.
     """
+    folder = resources.files("cdvft_bench.claims") / "ledgers"
     if path is None:
-        folder = resources.files("cdvft_bench.claims") / "ledgers"
         papers, own = (parse_ledger((folder / name).read_text(), name, Path()) for name in _OWN)
         return replace(papers, path=", ".join(_OWN), claims=papers.claims + own.claims)
+    if str(path) in _NAMED:
+        return parse_ledger((folder / f"{path}.toml").read_text(), f"{path}.toml", Path())
     path = Path(path)
     try:
         text = path.read_text()

@@ -75,6 +75,22 @@ def method_on(subject: MethodSubject, shape: LinearShape) -> Method | None:
     return None if case.method == FROZEN else make_method(case.method, dict(case.hyperparameters))
 
 
+def factors_of(subject: Subject) -> int:
+    """Circulant factors of a method, for figures that are stated a factor.
+
+    Raises:
+        UserError: the subject has none.
+    """
+    if isinstance(subject, MethodSubject):
+        if subject.name == "block_circulant":
+            return 1
+        if subject.name == "cdvft":
+            m = dict(subject.values).get("m", 2)
+            if isinstance(m, int) and m > 1:
+                return m - 1
+    raise UserError("per_factor divides by the circulant factors of cdvft (m >= 2) or block_circulant; leave it out")
+
+
 def targets_of(subject: Subject) -> tuple[str, ...]:
     """Endings of the modules that a subject adapts; none for the model's default."""
     return subject.targets if isinstance(subject, MethodSubject) else ()
@@ -111,7 +127,7 @@ def check_point(point: Point, spec: Quantity, folder: Path) -> None:
     for subject in (point.subject, point.against):
         if isinstance(subject, ModuleSubject):
             _check_call(subject, folder)
-            if not spec.needs_place or "count" not in spec.witnesses:
+            if not spec.needs_place or "count" not in spec.sources:
                 raise UserError(f"quantity {point.quantity!r} is recorded for methods of the suite only")
         elif subject is not None:
             places = (

@@ -1,4 +1,4 @@
-"""How the judge writes numbers and names."""
+"""How the judge writes numbers and names. Standard library and core only."""
 
 from __future__ import annotations
 
@@ -37,6 +37,15 @@ def percent(value: float) -> str:
     return f"{'+' if scaled > 0 else '-'}{number(abs(scaled), 2 if abs(scaled) < 100 else 3)} %"
 
 
+def share_text(share: float) -> str:
+    """A probability in per cent, never rounded to a certainty that it is not."""
+    if 0 < share < 0.01:
+        return "under 1 %"
+    if 0.99 < share < 1:
+        return "over 99 %"
+    return f"{100 * share:.0f} %"
+
+
 def besides(miss: float) -> str:
     """How far off a figure is, in parentheses after it; nothing where only rounding errors part it from the claim."""
     return f" ({percent(miss)})" if abs(miss) >= ROUNDING else ""
@@ -57,13 +66,3 @@ def value_text(value: object) -> str:
     if isinstance(value, tuple):
         return " + ".join(str(v) for v in value)
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def plural(n: int, one: str) -> str:
-    """``1 setting``, ``3 settings``."""
-    return f"{n:,} {one}{'' if n == 1 else 's'}"
-
-
-def apart(a: float, b: float) -> float:
-    """Relative distance of two numbers, 0 where they are equal."""
-    return 0.0 if a == b else abs(a - b) / max(abs(a), abs(b))

@@ -1,10 +1,10 @@
-"""The first witness: closed forms."""
+"""The analytic source: closed forms."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from cdvft_bench.analytic.cost import Cost, Pass
@@ -12,47 +12,30 @@ from cdvft_bench.analytic.kernels import Kernels, Scope
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.claims.ledger.point import MethodSubject, ModuleSubject, Point, Subject
 from cdvft_bench.claims.ledger.quantities import TALLIED
-from cdvft_bench.claims.ledger.resolve import layers, load_object, method_on, targets_of
-from cdvft_bench.claims.sources.availability import Silent
-from cdvft_bench.claims.sources.pricing import Terms, formula_terms, price
+from cdvft_bench.claims.ledger.resolve import factors_of, layers, load_object, method_on, targets_of
+from cdvft_bench.claims.sources.priced import price, work_of
+from cdvft_bench.claims.sources.source import ExactSource, NotAvailable
 from cdvft_bench.core.errors import UserError
 
 TRANSFORMS = ("_fft_r2c", "_fft_c2r", "_fft_c2c")
 """FFT operators: real forward, real inverse, complex."""
 
 
-def factors_of(subject: Subject) -> int:
-    """Circulant factors of a method, for figures that are stated a factor.
-
-    Raises:
-        UserError: the subject has none.
-    """
-    if isinstance(subject, MethodSubject):
-        if subject.name == "block_circulant":
-            return 1
-        if subject.name == "cdvft":
-            m = dict(subject.values).get("m", 2)
-            if isinstance(m, int) and m > 1:
-                return m - 1
-    raise UserError("per_factor divides by the circulant factors of cdvft (m >= 2) or block_circulant; leave it out")
-
-
-@dataclass
-class Formula:
-    """Speaks by closed forms. Terms are kept, so that a large space of conventions is cheap.
+@dataclass(frozen=True)
+class FormulaSource(ExactSource):
+    """Gives figures by closed forms.
 
     Attributes:
         folder: of the ledger.
     """
 
     folder: Path
-    _terms: dict[tuple[MethodSubject, LinearShape, int], Terms | None] = field(default_factory=dict)
 
-    def say(self, point: Point, subject: Subject | None) -> tuple[float, ...]:
+    def value(self, point: Point, subject: Subject | None) -> tuple[float, ...]:
         """The quantity's figure for a subject at a point.
 
         Raises:
-            Silent: there is no closed form for it.
+            NotAvailable: there is no closed form for it.
         """
         assert subject is not None  # quantities without a subject are not the formula's
         sums: Counter[int] = Counter()
@@ -71,17 +54,8 @@ class Formula:
         return figures(cost, point, subject)
 
     def _priced(self, point: Point, subject: Subject, shape: LinearShape, tokens: int) -> float:
-        terms = None
-        if isinstance(subject, MethodSubject):
-            key = (subject, shape, tokens)
-            if key not in self._terms:
-                self._terms[key] = formula_terms(method_on(subject, shape), shape, tokens)
-            terms = self._terms[key]
-        if terms is None:
-            raise Silent(
-                "no terms are written down for this subject", "add them to claims/sources/pricing.py, or claim 'flops'"
-            )
-        return price(terms, dict(point.options), tokens)
+        method = method_on(subject, shape) if isinstance(subject, MethodSubject) else None
+        return price(work_of(method, shape, tokens), dict(point.options), tokens)
 
     def _cost(self, point: Point, subject: Subject, shape: LinearShape, tokens: int) -> Cost | Mapping[str, float]:
         if isinstance(subject, MethodSubject):
@@ -90,7 +64,7 @@ class Formula:
                 return method.cost(shape, tokens, point.dtype, device=str(dict(point.options).get("device", "cpu")))
             return Cost(0, 0, frozen_forward(shape, tokens, point.dtype), frozen_backward(shape, tokens, point.dtype))
         if not subject.formula:
-            raise Silent("the module comes with no closed form", "give 'formula' in the subject")
+            raise NotAvailable("the module comes with no closed form", "give 'formula' in the subject")
         return _ask(subject, shape, tokens, self.folder)
 
 
@@ -117,7 +91,7 @@ def mapping_key(point: Point) -> str:
 def _from_mapping(given: Mapping[str, float], point: Point) -> float:
     key = mapping_key(point)
     if key not in given:
-        raise Silent(f"the closed form says nothing of {key!r}", f"let the mapping that it returns have {key!r}")
+        raise NotAvailable(f"the closed form says nothing of {key!r}", f"let the mapping that it returns have {key!r}")
     return float(given[key])
 
 
@@ -125,7 +99,7 @@ def figures(cost: Cost, point: Point, subject: Subject) -> tuple[float, ...]:
     """A quantity's figure from a cost.
 
     Raises:
-        Silent: the cost does not hold it.
+        NotAvailable: the cost does not hold it.
     """
     options = dict(point.options)
     if point.quantity == "parameters":
@@ -142,7 +116,9 @@ def figures(cost: Cost, point: Point, subject: Subject) -> tuple[float, ...]:
         return (float(cost.launches(pass_, scope)),)
     assert point.quantity == "flops"
     if options["convention"] == TALLIED:
-        raise Silent("no closed form says what an FFT takes exactly", "leave the formula out of this claim's witnesses")
+        raise NotAvailable(
+            "no closed form says what an FFT takes exactly", "leave the formula out of this claim's sources"
+        )
     return (float(cost.flops(pass_, str(options["convention"]), scope)),)
 
 

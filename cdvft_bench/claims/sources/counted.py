@@ -1,8 +1,8 @@
-"""The second witness: modules are built, run and watched."""
+"""The counted source: modules are built, run and watched. It shares no price and no closed form with ``analytic``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,57 +10,66 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cdvft_bench.analytic.conventions import convention
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.claims.ledger.point import MethodSubject, ModuleSubject, Point, Subject
-from cdvft_bench.claims.ledger.quantities import QUANTITIES, TALLIED
-from cdvft_bench.claims.ledger.resolve import FROZEN, layers, load_object, method_on, shape_name, targets_of
+from cdvft_bench.claims.ledger.quantities import QUANTITIES
+from cdvft_bench.claims.ledger.resolve import FROZEN, factors_of, layers, load_object, method_on, shape_name, targets_of
 from cdvft_bench.claims.ledger.terms import Value
-from cdvft_bench.claims.sources.analytic import TRANSFORMS, factors_of
-from cdvft_bench.claims.sources.availability import Silent
-from cdvft_bench.claims.sources.pricing import Terms, Transform, fft_flops, price
-from cdvft_bench.claims.sources.watch import count_terms, largest_allocation, watch_transforms
+from cdvft_bench.claims.sources import watch
+from cdvft_bench.claims.sources.source import ExactSource, NotAvailable
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import trainable_parameters
 from cdvft_bench.counting.dispatch import count_dispatch
+from cdvft_bench.counting.prices import Transform, flops_of
 from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.timing.built import prepared, random_linear
 
-LEARNING_RATE = 1e-3
+LARGE = 2**21
+"""Weights of a layer above which its operators run on tensors without data: the same operators, of the same shapes."""
+
+KEPT = 64
+"""Layers that are kept at a time."""
 
 _FROZEN = MethodSubject(FROZEN)
 
 
 @dataclass(frozen=True)
 class Passes:
-    """A layer's forward and backward pass as they ran, and the FFTs of each."""
+    """A layer's forward and backward pass as they ran, and the FFTs of each; ``saved_bytes`` None without data."""
 
     forward: PassCount
     backward: PassCount
     forward_ffts: tuple[Transform, ...]
     backward_ffts: tuple[Transform, ...]
-    saved_bytes: int
+    saved_bytes: int | None
+
+    def of(self, options: dict[str, Value]) -> tuple[PassCount, Sequence[Transform]]:
+        """The pass that the options name."""
+        if options["pass"] == "forward":
+            return self.forward, self.forward_ffts
+        return self.backward, self.backward_ffts
 
 
 @dataclass
-class Count:
-    """Speaks by running things. What was seen of a subject on a layer is kept for the next claim.
+class CountSource(ExactSource):
+    """Gives figures by running things. Layers, and what was seen of them, are kept for the next claim.
 
     Attributes:
         folder: of the ledger.
     """
 
     folder: Path
-    _passes: dict[tuple[Subject, LinearShape, int, str], Passes] = field(default_factory=dict)
-    _terms: dict[tuple[Subject, LinearShape, int, str], Terms] = field(default_factory=dict)
+    _modules: dict[tuple[Subject, LinearShape, str, str], nn.Module] = field(default_factory=dict)
+    _passes: dict[tuple[Subject, LinearShape, int, str, str], Passes] = field(default_factory=dict)
+    _observed: dict[tuple[Subject, LinearShape, int, str], watch.Observed] = field(default_factory=dict)
     _parameters: dict[tuple[Subject, LinearShape, str], int] = field(default_factory=dict)
 
-    def say(self, point: Point, subject: Subject | None) -> tuple[float, ...]:
+    def value(self, point: Point, subject: Subject | None) -> tuple[float, ...]:
         """The quantity's figure for a subject at a point, summed over the layers of a model.
 
         Raises:
-            Silent: the counter cannot price what ran.
+            NotAvailable: the counter cannot price what ran, or it cannot run here.
             UserError: a foreign module or function fails.
         """
         if subject is None:
@@ -70,11 +79,11 @@ class Count:
             tokens = point.tokens if rows == "tokens" else 1
             try:
                 values = self._on_layer(point, subject, shape, tokens)
-            except (UserError, Silent):
+            except (UserError, NotAvailable):
                 raise
             except Exception as error:
                 raise UserError(
-                    f"{_name(subject)} failed on a {shape_name(shape)} layer with {tokens} tokens: "
+                    f"{subject} failed on a {shape_name(shape)} layer with {tokens} tokens: "
                     f"{type(error).__name__}: {' '.join(str(error).split())}"
                 ) from error
             totals = [a + n * b for a, b in zip(totals or [0.0] * len(values), values, strict=True)]
@@ -84,50 +93,66 @@ class Count:
         options = dict(point.options)
         name, dtype = point.quantity, point.dtype
         if name == "parameters":
-            key = (subject, shape, dtype)
-            if key not in self._parameters:
-                self._parameters[key] = trainable_parameters(self.build(subject, shape, dtype))
-            return (float(self._parameters[key]),)
+            return (float(self.parameters(subject, shape, dtype)),)
         if name == "priced_flops":
-            return (price(self.terms(subject, shape, tokens, dtype), options, tokens),)
-        if name == "largest_allocation":
-            return (self._largest(subject, shape, tokens, dtype),)
+            return (watch.price(self.observed(subject, shape, tokens, dtype), options, tokens),)
+        if name in ("largest_allocation", "resident_growth"):
+            return (self._memory(name, subject, shape, tokens, dtype),)
         if name == "gradient_ratio":
-            return (self._gradient_ratio(subject, shape, tokens, dtype, options),)
-        if name == "step_ratio":
-            return (self._step_ratio(subject, shape, tokens, dtype, options),)
-        passes = self.passes(subject, shape, tokens, dtype)
+            return (self._gradient_ratio(subject, shape, tokens, dtype, options["gradient"] == "alike"),)
         if name == "saved_bytes":
-            return (float(passes.saved_bytes),)
-        counted, ffts = _of_pass(passes, options)
+            kept = self.passes(subject, shape, tokens, dtype, "cpu").saved_bytes
+            assert kept is not None
+            return (float(kept),)
+        device = "meta" if int(shape.weights) > LARGE else "cpu"
+        counted, ffts = self.passes(subject, shape, tokens, dtype, device).of(options)
         if name == "transforms":
             divisor = factors_of(subject) if options["per_factor"] else 1
-            return tuple(counted.operators.get(op, 0) / divisor for op in TRANSFORMS)
-        alone = _zero()
-        if options["scope"] == "adapter" and not (isinstance(subject, ModuleSubject) and subject.build == "widths"):
-            alone = _of_pass(self.passes(_FROZEN, shape, tokens, dtype), options)[0]
+            return tuple(counted.operators.get(op, 0) / divisor for op in watch.FFTS)
+        alone = PassCount(macs=0, elementwise_flops=0, ffts=0, fft_flops=0.0, launches=0)
+        if options["scope"] == "adapter" and not _is_whole(subject):
+            alone = self.passes(_FROZEN, shape, tokens, dtype, device).of(options)[0]
         if name == "launches":
             return (float(counted.launches - alone.launches),)
         if counted.unpriced:
             operators = ", ".join(f"{op} x {n}" for op, n in counted.unpriced.items())
-            raise Silent(f"the counter has no price for {operators}", "price them in counting/dispatch.py")
-        return (_flops(counted, ffts, str(options["convention"])) - _flops(alone, (), str(options["convention"])),)
+            raise NotAvailable(f"the counter has no price for {operators}", "price them in counting/dispatch.py")
+        convention = str(options["convention"])
+        return (flops_of(counted, ffts, convention) - flops_of(alone, (), convention),)
 
     # --- building and running --------------------------------------------------------------
 
-    def build(self, subject: Subject, shape: LinearShape, dtype: str) -> nn.Module:
-        """A subject's layer with random weights, by the rule of ``timing.built``."""
+    def build(self, subject: Subject, shape: LinearShape, dtype: str, device: str = "cpu") -> nn.Module:
+        """A subject's layer with random weights, by the rule of ``timing.built``; on "meta" it has operators alone."""
         kind = getattr(torch, dtype)
         d_in, d_out = int(shape.d_in), int(shape.d_out)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device(device):
             torch.manual_seed(0)
-            if isinstance(subject, ModuleSubject) and subject.build == "widths":
+            if _is_whole(subject):
+                assert isinstance(subject, ModuleSubject)
                 module = load_object(subject.module, self.folder)(d_in, d_out, **dict(subject.values)).to(kind)
+            elif device == "meta":
+                base = nn.Linear(d_in, d_out, bias=shape.bias, dtype=kind).requires_grad_(False)
+                module = self._around(subject, shape, base)
             else:
                 module = self._around(subject, shape, random_linear(d_in, d_out, bias=shape.bias, dtype=kind))
         if not isinstance(module, nn.Module):
-            raise UserError(f"{_name(subject)} gives a {type(module).__name__}; it must give an nn.Module")
-        return prepared(module)
+            raise UserError(f"{subject} gives a {type(module).__name__}; it must give an nn.Module")
+        if device != "meta":
+            return prepared(module)
+        for part in module.train().modules():
+            if isinstance(part, nn.Dropout):
+                part.p = 0.0
+        return module
+
+    def built(self, subject: Subject, shape: LinearShape, dtype: str, device: str = "cpu") -> nn.Module:
+        """A layer as :meth:`build` makes it, kept: whoever runs it must not change its weights."""
+        key = (subject, shape, dtype, device)
+        if key not in self._modules:
+            if len(self._modules) >= KEPT:
+                self._modules.clear()
+            self._modules[key] = self.build(subject, shape, dtype, device)
+        return self._modules[key]
 
     def _around(self, subject: Subject, shape: LinearShape, base: nn.Linear) -> Any:
         if isinstance(subject, ModuleSubject):
@@ -135,32 +160,56 @@ class Count:
         method = method_on(subject, shape)
         return base if method is None else method.adapt_linear(base)
 
-    def passes(self, subject: Subject, shape: LinearShape, tokens: int, dtype: str) -> Passes:
+    def parameters(self, subject: Subject, shape: LinearShape, dtype: str) -> int:
+        """Trained entries of a subject's layer, built without data where it can be."""
+        key = (subject, shape, dtype)
+        if key not in self._parameters:
+            own = isinstance(subject, ModuleSubject)  # it may look at its weights, and what it prints stays one line
+            try:
+                module = self.build(subject, shape, dtype, "cpu" if own else "meta")
+            except (RuntimeError, NotImplementedError):
+                module = self.build(subject, shape, dtype)
+            self._parameters[key] = trainable_parameters(module)
+        return self._parameters[key]
+
+    def passes(self, subject: Subject, shape: LinearShape, tokens: int, dtype: str, device: str) -> Passes:
         """Both passes of a subject's layer inside a network: its input needs a gradient."""
-        key = (subject, shape, tokens, dtype)
+        key = (subject, shape, tokens, dtype, device)
         if key not in self._passes:
-            module, x = self.build(subject, shape, dtype), _input(shape, tokens, dtype)
-            with watch_transforms() as forward_ffts, count_dispatch() as forward:
-                kept, y = saved_bytes(module, lambda: module(x))
-            gradient = torch.randn_like(y)
-            with watch_transforms() as backward_ffts, count_dispatch() as backward:
-                y.backward(gradient)
-            self._passes[key] = Passes(
-                forward.result(), backward.result(), tuple(forward_ffts.found), tuple(backward_ffts.found), kept
-            )
+            try:
+                self._passes[key] = self._run(subject, shape, tokens, dtype, device)
+            except (RuntimeError, NotImplementedError):
+                if device == "cpu":
+                    raise
+                self._passes[key] = self.passes(subject, shape, tokens, dtype, "cpu")
         return self._passes[key]
 
-    def terms(self, subject: Subject, shape: LinearShape, tokens: int, dtype: str) -> Terms:
-        """Terms of the change's forward pass, see ``claims.pricing``."""
-        key = (subject, shape, tokens, dtype)
-        if key not in self._terms:
-            module = self.build(subject, shape, dtype)
-            own = isinstance(subject, ModuleSubject) and subject.build == "widths"
-            frozen = None if own else self.build(_FROZEN, shape, dtype)
-            self._terms[key] = count_terms(module, frozen, _input(shape, tokens, dtype).detach())
-        return self._terms[key]
+    def _run(self, subject: Subject, shape: LinearShape, tokens: int, dtype: str, device: str) -> Passes:
+        module, x = self.built(subject, shape, dtype, device), _input(shape, tokens, dtype, device)
+        module.zero_grad(set_to_none=True)
+        with watch.watch_transforms() as forward_ffts, count_dispatch() as forward:
+            kept, y = saved_bytes(module, lambda: module(x))
+        gradient = torch.randn_like(y)
+        with watch.watch_transforms() as backward_ffts, count_dispatch() as backward:
+            y.backward(gradient)
+        return Passes(
+            forward.result(),
+            backward.result(),
+            tuple(forward_ffts.found),
+            tuple(backward_ffts.found),
+            None if device == "meta" else kept,
+        )
 
-    def _largest(self, subject: Subject, shape: LinearShape, tokens: int, dtype: str) -> float:
+    def observed(self, subject: Subject, shape: LinearShape, tokens: int, dtype: str) -> watch.Observed:
+        """What the change's forward pass consists of."""
+        key = (subject, shape, tokens, dtype)
+        if key not in self._observed:
+            module = self.built(subject, shape, dtype)
+            frozen = None if _is_whole(subject) else self.built(_FROZEN, shape, dtype)
+            self._observed[key] = watch.observe(module, frozen, _input(shape, tokens, dtype).detach())
+        return self._observed[key]
+
+    def _memory(self, name: str, subject: Subject, shape: LinearShape, tokens: int, dtype: str) -> float:
         module, x = self.build(subject, shape, dtype), _input(shape, tokens, dtype)
         gradient = torch.randn(1, tokens, int(shape.d_out), dtype=x.dtype)
 
@@ -169,42 +218,28 @@ class Count:
             x.grad = None
             module(x).backward(gradient)
 
-        return largest_allocation(call) / (int(shape.weights) * x.element_size())
+        if name == "largest_allocation":
+            return watch.largest_allocation(call) / (int(shape.weights) * x.element_size())
+        small = LinearShape(64, 64, shape.bias)  # what a library loads at its first call is no weight change
+        self.passes(subject, small, tokens, dtype, "cpu")
+        return watch.resident_growth(call) / (int(shape.weights) * x.element_size())
 
-    # --- gradients and steps ---------------------------------------------------------------
-
-    def _backward(
-        self, subject: Subject, shape: LinearShape, tokens: int, dtype: str, options: dict[str, Value]
-    ) -> tuple[nn.Module, Tensor]:
-        """A module with gradients, and a dense weight's gradient (d_out, d_in) for the same input and upstream."""
+    def _gradient_ratio(self, subject: Subject, shape: LinearShape, tokens: int, dtype: str, alike: bool) -> float:
+        """RMS of the trained entries' gradients over a dense weight's, with the sign of the slope along them."""
         module, x = self.build(subject, shape, dtype), _input(shape, tokens, dtype).detach()
         gradient = torch.randn(1, tokens, int(shape.d_out), dtype=x.dtype, generator=torch.Generator().manual_seed(2))
-        if options["gradient"] == "alike":
+        if alike:
             x, gradient = torch.ones_like(x), torch.ones_like(gradient)
         module(x).backward(gradient)
-        return module, gradient[0].T @ x[0]
-
-    def _gradient_ratio(
-        self, subject: Subject, shape: LinearShape, tokens: int, dtype: str, options: dict[str, Value]
-    ) -> float:
-        module, dense = self._backward(subject, shape, tokens, dtype, options)
-        return _rms([p.grad for p in module.parameters() if p.grad is not None]) / _rms([dense])
-
-    def _step_ratio(
-        self, subject: Subject, shape: LinearShape, tokens: int, dtype: str, options: dict[str, Value]
-    ) -> float:
-        module, dense = self._backward(subject, shape, tokens, dtype, options)
-        weight = nn.Parameter(torch.zeros_like(dense))
-        weight.grad = dense
-        optimizer = torch.optim.SGD if options["optimizer"] == "sgd" else torch.optim.Adam
-        divisor = float(options["lr_divisor"])  # type: ignore[arg-type]
-        eye = torch.eye(int(shape.d_in), dtype=dense.dtype)[None]
+        trained = [(p, p.grad) for p in module.parameters() if p.grad is not None]
+        ratio = _rms([g for _, g in trained]) / _rms([gradient[0].T @ x[0]])
         with torch.no_grad():
-            before = module(eye)
-        optimizer([p for p in module.parameters() if p.grad is not None], lr=LEARNING_RATE / divisor).step()
-        optimizer([weight], lr=LEARNING_RATE).step()
-        with torch.no_grad():
-            return _rms([module(eye) - before]) / _rms([weight])
+            before = module(x).double()
+            step = 1e-3 * _rms([p for p, _ in trained]) / max(_rms([g for _, g in trained]), 1e-30)
+            for p, g in trained:
+                p.add_(g, alpha=step)
+            rise = float(((module(x).double() - before) * gradient.double()).sum())
+        return ratio if rise > 0 else -ratio
 
 
 def _returned(point: Point, folder: Path) -> list[Tensor]:
@@ -217,7 +252,7 @@ def _returned(point: Point, folder: Path) -> list[Tensor]:
         path = str(options[name])
         try:
             found.append(torch.as_tensor(load_object(path, folder)(**arguments)).double())
-        except UserError:
+        except (UserError, NotAvailable):
             raise
         except Exception as error:
             raise UserError(f"{path!r} failed: {type(error).__name__}: {' '.join(str(error).split())}") from error
@@ -243,43 +278,18 @@ def _difference(point: Point, folder: Path) -> float:
     return float((left - right).norm()) / norm
 
 
-def _name(subject: Subject) -> str:
-    return f"module {subject.module!r}" if isinstance(subject, ModuleSubject) else f"method {subject.name!r}"
+def _is_whole(subject: Subject) -> bool:
+    """Whether a subject is a layer by itself, not around a frozen one."""
+    return isinstance(subject, ModuleSubject) and subject.build == "widths"
 
 
-def _input(shape: LinearShape, tokens: int, dtype: str) -> Tensor:
+def _input(shape: LinearShape, tokens: int, dtype: str, device: str = "cpu") -> Tensor:
+    kind = getattr(torch, dtype)
+    if device == "meta":
+        return torch.empty(1, tokens, int(shape.d_in), dtype=kind, device=device, requires_grad=True)
     generator = torch.Generator().manual_seed(1)
-    x = torch.randn(1, tokens, int(shape.d_in), generator=generator, dtype=torch.float64).to(getattr(torch, dtype))
+    x = torch.randn(1, tokens, int(shape.d_in), generator=generator, dtype=torch.float64).to(kind)
     return x.requires_grad_()
-
-
-def _of_pass(passes: Passes, options: dict[str, Value]) -> tuple[PassCount, Sequence[Transform]]:
-    if options["pass"] == "forward":
-        return passes.forward, passes.forward_ffts
-    return passes.backward, passes.backward_ffts
-
-
-def _zero() -> PassCount:
-    return PassCount(macs=0, elementwise_flops=0, ffts=0, fft_flops=0.0, launches=0)
-
-
-def _flops(counted: PassCount, ffts: Sequence[Transform], name: str) -> float:
-    """FLOPs of a pass at a convention's prices, from what was counted."""
-    price_list = convention("flop" if name == TALLIED else name)
-    work = price_list.mac * counted.macs + price_list.elementwise * counted.elementwise_flops
-    each: Callable[[Transform], float]
-    if name == TALLIED:
-        each = lambda t: t.batch * fft_flops(t.dims, t.real, TALLIED, half=True)  # noqa: E731
-    else:
-        each = lambda t: float(price_list.fft(_points(t), t.batch, t.real))  # noqa: E731
-    return work + sum(each(t) for t in ffts)
-
-
-def _points(transform: Transform) -> int:
-    n = 1
-    for length in transform.dims:
-        n *= length
-    return n
 
 
 def _rms(parts: Sequence[Tensor]) -> float:

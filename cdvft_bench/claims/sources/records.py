@@ -1,46 +1,73 @@
-"""The third witness, and accuracy: both read what was recorded, and measure nothing themselves."""
+"""The sources that read what was recorded, and measure nothing themselves: the clock, and accuracy."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
-from statistics import variance
 
-from cdvft_bench.accuracy.published import PublishedRun, published_runs
+from cdvft_bench.accuracy.published import published_runs
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.trial import TrialResult
-from cdvft_bench.claims.ledger.fits import t_value
-from cdvft_bench.claims.ledger.laws import Figure
+from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject
 from cdvft_bench.claims.ledger.resolve import FROZEN
-from cdvft_bench.claims.ledger.terms import Value
-from cdvft_bench.claims.ledger.text import plural, setting
-from cdvft_bench.claims.sources.availability import Silent
-from cdvft_bench.claims.sources.trained import accuracy, fieller, is_results, ratio, score_of, workload_of
+from cdvft_bench.claims.ledger.terms import Setting, Source
+from cdvft_bench.claims.sources.published_runs import RunTable
+from cdvft_bench.claims.sources.source import FigureSource, NotAvailable
+from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, score_of, workload_of
 from cdvft_bench.core.case import Case, CasePass
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
-from cdvft_bench.core.ties import mean_share
+from cdvft_bench.core.text import plural
 from cdvft_bench.methods import make_method
 from cdvft_bench.sweep.grid import make_case, subject_shapes
 
 STORES = (".sqlite", ".jsonl", ".jsonl.gz")
-TABLE = "a table of runs"
-"""Workload of runs that come as a table, which does not say what they train on."""
-
-# A hyperparameter's name in this suite, and in the configurations that tables of runs quote.
-_ALIASES = {"rank": "r", "n_frequency": "n"}
+MACHINE, WORKLOAD = "machine", "workload"
+"""Axes that records name and no claim opens: what is compared was recorded on one of them."""
+_LORA, _LORA_NAME = MethodSubject("lora", (("rank", 8),)), "lora r=8"
+"""The second baseline of every record, and its name there."""
+UNNAMED = "a machine that the record does not name"
 
 
 @dataclass(frozen=True)
 class Records:
-    """What was recorded: times, fine-tuning runs from tables, and such as ``cdvft-bench train`` writes."""
+    """What was recorded: times with their machines, tables of fine-tuning runs, results of ``cdvft-bench train``."""
 
-    timed: Sequence[Record] = ()
-    runs: Sequence[PublishedRun] = ()
+    timed: Sequence[tuple[Record, str]] = ()
+    tables: Sequence[RunTable] = ()
     results: Sequence[TrialResult] = ()
+
+
+_COMMITTED: dict[Source, str] = {
+    "accuracy": "accuracy-*/results.jsonl",
+    "clock": "cpu-*/records.jsonl.gz",
+    "profile": "expressivity-*/findings.jsonl",
+}
+
+
+def committed_records(sources: Iterable[Source]) -> list[Path]:
+    """The recorded profiles that come with the suite, of the sources that are asked for."""
+    package = Path(__file__).parents[2]
+    # In a checkout they stand beside the package, in a wheel inside of it.
+    folder = next((f for f in (package / "profiles", package.parent / "profiles") if f.is_dir()), package)
+    patterns = [_COMMITTED[name] for name in sources if name in _COMMITTED]
+    return sorted(path for pattern in patterns for path in folder.glob(pattern))
+
+
+def machine_of(environment: Environment | None) -> str:
+    """A machine by what its times depend on: the processor, the vectors it uses, and threads."""
+    if environment is None:
+        return UNNAMED
+    if environment.gpus:
+        return environment.gpus[0]
+    vectors = f"{environment.cpu_capability}, " if environment.cpu_capability else ""
+    return f"{environment.cpu} ({vectors}{plural(environment.threads, 'thread')})"
 
 
 def read_records(paths: Iterable[str | Path]) -> Records:
@@ -49,81 +76,105 @@ def read_records(paths: Iterable[str | Path]) -> Records:
     Raises:
         UserError: a file is of no known kind, cannot be read, or is not as it should be.
     """
-    timed: list[Record] = []
-    runs: list[PublishedRun] = []
+    timed: list[tuple[Record, str]] = []
+    tables: list[RunTable] = []
     results: list[TrialResult] = []
     for path in map(Path, paths):
         if not path.is_file():
             raise UserError(f"records {str(path)!r}: there is no such file")
         if path.name.endswith(".csv"):
-            runs += published_runs(path)
+            tables.append(RunTable(path.name, published_runs(path)))
         elif path.name.endswith(".jsonl") and is_results(path):
             results += read_results(path)[0]
         elif path.name.endswith(STORES):
             from cdvft_bench.sweep.store import Store
 
             with Store(path) as store:
-                timed += [r for r in store.records() if r.timed is not None]
+                machines = {key: machine_of(e) for key, e in store.environments().items()}
+                timed += [(r, machines.get(r.environment, UNNAMED)) for r in store.records() if r.timed is not None]
         else:
             raise UserError(f"records {str(path)!r} must end in {', '.join(STORES)} or .csv")
-    return Records(timed, runs, results)
+    return Records(timed, tables, results)
+
+
+class _Recorded(FigureSource):
+    """A source whose figures can be compared within a group of records only."""
+
+    axis: str
+
+    def names(self) -> list[str]:
+        """Names of the groups."""
+        raise NotImplementedError
+
+    def groups(self, point: Point) -> list[Setting]:
+        found: list[Setting] = [((self.axis, name),) for name in self.names()]
+        return [group for group in found if self._has(group, point)] or [()]
+
+    def _has(self, group: Setting, point: Point) -> bool:
+        try:
+            self.within(group).figure(point)
+        except NotAvailable:
+            return False
+        return True
 
 
 @dataclass(frozen=True)
-class Clock:
-    """Speaks of recorded times: the median over the frozen subject's, from the same interleaved run."""
+class ClockSource(_Recorded):
+    """Gives recorded times: the median over the frozen subject's, from the same interleaved run; of several the newest.
 
-    records: Sequence[Record]
+    Attributes:
+        records: each with the machine that it was made on.
+    """
 
-    def say(self, point: Point, subject: Subject | None) -> tuple[float, ...]:
-        """The ratio of a subject's time to the frozen subject's; of several records the newest.
+    records: Sequence[tuple[Record, str]]
+    axis = MACHINE
 
-        Raises:
-            Silent: no record is of this case.
-        """
-        return (self._ratio(point, subject)[0],)
+    def names(self) -> list[str]:
+        return sorted({machine for _, machine in self.records})
 
-    def measured(self, point: Point) -> Figure:
-        """The same with its interval, of the two sides' own bounds where the point has two.
+    def within(self, group: Setting) -> ClockSource:
+        named = dict(group)
+        return self if not named else ClockSource([r for r in self.records if r[1] == named[MACHINE]])
 
-        Raises:
-            Silent: no record is of this case.
-        """
+    def figure(self, point: Point) -> Figure:
+        """The ratio of the subject's time to the frozen one's, or to the other side's with the bounds of both."""
         remedy = "time it longer, on a quiet machine"
+        if point.against == _LORA:
+            with suppress(NotAvailable):  # timed in the same rounds: nearer than the quotient of two ratios
+                value, low, high = self._ratio(point, point.subject, _LORA_NAME)
+                return Figure((value,), (1.0,), interval=(low, high), remedy=remedy)
         value, low, high = self._ratio(point, point.subject)
         if point.against is None:
-            return Figure(None, (value,), None, (low, high), remedy=remedy)
+            return Figure((value,), interval=(low, high), remedy=remedy)
         other, least, most = self._ratio(point, point.against)
         interval = (low / most, high / least) if least > 0 else (-math.inf, math.inf)
-        return Figure(None, (value,), (other,), interval, remedy=remedy)
+        return Figure((value,), (other,), interval=interval, remedy=remedy)
 
-    def _ratio(self, point: Point, subject: Subject | None) -> tuple[float, float, float]:
-        """Value, low and high; infinite bounds where none were recorded."""
+    def _ratio(self, point: Point, subject: Subject | None, over: str = FROZEN) -> tuple[float, float, float]:
+        """Value, low and high over a baseline; infinite bounds where none were recorded."""
         assert isinstance(subject, MethodSubject)  # check_point refuses anything else
         if subject.targets:
-            raise Silent("records are of a model's default targets only", "leave 'targets' out")
+            raise NotAvailable("records are of a model's default targets only", "leave 'targets' out")
         options = dict(point.options)
         if subject.name == FROZEN:
             return (1.0, 1.0, 1.0)
         pass_: CasePass = "forward" if options["pass"] == "forward" else "step"
-        wanted = _fixed(
-            make_case(
-                subject.name, scalars(subject), point.kind, point.place, 1, point.tokens, point.dtype, pass_,
-                str(options["device"]),
-            )
-        )  # fmt: skip
+        values = {name: value for name, value in subject.values if not isinstance(value, tuple)}
+        device = str(options["device"])
+        case = make_case(subject.name, values, point.kind, point.place, 1, point.tokens, point.dtype, pass_, device)
+        wanted = _resolved(case)
         ratios = [
-            (r.created, r.timed.timing.ratios["frozen"])
-            for r in self.records
-            if r.timed is not None
+            (r.created, r.timed.timing.ratios[over])
+            for r, _ in self.records
+            if r.case.method == subject.name
+            and r.timed is not None
             and r.timed.timing is not None
-            and "frozen" in r.timed.timing.ratios
-            and r.case.method == subject.name
-            and _is(r.case, wanted)
+            and over in r.timed.timing.ratios
+            and _resolved(r.case) == wanted
         ]
         if not ratios:
-            raise Silent(
-                f"no record times {_name(subject)} on {point.place}, {point.tokens} tokens, {options['device']}",
+            raise NotAvailable(
+                f"no record times {subject} on {point.place}, {point.tokens} tokens, {device}",
                 "time it with 'cdvft-bench sweep' and give the store with --records",
             )
         _, newest = max(ratios, key=lambda found: found[0])
@@ -133,128 +184,50 @@ class Clock:
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """Speaks of recorded fine-tuning runs, of one workload at a time.
+class AccuracySource(_Recorded):
+    """Gives recorded accuracies of fine-tuning, of one workload at a time.
 
     Attributes:
-        runs: of tables: of a method's configurations the best, each the mean of its runs.
-        results: of ``cdvft-bench train``, see :mod:`cdvft_bench.claims.sources.trained`.
+        tables: of runs. results: of ``cdvft-bench train``, see :mod:`cdvft_bench.claims.sources.trained`.
     """
 
-    runs: Sequence[PublishedRun] = ()
+    tables: Sequence[RunTable] = ()
     results: Sequence[TrialResult] = ()
+    axis = WORKLOAD
 
-    def workloads(self, point: Point) -> list[str]:
-        """Those on which every side of the point was run."""
-        found = [TABLE] if self.runs else []
-        found += sorted({workload_of(r) for r in self.results})
-        return [name for name in found if self.only(name)._speaks(point)]
+    def names(self) -> list[str]:
+        return [table.name for table in self.tables] + sorted({workload_of(r) for r in self.results})
 
-    def only(self, workload: str) -> Accuracy:
-        """The witness of one workload."""
-        if workload == TABLE:
-            return Accuracy(self.runs)
-        return Accuracy((), [r for r in self.results if workload_of(r) == workload])
+    def within(self, group: Setting) -> AccuracySource:
+        if not group:
+            return self
+        name = dict(group)[WORKLOAD]
+        return AccuracySource(
+            [table for table in self.tables if table.name == name], [r for r in self.results if workload_of(r) == name]
+        )
 
-    def _speaks(self, point: Point) -> bool:
-        try:
-            self.measured(point)
-        except Silent:
-            return False
-        return True
-
-    def say(self, point: Point, subject: Subject | None) -> tuple[float, ...]:
-        """Test accuracy, 0 to 1, of a method with the hyperparameters that the ledger names.
-
-        Raises:
-            Silent: there is no run of it.
-        """
-        assert isinstance(subject, MethodSubject)
-        return (score_of(self.results, subject).mean if self.results else mean_share(self._best(subject)),)
-
-    def measured(self, point: Point) -> Figure:
-        """The same, or the ratio of two, with its interval.
-
-        Raises:
-            Silent: there is no run of a side.
-        """
+    def figure(self, point: Point) -> Figure:
+        """Test accuracy, 0 to 1, of a method with the hyperparameters that the ledger names, or the ratio of two."""
         one, other = point.subject, point.against
         assert isinstance(one, MethodSubject)
         assert other is None or isinstance(other, MethodSubject)
         if self.results:
             score = score_of(self.results, one)
             return accuracy(score) if other is None else ratio(score, score_of(self.results, other))
-        a = self._best(one)
-        b = [1.0] if other is None else self._best(other)
-        note = f"{plural(len(a), 'run')}" + ("" if other is None else f" and {len(b)}, not paired")
-        interval = (-math.inf, math.inf)
-        if len(a) > 1 and (other is None or len(b) > 1):
-            interval = fieller(lambda rho: _apart(a, b, rho))
-        remedy = "give a table with several runs of every configuration"
-        return Figure(None, (mean_share(a),), None if other is None else (mean_share(b),), interval, note, remedy)
-
-    def _best(self, subject: MethodSubject) -> list[float]:
-        """Accuracies of the best configuration's runs; of equals the first in the table."""
-        found: dict[str, list[float]] = {}
-        for run in self.runs:
-            if _method_of(run) == _plain(subject.name) and _has(run, subject):
-                configuration = repr((sorted(run.hyperparameters.items()), run.target_modules, run.lr, run.steps))
-                found.setdefault(configuration, []).append(run.test_accuracy)
-        if not found:
-            raise Silent(
-                f"no recorded fine-tuning run of {_name(subject)}",
-                "give results of 'cdvft-bench train' (.jsonl), or a table of runs (.csv), with --records",
-            )
-        return max(found.values(), key=mean_share)
+        table = self.tables[0] if self.tables else RunTable("", ())
+        return table.figure(one, other)
 
 
-def _apart(a: Sequence[float], b: Sequence[float], rho: float) -> tuple[float, float]:
-    """Mean and half-width of ``a - rho b``, not paired (Welch); one value is taken as exact."""
-    parts = [(scale * variance(v) / len(v), len(v) - 1) for v, scale in ((a, 1.0), (b, rho * rho)) if len(v) > 1]
-    total = sum(v for v, _ in parts)
-    freedom = total**2 / sum(v**2 / n for v, n in parts if n) if total else 1
-    return mean_share(a) - rho * mean_share(b), t_value(int(freedom)) * math.sqrt(total) if total else 0.0
+@cache
+def _resolved(case: Case) -> Case | None:
+    """A case with its hyperparameters as they are on its layers, and batch and seed, which do not matter, fixed.
 
-
-def _is(case: Case, wanted: Case) -> bool:
+    None where a store of another version holds what this one does not know.
+    """
     try:
-        return _fixed(case) == wanted
-    except UserError:  # a store of another version may hold what this one does not know
-        return False
-
-
-def _fixed(case: Case) -> Case:
-    """A case with its hyperparameters as they are on its layers, and batch and seed, which do not matter, fixed."""
-    method = make_method(case.method, dict(case.hyperparameters))
-    shapes = subject_shapes(case.kind, case.subject)
+        method = make_method(case.method, dict(case.hyperparameters))
+        shapes = subject_shapes(case.kind, case.subject)
+    except UserError:
+        return None
     resolved = tuple((f"{i}.{name}", str(v)) for i, s in enumerate(shapes) for name, v in method.resolved(s).items())
     return replace(case, hyperparameters=resolved, batch=1, sequence=case.tokens, seed=0)
-
-
-def scalars(subject: MethodSubject) -> dict[str, int | float | str | bool]:
-    """Hyperparameters of a method; none of them is a list."""
-    return {name: value for name, value in subject.values if not isinstance(value, tuple)}
-
-
-def _plain(name: str) -> str:
-    return name.replace("_", "").lower()
-
-
-def _method_of(run: PublishedRun) -> str:
-    """The run's method as this suite names it; PEFT makes DoRA and rsLoRA switches of LoRA."""
-    for name in ("dora", "rslora"):
-        if run.hyperparameters.get(f"use_{name}") is True:
-            return name
-    return _plain(run.method)
-
-
-def _has(run: PublishedRun, subject: MethodSubject) -> bool:
-    def given(name: str) -> Value | None:
-        value = run.hyperparameters.get(name, run.hyperparameters.get(_ALIASES.get(name, name)))
-        return value if isinstance(value, int | float | str) else None
-
-    return all(given(name) == value for name, value in subject.values)
-
-
-def _name(subject: MethodSubject) -> str:
-    return f"{subject.name} ({setting(subject.values)})" if subject.values else subject.name

@@ -1,4 +1,4 @@
-"""Fine-tuning runs of ``cdvft-bench train`` as a witness: methods compared run by run, each workload by itself."""
+"""Fine-tuning runs of ``cdvft-bench train``: methods compared run by run, each workload by itself."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 from cdvft_bench.accuracy.analysis import Score, estimate, scores
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.trial import HEAD, TrialResult
-from cdvft_bench.claims.ledger.laws import Figure
+from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.terms import Value
-from cdvft_bench.claims.ledger.text import number, plural
-from cdvft_bench.claims.sources.availability import Silent
+from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import plural
 from cdvft_bench.methods import make_method, method_class
 
 REMEDY = "run more seeds, or score more test examples, with 'cdvft-bench train'"
@@ -47,13 +47,13 @@ def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
     Of equals the one of fewer parameters, then the first by name. Where none was tuned, the best on the test split.
 
     Raises:
-        Silent: there is none. UserError: runs of a method scored different examples, or scipy is missing.
+        NotAvailable: there is none. UserError: runs of a method scored different examples.
     """
     own = [r for r in results if _is(r, subject)]
     found = scores(own)
     if not found:
-        raise Silent(
-            f"no fine-tuning run of {_name(subject)} on the test split",
+        raise NotAvailable(
+            f"no fine-tuning run of {subject} on the test split",
             "let the preset of 'cdvft-bench train' have it",
         )
     validated = {
@@ -67,7 +67,7 @@ def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
 def accuracy(score: Score) -> Figure:
     """Mean accuracy on the test split, with its 95 % interval."""
     interval = (-math.inf, math.inf) if score.low is None or score.high is None else (score.low, score.high)
-    return Figure(None, (score.mean,), interval=interval, note=_note(score), remedy=REMEDY)
+    return Figure((score.mean,), interval=interval, note=_note(score), remedy=REMEDY)
 
 
 def ratio(one: Score, other: Score) -> Figure:
@@ -80,7 +80,7 @@ def ratio(one: Score, other: Score) -> Figure:
     value, against = (one.mean,), (other.mean,)
     if len(seeds) < 2 or one.answers.shape[1] != other.answers.shape[1]:
         note = f"{plural(len(seeds), 'seed')} in common: no interval"
-        return Figure(None, value, against, (-math.inf, math.inf), note, REMEDY)
+        return Figure(value, against, interval=(-math.inf, math.inf), note=note, remedy=REMEDY)
     a = one.answers[[one.seeds.index(s) for s in seeds]]
     b = other.answers[[other.seeds.index(s) for s in seeds]]
 
@@ -93,7 +93,7 @@ def ratio(one: Score, other: Score) -> Figure:
         note += f", {score.label} diverged {plural(score.diverged, 'time')}" if score.diverged else ""
         note += f", the learning rate of {score.label} at the edge of those tried" if score.at_edge else ""
     interval = (-math.inf, math.inf) if one.diverged else fieller(spoken_against)
-    return Figure(None, (int(a.sum()) / a.size,), (int(b.sum()) / b.size,), interval, note, REMEDY)
+    return Figure((int(a.sum()) / a.size,), (int(b.sum()) / b.size,), interval=interval, note=note, remedy=REMEDY)
 
 
 def fieller(at: Callable[[float], tuple[float, float]], most: float = 100.0) -> tuple[float, float]:
@@ -134,8 +134,3 @@ def _tunes(result: TrialResult, score: Score) -> bool:
 def _note(score: Score) -> str:
     seeds = plural(len(score.seeds), "seed")
     return f"{score.label}, {seeds}" + (f", diverged {plural(score.diverged, 'time')}" if score.diverged else "")
-
-
-def _name(subject: MethodSubject) -> str:
-    values = ", ".join(f"{k} = {number(v) if isinstance(v, float) else v}" for k, v in subject.values)
-    return f"{subject.name} ({values})" if values else subject.name

@@ -232,7 +232,7 @@ def best_rate(rows: list[Row]) -> float:
     return min(losses, key=lambda rate: steady(interval(losses[rate]).mean))
 
 
-def _losses_at(profile: Profile, ensemble: str, m: int, init: str, step: int) -> list[float]:
+def losses_at(profile: Profile, ensemble: str, m: int, init: str, step: int) -> list[float]:
     """Losses after some steps at the best learning rate, p = d, one a seed."""
     rows = [
         row
@@ -249,7 +249,7 @@ def _first_steps(profile: Profile) -> Finding:
     for ensemble in dict.fromkeys(row["ensemble"] for row in profile.of("training")):
         for m in (2, 3, 4):
             losses = {
-                init: _losses_at(profile, ensemble, m, init, 10)
+                init: losses_at(profile, ensemble, m, init, 10)
                 for init in ("zero_diagonal", "zero_circulant", "random")
             }
             if all(losses.values()):

@@ -6,14 +6,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cdvft_bench.core.student import t_value
 from cdvft_bench.core.ties import steady
 from cdvft_bench.expressivity.experiments import REACHED, Row
-
-_T95 = (
-    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
-    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
-)  # fmt: skip
-"""Two-sided 95 % points of Student's t for 1 to 30 degrees of freedom; 1.96 above."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,7 @@ def interval(values: Sequence[float]) -> Interval:
     if n == 1:
         return Interval(mean, None, 1)
     deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    t = _T95[n - 2] if n - 2 < len(_T95) else 1.96
-    return Interval(mean, t * deviation / math.sqrt(n), n)
+    return Interval(mean, t_value(n - 1) * deviation / math.sqrt(n), n)
 
 
 def rank_error(errors: Sequence[float]) -> float:
