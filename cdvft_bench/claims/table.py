@@ -114,7 +114,7 @@ def show_verification(verification: Verification, console: Console | None = None
             lines.append(Text(f"not as pinned: {row.pinned}", style="bold red"))
         for line in lines:
             if line:
-                console.print(Padding(line, (0, 0, 0, 4)))
+                console.print(Padding(line, (0, 0, 0, 4), expand=False))
     console.print()
     console.print(Text(summary(verification)))
 

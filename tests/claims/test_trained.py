@@ -157,7 +157,7 @@ def test_hyperparameters_that_the_ledger_names_must_be_those_of_the_run(tmp_path
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"trial": {"model": 3}}\n{"trial": {}}\n')
-    with pytest.raises(UserError, match=r"results .*line 1, are damaged"):
+    with pytest.raises(UserError, match=r"results.jsonl, line 1 is damaged"):
         verify_ledger(parse_ledger(LEDGER, "a.toml", tmp_path), [path])
 
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cdvft_bench.expressivity.findings.algebraic import read_findings
-from cdvft_bench.expressivity.findings.finding import Finding
+from cdvft_bench.expressivity.findings.finding import Finding, read_findings
 from cdvft_bench.report.figures.style import Styles
 from cdvft_bench.report.page.expressivity import expressivity_section, expressivity_table
 

@@ -206,7 +206,8 @@ class CountSource(ExactSource):
         if key not in self._observed:
             module = self.built(subject, shape, dtype)
             frozen = None if _is_whole(subject) else self.built(_FROZEN, shape, dtype)
-            self._observed[key] = watch.observe(module, frozen, _input(shape, tokens, dtype).detach())
+            x = torch.ones(1, tokens, int(shape.d_in), dtype=getattr(torch, dtype))  # what runs does not hang on values
+            self._observed[key] = watch.observe(module, frozen, x)
         return self._observed[key]
 
     def _memory(self, name: str, subject: Subject, shape: LinearShape, tokens: int, dtype: str) -> float:

@@ -14,12 +14,10 @@ import torch
 from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject
 from cdvft_bench.claims.ledger.quantities import QUANTITIES
 from cdvft_bench.claims.sources.source import ExactSource, NotAvailable
+from cdvft_bench.expressivity.findings.finding import FINDINGS
 
 if TYPE_CHECKING:
     from cdvft_bench.expressivity.profile import Profile
-
-FINDINGS = "findings.jsonl"
-"""Name of the file in a profile's folder that holds its findings."""
 
 _RECORDED = "cdvft_bench.expressivity.recorded"
 """Functions of the same names and arguments as a ledger's, which read a profile instead of fitting anew."""

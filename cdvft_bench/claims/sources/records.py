@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
+from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.published import published_runs
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.trial import TrialResult
@@ -106,16 +107,27 @@ class _Recorded(FigureSource):
         """Names of the groups."""
         raise NotImplementedError
 
-    def groups(self, point: Point) -> list[Setting]:
-        found: list[Setting] = [((self.axis, name),) for name in self.names()]
-        return [group for group in found if self._has(group, point)] or [()]
+    def of(self, name: str) -> FigureSource:
+        """The source on the records of one group."""
+        raise NotImplementedError
 
-    def _has(self, group: Setting, point: Point) -> bool:
-        try:
-            self.within(group).figure(point)
-        except NotAvailable:
-            return False
-        return True
+    @cached_property
+    def _groups(self) -> dict[Setting, FigureSource]:
+        return {((self.axis, name),): self.of(name) for name in self.names()}
+
+    def groups(self, point: Point) -> list[Setting]:
+        return [group for group, source in self._groups.items() if _has(source, point)] or [()]
+
+    def within(self, group: Setting) -> FigureSource:
+        return self._groups[group] if group else self
+
+
+def _has(source: FigureSource, point: Point) -> bool:
+    try:
+        source.figure(point)
+    except NotAvailable:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -132,9 +144,8 @@ class ClockSource(_Recorded):
     def names(self) -> list[str]:
         return sorted({machine for _, machine in self.records})
 
-    def within(self, group: Setting) -> ClockSource:
-        named = dict(group)
-        return self if not named else ClockSource([r for r in self.records if r[1] == named[MACHINE]])
+    def of(self, name: str) -> ClockSource:
+        return ClockSource([r for r in self.records if r[1] == name])
 
     def figure(self, point: Point) -> Figure:
         """The ratio of the subject's time to the frozen one's, or to the other side's with the bounds of both."""
@@ -198,10 +209,7 @@ class AccuracySource(_Recorded):
     def names(self) -> list[str]:
         return [table.name for table in self.tables] + sorted({workload_of(r) for r in self.results})
 
-    def within(self, group: Setting) -> AccuracySource:
-        if not group:
-            return self
-        name = dict(group)[WORKLOAD]
+    def of(self, name: str) -> AccuracySource:
         return AccuracySource(
             [table for table in self.tables if table.name == name], [r for r in self.results if workload_of(r) == name]
         )
@@ -212,10 +220,19 @@ class AccuracySource(_Recorded):
         assert isinstance(one, MethodSubject)
         assert other is None or isinstance(other, MethodSubject)
         if self.results:
-            score = score_of(self.results, one)
-            return accuracy(score) if other is None else ratio(score, score_of(self.results, other))
+            score = self._score(one)
+            return accuracy(score) if other is None else ratio(score, self._score(other))
         table = self.tables[0] if self.tables else RunTable("", ())
         return table.figure(one, other)
+
+    @cached_property
+    def _scores(self) -> dict[MethodSubject, Score]:
+        return {}
+
+    def _score(self, subject: MethodSubject) -> Score:
+        if subject not in self._scores:
+            self._scores[subject] = score_of(self.results, subject)
+        return self._scores[subject]
 
 
 @cache

@@ -6,16 +6,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import write_file
 from cdvft_bench.expressivity.experiments import REACHED, Row
-from cdvft_bench.expressivity.findings.finding import Finding
+from cdvft_bench.expressivity.findings.finding import FINDINGS, Finding
 from cdvft_bench.expressivity.findings.measured import measured_findings
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.structure import dimension_bound, generic_full_m, parameter_count
 from cdvft_reference.cdvft import FactorShapes
-
-FINDINGS = "findings.jsonl"
 
 
 def _share(hits: list[bool]) -> float:
@@ -272,18 +269,3 @@ def write_findings(profile: Profile, folder: Path) -> list[Finding]:
     found = all_findings(profile)
     write_file(folder / FINDINGS, "".join(json.dumps(asdict(f), allow_nan=False) + "\n" for f in found))
     return found
-
-
-def read_findings(folder: Path) -> list[Finding]:
-    """Read the findings of a profile folder.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
-    path = folder / FINDINGS
-    if not path.is_file():
-        raise UserError(f"{folder} holds no {FINDINGS}; make it with 'cdvft-bench expressivity run'")
-    try:
-        return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); run 'cdvft-bench expressivity run' again") from None

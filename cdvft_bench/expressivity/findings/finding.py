@@ -7,9 +7,16 @@ arithmetic for the shapes named), "checked numerically" (in floating point, on d
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
+
+from cdvft_bench.core.errors import UserError
+
+FINDINGS = "findings.jsonl"
+"""The file of findings in the folder of a profile."""
 
 Label = Literal["proved", "checked numerically", "conjectured"]
 
@@ -37,3 +44,18 @@ class Finding:
     def __post_init__(self) -> None:
         if self.label not in get_args(Label):
             raise ValueError(f"label {self.label!r} is not known; use one of {', '.join(get_args(Label))}")
+
+
+def read_findings(folder: Path) -> list[Finding]:
+    """Read the findings of a profile folder.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+    path = folder / FINDINGS
+    if not path.is_file():
+        raise UserError(f"{folder} holds no {FINDINGS}; make it with 'cdvft-bench expressivity run'")
+    try:
+        return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path} is damaged ({error}); run 'cdvft-bench expressivity run' again") from None

@@ -233,7 +233,7 @@ def report_stores(
     """
     from cdvft_bench.accuracy.published import MODEL, SOURCE, published_runs
     from cdvft_bench.claims import rows, verify
-    from cdvft_bench.expressivity.findings.algebraic import read_findings
+    from cdvft_bench.expressivity.findings.finding import read_findings
     from cdvft_bench.predictor.stores import rates_by_environment
     from cdvft_bench.sweep.store import Store
 
