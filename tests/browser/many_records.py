@@ -7,10 +7,9 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import islice, product
 
-from report_records import ENVIRONMENT, make_records
-
 from cdvft_bench.core.case import CasePass
 from cdvft_bench.core.record import Record
+from tests.report.report_records import ENVIRONMENT, make_records
 
 MACHINES = {
     ENVIRONMENT: {"cpu": "Example CPU", "gpus": ()},

@@ -14,15 +14,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import wait_for
-from many_records import MACHINES, many_records
-from report_records import HOSTILE, failed, make_records
 
 from cdvft_bench.analysis.compare import compare_records
 from cdvft_bench.report.page.compare import write_page
 from cdvft_bench.report.page.report import Beside, Source, report_stores, write_report
 from cdvft_bench.report.page.timeline import Launch, Timeline
 from cdvft_bench.sweep.store import Store
+from tests.browser.conftest import wait_for
+from tests.browser.many_records import MACHINES, many_records
+from tests.report.report_records import HOSTILE, failed, make_records
 
 Opened = Callable[[Path], Any]
 PROFILES = Path(__file__).parents[2] / "profiles"

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from report_records import ENVIRONMENTS, HOSTILE, failed, make_records
 
 from cdvft_bench.analysis.agreement import counted_launches
 from cdvft_bench.core.case import Case
 from cdvft_bench.report.page.dataset import Column, command, embed, launches_by_family, machine, record_columns
 from cdvft_bench.report.page.latex import escape, latex_table
+from tests.report.report_records import ENVIRONMENTS, HOSTILE, failed, make_records
 
 NASTY = (
     HOSTILE, "</script><script>alert(1)</script>", "<!--<script>", "javascript:alert(1)", "\u2028line\u2029",

@@ -10,7 +10,6 @@ from xml.etree import ElementTree
 
 import matplotlib
 import pytest
-from report_records import HOSTILE, make_records
 
 from cdvft_bench.accuracy.published import PublishedRun
 from cdvft_bench.analysis.accuracy.published import published_figures, published_table, style_key
@@ -20,6 +19,7 @@ from cdvft_bench.report.figures.draw import parameters_figure, section_figures
 from cdvft_bench.report.figures.labels import Label, place_labels
 from cdvft_bench.report.figures.lines import resolved
 from cdvft_bench.report.figures.style import KNOWN, SETTINGS, Drawn, Skipped, Styles, blank, log_ticks
+from tests.report.report_records import HOSTILE, make_records
 
 NAMES = ["ratios", "block-size", "factors", "predicted-measured", "parameters-time"]
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_records import failed, make_records
 
 from cdvft_bench.analysis.agreement import ratio_to_frozen
 from cdvft_bench.analysis.findings import (
@@ -25,6 +24,7 @@ from cdvft_bench.core.case import LORA
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import interval
+from tests.report.report_records import failed, make_records
 
 
 def with_ratio(record: Record, **ratios: Interval) -> Record:

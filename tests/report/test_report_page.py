@@ -11,7 +11,6 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_records
 
 from cdvft_bench.analysis.tables import time_table
 from cdvft_bench.core.errors import UserError
@@ -19,6 +18,7 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.report.figures.style import Styles
 from cdvft_bench.report.page import views
 from cdvft_bench.report.page.report import ReportPaths, Source, csv, report_stores, write_report
+from tests.report.report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_records
 
 COMMAND = "cdvft-bench report records.sqlite --output report"
 FINE_TUNED = Path(__file__).parents[2] / "profiles" / "accuracy-cpu-small" / "results.jsonl"

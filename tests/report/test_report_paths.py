@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from report_records import ENVIRONMENTS, make_records
 
 from cdvft_bench.analysis.agreement import median_seconds
 from cdvft_bench.analysis.groups import is_lora8
@@ -19,6 +18,7 @@ from cdvft_bench.core.text import NOT_MEASURED
 from cdvft_bench.execution.floors import layer_floor
 from cdvft_bench.execution.planner import BUILT_IN, Problem
 from cdvft_bench.report.page.report import Source, write_report
+from tests.report.report_records import ENVIRONMENTS, make_records
 
 
 def executed(path: str, ratio: float) -> Record:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from report_records import HOSTILE, failed, make_records
 
 from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, unpacked
 from cdvft_bench.analysis.evidence import Evidence, Given, against
@@ -15,6 +14,7 @@ from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.expressivity.findings.finding import Finding, Label
 from cdvft_bench.sweep.grid import presets
+from tests.report.report_records import HOSTILE, failed, make_records
 
 
 def answer(name: str, records: list[Record], findings: tuple[Finding, ...] = ()) -> tuple[str, str]:

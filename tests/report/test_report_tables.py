@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from report_records import ENVIRONMENT, ENVIRONMENTS, failed, make_records
 
 from cdvft_bench.analysis import tables
 from cdvft_bench.analysis.agreement import counted_flops, ratio_to_frozen, ratio_to_lora8
@@ -19,6 +18,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_CONVERTIBLE, NOT_IN_PASS, NOT_MEASURED
+from tests.report.report_records import ENVIRONMENT, ENVIRONMENTS, failed, make_records
 
 RECORDS = make_records(workloads=((8, 128, "step"), (2, 64, "forward")))
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
-from report_records import HOSTILE, make_records
 
 from cdvft_bench.analysis.groups import latest, paper_setting, sections
 from cdvft_bench.core.text import clean, integer, interval, listed, markdown, plural, prefixed, significant, slug
+from tests.report.report_records import HOSTILE, make_records
 
 
 @given(st.text())

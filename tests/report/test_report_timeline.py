@@ -8,13 +8,13 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from report_records import HOSTILE
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.report.page.dataset import launches_by_family
 from cdvft_bench.report.page.timeline import MAX_LAUNCHES, Timeline, kept_traces, timeline, timeline_columns
 from cdvft_bench.sweep.store import Store
+from tests.report.report_records import HOSTILE
 
 STORE = Path(__file__).parents[2] / "profiles" / "cpu-2026-11-25" / "records.jsonl.gz"
 

@@ -7,10 +7,10 @@ import gc
 import numpy as np
 import pytest
 import torch
-from fake_machine import FakeMachine
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.timing.clock import SHORTEST_SAMPLE, Contender, fixed_threads, time_interleaved
+from tests.timing.fake_machine import FakeMachine
 
 
 def test_a_known_ratio_is_found_and_its_interval_holds_it() -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from fake_machine import FakeMachine
 
 from cdvft_bench.timing import clock
 from cdvft_bench.timing.clock import Contender, time_interleaved
 from cdvft_bench.timing.gpu import GpuState, parse_state, query, read_gpu, throttling
+from tests.timing.fake_machine import FakeMachine
 
 
 def test_a_cpu_is_not_asked() -> None:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from fake_machine import FakeMachine
 from torch import nn
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import Samples, Timing
 from cdvft_bench.timing.modes import capture, launch_cost, time_modes
+from tests.timing.fake_machine import FakeMachine
 
 X, W = torch.randn(8, 16), torch.randn(16, 16)
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from fake_machine import FakeMachine
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.timing.selftest import _outside, selftest
+from tests.timing.fake_machine import FakeMachine
 
 
 def test_an_exact_clock_finds_nothing_but_the_doubled_work() -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from models import KINDS
 from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from cdvft_bench.execution import PATHS, native
 from cdvft_bench.tuner import CdvftConfig
+from tests.tuner.models import KINDS
 
 TARGETS = ["q_proj", "v_proj"]
 LISTED = ["fft", "auto", "native", "merged"]

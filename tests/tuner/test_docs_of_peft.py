@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from models import KINDS
 from peft import get_peft_model
 
 from cdvft_bench.tuner import CdvftConfig, load_adapter
+from tests.tuner.models import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

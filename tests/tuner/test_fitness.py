@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from models import Net
 from peft import PeftModel, get_peft_model, inject_adapter_in_model
 from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING
 from torch import Tensor, nn
@@ -18,6 +17,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import native
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, check_adapter, load_adapter
 from cdvft_bench.tuner.model import DEFAULT_TARGETS, TELLS_FACTORS
+from tests.tuner.models import Net
 
 
 class Named(nn.Module):

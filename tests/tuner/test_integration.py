@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from models import KINDS, Net
 from peft import (
     AutoPeftModelForCausalLM,
     PeftConfig,
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from cdvft_bench.execution import release_buffers
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, load_adapter
 from cdvft_bench.tuner.model import DEFAULT_TARGETS, SAVES_BIASES
+from tests.tuner.models import KINDS, Net
 
 TABLES = {
     name: table

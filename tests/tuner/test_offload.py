@@ -12,7 +12,6 @@ import pytest
 import torch
 from accelerate import cpu_offload, cpu_offload_with_hook, disk_offload, dispatch_model
 from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
-from models import KINDS, Net
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
@@ -23,6 +22,7 @@ from cdvft_bench.tuner import CdvftConfig, CdvftLinear, load_adapter
 from cdvft_bench.tuner.layer import PLAIN
 from cdvft_bench.tuner.model import TELLS_FACTORS
 from tests.execution.bases import OF_ALL_LAYERS, ON_THE_LAYER, of_all_layers
+from tests.tuner.models import KINDS, Net
 
 CPU = torch.device("cpu")
 TARGETS = ["first", "second"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from models import Net
 from peft import get_peft_model
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from torch import Tensor, nn
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, CdvftModel, load_adapter
 from cdvft_bench.tuner.registration import peft_type, register, require_interface
+from tests.tuner.models import Net
 
 
 def untouched(model: nn.Module, before: dict[str, Tensor]) -> bool:

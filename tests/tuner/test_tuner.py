@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from models import KINDS, Kind, Net
 from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, cdvft_param_groups, load_adapter
+from tests.tuner.models import KINDS, Kind, Net
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "cdvft": {"m": 2},

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.multiprocessing as mp
-from models import KINDS, Net
 from peft import get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from cdvft_bench.accuracy.models import model_source
 from cdvft_bench.tuner import CdvftConfig, load_adapter
+from tests.tuner.models import KINDS, Net
 
 CONFIG: dict[str, Any] = {"m": 2, "block_size": 8, "target_modules": ["first", "second"], "path": "fused"}
 
