@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from cdvft_bench.cli import main as command
 from cdvft_bench.tuner import CdvftConfig
+from tests.texts import same_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCKS = [
@@ -105,3 +106,17 @@ def test_links_between_the_pages_lead_somewhere() -> None:
     for page in [*DOCS.glob("*.md"), root / "README.md"]:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_page_of_commands_is_current() -> None:
+    same_text((DOCS / "cli.md").read_text(), CliRunner().invoke(command, ["dev", "commands"]).output)
+
+
+def test_the_architecture_names_what_exists() -> None:
+    text = (DOCS / "architecture.md").read_text()
+    package = DOCS.parent / "cdvft_bench"
+    named = [name for name in re.findall(r"`([\w./]+)`", text) if "/" in name or name.endswith((".py", ".toml"))]
+    assert len(named) > 20
+    assert [name for name in named if not (DOCS.parent / name).exists() and not (package / name).exists()] == []
+    rooms = {path.name for path in package.iterdir() if (path / "__init__.py").exists()}
+    assert rooms == set(re.findall(r"\| `cdvft_bench/(\w+)` \|", text))

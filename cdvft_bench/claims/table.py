@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from cdvft_bench.claims.ledger.terms import WORDS, Word
 from cdvft_bench.claims.ledger.text import number, setting, share_text, value_text
 from cdvft_bench.claims.verdict import Reading, Verdict, Verification
+from cdvft_bench.core.text import plural
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -125,7 +126,8 @@ def summary(verification: Verification) -> str:
     counts = ", ".join(f"{found[word]} {word}" for word in WORDS if found[word])
     other = [v.claim.id for v in verification.verdicts if not v.as_pinned]
     pinned = "all as pinned" if not other else f"NOT as pinned: {', '.join(other)}"
-    return f"{sum(found.values())} claims: {counts}; {pinned}; {sum(v.seconds for v in verification.verdicts):.0f} s"
+    seconds = sum(v.seconds for v in verification.verdicts)
+    return f"{plural(sum(found.values()), 'claim')}: {counts}; {pinned}; {seconds:.0f} s"
 
 
 def verdict_words(verdict: Verdict) -> str:

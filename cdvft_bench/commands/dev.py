@@ -57,3 +57,14 @@ def floors() -> None:
     from cdvft_bench.execution.floors import floors_markdown
 
     click.echo(floors_markdown(), nl=False)
+
+
+@dev.command()
+@click.pass_context
+def commands(ctx: click.Context) -> None:
+    """Print docs/cli.md: every command with its options, and what those print that print the same on every machine."""
+    from cdvft_bench.commands.manual import manual
+
+    root = ctx.find_root().command
+    assert isinstance(root, click.Group)
+    click.echo(manual(root), nl=False)
