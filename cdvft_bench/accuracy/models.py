@@ -149,7 +149,7 @@ def load_tokenizer(name: str) -> Any:
         return AutoTokenizer.from_pretrained(model_source(name))
     except OSError as error:
         way = packaged.install if packaged else "connect to the hub"
-        raise UserError(f"the tokenizer of {name} ({model_spec(name).hub_id}) is not to be had here; {way}") from error
+        raise UserError(f"the tokenizer of {name} ({model_spec(name).hub_id}) is not available here; {way}") from error
 
 
 def load_model(
@@ -190,7 +190,7 @@ def load_model(
             model = auto.from_pretrained(spec.hub_id, dtype=kind)
         except OSError as error:
             way = packaged.install if packaged else "connect to the hub"
-            raise UserError(f"the weights of {name} ({spec.hub_id}) are not to be had here; {way}") from error
+            raise UserError(f"the weights of {name} ({spec.hub_id}) are not available here; {way}") from error
     return _plain_linears(model.to(device))
 
 

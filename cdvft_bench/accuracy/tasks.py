@@ -270,7 +270,7 @@ def _hub(name: str) -> Task:
     try:
         data: Any = datasets.load_dataset(repository, config or None, split="train")
     except Exception as error:  # datasets raises what its backends raise
-        raise UserError(f"data set {repository!r} is not to be had here: {type(error).__name__}: {error}") from error
+        raise UserError(f"data set {repository!r} is not available here: {type(error).__name__}: {error}") from error
     return task_of_dataset(name, data)
 
 

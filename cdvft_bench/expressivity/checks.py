@@ -1,4 +1,4 @@
-"""Findings heard again, in a second or a few each: what ``claims/ledgers/expressivity.toml`` calls.
+"""Findings checked again, in a second or a few each: what ``claims/ledgers/expressivity.toml`` calls.
 
 Every function measures anew, from nothing but its arguments, and returns a number or a vector of float64 (for the
 quantities "figure" and "difference" of a ledger). Settings are smaller than those of the recorded profile.

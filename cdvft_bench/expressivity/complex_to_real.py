@@ -50,7 +50,7 @@ def _turn(factor: Factor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return turned.reshape(len(c), -1), left, right
 
 
-def realify(product: Product, theta: Tensor) -> Tensor:
+def to_real(product: Product, theta: Tensor) -> Tensor:
     """Real parameters (B, P) near complex ones; exact where a real representative of ``dW`` is at hand."""
     theta = theta.clone()
     for before, factor, after in zip(product.factors, product.factors[1:], product.factors[2:], strict=False):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cdvft_bench.expressivity import families, structure, theorem, training
-from cdvft_bench.expressivity import redundancy as fibre
+from cdvft_bench.expressivity import redundancy
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.factors import Product
 from cdvft_bench.expressivity.gradients import gradient_scale
@@ -200,8 +200,8 @@ def dimension(n: int, m: int, block_size: int, seed: int) -> list[Row]:
 
 def classes(n: int, field: str, starts: int, seed: int) -> list[Row]:
     """Classes of factors of one planted product with m = 2, p = n, scalings apart: found, and how many there are."""
-    found = fibre.classes_found(n, field, starts, seed)
-    return [{"n": n, "field": field, "found": found, "counted": fibre.class_count(n, field)}]
+    found = redundancy.classes_found(n, field, starts, seed)
+    return [{"n": n, "field": field, "found": found, "counted": redundancy.class_count(n, field)}]
 
 
 def conditioning(n: int, m: int, block_size: int, point: str, draws: int, seed: int) -> list[Row]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from cdvft_bench.expressivity.complex_to_real import realify
+from cdvft_bench.expressivity.complex_to_real import to_real
 from cdvft_bench.expressivity.factors import Product, normal_equations, norms, wrapped_sums
 from cdvft_reference.cdvft import FactorShapes
 
@@ -30,7 +30,7 @@ class SolverOptions:
 
     Attributes:
         restarts: random starts for every target, >= 1; structured starts come on top.
-        relaxed: starts for a real target that come from as many complex solutions, see ``realify``.
+        relaxed: starts for a real target that come from as many complex solutions, see ``to_real``.
         sweeps: sweeps of alternating least squares.
         steps: Levenberg-Marquardt steps, at most, half of them with a falling ridge; 0 leaves them out.
         ridge: first and last weight of the ridge, see :func:`levenberg_marquardt`.
@@ -303,7 +303,7 @@ def fit_all(
             batch * options.relaxed, torch.complex128, torch.Generator().manual_seed(options.seed + 1)
         )
         relaxed = scaled.to(torch.complex128).repeat_interleave(options.relaxed, dim=0)
-        found = realify(product, _descend(product, complex_starts, relaxed, options))
+        found = to_real(product, _descend(product, complex_starts, relaxed, options))
         starts = torch.cat([starts, found.reshape(batch, options.relaxed, -1)], dim=1)
     restarts = starts.shape[1]
     repeated = scaled.repeat_interleave(restarts, dim=0)

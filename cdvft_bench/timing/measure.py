@@ -100,7 +100,7 @@ def measure(
 def _trace(target: Target, device: str, path: Path | None, notes: list[str]) -> TraceSummary:
     with scoped(target.module) as scoping:
         summary = trace_call(target.call, device) if path is None else export_trace(target.call, path, device)
-    if scoping.silent:
+    if scoping.bypassing:
         notes.append("adapted layers do not call their base: the trace has the base's product under adapter")
     return summary
 

@@ -17,7 +17,7 @@ Two things are told by a rule. Where the base of an adapted layer and its adapte
 gradient to the layer's input, the sum of the two is the adapter's: alone, the base would need none.
 (Where several layers share an input, the frozen model sums too, so up to one sum an adapted layer
 may be the base's.) A method that multiplies with the base's weight itself, without calling the base
-layer (BOFT, a merged weight), has that product under "adapter": ``Scoping.silent`` names such layers.
+layer (BOFT, a merged weight), has that product under "adapter": ``Scoping.bypassing`` names such layers.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Scoping:
 
     Attributes:
         adapted: names of the adapted layers; "" is the module itself.
-        silent: those of them that ran without calling their base layer.
+        bypassing: those of them that ran without calling their base layer.
     """
 
     adapted: tuple[str, ...]
@@ -49,7 +49,7 @@ class Scoping:
     _called: set[str] = field(default_factory=set)
 
     @property
-    def silent(self) -> tuple[str, ...]:
+    def bypassing(self) -> tuple[str, ...]:
         return tuple(name for name in self.adapted if name in self._ran and name not in self._called)
 
 

@@ -324,7 +324,7 @@ def test_no_name_of_a_repository_is_cut(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(datasets, "load_dataset", load)
     for name in ("hub:imdb", "hub:owner/data", "hub:owner/data/part"):
-        with pytest.raises(UserError, match="not to be had here"):
+        with pytest.raises(UserError, match="not available here"):
             load_task(name)
     assert asked == [("imdb", None, "train"), ("owner/data", None, "train"), ("owner/data", "part", "train")]
     with pytest.raises(UserError, match="not of the form"):

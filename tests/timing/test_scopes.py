@@ -112,7 +112,7 @@ def test_a_model_is_the_base_but_for_its_adapters() -> None:
     with scoped(net) as scoping:
         found = trace_call(lambda: net(given).sum())
     assert scoping.adapted == ("first",)
-    assert scoping.silent == ()
+    assert scoping.bypassing == ()
     assert found.scopes == {ADAPTER: 8, BASE: 1, "somebody's own": 2, "unscoped": 1}
     parts = {name: part.launches for name, part in found.parts.items()}
     assert parts == {"adapter": found.scopes[ADAPTER], "base": 3, "neither": 1}
@@ -133,9 +133,9 @@ def test_a_layer_that_does_not_call_its_base_is_named() -> None:
 
     layer = Merged(nn.Linear(8, 8))
     with scoped(layer) as scoping:
-        assert scoping.silent == ()  # it has not run yet
+        assert scoping.bypassing == ()  # it has not run yet
         found = trace_call(lambda: layer(x(2, 8)))
-    assert scoping.silent == ("",)
+    assert scoping.bypassing == ("",)
     assert found.parts["base"].launches == 0
 
 

@@ -185,7 +185,7 @@ def _gradients(profile: Profile) -> list[Finding]:
 
 def _starts(profile: Profile) -> list[Finding]:
     ranks = [rank == row["n"] for row in profile.of("conditioning", point="zero_diagonal") for rank in row["ranks"]]
-    silent = [
+    without_gradient = [
         sum(row["snapshots"][0]["gradient_norms"][:-1]) == 0
         for row in profile.of("training")
         if row["settings"].get("init") == "zero_diagonal"
@@ -202,9 +202,9 @@ def _starts(profile: Profile) -> list[Finding]:
             "From the zero-diagonal start only the last diagonal has a gradient in the first step, and the weight can "
             "move in only d directions out of the set's dimension, whatever m.",
             "proved",
-            {"trainings": len(silent), "points": len(ranks)},
+            {"trainings": len(without_gradient), "points": len(ranks)},
             "The default start: last diagonal zero, the others one, circulant vectors normal.",
-            all(silent) and all(ranks) if silent and ranks else None,
+            all(without_gradient) and all(ranks) if without_gradient and ranks else None,
         ),
         Finding(
             "conditioning",
