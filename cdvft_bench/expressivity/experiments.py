@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdvft_bench.expressivity import families, structure, theorem, training
-from cdvft_bench.expressivity import redundancy
+from cdvft_bench.expressivity import families, redundancy, structure, theorem, training
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.factors import Product
 from cdvft_bench.expressivity.gradients import gradient_scale
