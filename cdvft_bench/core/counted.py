@@ -19,6 +19,8 @@ class PassCount:
             expanded one at its stored size, an indexed one at its indexed size.
         operators: launches by ATen operator name, e.g. {"mm": 3, "_fft_r2c": 2}.
         unpriced: operators that launched but whose arithmetic the counter cannot price, by name.
+        compiled_additions, compiled_multiplications: real ones that this suite's compiled kernels were seen to do,
+            within their transforms too; their other work is in the counts above.
     """
 
     macs: int
@@ -30,6 +32,8 @@ class PassCount:
     unpriced: dict[str, int] = field(default_factory=dict)
     read: int = 0
     written: int = 0
+    compiled_additions: int = 0
+    compiled_multiplications: int = 0
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdvft_bench.core.counted import PassCount
-from cdvft_bench.counting.native_operators import NAMESPACE, Work, circulant_work
+from cdvft_bench.counting.native_operators import NAMESPACE, fft_flops, watched
+from cdvft_bench.execution.native import Counts
 
 
 def names(text: str) -> frozenset[str]:
@@ -75,11 +76,20 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
         self._fft_flops = 0.0
         self._read = 0
         self._written = 0
+        self._compiled_additions = 0
+        self._compiled_multiplications = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
         namespace, _, name = func._schema.name.partition("::")
+        if namespace == NAMESPACE:
+            with watched() as seen:
+                out = func(*args, **kwargs)
+            if seen:
+                self._count_seen(name, seen)
+                return out
+        else:
+            out = func(*args, **kwargs)
         if namespace not in ("aten", NAMESPACE) or func.is_view or name in _NO_KERNEL or "empty" in name:
             return out
         outputs = list(_tensors(out))
@@ -107,16 +117,25 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
             unpriced=dict(sorted(self._unpriced.items())),
             read=self._read,
             written=self._written,
+            compiled_additions=self._compiled_additions,
+            compiled_multiplications=self._compiled_multiplications,
         )
+
+    def _count_seen(self, name: str, seen: Sequence[Counts]) -> None:
+        """An operator of this suite, by what its kernels were seen to do."""
+        self._operators[name] += 1
+        for counts in seen:
+            self._elementwise += counts.elementwise
+            self._ffts += counts.transforms
+            self._fft_flops += fft_flops(counts)
+            self._read += counts.read
+            self._written += counts.written
+            self._compiled_additions += counts.additions
+            self._compiled_multiplications += counts.multiplications
 
     def _price(self, name: str, args: Any, kwargs: Mapping[str, Any], outputs: list[Tensor]) -> None:
         if name in _MATMUL:
             self._macs += _MATMUL[name](args, outputs)
-        elif name in _NATIVE:
-            work = _NATIVE[name](args)
-            self._elementwise += work.elementwise
-            self._ffts += work.transforms
-            self._fft_flops += work.fft_flops
         elif name in _FFT:
             length, count, real = _FFT[name](args, outputs[0])
             self._ffts += count
@@ -204,16 +223,6 @@ _FFT: dict[str, Callable[[Any, Tensor], tuple[int, int, bool]]] = {
     "_fft_r2c": lambda a, o: (n := math.prod(a[0].shape[d] for d in a[1]), a[0].numel() // n, True),
     "_fft_c2r": lambda a, o: (n := math.prod(o.shape[d] for d in a[1]), o.numel() // n, True),
     "_fft_c2c": _c2c,
-}
-
-
-_NATIVE: dict[str, Callable[[Any], Work]] = {
-    "circulant_forward": lambda a: circulant_work(
-        len(a[0]), a[0].shape[1], a[4], len(a[2]), [c.shape for c in a[3]], bias=a[1] is not None
-    ),
-    "circulant_backward": lambda a: circulant_work(
-        len(a[0]), a[0].shape[1], a[1].shape[1], len(a[2]), [c.shape for c in a[3]], backward=True, input_gradient=a[6]
-    ),
 }
 
 

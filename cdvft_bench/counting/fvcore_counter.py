@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from cdvft_bench.core.counted import FvcoreCount
 from cdvft_bench.counting.dispatch import names, solve_flops
-from cdvft_bench.counting.native_operators import NAMESPACE, circulant_work
+from cdvft_bench.counting.native_operators import NAMESPACE, fft_flops, watched
+from cdvft_bench.execution.native import Counts
 
 Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
 
@@ -163,17 +164,6 @@ def _reduction(price: int) -> Handle:
     return handle
 
 
-def _circulant(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    x, bias, diagonals, circulants = inputs[:4]
-    (rows, d_in), (_, d_out) = get_shape(x), get_shape(outputs[0])
-    shapes = [get_shape(c) for c in circulants.node().inputs()]
-    has_bias = str(bias.type()) != "NoneType"
-    work = circulant_work(rows, d_in, d_out, len(list(diagonals.node().inputs())), shapes, bias=has_bias)
-    found: Counter[str] = Counter(elementwise=work.elementwise)
-    found["fft"] += work.fft_flops  # type: ignore[assignment]
-    return found
-
-
 def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     return Counter()
 
@@ -215,7 +205,6 @@ _HANDLES: dict[str, Handle] = {
     ),
     **dict.fromkeys(("aten::addcmul", "aten::addcmul_"), _pointwise(2, 8)),
     "aten::kron": _pointwise(1),
-    f"{NAMESPACE}::circulant_forward": _circulant,
     **dict.fromkeys(("aten::sum", "aten::mean"), _reduction(1)),
     **dict.fromkeys(("aten::linalg_norm", "aten::linalg_vector_norm", "aten::norm"), _reduction(2)),
 }
@@ -259,15 +248,16 @@ def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]
     logger.setLevel(logging.ERROR)
     module.eval()
     try:
-        with torch.no_grad(), _functions_in_the_open(), warnings.catch_warnings():
+        with torch.no_grad(), _functions_in_the_open(), watched() as seen, warnings.catch_warnings():
             warnings.simplefilter("ignore")
             analysis = FlopCountAnalysis(target, inputs)
             analysis.unsupported_ops_warnings(False)
             analysis.uncalled_modules_warnings(False)
             stock = {name: handle for name, handle in analysis._op_handles.items() if name in _STOCK_PRODUCTS}
-            analysis.set_op_handle(**{name: _recording(name, handle, stock) for name, handle in _HANDLES.items()})
+            handles = _HANDLES | {f"{NAMESPACE}::circulant_forward": _as_seen(seen)}
+            analysis.set_op_handle(**{name: _recording(name, handle, stock) for name, handle in handles.items()})
             recorded: Counter[str] = analysis.by_operator()
-            unsupported = dict(analysis.unsupported_ops())
+            unsupported = Counter(analysis.unsupported_ops())
     finally:
         logger.setLevel(level)
         for m, mode in training.items():
@@ -275,6 +265,9 @@ def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]
     kinds, operators = Counter[str](), Counter[str]()
     for key, value in recorded.items():
         kind, _, name = key.partition(":")
+        if kind == _UNSEEN:
+            unsupported[name] += value
+            continue
         kinds[kind] += value
         if kind != "stock":
             operators[name] += value
@@ -286,6 +279,27 @@ def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]
         stock_macs=int(kinds["stock"]),
         unsupported={k.removeprefix("aten::"): v for k, v in sorted(unsupported.items())},
     )
+
+
+_UNSEEN = "unseen"
+"""Kind of a count: calls of an operator of which nothing is known."""
+
+
+def _as_seen(seen: list[Counts]) -> Handle:
+    """A handle for calls of a compiled operator in the order in which the traced program made them.
+
+    A handle sees shapes alone; what the operator does with its data was counted while it was traced.
+    """
+
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        if not seen:
+            return Counter({_UNSEEN: 1})
+        counts = seen.pop(0)
+        found: Counter[str] = Counter(elementwise=counts.elementwise)
+        found["fft"] += fft_flops(counts)  # type: ignore[assignment]
+        return found
+
+    return handle
 
 
 def _recording(name: str, handle: Handle, stock: Mapping[str, Any]) -> Handle:

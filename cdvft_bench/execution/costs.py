@@ -305,34 +305,17 @@ class FastLayer:
             *self._fold(f),
         )
 
-    # --- execution.native_path ---------------------------------------------------------------
+    # --- execution.native --------------------------------------------------------------------
 
     def _native_forward(self) -> Kernels:
-        layer, t, own = self.layer, self.tokens, self._adapter
-        n = t * layer.d_out
-        if not self._half:
-            change = circulant_forward(layer, t, self.factors, self.diagonals, layer.bias)
-            return change, _onto(mm(t, layer.d_in, layer.d_out, self.dtype))
-        return (
-            *casts(t * layer.d_in, self.dtype, own, inward=True),
-            circulant_forward(layer, t, self.factors, self.diagonals, False),
-            *frozen_forward(layer, t, self.dtype),
-            mixed("add_", n, self.dtype, (n, self.dtype), (n, own)),
-        )
+        layer, t = self.layer, self.tokens
+        change = circulant_forward(layer, t, self.factors, self.diagonals, layer.bias, self.dtype)
+        return change, _onto(mm(t, layer.d_in, layer.d_out, self.dtype))
 
     def _native_backward(self) -> Kernels:
-        layer, t, own = self.layer, self.tokens, self._adapter
-        n = t * layer.d_in
-        change = circulant_backward(layer, t, self.factors, self.diagonals)
-        if not self._half:
-            return change, _onto(mm(t, layer.d_out, layer.d_in, self.dtype))
-        return (
-            *casts(n, self.dtype, own, inward=True),
-            *casts(t * layer.d_out, self.dtype, own, inward=True),
-            change,
-            *frozen_backward(layer, t, self.dtype),
-            mixed("add_", n, self.dtype, (n, self.dtype), (n, own)),
-        )
+        layer, t = self.layer, self.tokens
+        change = circulant_backward(layer, t, self.factors, self.diagonals, self.dtype)
+        return change, _onto(mm(t, layer.d_out, layer.d_in, self.dtype))
 
     # --- execution.triton_path ---------------------------------------------------------------
     # No dispatcher sees inside a Triton kernel: these serve predictions, and leave out the small transforms of c.

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.fused import FusedFunction, Plan
 from cdvft_bench.execution.merged import MergedFunction
-from cdvft_bench.execution.native_path import NativeFunction
-from cdvft_bench.execution.native_path import misfit as native_misfit
+from cdvft_bench.execution.native.path import NativeFunction
+from cdvft_bench.execution.native.path import misfit as native_misfit
 from cdvft_bench.execution.triton_path import TritonFunction
 from cdvft_bench.execution.triton_path import misfit as triton_misfit
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten

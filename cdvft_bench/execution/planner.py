@@ -112,7 +112,8 @@ class Problem:
         paths = [p for p in MATMUL_PATHS if p != "merged_dense" or self.m in (0, 2)]
         import torch
 
-        from cdvft_bench.execution import native_path, triton_path
+        from cdvft_bench.execution import triton_path
+        from cdvft_bench.execution.native import path as native_path
 
         first, device = self.factors[0], torch.device(self.device)
         adapter, activations = getattr(torch, first.dtype), getattr(torch, self.dtype)

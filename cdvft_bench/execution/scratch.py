@@ -23,6 +23,7 @@ class _OfThread(threading.local):
     def __init__(self) -> None:
         self.pool: Pool = {}
         self.views: dict[tuple[tuple[int, ...], torch.dtype], Tensor] = {}
+        self.addresses: dict[str, tuple[int, int, Tensor]] = {}
 
 
 _of_thread = _OfThread()  # a GPU's stream keeps users in order, a CPU's threads would write over each other
@@ -37,6 +38,17 @@ def buffer(name: str, n: int, dtype: torch.dtype, device: torch.device) -> Tenso
         with torch.inference_mode(False):  # else training could not write to what an evaluation made first
             held = pool[name, dtype, device] = torch.empty(n, dtype=dtype, device=device)
     return held[:n]
+
+
+def address(name: str, n: int) -> int:
+    """Where ``n`` bytes of a CPU's memory for one thread begin, a multiple of 64; used up as that of :func:`buffer`."""
+    found = _of_thread.addresses.get(name)
+    if found is None or found[1] < n:
+        with torch.inference_mode(False):
+            memory = torch.empty(n + 64, dtype=torch.uint8, device="cpu")
+        start = memory.data_ptr()
+        found = _of_thread.addresses[name] = (start + -start % 64, n, memory)
+    return found[0]
 
 
 def rows(shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> Tensor | None:
@@ -64,4 +76,5 @@ def release_buffers() -> None:
     """Give the scratch memory of this thread and of all GPUs back."""
     _of_thread.pool.clear()
     _of_thread.views.clear()
+    _of_thread.addresses.clear()
     _shared.clear()

@@ -6,9 +6,6 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -16,12 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from cdvft_bench.analytic.circulant import Factor
-from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.saved import saved_bytes
-from cdvft_bench.execution import FastBlockCirculantLinear, FastCDVFTLinear, Problem, adapted_linear, change, native
-from cdvft_bench.execution.native_costs import circulant_backward, circulant_forward
+from cdvft_bench.execution import (
+    FastBlockCirculantLinear,
+    FastCDVFTLinear,
+    Problem,
+    adapted_linear,
+    change,
+    native,
+    release_buffers,
+)
+from cdvft_bench.execution.native import kernels
 from cdvft_bench.timing.clock import fixed_threads
 from cdvft_reference import CDVFTLinear
 from cdvft_reference.circulant import Convention
@@ -55,20 +58,20 @@ def compare(d_in: int, d_out: int, m: int, p: int, tokens: int, row: bool, bias:
 @settings(max_examples=80, deadline=None)
 @given(
     d_in=st.integers(1, 130), d_out=st.integers(1, 130), m=st.sampled_from([0, 2, 2, 3, 4]),
-    p=st.sampled_from([8, 16, 24, 32, 40, 48, 56, 64, 120]), tokens=st.integers(1, 5), row=st.booleans(),
+    p=st.sampled_from([2, 4, 6, 8, 10, 14, 16, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 120, 128, 160]), tokens=st.integers(1, 5), row=st.booleans(),
     bias=st.booleans(), alpha=st.sampled_from([1.0, -0.3]), seed=st.integers(0, 2**31),
 )  # fmt: skip
 def test_it_equals_the_oracle(d_in, d_out, m, p, tokens, row, bias, alpha, seed) -> None:
     compare(d_in, d_out, m, p, tokens, row, bias, alpha, seed)
 
 
-@pytest.mark.parametrize(("p", "m"), [(2048, 2), (2016, 3), (1680, 0)])
+@pytest.mark.parametrize(("p", "m"), [(2048, 2), (2016, 3), (1680, 0), (8192, 2), (12288, 0)])
 def test_signals_larger_than_the_first_cache(p, m) -> None:
     """They are transformed part by part."""
     compare(p, p - 5, m, p, 2, False, True, 0.5, 0)
 
 
-@pytest.mark.parametrize("p", [16, 768, 1008, 4096, 5120])
+@pytest.mark.parametrize("p", [4, 12, 16, 24, 80, 96, 224, 768, 1008, 4096, 5120, 8192])
 @pytest.mark.parametrize("m", [0, 2])
 def test_float32(p, m) -> None:
     torch.manual_seed(p)
@@ -181,22 +184,7 @@ def test_the_operators_take_what_layers_never_give_them() -> None:
 def test_the_pool_is_the_one_of_torch() -> None:
     if not torch.backends.openmp.is_available():
         pytest.skip("this torch has no OpenMP")
-    assert native._pool() is not None
-
-
-@pytest.mark.parametrize(("d_in", "d_out", "m", "rows"), [(64, 64, 2, 7), (100, 40, 0, 4), (40, 100, 4, 1)])
-def test_as_many_transforms_as_the_closed_form_says(d_in, d_out, m, rows) -> None:
-    """The kernels count their own."""
-    diagonals, circulants = factors(d_in, d_out, m, 32)
-    layer = LinearShape(d_in, d_out)
-    given = [Factor(d_in if i == 0 else d_out, d_out, 32, rows, "float32") for i in range(len(circulants))]
-    x, g = torch.randn(rows, d_in), torch.randn(rows, d_out)
-    native.release()
-    native.forward(x, None, diagonals, circulants, d_out, 1.0, False)
-    assert native.last_transforms() == circulant_forward(layer, rows, given, m, False).fft_batch
-    native.release()
-    native.backward(x, g, diagonals, circulants, 1.0, False, True)
-    assert native.last_transforms() == circulant_backward(layer, rows, given, m).fft_batch
+    assert kernels._pool() is not None
 
 
 def test_gradcheck() -> None:
@@ -309,63 +297,30 @@ def test_compiled_graphs_hold_one_operator_a_pass() -> None:
 
 
 def test_what_it_cannot_execute() -> None:
-    diagonals, circulants = factors(48, 48, 2, 24)
     x = torch.randn(2, 48)
-    with pytest.raises(UserError, match=r"p = 24 is not 16 times powers of 2, 3, 5 and 7; use 'auto'"):
-        change(x, diagonals, circulants, 48, path="native")
-    with pytest.raises(UserError, match="p = 176 is not 16 times"):
-        change(torch.randn(2, 176), *factors(176, 176, 2, 176), 176, path="native")
+    for p in (2, 6, 22, 44, 176):
+        with pytest.raises(UserError, match=f"p = {p} is not 4 times powers of 2, 3, 5 and 7; use 'auto'"):
+            change(torch.randn(2, 176), *factors(176, 176, 2, p), 176, path="native")
+    with pytest.raises(UserError, match="p = 3 is not 2 times"):
+        change(x.double(), *factors(48, 48, 2, 3, **DOUBLE), 48, path="native")
     assert "float32 or float64, not bfloat16" in native.missing(torch.bfloat16)
     with pytest.raises(UserError, match="fewer than 16 circulant factors, not 16"):
         change(x, *factors(48, 48, 17, 16), 48, path="native")
-    assert "native" in Problem(48, 48, 16).paths
-    assert "native" not in Problem(48, 48, 24).paths
+    assert "native" in Problem(48, 48, 12).paths
+    assert "native" not in Problem(48, 48, 22).paths
     assert "native" not in Problem(48, 48, 16, device="cuda").paths
 
 
-@pytest.fixture
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A machine on which nothing has been compiled yet."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    native._compiled.cache_clear()
-    yield tmp_path
-    native._compiled.cache_clear()
+def test_the_widest_vector_that_a_block_is_made_of() -> None:
+    widest = kernels.lanes_for(torch.float32, 768)
+    assert widest in (4, 8, 16)
+    assert [kernels.lanes_for(torch.float32, p) for p in (16, 24, 20, 22)] == [widest, min(widest, 8), 4, 0]
+    assert kernels.lanes_for(torch.float64, 768) == widest // 2
 
 
-def test_kernels_are_compiled_once_a_machine(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert native.missing(torch.float64) == ""
-    (kept,) = (fresh / "cdvft_bench").iterdir()
-    native._compiled.cache_clear()
-    with monkeypatch.context() as without:
-        without.setattr(native, "_compile", None)
-        assert native.missing(torch.float64) == ""
-    assert list((fresh / "cdvft_bench").iterdir()) == [kept]
-    damaged = fresh / "damaged.so"
-    assert native._loaded(damaged) is None
-    damaged.write_bytes(b"no library")
-    assert native._loaded(damaged) is None  # and is compiled again
-
-
-@pytest.mark.parametrize(
-    ("compiler", "reason"),
-    [
-        ("no-such-compiler", "there is no C compiler 'no-such-compiler'"),
-        ("gcc 'x", "No closing quotation"),
-        ("false", "'false' failed: status 1"),
-        ("sh -c 'echo In a function; echo error: no space >&2; exit 3'", "failed: error: no space"),
-    ],
-)
-def test_without_a_compiler_the_path_says_so(fresh: Path, monkeypatch: Any, compiler: str, reason: str) -> None:
-    monkeypatch.setenv("CC", compiler)
-    with pytest.raises(UserError, match=reason):
-        change(torch.randn(2, 32), *factors(32, 32, 2, 32), 32, path="native")
-    assert "native" not in Problem(32, 32, 32).paths
-    folder = fresh / "cdvft_bench"
-    assert not folder.exists() or not list(folder.iterdir())
-    layer = FastCDVFTLinear(nn.Linear(32, 32), "auto")
-    assert layer(torch.randn(2, 32)).shape == (2, 32)
-
-
-def test_a_cache_folder_that_cannot_be_written(fresh: Path) -> None:
-    (fresh / "cdvft_bench").write_text("a file where the folder should be")
-    assert "could not be compiled" in native.missing(torch.float32)
+def test_memory_is_given_back() -> None:
+    diagonals, circulants = factors(64, 64, 2, 64)
+    x = torch.randn(4, 64)
+    before = native.forward(x, None, diagonals, circulants, 64, 1.0, False)
+    release_buffers()
+    assert torch.equal(native.forward(x, None, diagonals, circulants, 64, 1.0, False), before)

@@ -1,6 +1,6 @@
 """The path "native": each pass of an adapted layer as one compiled CPU kernel and one product.
 
-The kernels are those of ``native_kernels.c``, as operators of torch (``cdvft::circulant_forward`` and
+The kernels are operators of torch (``cdvft::circulant_forward`` and
 ``circulant_backward``), so that dispatch modes, the profiler and compiled graphs see one launch a pass.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution import native
-from cdvft_bench.execution.fused import Plan, alike, flattened, unflattened
+from cdvft_bench.execution.fused import Plan, flattened, unflattened
 
 _library = torch.library.Library("cdvft", "DEF")
 _library.define(
@@ -64,30 +64,30 @@ misfit = torch.compiler.assume_constant_result(_misfit)  # a compiler is not to 
 
 
 class NativeFunction(torch.autograd.Function):
-    """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``. Keeps x."""
+    """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``. Keeps x.
+
+    The frozen product adds onto the change in place, in the dtype of the product. Where kernels do not write that one
+    (float32 under factors of float64), the wider change is added onto the product.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, *factors: Tensor
     ) -> Tensor:
         diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
-        dtype, own = plan.dtype or x.dtype, circulants[0].dtype
         ctx.plan, ctx.has_weight = plan, weight is not None
         ctx.save_for_backward(*((x,) if weight is None else (x, weight)), *factors)
-        given, x = x, flattened(x).contiguous()
-        # As the frozen product adds onto the change in place; where dtypes differ, the wider change onto the product.
-        onto = weight is not None and not (alike(own, x, weight, bias) and dtype == own)
-        change = torch.ops.cdvft.circulant_forward.default(
-            x.to(own), None if onto else bias, diagonals, circulants, plan.d_out, plan.alpha, plan.row
+        dtype, own = plan.dtype or x.dtype, circulants[0].dtype
+        onto = native.takes(dtype, own)
+        rows, b = flattened(x).contiguous().to(dtype), None if bias is None else bias.to(dtype)
+        h: Tensor = torch.ops.cdvft.circulant_forward.default(
+            rows if onto else rows.to(own), b if onto else None, diagonals, circulants, plan.d_out, plan.alpha, plan.row
         )
         if onto and weight is not None:
-            h = torch.nn.functional.linear(x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
-            h.add_(change)
-        else:
-            h = change.to(dtype)
-            if weight is not None:
-                h.addmm_(x, weight.t())
-        return unflattened(h, given)
+            h.addmm_(rows, weight.to(dtype).t())
+        elif weight is not None:
+            h = torch.nn.functional.linear(rows, weight.to(dtype), b).add_(h)
+        return unflattened(h if onto else h.to(dtype), x)
 
     @staticmethod
     @once_differentiable
@@ -97,16 +97,16 @@ class NativeFunction(torch.autograd.Function):
         weight = saved.pop(0) if ctx.has_weight else None
         diagonals, circulants = saved[: plan.diagonals], saved[plan.diagonals :]
         own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
-        rows, given = flattened(x).contiguous(), flattened(g).contiguous()
+        rows, given = flattened(x).contiguous().to(g.dtype), flattened(g).contiguous()
+        onto = native.takes(g.dtype, own)
         grad_x, *grads = torch.ops.cdvft.circulant_backward.default(
-            rows.to(own), given.to(own), diagonals, circulants, plan.alpha, plan.row, wanted
-        )
+            *((rows, given) if onto else (rows.to(own), given.to(own))), diagonals, circulants, plan.alpha, plan.row,
+            wanted,
+        )  # fmt: skip
         if not wanted:
             return (None, None, None, None, *grads)
-        if weight is None:
-            grad_x = grad_x.to(x.dtype)
-        elif alike(own, x, given, weight):
-            grad_x.addmm_(given, weight)
-        else:
-            grad_x = torch.mm(given, weight.to(given.dtype)).to(x.dtype).add_(grad_x)
-        return (unflattened(grad_x, g), None, None, None, *grads)
+        if onto and weight is not None:
+            grad_x.addmm_(given, weight.to(g.dtype))
+        elif weight is not None:
+            grad_x = torch.mm(given, weight.to(g.dtype)).add_(grad_x)
+        return (unflattened(grad_x.to(x.dtype), g), None, None, None, *grads)
