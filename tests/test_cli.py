@@ -156,6 +156,8 @@ def test_plan_ranks_the_paths() -> None:
     compiled = set() if native.missing(torch.float32) else {"native"}
     assert seconds == sorted(seconds)
     assert {path["path"] for path in plan["paths"]} == {"fused", "stored", "merged", "merged_dense", *compiled}
+    assert set(plan["not_available"]) == {"native"} - compiled
+    assert "not 4 times powers of 2, 3, 5 and 7" in call("plan", "--d", "44").output or not compiled
     shown = call("plan", "--layer", "roberta-base:query", "--m", "3", "--inference")
     assert "Predicted, not measured" in shown.output
     assert call("plan").exit_code == 2

@@ -87,7 +87,13 @@ def plan(
     rates = device_rates(device)
     estimates = rank(problem, rates)
     emit(
-        {"problem": problem, "rates": rates.source, "device": rates.device, "paths": estimates},
+        {
+            "problem": problem,
+            "rates": rates.source,
+            "device": rates.device,
+            "paths": estimates,
+            "not_available": {path: why for path, why in problem.kernels.items() if why},
+        },
         as_json,
         lambda: show_plan(problem, estimates, rates),
     )

@@ -7,7 +7,6 @@ transform and access to an operand counts itself (``execution/native/numbers.h``
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 

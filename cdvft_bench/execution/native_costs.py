@@ -27,9 +27,7 @@ class Work:
 
     def plus(self, transforms: Count = 0, additions: Count = 0, multiplications: Count = 0) -> Work:
         """With so much more."""
-        return Work(
-            self.transforms + transforms, self.additions + additions, self.multiplications + multiplications
-        )
+        return Work(self.transforms + transforms, self.additions + additions, self.multiplications + multiplications)
 
     def products(self, signals: Count, outer: Count, inner: Count, p: Count) -> Work:
         """With ``outer`` sums of ``inner`` products of spectra: 4 multiplications and 2 additions, 4 more a sum."""

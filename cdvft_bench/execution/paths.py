@@ -220,8 +220,10 @@ def run_layer(
     diagonals, circulants = at_least_float32(diagonals, circulants)
     check_operands(x, diagonals, circulants, d_out)
     if torch.is_grad_enabled() and (weight.requires_grad or (bias is not None and bias.requires_grad)):
-        raise ValueError("weight and bias must be frozen (requires_grad=False); to train them too, add change() to the "
-                         "base layer's output")  # fmt: skip
+        raise ValueError(
+            "weight and bias must be frozen (requires_grad=False); to train them too, add change() to the "
+            "base layer's output"
+        )
     # Autocast leaves float64 alone.
     dtype = torch.get_autocast_dtype(x.device.type) if cast and x.dtype is not torch.float64 else None
     chosen = _resolve(path, x, diagonals, circulants, d_out)

@@ -19,6 +19,7 @@ from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, mm
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
 from cdvft_bench.analytic.roofline import Rates, predict_seconds, rates_from_json
+from cdvft_bench.core.caches import cache_folder
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FastLayer
@@ -109,7 +110,12 @@ class Problem:
     @property
     def paths(self) -> tuple[str, ...]:
         """The paths that can execute it on this machine, without the reference's, which do more of the same work."""
-        paths = [p for p in MATMUL_PATHS if p != "merged_dense" or self.m in (0, 2)]
+        dense = [p for p in MATMUL_PATHS if p != "merged_dense" or self.m in (0, 2)]
+        return (*dense, *(path for path, why in self.kernels.items() if not why))
+
+    @property
+    def kernels(self) -> dict[str, str]:
+        """The suite's own kernels for the device, by path: why they cannot execute it here, "" where they can."""
         import torch
 
         from cdvft_bench.execution import triton_path
@@ -117,14 +123,12 @@ class Problem:
 
         first, device = self.factors[0], torch.device(self.device)
         adapter, activations = getattr(torch, first.dtype), getattr(torch, self.dtype)
-        if not native_path.misfit(device, adapter, self.p, len(self.factors)):
-            paths.append("native")
+        if self.device != "cuda":
+            return {"native": native_path.misfit(device, adapter, self.p, len(self.factors))}
         blocks = (int(first.q_out), int(first.q_in))
-        if self.device == "cuda" and not triton_path.misfit(
-            device, adapter, activations, blocks, self.p, len(self.factors)
-        ):
-            paths.append("triton")
-        return tuple(paths)
+        return {
+            "triton": triton_path.misfit(device, adapter, activations, blocks, self.p, len(self.factors)),
+        }
 
 
 @dataclass(frozen=True)
@@ -166,9 +170,14 @@ def estimate(problem: Problem, path: str, rates: Rates) -> Estimate:
     base = frozen_forward(problem.layer, problem.tokens, problem.dtype)
     base += (mm(problem.tokens, problem.d_out, problem.d_in, problem.dtype),) if problem.training else ()
     return Estimate(
-        path, seconds, seconds - predict_seconds(base, rates, problem.dtype), saved, int(sums.launches),
-        2.0 * float(sums.macs) + float(sums.elementwise_flops), int(sums.read + sums.written),
-    )  # fmt: skip
+        path,
+        seconds,
+        seconds - predict_seconds(base, rates, problem.dtype),
+        saved,
+        int(sums.launches),
+        2.0 * float(sums.macs) + float(sums.elementwise_flops),
+        int(sums.read + sums.written),
+    )
 
 
 def rank(problem: Problem, rates: Rates | None = None) -> list[Estimate]:
@@ -182,8 +191,7 @@ def rank(problem: Problem, rates: Rates | None = None) -> list[Estimate]:
 
 def rates_path(device: str) -> Path:
     """The file of a device's rates: $CDVFT_BENCH_RATES, or one in the user's cache folder; a GPU's has "-cuda"."""
-    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    path = Path(os.environ.get("CDVFT_BENCH_RATES") or Path(cache) / "cdvft_bench" / "rates.json")
+    path = Path(os.environ.get("CDVFT_BENCH_RATES") or cache_folder() / "rates.json")
     return path if device == "cpu" else path.with_name(f"{path.stem}-{device}{path.suffix}")
 
 
@@ -233,9 +241,15 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
     dtype = str(x.dtype).removeprefix("torch.")
     d_in = int(x.shape[-1])  # int(): tracers hand sizes over as tensors
     picked = _pick(
-        d_in, d_out, int(circulants[0].shape[2]), len(diagonals), max(int(x.numel()) // d_in, 1),
-        dtype if dtype in ITEMSIZE else "float32", device, circulants[0].requires_grad,
-    )  # fmt: skip
+        d_in,
+        d_out,
+        int(circulants[0].shape[2]),
+        len(diagonals),
+        max(int(x.numel()) // d_in, 1),
+        dtype if dtype in ITEMSIZE else "float32",
+        device,
+        circulants[0].requires_grad,
+    )
     # The plan is for factors of the activations' dtype, or of float32; these may be float64 all the same.
     return "fused" if picked == "triton" and str(circulants[0].dtype) != "torch.float32" else picked
 

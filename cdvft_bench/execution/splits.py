@@ -1,6 +1,6 @@
 """How work is split: rows into pieces that stay in a CPU's cache, a transform into two small DFT matrices for Triton.
 
-And a transform of the compiled kernels into stages. No torch: the closed forms split as the execution does.
+No torch: the closed forms of ``costs`` split as the execution does.
 """
 
 from __future__ import annotations

@@ -58,8 +58,17 @@ def _half_fft() -> Finding:
     return Finding("bfloat16 FFT", True, f"torch has one on {device}; the layers do not use it")
 
 
+def _kernels() -> Finding:
+    import torch
+
+    from cdvft_bench.execution import native
+
+    why = native.missing(torch.float32) or native.missing(torch.float64)
+    return Finding("compiled CPU kernels (path native)", not why, why or native.described(torch.float32))
+
+
 def examine() -> list[Finding]:
-    """Look at this machine; nothing is timed and nothing is written."""
+    """Look at this machine; nothing is timed, and nothing is written but kernels to the cache."""
     import torch
 
     from cdvft_bench.accuracy.models import package_status
@@ -74,6 +83,7 @@ def examine() -> list[Finding]:
         Finding("CPU operator traces", torch.profiler.supported_activities() != set(), f"torch {torch.__version__}"),
         *_gpu(),
         _half_fft(),
+        _kernels(),
         Finding(
             "compiled graphs",
             shutil.which("g++") is not None or shutil.which("c++") is not None,

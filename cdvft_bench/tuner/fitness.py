@@ -67,8 +67,10 @@ def check_layer(config: CdvftConfig, key: str, modules: Mapping[str, nn.Module])
     weight: Any = base.weight
     above = loader(modules, key) if weight.is_meta else None
     if above is not None:
-        raise UserError(f"{key}: its weight is offloaded together with {above or 'the whole model'}, which knows "
-                        "nothing of an adapter; add the adapter before offloading")  # fmt: skip
+        raise UserError(
+            f"{key}: its weight is offloaded together with {above or 'the whole model'}, which knows "
+            "nothing of an adapter; add the adapter before offloading"
+        )
 
 
 def _unread(modules: Mapping[str, nn.Module], key: str) -> str:
@@ -76,8 +78,10 @@ def _unread(modules: Mapping[str, nn.Module], key: str) -> str:
     above, _, name = key.rpartition(".")
     owner = modules[above]
     if isinstance(owner, nn.MultiheadAttention) and name == "out_proj":
-        return "torch.nn.MultiheadAttention reads the weight of its out_proj without calling it; leave it out with " \
-               "exclude_modules"  # fmt: skip
+        return (
+            "torch.nn.MultiheadAttention reads the weight of its out_proj without calling it; leave it out with "
+            "exclude_modules"
+        )
     if isinstance(owner, nn.TransformerEncoderLayer) and name in ("linear1", "linear2") and _has_fast_path(owner):
         return (
             "in evaluation torch.nn.TransformerEncoderLayer reads this weight on its fast path without calling the "

@@ -131,12 +131,12 @@ class Passed:
 
     Attributes:
         output: (T, d_out). gradients: of "x", "a" (all diagonals) and "c" (all circulants), flat.
-        transforms: transforms of p points in forward and backward, where they were counted.
+        transforms: transforms of p points that were seen in forward and backward; None where nobody could look.
     """
 
     output: Tensor
     gradients: dict[str, Tensor]
-    transforms: tuple[int, int] = (0, 0)
+    transforms: tuple[int, int] | None = None
 
 
 def build(path: str, case: Case, drawn: Drawn) -> nn.Module:
@@ -175,24 +175,33 @@ def run(path: str, case: Case) -> Passed:
     kind = getattr(torch, case.dtype)
     x, g = drawn.x.clone().to(kind).requires_grad_(), drawn.g.to(kind)
     with fixed_threads(2 if "threads" in case.rows else 1):
-        native.release()
         release_buffers()
-        with watch_transforms() as seen, _available():
+        with watch_transforms() as forward, _available():
             y: Tensor = layer(x)
-        forward = _transforms(path, case, seen)
-        native.release()
-        with watch_transforms() as seen:
+        with watch_transforms() as backward:
             y.backward(g)
     assert x.grad is not None
     trained = [p.grad for p in layer.parameters() if p.requires_grad]
     gradients = {"x": _flat([x.grad]), "a": _flat(trained[: case.m]), "c": _flat(trained[case.m :])}
-    return Passed(y.detach().double(), gradients, (forward, _transforms(path, case, seen)))
-
-
-def _transforms(path: str, case: Case, seen: watch_transforms) -> int:
+    transforms: tuple[int, int] | None = (_transforms(forward, case), _transforms(backward, case))
     if path == "native":
-        return native.last_transforms()
+        transforms = _compiled_transforms(layer, x, g, case)
+    return Passed(y.detach().double(), gradients, transforms)
+
+
+def _transforms(seen: watch_transforms, case: Case) -> int:
     return sum(t.batch for t in seen.found if t.dims == (case.p,))
+
+
+def _compiled_transforms(layer: nn.Module, x: Tensor, g: Tensor, case: Case) -> tuple[int, int] | None:
+    """Those that an instrumented build of the kernels sees itself do on the same data; torch's are none of them."""
+    if not native.countable(getattr(torch, case.dtype), case.p):
+        return None
+    with native.counting() as forward:
+        y: Tensor = layer(x)
+    with native.counting() as backward:
+        y.backward(g)
+    return sum(c.transforms for c in forward), sum(c.transforms for c in backward)
 
 
 def _flat(parts: Sequence[Tensor | None]) -> Tensor:
@@ -316,8 +325,15 @@ def reversed_output(path: str, **case: Any) -> Tensor:
 
 
 def transforms_done(path: str, **case: Any) -> Tensor:
-    """Transforms of p points that a path does in forward and in backward, counted as it runs: (2,)."""
-    return torch.tensor(run(path, case_of(**case)).transforms)
+    """Transforms of p points that a path does in forward and in backward, counted as it runs: (2,).
+
+    Raises:
+        NotAvailable: the compiled kernels are there, but no compiler that would make their instrumented build.
+    """
+    found = run(path, case_of(**case)).transforms
+    if found is None:
+        raise NotAvailable("the instrumented kernels cannot be compiled", "install a C compiler")
+    return torch.tensor(found)
 
 
 def transforms_claimed(path: str, **case: Any) -> Tensor:

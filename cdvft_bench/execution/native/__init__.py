@@ -9,12 +9,13 @@ from __future__ import annotations
 from cdvft_bench.execution.native.kernels import (
     Counts,
     backward,
-    check,
+    countable,
     counting,
+    described,
     forward,
     misfit,
     missing,
-    takes,
 )
+from cdvft_bench.execution.native.operands import check, takes
 
-__all__ = ["Counts", "backward", "check", "counting", "forward", "misfit", "missing", "takes"]
+__all__ = ["Counts", "backward", "check", "countable", "counting", "described", "forward", "misfit", "missing", "takes"]

@@ -12,36 +12,46 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, lru_cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from cdvft_bench.execution.native import pool
 from cdvft_bench.execution.native.build import BYTES, library
-from cdvft_bench.execution.scratch import address
+from cdvft_bench.execution.native.operands import FORMATS, ITEMSIZE, check, readable
 from cdvft_bench.execution.radices import stages
-from cdvft_reference.operands import check_like, check_operands, memory
+from cdvft_bench.execution.scratch import address
 
-ITEMSIZE = {torch.float32: 4, torch.float64: 8}
-FORMATS = {torch.float32: 0, torch.float64: 0, torch.bfloat16: 1, torch.float16: 2}
-"""Formats of activations; 16 bits are read and written by kernels for float32."""
 MOST = 16
 """Diagonals, circulants or radices that fit the structure."""
 
 _ints, _pointers = ctypes.c_int64 * MOST, ctypes.c_void_p * MOST
-_INTEGERS = ("rows", "d_in", "d_out", "p", "q_in", "q_out", "diagonals", "circulants", "threads", "stages",
-             "row_convention", "input_gradient", "format")  # fmt: skip
+_INTEGERS = (
+    "rows",
+    "d_in",
+    "d_out",
+    "p",
+    "q_in",
+    "q_out",
+    "diagonals",
+    "circulants",
+    "threads",
+    "stages",
+    "row_convention",
+    "input_gradient",
+    "format",
+)
 _POINTERS = ("tables", "workspace", "parallel", "x", "g", "bias", "out")
+
+
+_SUMS = ("additions", "multiplications", "fft_additions", "fft_multiplications")
+_COUNTED = (*_SUMS, "transforms", "read", "written", "stray")
 
 
 class _Counts(ctypes.Structure):
     """The structure of the same name in the C source."""
 
-    _fields_ = tuple(
-        (name, ctypes.c_int64)
-        for name in ("additions", "multiplications", "fft_additions", "fft_multiplications", "transforms", "read",
-                     "written", "stray")
-    )  # fmt: skip
+    _fields_ = tuple((name, ctypes.c_int64) for name in _COUNTED)
 
 
 class _Layer(ctypes.Structure):
@@ -106,6 +116,12 @@ def missing(dtype: torch.dtype) -> str:
     return found if isinstance(found, str) else ""
 
 
+def described(dtype: torch.dtype) -> str:
+    """The kernels that are there, for a reader."""
+    found = library(dtype)
+    return found if isinstance(found, str) else f"vectors of {found.lanes()} numbers ({dtype}), {found._name}"
+
+
 def misfit(dtype: torch.dtype, p: int, circulants: int) -> str:
     """Why the kernels cannot execute a layer; empty where they can.
 
@@ -119,22 +135,6 @@ def misfit(dtype: torch.dtype, p: int, circulants: int) -> str:
         if all(stages(p, n * narrow) is None for n in (1, 2, 4)):
             return f"p = {p} is not {narrow} times powers of 2, 3, 5 and 7"
     return missing(dtype)
-
-
-@lru_cache(maxsize=1)
-def _pool() -> int | None:
-    """Address of the function that runs a region in the OpenMP pool of torch; None where it is not found."""
-    maps = Path("/proc/self/maps")
-    lines = maps.read_text().splitlines() if maps.is_file() else []
-    paths = {line.split(maxsplit=5)[5] for line in lines if "omp" in line}
-    own = str(Path(torch.__file__).parent)
-    for path in sorted(paths, key=lambda path: (not path.startswith(own), path)):  # torch brings its own
-        if "omp" in Path(path).name and Path(path).is_file():
-            try:
-                return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
-            except (OSError, AttributeError):
-                continue
-    return None
 
 
 @cache  # structures hold their addresses
@@ -167,45 +167,6 @@ class _OfThread(threading.local):
 _of_thread = _OfThread()
 
 
-def check(
-    x: Tensor,
-    diagonals: Sequence[Tensor],
-    circulants: Sequence[Tensor],
-    d_out: int,
-    *,
-    bias: Tensor | None = None,
-    g: Tensor | None = None,
-) -> None:
-    """Raise unless a kernel can be handed these operands: their memory is read by shapes that x and d_out say.
-
-    Args:
-        x: (T, d_in), of the factors' dtype, or of 16 bits under factors of float32.
-        bias: (d_out,), of x's dtype. g: (T, d_out), of x's dtype. The others: see ``check_operands``.
-
-    Raises:
-        ValueError: a number, shape, device or layout. TypeError: a dtype, or what is no tensor.
-    """
-    check_operands(x, diagonals, circulants, d_out)
-    if not circulants:
-        raise ValueError("1 diagonals and 0 circulants; the kernels take at least one circulant")
-    if not takes(x.dtype, circulants[0].dtype):
-        raise TypeError(
-            f"x of {x.dtype} and factors of {circulants[0].dtype}; the kernels take one dtype, or x of 16 bits under "
-            "factors of float32"
-        )
-    if x.ndim != 2:
-        raise ValueError(f"x has shape {tuple(x.shape)}; the kernels take rows, (T, d_in)")
-    if bias is not None:
-        check_like("bias", bias, (d_out,), x, x.dtype)
-    if g is not None:
-        check_like("g", g, (x.shape[0], d_out), x, x.dtype)
-
-
-def takes(activations: torch.dtype, factors: torch.dtype) -> bool:
-    """Whether the kernels for factors of a dtype read and write such activations."""
-    return activations is factors or (factors is torch.float32 and FORMATS.get(activations, 0) > 0)
-
-
 _Held = tuple[_Layer, ctypes.CDLL, int]
 """A structure, its library, and the bytes of its workspace."""
 
@@ -230,8 +191,18 @@ def _layer(
     try:
         counted = _of_thread.counts is not None and countable(circulants[0].dtype, circulants[0].shape[-1])
         sizes = [(t.shape, t.dtype) for t in (x, *diagonals, *circulants)]
-        key = (*sizes, other is not None and (other.shape, other.dtype), d_out, len(diagonals), alpha, row,
-               torch.get_num_threads(), backward, input_gradient, counted)  # fmt: skip
+        key = (
+            *sizes,
+            other is not None and (other.shape, other.dtype),
+            d_out,
+            len(diagonals),
+            alpha,
+            row,
+            pool.threads(),
+            backward,
+            input_gradient,
+            counted,
+        )
     except (AttributeError, IndexError, RuntimeError):  # no tensors, or nested ones
         check(x, diagonals, circulants, d_out, bias=bias, g=g)
         raise
@@ -245,27 +216,15 @@ def _layer(
     layer, made, size = held
     factors = []
     for i, a in enumerate(diagonals):
-        a = _read("a diagonal", a)
+        a = readable("a diagonal", a)
         factors.append(a)
         layer.diagonal[i] = a.data_ptr()
     for i, c in enumerate(circulants):
-        c = _read("a circulant", c)
+        c = readable("a circulant", c)
         factors.append(c)
         layer.circulant[i] = c.data_ptr()
     layer.workspace = address("native", size)
     return layer, made, factors
-
-
-def _read(name: str, t: Tensor) -> Tensor:
-    """An operand as the kernels read it, in memory of this machine."""
-    if not t.is_cpu:
-        raise ValueError(f"{name} is on device {t.device}; the kernels run on a CPU")
-    if t.layout is not torch.strided:
-        raise ValueError(f"{name} has layout {t.layout}; it must be strided (a plain tensor)")
-    t = memory(name, t)
-    if not t.data_ptr() and t.numel():
-        raise ValueError(f"{name} (a {type(t).__name__}) has no memory; the kernels take tensors that hold values")
-    return t
 
 
 def _new_layer(
@@ -286,11 +245,24 @@ def _new_layer(
         raise RuntimeError(f"path 'native' cannot execute this layer: {made}")
     tables, radices = _tables(c.shape[2], c.dtype, lanes)
     layer = _Layer(
-        rows=x.shape[0], d_in=x.shape[1], d_out=d_out, p=c.shape[2], q_in=c.shape[1], q_out=c.shape[0],
-        diagonals=diagonals, circulants=len(circulants), threads=torch.get_num_threads(), stages=len(radices),
-        row_convention=row, input_gradient=input_gradient, format=FORMATS[x.dtype], radices=_ints(*radices), alpha=alpha,
-        tables=tables.data_ptr(), parallel=None if counted else _pool(),
-    )  # fmt: skip
+        rows=x.shape[0],
+        d_in=x.shape[1],
+        d_out=d_out,
+        p=c.shape[2],
+        q_in=c.shape[1],
+        q_out=c.shape[0],
+        diagonals=diagonals,
+        circulants=len(circulants),
+        threads=pool.threads(),
+        stages=len(radices),
+        row_convention=row,
+        input_gradient=input_gradient,
+        format=FORMATS[x.dtype],
+        radices=_ints(*radices),
+        alpha=alpha,
+        tables=tables.data_ptr(),
+        parallel=None if counted else pool.address(),
+    )
     size = (made.backward_workspace if backward else made.forward_workspace)(ctypes.byref(layer))
     return layer, made, int(size) * ITEMSIZE[c.dtype]
 
@@ -303,7 +275,7 @@ def countable(dtype: torch.dtype, p: int) -> bool:
 
 def _seen(layer: _Layer) -> None:
     if _of_thread.counts is not None and layer.counts.multiplications:  # no call is without one
-        _of_thread.counts.append(Counts(*(getattr(layer.counts, name) for name, _ in _Counts._fields_), layer.p))
+        _of_thread.counts.append(Counts(**{name: getattr(layer.counts, name) for name in _COUNTED}, points=layer.p))
 
 
 @contextmanager
@@ -345,7 +317,7 @@ def forward(
     """
     layer, made, _held = _layer(x, bias, diagonals, circulants, d_out, alpha, row, backward=False)
     # What is made contiguous here is held until the kernel returns.
-    x, bias = _read("x", x), None if bias is None else _read("bias", bias)
+    x, bias = readable("x", x), None if bias is None else readable("bias", bias)
     out = x.new_empty(x.shape[0], d_out)
     layer.x, layer.out = x.data_ptr(), out.data_ptr()
     layer.bias = None if bias is None else bias.data_ptr()
@@ -371,7 +343,7 @@ def backward(
     if g.ndim != 2:
         raise ValueError(f"g has shape {tuple(g.shape)}; it must be (T, d_out)")
     layer, made, held = _layer(x, g, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
-    x, g = _read("x", x), _read("g", g)
+    x, g = readable("x", x), readable("g", g)
     out = x.new_empty(x.shape if input_gradient else (0,))
     grads = [torch.empty_like(factor) for factor in held]
     layer.x, layer.g, layer.out = x.data_ptr(), g.data_ptr(), out.data_ptr()
@@ -382,6 +354,11 @@ def backward(
     made.backward(ctypes.byref(layer))
     _seen(layer)
     return [out, *grads]
+
+
+def layer_bytes() -> int:
+    """Size of the structure, which the C source must have too."""
+    return ctypes.sizeof(_Layer)
 
 
 def forget() -> None:

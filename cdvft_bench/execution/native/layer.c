@@ -27,6 +27,8 @@ typedef struct {
     Counts counts;                 /* by an instrumented build */
 } Layer;
 
+num layer_size(void) { return sizeof(Layer); }
+
 /* ---- sizes ------------------------------------------------------------------------------------------------------- */
 
 static num least(num a, num b) { return a < b ? a : b; }

@@ -29,17 +29,27 @@ _library.impl("circulant_backward", native.backward, "CPU")
 
 
 def _forward_alike(
-    x: Tensor, bias: Tensor | None, diagonals: list[Tensor], circulants: list[Tensor], d_out: int, alpha: float,
+    x: Tensor,
+    bias: Tensor | None,
+    diagonals: list[Tensor],
+    circulants: list[Tensor],
+    d_out: int,
+    alpha: float,
     row: bool,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     native.check(x, diagonals, circulants, d_out, bias=bias)
     return x.new_empty(x.shape[0], d_out)
 
 
 def _backward_alike(
-    x: Tensor, g: Tensor, diagonals: list[Tensor], circulants: list[Tensor], alpha: float, row: bool,
+    x: Tensor,
+    g: Tensor,
+    diagonals: list[Tensor],
+    circulants: list[Tensor],
+    alpha: float,
+    row: bool,
     input_gradient: bool,
-) -> list[Tensor]:  # fmt: skip
+) -> list[Tensor]:
     native.check(x, diagonals, circulants, g.shape[-1], g=g)
     grads = [t.new_empty(t.shape) for t in (*diagonals, *circulants)]
     return [x.new_empty(x.shape if input_gradient else (0,)), *grads]
@@ -100,9 +110,13 @@ class NativeFunction(torch.autograd.Function):
         rows, given = flattened(x).contiguous().to(g.dtype), flattened(g).contiguous()
         onto = native.takes(g.dtype, own)
         grad_x, *grads = torch.ops.cdvft.circulant_backward.default(
-            *((rows, given) if onto else (rows.to(own), given.to(own))), diagonals, circulants, plan.alpha, plan.row,
+            *((rows, given) if onto else (rows.to(own), given.to(own))),
+            diagonals,
+            circulants,
+            plan.alpha,
+            plan.row,
             wanted,
-        )  # fmt: skip
+        )
         if not wanted:
             return (None, None, None, None, *grads)
         if onto and weight is not None:

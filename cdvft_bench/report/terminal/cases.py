@@ -260,6 +260,9 @@ def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> 
         f"{rates.device} ({rates.source}). To measure this machine's: cdvft-bench calibrate --device {problem.device}",
         highlight=False,
     )
+    for path, why in problem.kernels.items():
+        if why:
+            console.print(clean(f"Path {path} is not available: {why}"), highlight=False)
 
 
 def show_doctor(findings: Iterable[Finding]) -> None:
