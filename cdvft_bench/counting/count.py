@@ -19,9 +19,14 @@ def trainable_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def count_layer(module: nn.Module, x: Tensor) -> Counted:
-    """Count one layer on an input ``x`` of shape (..., d_in) that requires a gradient."""
-    return _count(module, lambda: module(x), (x,))
+def count_layer(module: nn.Module, x: Tensor, gradient: Tensor | None = None) -> Counted:
+    """Count one layer.
+
+    Args:
+        x: input (..., d_in) that requires a gradient. gradient: of the output (..., d_out), random if not given: what
+            compiled kernels do depends on the data.
+    """
+    return _count(module, lambda: module(x), (x,), gradient)
 
 
 def count_model(model: nn.Module, inputs: Mapping[str, Any]) -> Counted:
@@ -42,7 +47,12 @@ def floating_output(output: Any) -> Tensor:
     raise TypeError(f"a {type(output).__name__} holds no floating-point tensor to differentiate")
 
 
-def _count(module: nn.Module, call: Callable[[], Tensor], inputs: tuple[Any, ...] | Mapping[str, Any]) -> Counted:
+def _count(
+    module: nn.Module,
+    call: Callable[[], Tensor],
+    inputs: tuple[Any, ...] | Mapping[str, Any],
+    gradient: Tensor | None = None,
+) -> Counted:
     notes: list[str] = []
     for value in inputs.values() if isinstance(inputs, Mapping) else inputs:
         if isinstance(value, Tensor):
@@ -54,7 +64,7 @@ def _count(module: nn.Module, call: Callable[[], Tensor], inputs: tuple[Any, ...
     trained = [p for p in module.parameters() if p.requires_grad]
     if y.requires_grad:
         module.zero_grad(set_to_none=True)
-        gradient = torch.randn_like(y)
+        gradient = torch.randn_like(y) if gradient is None else gradient
         with count_dispatch() as counter:
             y.backward(gradient)
         backward = counter.result()

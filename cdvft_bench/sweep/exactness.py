@@ -128,9 +128,14 @@ def check_layer(case: LayerCase) -> list[str]:
     for parameter in module.parameters():
         if parameter.requires_grad:
             nn.init.normal_(parameter, std=0.1)
-    x = torch.randn(1, case.tokens, int(layer.d_in), dtype=dtype, requires_grad=True)
+
+    def rows(width: int) -> torch.Tensor:
+        # Of like size, as the closed form of the compiled kernels assumes them to be.
+        return torch.randn(1, case.tokens, width, dtype=dtype).sign() + torch.rand(1, case.tokens, width).to(dtype) / 2
+
+    x = rows(int(layer.d_in)).requires_grad_()
     cost = case.method.cost(layer, case.tokens, case.dtype, device="cpu")
-    return [f"{case}: {text}" for text in (*found, *differences(cost, count_layer(module, x)))]
+    return [f"{case}: {text}" for text in (*found, *differences(cost, count_layer(module, x, rows(int(layer.d_out)))))]
 
 
 def _written(module: object, base: object) -> list[str]:

@@ -70,7 +70,7 @@ def test_a_layer_without_diagonals_has_no_gradient_of_them() -> None:
 
 def test_a_path_that_cannot_is_not_available() -> None:
     with pytest.raises(NotAvailable):
-        output("native", shape="7x9 p=4 m=2")
+        output("native", shape="7x9 p=11 m=2")
     with pytest.raises(NotAvailable):
         output("merged_dense", shape="64x64 p=16 m=3")
 

@@ -12,6 +12,7 @@ import importlib.abc
 import importlib.util
 import json
 import os
+import shutil
 import sys
 import tempfile
 import time
@@ -105,12 +106,15 @@ def judged(mutant: Mutant | None) -> Found:
     """Verdicts of the claims, in this process."""
     if mutant is not None and mutant.module:
         sys.meta_path.insert(0, Loader(mutant))
-    from cdvft_bench.execution import native
-
     if mutant is not None and not mutant.module:
-        native.SOURCE = Path(tempfile.mkdtemp()) / "native_kernels.c"  # type: ignore[misc]
-        native.SOURCE.write_text(mutant.source())
-        os.environ["XDG_CACHE_HOME"] = str(native.SOURCE.parent)
+        from cdvft_bench.execution.native import build
+
+        changed = Path(tempfile.mkdtemp())
+        for name in build.SOURCES:
+            shutil.copy(build.FOLDER / name, changed)
+        (changed / Path(mutant.file).name).write_text(mutant.source())
+        build.FOLDER = changed  # type: ignore[misc]
+        os.environ["XDG_CACHE_HOME"] = str(changed)
     from cdvft_bench.claims import verify
 
     found = verify(only=CLAIMS)

@@ -15,6 +15,7 @@ from transformers.pytorch_utils import Conv1D
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import native
+from cdvft_bench.execution.native import kernels
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, check_adapter, load_adapter
 from cdvft_bench.tuner.model import DEFAULT_TARGETS, TELLS_FACTORS
 from tests.tuner.models import Net
@@ -198,20 +199,20 @@ def test_a_named_path_is_checked_at_injection(monkeypatch: pytest.MonkeyPatch, t
             get_peft_model(net, CdvftConfig(target_modules=["first", "second"], **options))
         assert list(net.state_dict()) == before
 
-    refused(r"^first: path 'native' cannot execute this layer: p = 5 is not 16 times .*; use 'auto'", path="native",
+    refused(r"^first: path 'native' cannot execute this layer: p = 5 is not 4 times .*; use 'auto'", path="native",
             block_size=5)  # fmt: skip
     refused("fewer than 16 circulant factors", path="native", block_size=16, m=18)
-    refused(r"^second: .* p = 8", path="native", block_size=16, block_size_pattern={"second": 8})
+    refused(r"^second: .* p = 11", path="native", block_size=16, block_size_pattern={"second": 11})
     refused("path 'triton' cannot execute this layer", path="triton", block_size=10)
     assert get_peft_model(Net(), CdvftConfig(target_modules=["first"], path="native", m=1, block_size=5))
-    monkeypatch.setattr(native, "missing", lambda dtype: "there is no C compiler")
+    monkeypatch.setattr(kernels, "missing", lambda dtype: "there is no C compiler")
     refused("there is no C compiler; use 'auto'", path="native", block_size=16)
     monkeypatch.undo()
     if native.missing(torch.float32):
         pytest.skip(native.missing(torch.float32))
     model = get_peft_model(Net(), CdvftConfig(target_modules=["first"], path="native", block_size=16, init="random"))
     model.save_pretrained(tmp_path)
-    monkeypatch.setattr(native, "missing", lambda dtype: "there is no C compiler")
+    monkeypatch.setattr(kernels, "missing", lambda dtype: "there is no C compiler")
     base = copy.deepcopy(model).unload()
     with pytest.raises(UserError, match="no C compiler"):
         load_adapter(base, tmp_path)
