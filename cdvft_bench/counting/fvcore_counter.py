@@ -1,36 +1,24 @@
-"""The forward pass as fvcore's FlopCountAnalysis counts it, with handles for what the adapters use."""
+"""The forward pass as fvcore's FlopCountAnalysis counts it, with handles for what networks and adapters use."""
 
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from fvcore.nn import FlopCountAnalysis
-from fvcore.nn.jit_handles import get_shape
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from cdvft_bench.core.counted import FvcoreCount
-from cdvft_bench.counting.dispatch import names, solve_flops
+from cdvft_bench.counting.fvcore_handles import Handle, all_handles
 from cdvft_bench.counting.native_operators import NAMESPACE, fft_flops, watched
 from cdvft_bench.execution.native import Counts
-
-Handle = Callable[[list[Any], list[Any]], "Counter[str]"]
-
-_FREE = names(
-    """
-    T __and__ __or__ all any arange as_strided bitwise_and bitwise_or block_diag cat clone conj conj_physical
-    constant_pad_nd contiguous detach_ diagonal diff dropout embedding eq expand_as eye flip ge gt index
-    index_put_ le lift_fresh logical_and logical_not lt masked_fill movedim ne new_ones new_zeros numpy_T ones
-    ones_like pad real repeat repeat_interleave resolve_conj scalar_tensor stack t to tril triu type_as unbind
-    view_as where zeros zeros_like
-    """
-)
+from cdvft_bench.tensors import tensors_in
 
 
 class _Context:
@@ -65,166 +53,27 @@ def _functions_in_the_open() -> Iterator[None]:
         torch.autograd.Function.apply = original  # type: ignore[method-assign]
 
 
-def _is_complex(value: Any) -> bool:
-    return value.isCompleteTensor() and value.type().scalarType() in ("ComplexFloat", "ComplexDouble", "ComplexHalf")
-
-
-def _numel(value: Any) -> int:
-    return math.prod(get_shape(value) or [])
-
-
-def _macs(n: int, like: Any) -> Counter[str]:
-    return Counter(macs=n * (4 if _is_complex(like) else 1))
-
-
-def _matmul(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    left = get_shape(inputs[0])
-    return _macs(_numel(outputs[0]) * (left[-1] if left else 0), outputs[0])
-
-
-def _addmm(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return _matmul(inputs[1:], outputs)
-
-
-def _einsum(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    equation = inputs[0].toIValue().replace(" ", "")
-    operands = [get_shape(v) for v in inputs[1].node().inputs()]
-    sizes: dict[str, int] = {}
-    for labels, shape in zip(equation.split("->")[0].split(","), operands, strict=True):
-        if "..." in labels:  # the ellipsis takes the dimensions that no label names
-            before, after = labels.split("...")
-            middle = len(shape) - len(before) - len(after)
-            labels = before + "".join(chr(0x3B1 + i) for i in range(middle)) + after
-        sizes.update(zip(labels, shape, strict=True))
-    if math.prod(sizes.values()) == _numel(outputs[0]):  # nothing is summed: torch multiplies element by element
-        return Counter(elementwise=(6 if _is_complex(outputs[0]) else 1) * _numel(outputs[0]))
-    return _macs(math.prod(sizes.values()), outputs[0])
-
-
-def _solve(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return Counter(elementwise=solve_flops(get_shape(inputs[0]), get_shape(inputs[1]), factored=False))
-
-
-def _attention(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    q, k, v = (get_shape(i) for i in inputs[:3])
-    return Counter(macs=math.prod(q[:-1]) * k[-2] * (q[-1] + v[-1]))
-
-
-def _convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    weight = get_shape(inputs[1])
-    return Counter(macs=_numel(outputs[0]) * math.prod(weight[1:]))
-
-
-def _fft(real_side: str | None, dimensions: int = 1) -> Handle:
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        shape = get_shape({"in": inputs[0], "out": outputs[0], None: outputs[0]}[real_side])
-        if dimensions == 1:
-            points = shape[inputs[2].toIValue()]  # fft(input, n, dim, norm)
-        else:
-            points = math.prod(shape[-dimensions:])
-        price = 5.0 if real_side is None else 2.5
-        return Counter(fft=price * math.prod(shape) * math.log2(points))
-
-    return handle
-
-
-def _fft_c2c(dimensions: int = 1) -> Handle:
-    # Over one dimension real data takes a real transform, mirrored; over two torch makes it complex first.
-    complex_handle, real_handle = _fft(None, dimensions), _fft("in" if dimensions == 1 else None, dimensions)
-
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        return (complex_handle if _is_complex(inputs[0]) else real_handle)(inputs, outputs)
-
-    return handle
-
-
-def _pointwise(real: int, complex_: int | None = None) -> Handle:
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        price = real if not _is_complex(outputs[0]) else (2 * real if complex_ is None else complex_)
-        return Counter(elementwise=price * _numel(outputs[0]))
-
-    return handle
-
-
-def _product(both_complex: int) -> Handle:
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        if all(_is_complex(i) for i in inputs[:2]):
-            price = both_complex
-        else:
-            price = 2 if _is_complex(outputs[0]) else 1
-        return Counter(elementwise=price * _numel(outputs[0]))
-
-    return handle
-
-
-def _reduction(price: int) -> Handle:
-    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-        return Counter(elementwise=price * (2 if _is_complex(inputs[0]) else 1) * _numel(inputs[0]))
-
-    return handle
-
-
-def _free(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    return Counter()
-
-
-_HANDLES: dict[str, Handle] = {
-    **{f"aten::{name}": _free for name in _FREE},
-    **dict.fromkeys(("aten::mm", "aten::bmm", "aten::matmul", "aten::linear", "aten::mv", "aten::dot"), _matmul),
-    **dict.fromkeys(("aten::addmm", "aten::addmm_", "aten::baddbmm"), _addmm),
-    "aten::einsum": _einsum,
-    "aten::linalg_solve": _solve,
-    "aten::_convolution": _convolution,
-    "aten::scaled_dot_product_attention": _attention,
-    "aten::fft_rfft": _fft("in"),
-    "aten::fft_irfft": _fft("out"),
-    "aten::fft_fft": _fft_c2c(),
-    "aten::fft_ifft": _fft_c2c(),
-    "aten::fft_fft2": _fft_c2c(2),
-    "aten::fft_ifft2": _fft_c2c(2),
-    **dict.fromkeys(("aten::add", "aten::add_", "aten::sub", "aten::sub_", "aten::rsub"), _pointwise(1)),
-    **dict.fromkeys(("aten::mul", "aten::mul_"), _product(6)),
-    **dict.fromkeys(("aten::div", "aten::div_"), _product(11)),
-    **dict.fromkeys(
-        (
-            "aten::neg",
-            "aten::sqrt",
-            "aten::rsqrt",
-            "aten::exp",
-            "aten::tanh",
-            "aten::sigmoid",
-            "aten::pow",
-            "aten::relu",
-            "aten::cos",
-            "aten::sin",
-            "aten::reciprocal",
-            "aten::abs",
-            "aten::clamp",
-        ),
-        _pointwise(1),
-    ),
-    **dict.fromkeys(("aten::addcmul", "aten::addcmul_"), _pointwise(2, 8)),
-    "aten::kron": _pointwise(1),
-    **dict.fromkeys(("aten::sum", "aten::mean"), _reduction(1)),
-    **dict.fromkeys(("aten::linalg_norm", "aten::linalg_vector_norm", "aten::norm"), _reduction(2)),
-}
-
 _STOCK_PRODUCTS = {f"aten::{name}" for name in ("matmul", "mm", "bmm", "linear", "addmm", "einsum", "_convolution")}
 
 
-class _Keywords(nn.Module):
-    """Calls a model with keyword arguments and returns plain tensors, which a tracer needs."""
+class _Traced(nn.Module):
+    """A module as a tracer needs it: from the tensors of its inputs, however nested, to the tensors of its output."""
 
-    def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
+    def __init__(self, module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]) -> None:
         super().__init__()
-        self.model = model
-        self.names = tuple(names)
+        self.module = module
+        leaves, self.structure = pytree.tree_flatten(dict(inputs) if isinstance(inputs, Mapping) else tuple(inputs))
+        self.at = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        self.tensors = tuple(leaves[i] for i in self.at)
+        self.others = [None if isinstance(leaf, Tensor) else leaf for leaf in leaves]
 
-    def forward(self, *values: Tensor) -> Any:
-        output = self.model(**dict(zip(self.names, values, strict=True)))
-        if isinstance(output, Tensor):
-            return output
-        return tuple(v for v in output.values() if isinstance(v, Tensor))
+    def forward(self, *tensors: Tensor) -> Any:
+        leaves = list(self.others)
+        for i, tensor in zip(self.at, tensors, strict=True):
+            leaves[i] = tensor
+        given = pytree.tree_unflatten(leaves, self.structure)
+        output = self.module(**given) if isinstance(given, dict) else self.module(*given)
+        return tuple(tensors_in(output))
 
 
 def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]) -> FvcoreCount:
@@ -232,16 +81,12 @@ def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]
 
     Args:
         module: traced in eval mode without gradients; its mode is restored.
-        inputs: positional inputs, or the keyword inputs of a transformers model.
+        inputs: positional inputs, or the keyword inputs of a transformers model; tensors, however nested, and others.
 
     Raises:
         RuntimeError: torch.jit.trace cannot trace the module.
     """
-    if isinstance(inputs, Mapping):
-        target: nn.Module = _Keywords(module, list(inputs))
-        inputs = tuple(inputs.values())
-    else:
-        target = module
+    target = _Traced(module, inputs)
     training = {m: m.training for m in module.modules()}
     logger = logging.getLogger("fvcore")
     level = logger.level
@@ -250,12 +95,13 @@ def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]
     try:
         with torch.no_grad(), _functions_in_the_open(), watched() as seen, warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            analysis = FlopCountAnalysis(target, inputs)
+            analysis = FlopCountAnalysis(target, target.tensors)
             analysis.unsupported_ops_warnings(False)
             analysis.uncalled_modules_warnings(False)
-            stock = {name: handle for name, handle in analysis._op_handles.items() if name in _STOCK_PRODUCTS}
-            handles = _HANDLES | {f"{NAMESPACE}::circulant_forward": _as_seen(seen)}
-            analysis.set_op_handle(**{name: _recording(name, handle, stock) for name, handle in handles.items()})
+            stock = dict(analysis._op_handles)
+            ours = {**{name: _as_elementwise(handle) for name, handle in stock.items()}, **all_handles()}
+            ours[f"{NAMESPACE}::circulant_forward"] = _as_seen(seen)
+            analysis.set_op_handle(**{name: _recording(name, handle, stock) for name, handle in ours.items()})
             recorded: Counter[str] = analysis.by_operator()
             unsupported = Counter(analysis.unsupported_ops())
     finally:
@@ -302,13 +148,23 @@ def _as_seen(seen: list[Counts]) -> Handle:
     return handle
 
 
+def _as_elementwise(handle: Callable[[list[Any], list[Any]], Any]) -> Handle:
+    """fvcore's own handle of an operator that is no product; its unit is one an operation."""
+
+    def counts(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        found = handle(inputs, outputs)
+        return Counter(elementwise=int(sum(found.values()) if isinstance(found, Mapping) else found))
+
+    return counts
+
+
 def _recording(name: str, handle: Handle, stock: Mapping[str, Any]) -> Handle:
-    """A handle whose counts also say which operator they are of, and what fvcore's own handle makes of it."""
+    """A handle whose counts also say which operator they are of, and what fvcore's own handle makes of a product."""
     short = name.removeprefix("aten::")
 
     def record(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
         counts: Counter[str] = Counter({f"{kind}:{short}": n for kind, n in handle(inputs, outputs).items()})
-        if name in stock:
+        if name in _STOCK_PRODUCTS:
             theirs = stock[name](inputs, outputs)
             counts["stock:"] += sum(theirs.values()) if isinstance(theirs, Mapping) else theirs
         return counts

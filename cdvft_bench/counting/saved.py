@@ -20,15 +20,27 @@ def saved_bytes(module: nn.Module, call: Callable[[], T]) -> tuple[int, T]:
         bytes of distinct storages packed for backward, whole storages once each, without those of
         the module's parameters and buffers; and the result of ``call``.
     """
-    held = [part for t in (*module.parameters(), *module.buffers()) for part in plain_parts(t)]
-    own = {part.untyped_storage().data_ptr() for part in held}
-    kept: dict[int, Tensor] = {}  # holding the tensors keeps an address from being used twice
+    own = {key for t in (*module.parameters(), *module.buffers()) for key in _storages(t)}
+    kept: dict[int, tuple[Tensor, int]] = {}  # holding the tensors keeps a storage from being used twice
 
     def pack(tensor: Tensor) -> Tensor:
-        for part in plain_parts(tensor):
-            kept.setdefault(part.untyped_storage().data_ptr(), part)
+        for key, found in _storages(tensor).items():
+            kept.setdefault(key, found)
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = call()
-    return sum(t.untyped_storage().nbytes() for key, t in kept.items() if key not in own), result
+    return sum(size for key, (_, size) in kept.items() if key not in own), result
+
+
+def _storages(tensor: Tensor) -> dict[int, tuple[Tensor, int]]:
+    """What a tensor is held in: tensor and bytes by the storage's identity, which a meta tensor has as well."""
+    found = {}
+    for part in plain_parts(tensor):
+        try:
+            storage = part.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # an opaque layout, as oneDNN's
+            found[id(part)] = (part, part.numel() * part.element_size())
+        else:
+            found[storage._cdata] = (part, storage.nbytes())
+    return found

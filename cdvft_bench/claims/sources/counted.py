@@ -116,7 +116,10 @@ class CountSource(ExactSource):
             return (float(counted.launches - alone.launches),)
         if counted.unpriced:
             operators = ", ".join(f"{op} x {n}" for op, n in counted.unpriced.items())
-            raise NotAvailable(f"the counter has no price for {operators}", "price them in counting/dispatch.py")
+            raise NotAvailable(
+                f"the counter has no price for {operators}",
+                "register their price: cdvft_bench.counting.operator_prices.register_price",
+            )
         convention = str(options["convention"])
         return (flops_of(counted, ffts, convention) - flops_of(alone, (), convention),)
 
