@@ -3,7 +3,7 @@
 Two things could have come out otherwise: the seeds, and the examples of the test split. Every method answers the same
 examples with the same seeds, so both are compared pair by pair. An estimate's variance is taken as the sum of that of
 its means over seeds and that of its means over examples; chance that belongs to one seed's answer to one example is in
-both, so intervals are rather too wide than too narrow. Degrees of freedom are Welch and Satterthwaite's.
+both, so intervals are rather too wide than too narrow. Degrees of freedom: see ``core.student.joint_freedom``.
 
 Answers are right or wrong, so sums over seeds and examples are integers: means are quotients of two of them, variances
 fractions, and the methods of a draw are compared by integers. Equal accuracies are equal, whatever the order in which
@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from cdvft_bench.accuracy.results import final_runs, tuning_runs
 from cdvft_bench.accuracy.trial import BASE, TrialResult, Value, scale_name, unpacked
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.student import t_value, tail
+from cdvft_bench.core.interval import LEAST_SEEDS, Interval
+from cdvft_bench.core.student import half_width, joint_freedom, tail
 
 DRAWS = 10_000
 """Of seeds, examples and costs; a share of them is known within half a point."""
@@ -40,7 +41,7 @@ class Score:
         label: the method. method: its name in the suite. hyperparameters: of the chosen setting.
         accuracies: by seed. diverged: runs that did not end.
         mean: right answers over answers, the float nearest to the fraction.
-        low, high: 95 % interval over seeds and test examples; None for one seed.
+        low, high: 95 % interval over seeds and test examples; None for fewer than three seeds.
         lr: the chosen learning rate. at_edge: it is the smallest or largest that was tried.
         scale: the chosen scale of the weight change; None where the method has none or it was not tuned.
         parameters, step_flops: of a run. step_seconds: median of the runs' own. training_bytes: see ``TrialResult``.
@@ -76,22 +77,28 @@ class Difference:
     """Accuracy of one method less another's, paired by seed and test example.
 
     Attributes:
-        label, against: the methods. mean: of the differences. low, high: 95 % interval.
+        label, against: the methods. mean: of the differences.
+        low, high: 95 % interval; None for fewer than three seeds.
         p: that so large a difference comes by chance. p_holm: corrected for all comparisons with ``against`` (Holm).
     """
 
     label: str
     against: str
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     p: float
     p_holm: float
+
+    @property
+    def interval(self) -> Interval:
+        """The difference with its interval."""
+        return Interval(self.mean, self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean with its standard error and degrees of freedom; ``error`` None where one seed shows no spread."""
+    """A mean with its standard error and degrees of freedom; ``error`` None where fewer than three seeds show none."""
 
     mean: float
     error: float | None
@@ -102,7 +109,13 @@ class Estimate:
         """Of the 95 % interval."""
         if self.error is None:
             return None
-        return t_value(self.freedom) * self.error if self.error else 0.0
+        return half_width(self.error, self.freedom)
+
+    @property
+    def interval(self) -> Interval:
+        """The mean with its 95 % interval."""
+        half = self.half_width
+        return Interval(self.mean) if half is None else Interval(self.mean, self.mean - half, self.mean + half)
 
     @property
     def p(self) -> float:
@@ -128,14 +141,13 @@ def estimate(table: Answers, other: Answers | None = None, ratio: float = 1.0) -
     seeds, examples = ours.shape
     times = Fraction(ratio)
     mean = float((int(ours.sum()) - times * int(theirs.sum())) / ours.size)
-    if seeds < 2:
+    if seeds < LEAST_SEEDS:
         return Estimate(mean, None, 0)
     parts = [(_of_the_mean(ours.sum(1), theirs.sum(1), times) / examples**2, seeds - 1)]
     if examples > 1:
         parts.append((_of_the_mean(ours.sum(0), theirs.sum(0), times) / seeds**2, examples - 1))
     variance = sum((v for v, _ in parts), Fraction(0))
-    freedom = float(variance**2 / sum(v**2 / n for v, n in parts)) if variance else seeds - 1
-    return Estimate(mean, math.sqrt(variance), freedom)
+    return Estimate(mean, math.sqrt(variance), joint_freedom((float(v), n) for v, n in parts))
 
 
 def _whole(table: Answers) -> Answers:
@@ -177,7 +189,7 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
     Of equals those of fewer parameters come first, then the first by name.
 
     Raises:
-        UserError: scipy is missing, or runs of a method scored different examples.
+        UserError: runs of a method scored different examples.
     """
     tried = tuning_runs(results)
     found = []
@@ -214,31 +226,16 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
 
 def _bounds(value: Estimate, examples: int) -> tuple[float | None, float | None]:
     """95 % interval of a mean accuracy; where all answers are alike, with the exact bound of a binomial share."""
-    if value.half_width is None:
-        return None, None
     if value.error == 0 and value.mean in (0.0, 1.0):
         beyond = 1 - 0.025 ** (1 / examples)
         return (0.0, beyond) if value.mean == 0 else (1 - beyond, 1.0)
-    return value.mean - value.half_width, value.mean + value.half_width
+    return value.interval.low, value.interval.high
 
 
 def seed_deviation(score: Score) -> float:
     """Standard deviation of the accuracies of a score's seeds, of which there are two or more."""
     right, zeros = score.answers.sum(1), np.zeros(len(score.answers), dtype=np.int64)
     return float(math.sqrt(len(right) * _of_the_mean(right, zeros, Fraction(1))) / score.answers.shape[1])
-
-
-def student() -> Any:
-    """Student's t distribution.
-
-    Raises:
-        UserError: scipy is not installed.
-    """
-    try:
-        from scipy.stats import t
-    except ImportError as error:
-        raise UserError("intervals need the package scipy; pip install 'cdvft-bench[train]'") from error
-    return t
 
 
 def paired(one: Score, other: Score) -> Answers | None:
@@ -273,8 +270,8 @@ def compared(found: Sequence[Score], against: str) -> list[Difference]:
     values = [estimate(table) for _, table in tables]
     made = []
     for (label, _), value, p_holm in zip(tables, values, holm([v.p for v in values]), strict=True):
-        half = value.half_width or 0.0
-        made.append(Difference(label, against, value.mean, value.mean - half, value.mean + half, value.p, p_holm))
+        interval = value.interval
+        made.append(Difference(label, against, value.mean, interval.low, interval.high, value.p, p_holm))
     return sorted(made, key=lambda d: (d.p_holm, -abs(d.mean), d.label))
 
 

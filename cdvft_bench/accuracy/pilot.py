@@ -51,7 +51,7 @@ class Pilot:
 
 
 def pilot_of(results: Sequence[TrialResult]) -> Pilot | None:
-    """The pilot in the runs of one workload; None where they lack it, or have fewer than two seeds of it.
+    """The pilot in the runs of one workload; None where they lack it, or have fewer than three seeds of it.
 
     Raises:
         UserError: scipy is missing, or runs of a method scored different examples.
@@ -62,5 +62,6 @@ def pilot_of(results: Sequence[TrialResult]) -> Pilot | None:
     if table is None or least is None or full is None:
         return None
     value = estimate(table)
-    half = value.half_width or 0.0
-    return Pilot(least, full, value.mean, value.mean - half, value.mean + half, detectable(value))
+    if value.interval.low is None or value.interval.high is None:
+        return None
+    return Pilot(least, full, value.mean, value.interval.low, value.interval.high, detectable(value))

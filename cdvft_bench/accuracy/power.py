@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from cdvft_bench.accuracy.analysis import Answers, Estimate, student
+from cdvft_bench.accuracy.analysis import Answers, Estimate
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.student import t_value
 
 LEVEL, POWER = 0.05, 0.8
 """Two-sided chance of a difference where there is none; chance of finding one that is there."""
@@ -65,5 +66,4 @@ def detectable(value: Estimate, comparisons: int = 1) -> float:
         return math.inf
     if value.error == 0:
         return 0.0
-    t = student()
-    return value.error * float(t.ppf(1 - LEVEL / comparisons / 2, value.freedom) + t.ppf(POWER, value.freedom))
+    return value.error * (t_value(value.freedom, 1 - LEVEL / comparisons) + t_value(value.freedom, 2 * POWER - 1))

@@ -1,7 +1,7 @@
 """Two stores side by side: which cases became slower, which faster, and which only one of them holds.
 
 The two were measured at different times, perhaps on different machines, so their rounds do not pair
-up: the ratio is that of two medians, each resampled on its own. Where both runs timed the frozen
+up: the ratio is that of two medians, each with an interval of its own. Where both runs timed the frozen
 subject beside the case, ``basis="frozen"`` compares the ratios to it instead, which cancels the
 machine's own speed.
 """
@@ -19,17 +19,16 @@ import numpy as np
 
 from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.interval import LEAST_ROUNDS, Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, clean, plural
 from cdvft_bench.core.timed import Timing
-from cdvft_bench.timing.statistics import RESAMPLES, Array
+from cdvft_bench.timing.statistics import median_interval
 
 Basis = Literal["time", "frozen"]
 Verdict = Literal["faster", "slower", "no difference", "only in A", "only in B", "not compared"]
 
 TOLERANCE = 0.05
-LEAST_ROUNDS = 3  # fewer make no interval
 _VERDICTS: tuple[Verdict, ...] = (
     "slower", "faster", "not compared", "only in A", "only in B", "no difference",
 )  # fmt: skip
@@ -42,7 +41,7 @@ class Row:
     Attributes:
         key: of the case. case: it. label: as the newer store calls its method.
         a, b: median seconds of a call (basis "frozen": median ratio to the frozen subject); None not measured.
-        ratio: median of B over median of A, with its 95 % bootstrap interval; None where there is none to take.
+        ratio: median of B over median of A, with its 95 % interval; None where there is none to take.
         verdict: "slower" or "faster" where the whole interval lies beyond the tolerance.
         note: why nothing was compared, or what makes the comparison doubtful.
     """
@@ -88,28 +87,16 @@ class Comparison:
         return int(self.counts["slower"] > 0)
 
 
-def ratio_of_medians(a: Sequence[float], b: Sequence[float], seed: int = 0) -> Interval:
-    """Median of ``b`` over median of ``a`` with its 95 % percentile-bootstrap interval; the two are independent.
+def ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> Interval:
+    """Median of ``b`` over median of ``a`` with its 95 % interval; the two are independent.
 
     Args:
         a, b: positive figures, one a round, in any unit that both share.
-        seed: of the resampling.
 
     Returns:
-        without bounds where either has fewer than three figures.
+        without bounds where either has fewer than ``LEAST_ROUNDS``.
     """
-    first, second = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
-    value = float(np.median(second) / np.median(first))
-    if min(len(first), len(second)) < LEAST_ROUNDS:
-        return Interval(value, None, None)
-    rng = np.random.default_rng(seed)
-
-    def medians(values: Array) -> Array:
-        drawn = rng.integers(0, len(values), (RESAMPLES, len(values)))
-        return np.asarray(np.median(values[drawn], axis=1))
-
-    low, high = np.quantile(medians(second) / medians(first), [0.025, 0.975])
-    return Interval(value, float(low), float(high))
+    return median_interval(np.asarray(b, dtype=np.float64)).over(median_interval(np.asarray(a, dtype=np.float64)))
 
 
 def compare_records(
@@ -189,13 +176,13 @@ def _row(a: Record | None, b: Record | None, tolerance: float, basis: Basis) -> 
         return Row(*row, None, "not compared", "; ".join(causes))
     ratio = ratio_of_medians(one, other)
     notes = _doubts(a, b)
-    if ratio.low is None or ratio.high is None:
+    if ratio.bounds is None:
         few = f"{len(one)} and {len(other)} rounds make no interval; {LEAST_ROUNDS} of each do"
         return Row(*row, ratio, "not compared", "; ".join([few, *notes]))
     verdict: Verdict = "no difference"
-    if ratio.low > 1 + tolerance:
+    if ratio.side(1 + tolerance) == "above":
         verdict = "slower"
-    elif ratio.high < 1 / (1 + tolerance):
+    elif ratio.side(1 / (1 + tolerance)) == "below":
         verdict = "faster"
     return Row(*row, ratio, verdict, "; ".join(notes))
 

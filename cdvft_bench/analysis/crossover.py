@@ -15,7 +15,7 @@ from cdvft_bench.analysis.agreement import ratio_to_lora8
 from cdvft_bench.analysis.compare import ratio_of_medians, series
 from cdvft_bench.analysis.groups import hyperparameter, is_lora8, sections, title_of
 from cdvft_bench.core.case import Case
-from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.interval import Interval, Side
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import interval, listed, plural
 
@@ -41,9 +41,10 @@ class Pair:
     @property
     def word(self) -> Word:
         """Whether CDVFT costs less: the whole interval lies on one side of 1."""
-        if self.ratio.low is None or self.ratio.high is None:
+        if self.ratio.bounds is None:
             return "no interval"
-        return "less" if self.ratio.high < 1 else "more" if self.ratio.low > 1 else "undecided"
+        words: dict[Side, Word] = {"below": "less", "above": "more", "undecided": "undecided"}
+        return words[self.ratio.side()]
 
     @property
     def m(self) -> int:

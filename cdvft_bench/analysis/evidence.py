@@ -178,9 +178,7 @@ class Against:
     @property
     def verdict(self) -> str:
         """Slower or faster where the whole interval says so."""
-        if self.time.low is None or self.time.high is None:
-            return "no difference"
-        return "slower" if self.time.low > 1 else "faster" if self.time.high < 1 else "no difference"
+        return {"above": "slower", "below": "faster", "undecided": "no difference"}[self.time.side()]
 
 
 def pair(rows: Sequence[Record]) -> tuple[Record | None, Record | None]:
@@ -229,9 +227,7 @@ def _unpaired(ours: Record, other: Record) -> Interval | None:
     mine, theirs = ratio_to_frozen(ours), ratio_to_frozen(other)
     if mine is None or theirs is None or theirs.value <= 0:
         return None
-    low = _over(mine.low, theirs.high)
-    high = _over(mine.high, theirs.low)
-    return Interval(mine.value / theirs.value, low, high)
+    return mine.over(theirs)
 
 
 def _over(mine: float | None, theirs: float | None) -> float | None:

@@ -205,11 +205,9 @@ def _said(ratio: Interval | None) -> str:
 
 
 def _verdict(ratio: Interval) -> str:
-    if ratio.low is None or ratio.high is None:
+    if ratio.bounds is None:
         return "no interval, so nothing is concluded"
-    if ratio.low > 1:
-        return "slower"
-    return "faster" if ratio.high < 1 else "no difference shown"
+    return {"above": "slower", "below": "faster", "undecided": "no difference shown"}[ratio.side()]
 
 
 def _capital(text: str) -> str:

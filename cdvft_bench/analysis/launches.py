@@ -11,7 +11,7 @@ from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, integer
 from cdvft_bench.core.timed import Modes
-from cdvft_bench.timing.statistics import bootstrap_median
+from cdvft_bench.timing.statistics import median_interval
 
 COLUMNS = ("subject", "batch × tokens", "pass, dtype", "method", "launches", "of them the adapter's",
            "eager − graph, of eager", "nothing running, of the trace")  # fmt: skip
@@ -22,7 +22,7 @@ def launch_share(modes: Modes | None) -> Interval | None:
     seconds = {s.name: np.array(s.seconds) for s in modes.timing.samples} if modes else {}
     if "eager" not in seconds or "graph" not in seconds:
         return None
-    return bootstrap_median(1 - seconds["graph"] / seconds["eager"])
+    return median_interval(1 - seconds["graph"] / seconds["eager"])
 
 
 def launch_rows(records: Iterable[Record]) -> list[Sequence[object]]:

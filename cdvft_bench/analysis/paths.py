@@ -167,7 +167,7 @@ def target_sentence(found: Sequence[Setting]) -> str:
         ratio = ratio_to_lora8(setting.paths["auto"])
         if ratio is None:
             continue
-        if ratio.low is None or ratio.low <= 1:
+        if ratio.side() != "above":
             met += 1
             continue
         at = f"{setting.label} on {setting.section.title}, {setting.workload.short}"

@@ -1,4 +1,4 @@
-"""What only maintainers need: tables of the documentation, READMEs of profiles, floors of kernels."""
+"""What only maintainers need: tables of the documentation, READMEs of profiles, coverage of intervals."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from cdvft_bench.core.files import write_file
+
 
 @click.group()
 def dev() -> None:
-    """For maintainers: tables of the documentation, READMEs of profiles, floors of kernels."""
+    """For maintainers: tables of the documentation, READMEs of profiles, coverage of intervals, floors of kernels."""
 
 
 @dev.command("profile-readme")
@@ -48,6 +50,23 @@ def exact(names: tuple[str, ...], cases: int) -> None:
             click.echo(f"  {text}")
         agreed = agreed and not told
     if not agreed:
+        raise SystemExit(1)
+
+
+@dev.command()
+@click.option("--draws", default=2000, show_default=True, type=click.IntRange(min=1), help="Of every row.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables there.")
+def coverage(draws: int, output: Path | None) -> None:
+    """Print how often the 95 % intervals hold the truth, by simulation. Exits with 1 where a row falls under 93 %."""
+    from cdvft_bench.analysis.coverage import LEAST, coverage_rows, coverage_table
+
+    rows = list(coverage_rows(draws))
+    text = coverage_table(rows, draws)
+    if output is None:
+        click.echo(text, nl=False)
+    else:
+        write_file(output, text)
+    if min(row.coverage for row in rows) < LEAST:
         raise SystemExit(1)
 
 

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from collections.abc import Sequence
 
+from cdvft_bench.core.interval import Interval
+
 NOT_MEASURED = "not measured"
 """Stands wherever a source is not available: never an empty cell, a zero or a NaN."""
 
@@ -80,6 +82,13 @@ def interval(value: float, low: float | None, high: float | None) -> str:
     if low is None or high is None:
         return f"{times(value)} [no interval]"
     return f"{times(value)} [{low:.2f}, {high:.2f}]"
+
+
+def percent_bounds(found: Interval) -> str:
+    """The bounds of a share or a difference of shares in points: `` [-0.3, +1.2]``; says so where there are none."""
+    if found.low is None or found.high is None:
+        return " [no interval]"
+    return f" [{100 * found.low:+.1f}, {100 * found.high:+.1f}]"
 
 
 def listed(items: Sequence[str], conjunction: str = "and") -> str:

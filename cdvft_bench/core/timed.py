@@ -34,12 +34,17 @@ class Timing:
 
     Attributes:
         samples: one entry a contender, the first is the subject of the record.
-        ratios: ratio of the subject's time to each other contender's, paired by round: median and interval.
-        rounds: rounds kept after warm-up.
+        ratios: ratio of the subject's time to each other contender's, paired by round, with its interval.
+        rounds: rounds kept after warm-up, over all processes.
         method: how time was read: "perf_counter" or "cuda_event".
         threads: torch's CPU threads during the run.
         warnings: drift, throttling, too few rounds: what a reader must know before quoting it.
         calls: calls that one sample of each contender was made of, in the last round.
+        group: the same for all records whose ratios share their baselines and rounds; "" for one timed by itself.
+        processes: from how many the rounds come. Of three or more, intervals hold in the next process, too.
+        correlation: of each round's ratio with the next round's, within a process (of ranks, lag 1, the largest of the
+            ratios); None where it was not measured.
+        split: rounds of each process, in the order of the samples; empty where there is one.
     """
 
     samples: tuple[Samples, ...]
@@ -49,6 +54,10 @@ class Timing:
     threads: int
     warnings: tuple[str, ...] = ()
     calls: dict[str, int] = field(default_factory=dict)
+    group: str = ""
+    processes: int = 1
+    correlation: float | None = None
+    split: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

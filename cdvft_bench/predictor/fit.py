@@ -9,6 +9,7 @@ data say little.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from cdvft_bench.analytic.kernels import Kernel, Kernels
 from cdvft_bench.analytic.roofline import Rates, at, kernel_parts
+from cdvft_bench.core.student import half_width
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -25,6 +27,8 @@ PRIOR = float(np.log(2.0))
 """Standard deviation of a log efficiency before any data: a factor of 2 either way."""
 FLOOR = 0.02
 """The least standard deviation that errors are taken to have: no clock repeats itself better."""
+HEAVIER = 0.03
+"""Chance outside of Student's range for the next error, such that errors of heavier tails have 5 % outside or less."""
 HUBER = 1.5
 LAUNCH = "launch"
 IN_PLACE = "in place"
@@ -205,16 +209,22 @@ class Fit:
 
 
 def interval(left_out: Floats) -> tuple[float, float] | None:
-    """Factors around a prediction that hold 95 % of the left-out log errors; None for fewer than 10.
+    """Factors around a prediction that hold 95 % of next log errors like the left-out ones; None for fewer than 10.
 
-    Below 39 errors the extremes stand in for the quantiles, which then hold less than 95 %.
+    39 errors or more hold it whatever their distribution (conformal prediction). The extremes of fewer would hold less:
+    the range is then Student's for the next of normally distributed errors where that is wider.
     """
     n = len(left_out)
     if n < 10:
         return None
     ordered = np.sort(left_out)
     cut = max(int(0.025 * (n + 1)), 1)
-    return float(np.exp(ordered[cut - 1])), float(np.exp(ordered[n - cut]))
+    low, high = float(ordered[cut - 1]), float(ordered[n - cut])
+    if n < 39:
+        error = float(ordered.std(ddof=1)) * math.sqrt(1 + 1 / n)
+        mean, half = float(ordered.mean()), half_width(error, n - 1, HEAVIER)
+        low, high = min(low, mean - half), max(high, mean + half)
+    return math.exp(low), math.exp(high)
 
 
 def fit(terms: Terms, seconds: Floats, launches: bool = True, start: Floats | None = None) -> Fit:

@@ -23,7 +23,7 @@ from cdvft_bench.core.files import write_file
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
-from cdvft_bench.timing.statistics import bootstrap_medians
+from cdvft_bench.timing.statistics import median_interval
 
 AGAINST = "LoRA r=8"
 RATE = 1e-6
@@ -35,7 +35,7 @@ class StepCost:
     """What a training step of one method takes.
 
     Attributes:
-        label: the method. seconds: median over the rounds with a 95 % bootstrap interval.
+        label: the method. seconds: median over the rounds with its 95 % interval.
         ratio: its time over that of ``StepTimes.against``, paired by round; None of that one itself.
         peak_bytes: the most that tensors take beside the model's weights: the step's own peak and AdamW's moments.
         joules: of the GPU for a step; None where it cannot be read.
@@ -116,28 +116,20 @@ def time_steps(
             precision=0.01, budget_s=budget_s, max_rounds=max_rounds, device=device,
         )  # fmt: skip
         say(f"{timing.rounds} rounds of {len(ordered)} steps are timed")
-        table = np.array([s.seconds for s in timing.samples]).T
-        seconds = dict(zip(ordered, bootstrap_medians(table), strict=True))
+        seconds = {s.name: median_interval(np.array(s.seconds)) for s in timing.samples}
         costs, how, energy = [], "", ""
         for label, call in calls.items():
             memory = peak_memory(call, place)
             used = measure_energy(call, place)
             how, energy = memory.how, used.how
+            ratio = timing.ratios.get(label)  # the subject's time over this one's: a reader wants the inverse
             peak = memory.peak_bytes + sum(map(optimizer_bytes, trainings[label].optimizers))
-            costs.append(StepCost(label, seconds[label], _inverse(timing.ratios.get(label)), peak, used.joules))
+            costs.append(StepCost(label, seconds[label], ratio and ratio.inverse(), peak, used.joules))
     trial = preset.contenders[0].trial
     return StepTimes(
         preset.name, trial.model, trial.task, trial.batch, device, timing.threads, timing.method, timing.rounds, first,
         how, energy, tuple(costs), timing.warnings, dict(environment),
     )  # fmt: skip
-
-
-def _inverse(ratio: Interval | None) -> Interval | None:
-    """The clock gives its subject's time over the others'; a reader wants the others' over the subject's."""
-    if ratio is None:
-        return None
-    low, high = ratio.low, ratio.high
-    return Interval(1 / ratio.value, None if high is None else 1 / high, None if low is None else 1 / low)
 
 
 def write_steps(found: StepTimes, path: Path) -> None:

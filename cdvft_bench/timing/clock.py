@@ -2,7 +2,7 @@
 
 Absolute times drift with the machine; a ratio of two contenders timed side by side drifts far
 less. So every round times each contender once, in random order, ratios are taken round by round,
-and their median is given with a bootstrap interval. Rounds go on until the intervals are as narrow
+and their median is given with an interval. Rounds go on until the intervals are as narrow
 as asked for, or the budget is spent.
 """
 
@@ -20,19 +20,16 @@ import numpy as np
 import torch
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import LEAST_ROUNDS
 from cdvft_bench.core.timed import Samples, Timing
 from cdvft_bench.timing.gpu import GpuState, read_gpu, throttling
 from cdvft_bench.timing.inputs import l2_bytes
-from cdvft_bench.timing.statistics import Array, bootstrap_medians, drift, half_width, machine_speed
+from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift, lag1, machine_speed, median_interval
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them
 MOST_CALLS = 10_000  # a sample
 MOST_WARM_UPS = 10
 STEADY = 0.1  # successive warm-up times that agree to this share are steady
-# Stopping at the first interval that happens to be narrow makes intervals too narrow: in simulated A/A runs 9 to 10 %
-# of them exclude 1 instead of 5 %. With few looks, and a second one that must agree half as many rounds later, 6 to
-# 7 % do.
-FIRST_LOOK, LOOKS, CONFIRM = 10, 1.25, 1.5
 DRIFT = 0.05  # relative change of the machine's speed that is worth a word
 
 Timer = Callable[[], float]
@@ -156,7 +153,7 @@ def time_interleaved(
     *,
     precision: float = 0.05,
     budget_s: float = 2.0,
-    min_rounds: int = 3,
+    min_rounds: int = LEAST_ROUNDS,
     max_rounds: int = 200,
     seed: int = 0,
     device: str = "cpu",
@@ -173,7 +170,7 @@ def time_interleaved(
         budget_s: seconds of measuring after warm-up; a round that would exceed it is not begun. ``min_rounds``
             are made all the same, unless one round alone costs more than the budget: then one is made.
         min_rounds, max_rounds: rounds kept.
-        seed: of the order and of the bootstrap.
+        seed: of the order.
         device: "cuda" times with events, "cpu" with the host's timer.
         threads: torch's CPU threads, None as they are.
         timer: of the host, injected by tests.
@@ -194,9 +191,11 @@ def time_interleaved(
         table = _rounds(samplers, precision, budget_s, min_rounds, max_rounds, seed, timer)
         after = read_gpu(place)
     names = [c.name for c in contenders]
-    intervals = bootstrap_medians(_judged(table), seed)
+    judged = _judged(table)
+    intervals = [median_interval(column) for column in judged.T]
+    correlations = [r for column in judged.T if (r := lag1(column)) is not None]
     warnings = (
-        *_round_warnings(len(table), budget_s, precision, max(map(half_width, intervals))),
+        *_round_warnings(len(table), budget_s, precision, max(i.half_width for i in intervals)),
         *_drift_warnings(table, names, precision),
         *_gpu_warnings(before, after),
     )
@@ -208,6 +207,7 @@ def time_interleaved(
         threads=used,
         warnings=warnings,
         calls={s.contender.name: s.calls for s in samplers},
+        correlation=max(correlations, default=None),
     )
 
 
@@ -286,7 +286,7 @@ def _rounds(
 ) -> Array:
     rng = np.random.default_rng(seed)
     rows: list[Array] = []
-    look, once_enough = max(min_rounds, FIRST_LOOK), False
+    looks = Looks(precision, max(min_rounds, FIRST_LOOK))
     start = timer()
     while len(rows) < max_rounds:
         if rows:
@@ -294,12 +294,8 @@ def _rounds(
             one = spent / len(rows)
             if spent + one > budget_s and (len(rows) >= min_rounds or one > budget_s):
                 break
-        if len(rows) >= look:
-            enough = max(map(half_width, bootstrap_medians(_judged(np.array(rows)), seed))) <= precision
-            if enough and once_enough:
-                break
-            once_enough = enough
-            look = math.ceil((CONFIRM if enough else LOOKS) * len(rows))
+        if looks.due(len(rows)) and looks.enough(_judged(np.array(rows))):
+            break
         row = np.empty(len(samplers))
         for i in rng.permutation(len(samplers)):
             row[i] = samplers[i].sample()
@@ -319,11 +315,12 @@ def _samples(name: str, column: Array) -> Samples:
 
 
 def _round_warnings(rounds: int, budget_s: float, precision: float, reached: float) -> Iterator[str]:
-    if rounds < 3:
-        yield f"{rounds} rounds fit into {budget_s:g} s, 3 make an interval; raise the budget to quote a ratio"
-    elif rounds < 6:
-        yield f"{rounds} rounds bound a median with {1 - 2 ** (1 - rounds):.0%} at best, not 95 %; raise the budget"
-    if rounds >= 3 and reached > precision:
+    if rounds < LEAST_ROUNDS:
+        yield (
+            f"{rounds} rounds fit into {budget_s:g} s, {LEAST_ROUNDS} make an interval; raise the budget to quote a "
+            "ratio"
+        )
+    elif reached > precision:
         yield f"the asked precision of {precision:.1%} was not reached, {reached:.1%} was, in {rounds} rounds"
 
 

@@ -17,7 +17,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.timed import Mode, Modes, Timing
 from cdvft_bench.timing.clock import Contender, Timer, require_device, time_interleaved
-from cdvft_bench.timing.statistics import bootstrap_median
+from cdvft_bench.timing.statistics import median_interval
 
 Call = Callable[[], object]
 
@@ -88,15 +88,15 @@ def time_modes(
     timing = time_interleaved(
         contenders, precision=precision, budget_s=budget_s, seed=seed, device=device, threads=threads, timer=timer
     )
-    return Modes(timing, launch_cost(timing, seed), prepared, differences, tuple(notes))
+    return Modes(timing, launch_cost(timing), prepared, differences, tuple(notes))
 
 
-def launch_cost(timing: Timing, seed: int = 0) -> Interval | None:
+def launch_cost(timing: Timing) -> Interval | None:
     """Seconds a call that a graph saves: median of eager minus graph, paired by round; None without a graph."""
     seconds = {s.name: np.array(s.seconds) for s in timing.samples}
     if "eager" not in seconds or "graph" not in seconds:
         return None
-    return bootstrap_median(seconds["eager"] - seconds["graph"], seed)
+    return median_interval(seconds["eager"] - seconds["graph"])
 
 
 def capture(call: Call) -> Call:

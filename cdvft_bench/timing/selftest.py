@@ -12,7 +12,6 @@ from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.timed import SelfTest
 from cdvft_bench.timing.clock import Contender, Timer, require_device, time_interleaved
 from cdvft_bench.timing.inputs import random_inputs
-from cdvft_bench.timing.statistics import half_width
 
 MARGIN = 0.01  # a ratio's error that nobody would act on
 
@@ -56,7 +55,7 @@ def selftest(
     runs = [compare(work, at) for at in range(comparisons)]
     doubled, _, doubled_warnings = compare(lambda: (work(), work()), comparisons)
     intervals = [interval for interval, _, _ in runs]
-    widths = [half_width(i) for i in intervals]
+    widths = [i.half_width for i in intervals]
     seconds = sorted(s for _, s, _ in runs)
     return SelfTest(
         comparisons=comparisons,
@@ -73,9 +72,7 @@ def selftest(
 
 def _outside(interval: Interval, value: float, margin: float = 0.0) -> bool:
     """Whether the whole interval lies more than ``margin`` (relative) away from ``value``; False without bounds."""
-    if interval.low is None or interval.high is None:
-        return False
-    return interval.low > value * (1 + margin) or interval.high < value * (1 - margin)
+    return interval.side(value, value * margin) != "undecided"
 
 
 def _linear(device: str) -> Callable[[], object]:

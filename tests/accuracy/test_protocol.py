@@ -57,7 +57,7 @@ m = 2
 lr = 2e-2
 """
 OPTIMA = {"lora": 2e-3, "head": 1e-2, "full": 3e-4, "cdvft": 3e-2}
-TOPS = {"head": 0.6, "full": 0.75, "lora": 0.72, "cdvft": 0.73}
+TOPS = {"head": 0.5, "full": 0.75, "lora": 0.72, "cdvft": 0.73}
 
 Run = Callable[[Trial], TrialResult]
 
@@ -157,7 +157,7 @@ def test_the_pilot_runs_first_and_may_end_it(tmp_path: Path) -> None:
     pilot = pilot_of(list(results.values()))
     assert pilot is not None
     assert pilot.passed(0.05)
-    assert pilot.gain == pytest.approx(0.15, abs=0.06)
+    assert pilot.gain == pytest.approx(0.25, abs=0.06)
     assert pilot.low < pilot.gain < pilot.high
     assert not pilot.passed(0.3)
     assert 0 < pilot.detectable < pilot.gain

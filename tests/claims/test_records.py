@@ -74,7 +74,7 @@ def test_accuracy_is_the_best_configuration_s_mean(tmp_path: Path) -> None:
         *(("C3A", '{"block_size": 64}', a) for a in c3a),
         ("C3A", '{"block_size": 32}', 0.99),
         ("LORA", '{"r": 8, "use_dora": false}', 0.4),
-        *(("LORA", '{"r": 8, "lora_alpha": 16}', a) for a in (0.79, 0.81)),
+        *(("LORA", '{"r": 8, "lora_alpha": 16}', a) for a in (0.79, 0.8, 0.81)),
         ("LORA", '{"r": 8, "use_dora": true}', 0.95),
         ("LORA", '{"r": 16}', 0.9),
     )

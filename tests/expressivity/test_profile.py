@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.expressivity import profile
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.changes import change_jobs
 from cdvft_bench.expressivity.findings import algebraic as findings
 from cdvft_bench.expressivity.findings.finding import read_findings
-from cdvft_bench.expressivity.findings.stats import best_within, interval, rank_error
+from cdvft_bench.expressivity.findings.stats import best_within, interval, plus_minus, rank_error
 from cdvft_bench.expressivity.presets import PRESETS, Job, jobs_of
 from cdvft_bench.report.expressivity import figures, page
 from tests.texts import same_text
@@ -127,10 +128,12 @@ def test_costs_are_those_of_the_suite():
 
 
 def test_intervals_and_budgets():
-    assert interval([2.0]).half is None
-    pair = interval([1.0, 3.0])
-    assert pair.mean == 2
-    assert pair.half == pytest.approx(12.706, abs=5e-4)
+    assert interval([2.0]).bounds is None
+    assert interval([1.0, 3.0]) == Interval(2.0)
+    three = interval([1.0, 2.0, 3.0])
+    assert three.value == 2
+    assert three.high == pytest.approx(2 + 4.3027 / 3**0.5, rel=1e-5)
+    assert (plus_minus([1.0, 3.0]), plus_minus([1.0, 2.0, 3.0])) == ("2.000", "2.000 ± 2.484")
     rows = [{"parameters": 10, "errors": [0.5]}, {"parameters": 20, "errors": [0.1]}]
     assert best_within(rows, "parameters", 19) is rows[0]
     assert best_within(rows, "parameters", 20) is rows[1]

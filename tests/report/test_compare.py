@@ -186,7 +186,7 @@ def test_json_holds_every_row() -> None:
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.floats(0.2, 5), st.integers(3, 40), st.integers(3, 40), st.integers(0, 2**31))
+@given(st.floats(0.2, 5), st.integers(5, 40), st.integers(5, 40), st.integers(0, 2**31))
 def test_ratio_of_medians_scales_and_holds_its_value(factor: float, n: int, k: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.lognormal(0, 0.1, n), rng.lognormal(0, 0.1, k)
@@ -202,8 +202,8 @@ def test_ratio_of_medians_scales_and_holds_its_value(factor: float, n: int, k: i
 def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
     rng = np.random.default_rng(7)
     held = 0
-    for i in range(200):
-        found = ratio_of_medians(list(rng.lognormal(0, 0.1, 20)), list(1.3 * rng.lognormal(0, 0.1, 20)), seed=i)
+    for _ in range(200):
+        found = ratio_of_medians(list(rng.lognormal(0, 0.1, 20)), list(1.3 * rng.lognormal(0, 0.1, 20)))
         assert found.low is not None
         assert found.high is not None
         held += found.low <= 1.3 <= found.high

@@ -140,10 +140,10 @@ def generated(
 
 
 def test_generation_is_what_the_runs_on_the_test_split_say() -> None:
-    runs = [generated("base", "00"), *(generated("lora", "f0", seed) for seed in (0, 1))]
+    runs = [generated("base", "00"), *(generated("lora", "f0", seed) for seed in (0, 1, 2))]
     found = {a.id: a for a in answers(Given(sections([]), runs=runs))}
     assert found["R4"].word == "not measured"  # none of them is of CDVFT
-    runs += [generated("cdvft", right, seed) for seed, right in enumerate(("e0", "f8"))]
+    runs += [generated("cdvft", right, seed) for seed, right in enumerate(("e0", "f8", "f0"))]
     runs += [generated("cdvft", "ff", model="minilm", task="hub:glue/sst2")]  # to classify is not to generate
     found = {a.id: a for a in answers(Given(sections([]), runs=runs))}
     assert found["R4"].word == "in part"
@@ -151,7 +151,7 @@ def test_generation_is_what_the_runs_on_the_test_split_say() -> None:
     assert "smollm2-135m on arithmetic-short" in evidence.text
     assert "CDVFT m=2 p=d 50.0 % [" in evidence.text
     assert "LoRA r=8 50.0 %" in evidence.text
-    assert "Untrained 0.0 % [0.0, 36.9] (1 run)" in evidence.text
+    assert "Untrained 0.0 % [0.0, " in evidence.text
     assert found["R4"].open == ("a whole recent model, measured",)
 
 
@@ -168,19 +168,19 @@ def settings_of(runs: list[TrialResult], files: dict[str, str] | None = None) ->
 
 
 def test_the_start_is_answered_by_runs_that_differ_by_it_alone() -> None:
-    zero = [started("zero_diagonal", right, seed) for seed, right in enumerate(("ff", "fe"))]
+    zero = [started("zero_diagonal", right, seed) for seed, right in enumerate(("ff", "fe", "fe"))]
     assert settings_of(zero) == ("Recorded at several values: seeds. Not measured: m, p, learning rate and "
                                  "initialisation.", [])  # fmt: skip
-    random = [started("random", right, seed) for seed, right in enumerate(("f0", "e0"))]
+    random = [started("random", right, seed) for seed, right in enumerate(("f0", "e0", "e0"))]
     random += [started("random", "ff", 1000, split="validation"), started("random", "00", 1000, 1e-2, "validation")]
     unnamed = [started(None, "00", seed) for seed in (0, 1)]  # the default again, in another study: counts once
     runs = [*unnamed, *random, *zero]
     plain, (evidence,) = settings_of(runs, {r.trial.key: "starts.jsonl" for r in zero})
     assert plain == "Recorded at several values: learning rate, initialisation and seeds. Not measured: m and p."
     assert evidence.source == "fine-tuning runs: starts.jsonl"
-    assert "zero_diagonal 93.8 % [" in evidence.text
-    assert "random 43.8 % [" in evidence.text
-    assert "(2 seeds, rate 0.001, the edge of those tried)" in evidence.text
+    assert "zero_diagonal 91.7 % [" in evidence.text
+    assert "random 41.7 % [" in evidence.text
+    assert "(3 seeds, rate 0.001, the edge of those tried)" in evidence.text
     assert "Against zero_diagonal: random is " in evidence.text
     assert "-50.0 points" in evidence.text
 

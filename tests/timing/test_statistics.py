@@ -10,69 +10,107 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cdvft_bench.core.interval import LEAST_ROUNDS, Interval
 from cdvft_bench.timing.statistics import (
-    bootstrap_median,
-    bootstrap_medians,
+    Looks,
+    _depth,
     drift,
-    half_width,
+    lag1,
     machine_speed,
+    median_interval,
     rank_test,
+    ratio_interval,
 )
 
-seconds = st.lists(st.floats(1e-6, 1e3), min_size=3, max_size=30)
+seconds = st.lists(st.floats(1e-6, 1e3), min_size=LEAST_ROUNDS, max_size=30)
 
 
-def exact_quantiles(values: np.ndarray) -> tuple[float, float]:
-    """2.5 and 97.5 % quantiles of the median of resamples of an odd number of distinct values."""
-    n, ordered = len(values), np.sort(values)
-    half = (n + 1) // 2
-    below = [
-        sum(math.comb(n, j) * (k / n) ** j * (1 - k / n) ** (n - j) for j in range(half, n + 1)) for k in range(n + 1)
-    ]
-    return ordered[np.searchsorted(below, 0.025) - 1], ordered[np.searchsorted(below, 0.975) - 1]
-
-
-@pytest.mark.parametrize("n", [7, 11, 25])
-def test_the_bootstrap_interval_is_the_exact_one(n) -> None:
-    values = np.random.default_rng(n).normal(10, 1, n)
-    interval = bootstrap_median(values)
-    low, high = exact_quantiles(values)
-    ordered = list(np.sort(values))
-    assert interval.value == np.median(values)
-    assert interval.low is not None
-    assert interval.high is not None
-    # Resampling may miss an exact quantile that falls close to a step by one step.
-    assert abs(np.searchsorted(ordered, interval.low) - ordered.index(low)) <= 1
-    assert abs(np.searchsorted(ordered, interval.high) - ordered.index(high)) <= 1
+@pytest.mark.parametrize("n", [5, 6, 9, 10, 17, 25, 60])
+def test_the_depth_is_that_of_the_sign_test(n: int) -> None:
+    """Of the chances by which the ordered values hold the median, the least that is 95 % or more."""
+    depth = _depth(n)
+    outside = [2 * sum(math.comb(n, k) for k in range(d)) / 2**n for d in range(n // 2 + 2)]
+    assert depth == 1 or outside[depth] <= 0.05
+    assert outside[depth + 1] > 0.05
 
 
 @given(values=seconds, scale=st.floats(1e-3, 1e3))
 @settings(max_examples=40, deadline=None)
-def test_an_interval_holds_its_median_and_scales(values, scale) -> None:
+def test_an_interval_holds_its_median_and_scales(values: list[float], scale: float) -> None:
     array = np.array(values)
-    interval = bootstrap_median(array)
-    assert interval.low is not None
-    assert interval.high is not None
-    tolerance = 1e-12 * max(values)
-    assert min(values) - tolerance <= interval.low <= interval.value + tolerance
-    assert interval.value - tolerance <= interval.high <= max(values) + tolerance
-    scaled = bootstrap_median(array * scale)
-    assert scaled.low == pytest.approx(interval.low * scale)
-    assert scaled.high == pytest.approx(interval.high * scale)
+    found = median_interval(array)
+    assert found.value == np.median(array)
+    assert found.low is not None
+    assert found.high is not None
+    assert 0 < found.low <= found.value * (1 + 1e-12)
+    assert found.value * (1 - 1e-12) <= found.high
+    scaled = median_interval(array * scale)
+    assert scaled.low == pytest.approx(found.low * scale)
+    assert scaled.high == pytest.approx(found.high * scale)
+    turned = median_interval(1 / array) if len(array) % 2 else found.inverse()
+    assert turned.low == pytest.approx(1 / found.high)
 
 
-@pytest.mark.parametrize("n", [1, 2])
-def test_fewer_than_three_rounds_make_no_interval(n) -> None:
-    interval = bootstrap_median(np.arange(1.0, n + 1))
-    assert (interval.low, interval.high) == (None, None)
-    assert half_width(interval) == math.inf
+def test_differences_are_stretched_by_their_own_size() -> None:
+    values = np.random.default_rng().normal(0, 1, 20)
+    found, shifted = median_interval(values), median_interval(values - 100)
+    assert found.low is not None
+    assert shifted.low == pytest.approx(found.low - 100)
 
 
-def test_columns_are_resampled_together_and_the_seed_counts() -> None:
-    table = np.random.default_rng(0).lognormal(size=(20, 2))
-    both = bootstrap_medians(table, seed=3)
-    assert both == [bootstrap_median(table[:, i], seed=3) for i in (0, 1)]
-    assert bootstrap_medians(table, seed=4) != both
+@pytest.mark.parametrize("n", range(1, LEAST_ROUNDS))
+def test_fewer_than_five_rounds_make_no_interval(n: int) -> None:
+    values = np.arange(1.0, n + 1)
+    assert median_interval(values) == Interval(float(np.median(values)))
+    assert median_interval(values).half_width == math.inf
+    assert lag1(values) is None
+
+
+def test_rounds_that_resemble_their_neighbours_say_less() -> None:
+    mixed = np.random.default_rng(3).permutation(np.linspace(1, 1.1, 40))
+    ordered = np.sort(mixed)
+    assert abs(lag1(mixed) or 0.0) < 0.35
+    assert (lag1(ordered) or 0.0) > 0.9
+    assert lag1(np.full(9, 2.0)) is None
+    assert median_interval(ordered).half_width > 2 * median_interval(mixed).half_width
+
+
+def test_the_lag_one_correlation_is_that_of_the_draws() -> None:
+    rng = np.random.default_rng()
+    for r in (0.0, 0.3, 0.6):
+        values = rng.standard_normal(4000)
+        for i in range(1, len(values)):
+            values[i] = r * values[i - 1] + math.sqrt(1 - r * r) * values[i]
+        found = lag1(values)
+        assert found is not None
+        # Spearman's of Pearson's, and five standard errors.
+        assert found == pytest.approx(6 / math.pi * math.asin(r / 2), abs=0.08)
+
+
+def test_three_processes_make_an_interval_of_their_own() -> None:
+    rng = np.random.default_rng()
+    own = [1.0, 1.1, 1.21]
+    processes = [ratio * np.exp(1e-6 * rng.standard_normal(9)) for ratio in own]
+    found = ratio_interval(processes)
+    assert found.value == pytest.approx(1.1, rel=1e-5)
+    expected = 4.302653 * math.log(1.1) / math.sqrt(3)
+    assert found.low == pytest.approx(1.1 * math.exp(-expected), rel=1e-4)
+    assert found.high == pytest.approx(1.1 * math.exp(expected), rel=1e-4)
+    two = ratio_interval(processes[:2])
+    assert two == median_interval(np.concatenate(processes[:2]))
+    assert two.within(0.9, 1.2) is not False
+    assert ratio_interval([np.array([1.0]), np.array([2.0]), np.array([3.0])]).bounds is None  # three rounds in all
+
+
+def test_looks_need_two_narrow_intervals_apart() -> None:
+    table = np.random.default_rng(0).lognormal(0, 0.001, (200, 2))
+    looks, rounds = Looks(0.05), 1
+    while not (looks.due(rounds) and looks.enough(table[:rounds])):
+        rounds += 1
+    assert rounds == 15  # narrow at the first look, at 10 rounds, and at the second
+    wide = Looks(1e-9)
+    seen = [n for n in range(1, 60) if wide.due(n) and not wide.enough(table[:n])]
+    assert seen == [10, 13, 17, 22, 28, 35, 44, 55]
 
 
 def rank_sums(first: list[float], last: list[float]) -> np.ndarray:

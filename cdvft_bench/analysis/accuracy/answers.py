@@ -9,7 +9,7 @@ from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.trial import BASE, TrialResult
 from cdvft_bench.analysis.accuracy.costs import Front
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.text import NOT_MEASURED, listed, markdown, plural
+from cdvft_bench.core.text import NOT_MEASURED, listed, markdown, percent_bounds, plural
 from cdvft_bench.core.ties import steady
 
 BASELINE = "LoRA r=8"
@@ -27,8 +27,8 @@ def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequenc
 
 def verdict(d: Difference) -> str:
     """Better, worse or neither, by the corrected p."""
-    size = f"{100 * d.mean:+.1f} points [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
-    if d.p_holm >= CHANCE:
+    size = f"{100 * d.mean:+.1f} points{percent_bounds(d.interval)}"
+    if d.p_holm >= CHANCE or d.interval.side(0.0) == "undecided":
         return f"not told apart ({size}, p = {d.p_holm:.2f})"
     return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
 

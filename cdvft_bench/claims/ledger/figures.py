@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cdvft_bench.claims.ledger.text import number
+from cdvft_bench.core.interval import Interval
 
 EXACT = 1e-9
 """Relative deviations that are rounding errors."""
@@ -39,8 +40,8 @@ class Figure:
     def within(self, low: float, high: float) -> bool | None:
         """Whether the figure's interval lies inside the bounds; False where it is apart from them, None else."""
         assert self.interval is not None
-        a, b = self.interval
-        return True if at_most(low, a) and at_most(b, high) else False if b < low or a > high else None
+        slack = EXACT * abs(low), EXACT * abs(high) if math.isfinite(high) else 0.0
+        return Interval(self.value[0], *self.interval).within(low - slack[0], high + slack[1])
 
     @property
     def spread(self) -> str:

@@ -19,7 +19,8 @@ from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.claims.sources.trained import fieller
-from cdvft_bench.core.student import t_value
+from cdvft_bench.core.interval import LEAST_SEEDS
+from cdvft_bench.core.student import half_width, joint_freedom
 from cdvft_bench.core.text import plural
 from cdvft_bench.core.ties import mean_share
 
@@ -102,7 +103,7 @@ class RunTable:
             plural(len(a), "run") + ("" if other is None else f" and {len(b)}, not paired") + self._left_out(one, other)
         )
         interval = (-math.inf, math.inf)
-        if len(a) > 1 and (other is None or len(b) > 1):
+        if len(a) >= LEAST_SEEDS and (other is None or len(b) >= LEAST_SEEDS):
             interval = fieller(lambda rho: _apart(a, b, rho))
         remedy = "give a table with several runs of every configuration"
         against = None if other is None else (mean_share(b),)
@@ -136,11 +137,10 @@ class RunTable:
 
 
 def _apart(a: Sequence[float], b: Sequence[float], rho: float) -> tuple[float, float]:
-    """Mean and half-width of ``a - rho b``, not paired (Welch); one value is taken as exact."""
+    """Mean and half-width of ``a - rho b``, not paired; one value is taken as exact."""
     parts = [(scale * variance(v) / len(v), len(v) - 1) for v, scale in ((a, 1.0), (b, rho * rho)) if len(v) > 1]
     total = sum(v for v, _ in parts)
-    freedom = total**2 / sum(v**2 / n for v, n in parts if n) if total else 1.0
-    return mean_share(a) - rho * mean_share(b), t_value(freedom) * math.sqrt(total) if total else 0.0
+    return mean_share(a) - rho * mean_share(b), half_width(math.sqrt(total), joint_freedom(parts)) if total else 0.0
 
 
 def _plain(name: str) -> str:

@@ -15,6 +15,7 @@ from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import LEAST_SEEDS
 from cdvft_bench.core.text import plural
 from cdvft_bench.methods import make_method, method_class
 
@@ -74,11 +75,11 @@ def ratio(one: Score, other: Score) -> Figure:
     """Accuracy of one over the other's, with the 95 % interval of pairs of runs (same seed, same test examples).
 
     The interval (Fieller's) holds every ratio that the pairs do not speak against. It is unbounded where fewer than
-    two seeds are shared, or where a run of the first diverged, which no pair shows.
+    three seeds are shared, or where a run of the first diverged, which no pair shows.
     """
     seeds = [s for s in one.seeds if s in other.seeds]
     value, against = (one.mean,), (other.mean,)
-    if len(seeds) < 2 or one.answers.shape[1] != other.answers.shape[1]:
+    if len(seeds) < LEAST_SEEDS or one.answers.shape[1] != other.answers.shape[1]:
         note = f"{plural(len(seeds), 'seed')} in common: no interval"
         return Figure(value, against, interval=(-math.inf, math.inf), note=note, remedy=REMEDY)
     a = one.answers[[one.seeds.index(s) for s in seeds]]

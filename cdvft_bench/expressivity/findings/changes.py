@@ -5,7 +5,7 @@ from __future__ import annotations
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.experiments import Row
 from cdvft_bench.expressivity.findings.finding import Finding
-from cdvft_bench.expressivity.findings.stats import best_within, interval, rank_error
+from cdvft_bench.expressivity.findings.stats import best_within, mean, rank_error
 from cdvft_bench.expressivity.profile import Profile
 
 
@@ -42,7 +42,7 @@ def change_findings(profile: Profile) -> list[Finding]:
     """How near each family comes, and what is only conjectured of accuracy."""
     arrays = change_arrays(profile)
     errors = {axis: change_errors(profile, axis) for axis in ("parameters", "flops_per_token")}
-    means = {axis: {f: interval(e).mean for f, e in found.items()} for axis, found in errors.items()}
+    means = {axis: {f: mean(e) for f, e in found.items()} for axis, found in errors.items()}
     first, flops = (sorted(found, key=lambda f, e=found: rank_error(e[f])) for found in errors.values())  # type: ignore[misc]
     pairs = [
         [r["errors"][0] for m in (2, 3) for r in rows if r["options"] == {"m": m, "block_size": r["d_in"]}]
@@ -58,7 +58,7 @@ def change_findings(profile: Profile) -> list[Finding]:
     evidence: dict[str, float] = {"changes": len(arrays)}
     evidence |= {f"mean_error_{f}": means["parameters"][f] for f in first}
     evidence |= {f"mean_error_at_equal_flops_{f}": means["flops_per_token"][f] for f in flops}
-    evidence |= {"least_fall_from_m2_to_m3": min(fall), "mean_fall_from_m2_to_m3": interval(fall).mean} if fall else {}
+    evidence |= {"least_fall_from_m2_to_m3": min(fall), "mean_fall_from_m2_to_m3": mean(fall)} if fall else {}
     return [
         Finding(
             "real-changes",

@@ -11,7 +11,7 @@ from cdvft_bench.expressivity.budget import FAMILIES, TITLES, cost_of
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.changes import change_findings
 from cdvft_bench.expressivity.findings.finding import Finding
-from cdvft_bench.expressivity.findings.stats import best_within, interval, log_slope, rank_error
+from cdvft_bench.expressivity.findings.stats import best_within, interval, log_slope, mean, rank_error
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.targets import ENSEMBLES
 
@@ -69,7 +69,7 @@ def contest(profile: Profile, ensemble: str, n: int, axis: str, block_size: int)
         return Contest(ranked[0], None, True)
     first, second = ranked[:2]
     difference = interval([b - a for a, b in zip(errors[first], errors[second], strict=True)])
-    return Contest(first, second, difference.half is not None and difference.mean > max(difference.half, REACHED))
+    return Contest(first, second, difference.side(0.0) == "above" and difference.value > REACHED)
 
 
 def _verdict(profile: Profile) -> list[Finding]:
@@ -80,7 +80,7 @@ def _verdict(profile: Profile) -> list[Finding]:
             first, later = setting(profile, ensemble, n, 2, n), setting(profile, ensemble, n, 3, n)
             if first is None or later is None:
                 continue
-            pair = interval(first["errors"]).mean, interval(later["errors"]).mean
+            pair = mean(first["errors"]), mean(later["errors"])
             evidence[f"error_{ensemble}_n{n}_m2"], evidence[f"error_{ensemble}_n{n}_m3"] = pair
             falls.append(ensemble == "circulant" or pair[1] < 0.99 * pair[0])
     return [
@@ -152,7 +152,7 @@ def _gradients(profile: Profile) -> list[Finding]:
     for source in ("independent", "constant", "gaussian", "low_rank"):
         rows = profile.of("gradient", source=source)
         if len(rows) >= 2:
-            means = [interval(row["ratios"]).mean for row in rows]
+            means = [mean(row["ratios"]) for row in rows]
             slopes[f"exponent_{source}"] = log_slope([row["block_size"] for row in rows], means)
     measured = [slopes[f"exponent_{s}"] for s in ("gaussian", "low_rank") if f"exponent_{s}" in slopes]
     exact = [
@@ -192,7 +192,7 @@ def _starts(profile: Profile) -> list[Finding]:
     ]
     normal = {(r["n"], r["m"]): r for r in profile.of("conditioning", point="normal") if r["block_size"] == r["n"]}
     conditions = {
-        f"condition_n{n}_m{m}": math.exp(interval([math.log(c) for c in row["conditions"]]).mean)
+        f"condition_n{n}_m{m}": math.exp(mean([math.log(c) for c in row["conditions"]]))
         for (n, m), row in sorted(normal.items())
     }
     ordered = [conditions[k] for k in conditions]
@@ -229,7 +229,7 @@ def final_losses(rows: list[Row]) -> dict[float, list[float]]:
 def best_rate(rows: list[Row]) -> float:
     """The learning rate of least last loss, mean over seeds; of equals the first that was tried."""
     losses = final_losses(rows)
-    return min(losses, key=lambda rate: steady(interval(losses[rate]).mean))
+    return min(losses, key=lambda rate: steady(mean(losses[rate])))
 
 
 def losses_at(profile: Profile, ensemble: str, m: int, init: str, step: int) -> list[float]:
@@ -253,7 +253,7 @@ def _first_steps(profile: Profile) -> Finding:
                 for init in ("zero_diagonal", "zero_circulant", "random")
             }
             if all(losses.values()):
-                means = {init: interval(values).mean for init, values in losses.items()}
+                means = {init: mean(values) for init, values in losses.items()}
                 evidence |= {f"{ensemble}_m{m}_{init}": mean for init, mean in means.items()}
                 lower.append(means["zero_diagonal"] <= min(means.values()))
     return Finding(
@@ -285,13 +285,13 @@ def _trainings(profile: Profile) -> list[Finding]:
             "checked numerically",
             {
                 "least_rank_of_cdvft": min(ranks["cdvft"]),
-                "mean_rank_of_cdvft": interval(ranks["cdvft"]).mean,
-                "mean_stable_rank_share_of_cdvft": interval(shares).mean,
+                "mean_rank_of_cdvft": mean(ranks["cdvft"]),
+                "mean_stable_rank_share_of_cdvft": mean(shares),
             }
             if ranks["cdvft"]
             else {},
             "Small task, end of training, singular values above 1e-3 of the largest; all starts, m and learning rates.",
-            min(ranks["cdvft"]) > 2 and max(ranks["lora"]) <= 0 and interval(shares).mean < 0.5
+            min(ranks["cdvft"]) > 2 and max(ranks["lora"]) <= 0 and mean(shares) < 0.5
             if ranks["cdvft"] and ranks["lora"]
             else None,
         )

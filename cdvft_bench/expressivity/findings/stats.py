@@ -4,46 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from cdvft_bench.core.student import t_value
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.student import mean_interval
 from cdvft_bench.core.ties import steady
 from cdvft_bench.expressivity.experiments import REACHED, Row
 
 
-@dataclass(frozen=True)
-class Interval:
-    """A mean over draws and half the width of its 95 % interval (Student's t); None for a single draw."""
-
-    mean: float
-    half: float | None
-    draws: int
-
-    def __str__(self) -> str:
-        if self.half is None:
-            return f"{self.mean:.3f}"
-        return f"{self.mean:.3f} ± {self.half:.3f}"
+def mean(values: Sequence[float]) -> float:
+    """Mean of independent draws, of which there is one or more."""
+    return interval(values).value
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and interval of independent draws.
+    """Mean of independent draws with its 95 % interval (Student's t); without one of fewer than three.
 
     Raises:
         ValueError: there is no value.
     """
-    n = len(values)
-    if n == 0:
-        raise ValueError("no value to average")
-    mean = math.fsum(values) / n
-    if n == 1:
-        return Interval(mean, None, 1)
-    deviation = math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (n - 1))
-    return Interval(mean, t_value(n - 1) * deviation / math.sqrt(n), n)
+    return mean_interval(values)
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    """Mean and half-width of independent draws, ``0.123 ± 0.004``; the mean alone where there is no interval."""
+    found = interval(values)
+    return f"{found.value:.3f}" if found.high is None else f"{found.value:.3f} ± {found.high - found.value:.3f}"
 
 
 def rank_error(errors: Sequence[float]) -> float:
     """Mean error to rank by: all that is reached is alike, and so is what differs by rounding errors."""
-    return max(steady(interval(errors).mean), REACHED)
+    return max(steady(mean(errors)), REACHED)
 
 
 def best_within(rows: Iterable[Row], axis: str, budget: float) -> Row | None:

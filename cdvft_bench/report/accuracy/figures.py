@@ -99,7 +99,10 @@ def difference_figure(made: Sequence[Difference], found: Sequence[Score]) -> Dra
         for i, d in enumerate(ordered):
             style = style_of(method[d.label], styles)
             sure = d.p_holm < 0.05
-            axes.plot([100 * d.low, 100 * d.high], [i, i], color=style.color, linewidth=1.4, alpha=1 if sure else 0.5)
+            if d.low is not None and d.high is not None:
+                axes.plot(
+                    [100 * d.low, 100 * d.high], [i, i], color=style.color, linewidth=1.4, alpha=1 if sure else 0.5
+                )
             axes.plot([100 * d.mean], [i], style.marker, color=style.color, alpha=1 if sure else 0.5)
         axes.axvline(0, color=INK, linewidth=0.9)
         axes.set_yticks(range(len(ordered)), [clean(d.label) for d in ordered])

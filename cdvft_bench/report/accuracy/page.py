@@ -18,7 +18,16 @@ from cdvft_bench.analysis.accuracy.costs import Front, fronts_of
 from cdvft_bench.analysis.accuracy.starts import DEFAULT, starts_section
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.folders import replace_folder
-from cdvft_bench.core.text import NOT_MEASURED, integer, interval, markdown, plural, prefixed, significant
+from cdvft_bench.core.text import (
+    NOT_MEASURED,
+    integer,
+    interval,
+    markdown,
+    percent_bounds,
+    plural,
+    prefixed,
+    significant,
+)
 from cdvft_bench.report.accuracy.figures import difference_figure, front_figures
 from cdvft_bench.report.accuracy.published_section import published_section
 from cdvft_bench.report.figures.style import Drawn
@@ -283,7 +292,7 @@ def _milliseconds(value: float, low: float | None, high: float | None) -> str:
 def _difference_table(made: Sequence[Difference]) -> list[str]:
     lines = ["| method | difference [points] | p | p, corrected |", "|:--|--:|--:|--:|"]
     for d in made:
-        bounds = f"{100 * d.mean:+.1f} [{100 * d.low:+.1f}, {100 * d.high:+.1f}]"
+        bounds = f"{100 * d.mean:+.1f}{percent_bounds(d.interval)}"
         lines.append(f"| {markdown(d.label)} | {bounds} | {d.p:.3f} | {d.p_holm:.3f} |")
     return lines
 
@@ -307,8 +316,7 @@ def _matched(found: Sequence[Score]) -> list[str]:
         "|:--|--:|:--|--:|:--|--:|--:|",
     ]  # fmt: skip
     for (ours, other, how, value), p in zip(rows, corrected, strict=True):
-        half = value.half_width or 0.0
-        bounds = f"{100 * value.mean:+.1f} [{100 * (value.mean - half):+.1f}, {100 * (value.mean + half):+.1f}]"
+        bounds = f"{100 * value.mean:+.1f}{percent_bounds(value.interval)}"
         lines.append(f"| {markdown(ours.label)} | {integer(ours.parameters)} | {markdown(other.label)} | "
                      f"{integer(other.parameters)} | {how} | {bounds} | {p:.3f} |")  # fmt: skip
     return [*lines, "", f"CDVFT's accuracy less the other's, paired; p corrected for {len(rows)} comparisons (Holm)."]

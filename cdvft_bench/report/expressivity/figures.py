@@ -7,7 +7,7 @@ from typing import Any
 
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.findings.measured import approximations, best_rate, widths
-from cdvft_bench.expressivity.findings.stats import interval
+from cdvft_bench.expressivity.findings.stats import interval, mean
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.targets import ENSEMBLES
 
@@ -51,8 +51,8 @@ def budget_figure(profile: Profile, folder: Path, n: int, axis: str) -> list[Pat
             if not points:
                 continue
             x = [p[0] for p in points]
-            y = [max(p[1].mean, FLOOR) for p in points]
-            half = [p[1].half or 0.0 for p in points]
+            y = [max(p[1].value, FLOOR) for p in points]
+            half = [0.0 if p[1].high is None else p[1].high - p[1].value for p in points]
             below = [min(h, v - FLOOR / 2) for h, v in zip(half, y, strict=True)]
             panel.errorbar(
                 x, y, yerr=[below, half], color=_FAMILY_COLOURS[family], label=TITLES[family], marker="o", ms=3.5,
@@ -83,7 +83,7 @@ def reach_figure(profile: Profile, folder: Path) -> list[Path]:
             offset = -0.06 if field == "real" else 0.06
             for m, errors in points:
                 panel.scatter([m + offset] * len(errors), [max(e, 1e-13) for e in errors], s=6, color=colour, alpha=0.5)
-            means = [max(interval(errors).mean, 1e-13) for _, errors in points]
+            means = [max(mean(errors), 1e-13) for _, errors in points]
             panel.plot([m for m, _ in points], means, color=colour, lw=1, label=f"{field} factors")
         panel.axvline((n + 1) // 2 + 1, color="grey", ls=":", label="dimensions suffice")
         panel.axvline(n, color="black", ls="--", lw=0.8, label="theorem's m = n")
@@ -111,7 +111,7 @@ def training_figure(profile: Profile, folder: Path) -> list[Path]:
             paths = [r["snapshots"] for r in mine if r["learning_rate"] == rate]
             steps = [s["step"] for s in paths[0]]
             for panel, field in zip(axes[:, column], ("loss", "stable_rank"), strict=True):
-                y = [interval([path[i][field] for path in paths if i < len(path)]).mean for i in range(len(steps))]
+                y = [mean([path[i][field] for path in paths if i < len(path)]) for i in range(len(steps))]
                 panel.plot(steps, y, color=colours[k % 20], label=label, lw=1.2)
         axes[0, column].set_title(f"teacher's change: {ensemble.replace('_', ' ')}", fontsize=10)
         axes[0, column].set_xscale("symlog", linthresh=1)
@@ -134,7 +134,8 @@ def gradient_figure(profile: Profile, folder: Path) -> list[Path]:
         chosen = sorted((r for r in rows if r["source"] == source), key=lambda r: int(r["block_size"]))
         mine = [(r["block_size"], interval(r["ratios"])) for r in chosen]
         name = source if source in ("independent", "constant") else f"task, {source.replace('_', ' ')} teacher"
-        y, half = [i.mean for _, i in mine], [i.half or 0.0 for _, i in mine]
+        y = [i.value for _, i in mine]
+        half = [0.0 if i.high is None else i.high - i.value for _, i in mine]
         panel.errorbar([p for p, _ in mine], y, yerr=half, marker="o", ms=4, capsize=2, label=name)
     sizes = sorted({row["block_size"] for row in rows})
     panel.plot(sizes, sizes, color="grey", ls="--", lw=0.8, label="p")

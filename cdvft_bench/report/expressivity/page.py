@@ -15,7 +15,7 @@ from cdvft_bench.expressivity.findings.algebraic import all_findings
 from cdvft_bench.expressivity.findings.changes import change_arrays, change_budget, change_errors
 from cdvft_bench.expressivity.findings.finding import Finding
 from cdvft_bench.expressivity.findings.measured import approximations, best_rate, final_losses, setting, widths
-from cdvft_bench.expressivity.findings.stats import best_within, interval
+from cdvft_bench.expressivity.findings.stats import best_within, mean, plus_minus
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.targets import ENSEMBLES
 from cdvft_bench.report.expressivity.figures import write_figures
@@ -72,7 +72,7 @@ def budget_table(profile: Profile, n: int, m: int, block_size: int, axis: str) -
         for family in FAMILIES:
             candidates = [r for r in approximations(profile, ensemble, n) if r["family"] == family]
             best = best_within(candidates, axis, own[axis])
-            cells.append("none fits" if best is None else f"{interval(best['errors'])} ({_settings(best)})")
+            cells.append("none fits" if best is None else f"{plus_minus(best['errors'])} ({_settings(best)})")
         rows.append(cells)
     return table(["target", *(TITLES[f] for f in FAMILIES)], rows)
 
@@ -87,7 +87,7 @@ def settings_table(profile: Profile, n: int) -> str:
     for p, m in sorted(keys, key=lambda key: (-key[0], key[1])):
         found = [setting(profile, e, n, m, p) for e in names]
         first = next(row for row in found if row is not None)
-        errors = [NOT_MEASURED if row is None else str(interval(row["errors"])) for row in found]
+        errors = [NOT_MEASURED if row is None else plus_minus(row["errors"]) for row in found]
         rows.append([str(p), str(m), f"{first['parameters']:,}", f"{first['flops_per_token']:,.0f}", *errors])
     return table(["p", "m", "parameters", "FLOPs a token", *(e.replace("_", " ") for e in names)], rows)
 
@@ -147,7 +147,7 @@ def _changes_table(profile: Profile, axis: str) -> str:
         rows.append(cells)
     if rows:
         errors = change_errors(profile, axis)
-        cells = [str(interval(errors[f])) if f in errors else "" for f in FAMILIES]
+        cells = [plus_minus(errors[f]) if f in errors else "" for f in FAMILIES]
         rows.append([f"mean of {len(rows)}", "", "", "", *cells])
     unit = "parameters" if axis == "parameters" else "FLOPs a token"
     return table(["layer", "shape", "stable rank", f"{unit}, at most", *(TITLES[f] for f in FAMILIES)], rows)
@@ -170,11 +170,18 @@ def theorem_section(profile: Profile) -> str:
         for r in profile.of("factorisation")
     ]
     reach = [
-        [str(r["n"]), str(r["m"]), str(2 * r["m"] - 1), r["field"], _reached(r["errors"]), str(interval(r["errors"]))]
+        [
+            str(r["n"]),
+            str(r["m"]),
+            str(2 * r["m"] - 1),
+            r["field"],
+            _reached(r["errors"]),
+            plus_minus(r["errors"]),
+        ]
         for r in profile.of("reach")
     ]
     low = [
-        [str(r["n"]), str(r["rank"]), str(r["m"]), _reached(r["errors"]), str(interval(r["errors"]))]
+        [str(r["n"]), str(r["rank"]), str(r["m"]), _reached(r["errors"]), plus_minus(r["errors"])]
         for r in profile.of("low_rank")
     ]
     recovery = [
@@ -210,7 +217,7 @@ def structure_section(profile: Profile) -> str:
         [
             str(r["n"]), str(r["block_size"]), str(r["m"]), r["point"].replace("_", " "),
             f"{min(r['ranks'])}" if min(r["ranks"]) == max(r["ranks"]) else f"{min(r['ranks'])} to {max(r['ranks'])}",
-            f"{math.exp(interval([math.log(c) for c in r['conditions']]).mean):.3g}",
+            f"{math.exp(mean([math.log(c) for c in r['conditions']])):.3g}",
         ]
         for r in profile.of("conditioning")
     ]  # fmt: skip
@@ -228,8 +235,8 @@ def training_section(profile: Profile) -> str:
         [
             r["source"].replace("_", " "),
             str(r["block_size"]),
-            str(interval(r["ratios"])),
-            str(interval(r["coherences"])),
+            plus_minus(r["ratios"]),
+            plus_minus(r["coherences"]),
         ]
         for r in profile.of("gradient")
     ]
@@ -245,8 +252,8 @@ def training_section(profile: Profile) -> str:
         rows.append(
             [
                 ensemble.replace("_", " "), label.replace("_", " "), str(mine[0]["parameters"]),
-                *(str(interval(losses[rate])) for rate in rates), str(interval(early)) if early else NOT_MEASURED,
-                str(interval([s["rank"] for s in last])), str(interval([s["stable_rank"] for s in last])),
+                *(plus_minus(losses[rate]) for rate in rates), plus_minus(early) if early else NOT_MEASURED,
+                plus_minus([s["rank"] for s in last]), plus_minus([s["stable_rank"] for s in last]),
             ]
         )  # fmt: skip
     header = ["teacher", "adapter", "parameters", *(f"loss, lr {rate:g}" for rate in rates)]
