@@ -31,7 +31,7 @@ from cdvft_bench.accuracy.analysis import (
 )
 from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.answers import answers
-from cdvft_bench.analysis.accuracy.costs import fronts_of
+from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.analysis.accuracy.maps import best_by, cells, rate_verdict, slope
 from cdvft_bench.analysis.accuracy.starts import by_start, starts_figure, starts_said
 
@@ -191,7 +191,7 @@ def test_the_best_on_validation_is_not_picked_by_the_test_split() -> None:
         given_runs += runs("cdvft", drawn(rng, 3, share), parameters=100 * m, m=m)
     found = scores(given_runs)
     assert found[0].label == "CDVFT m=3 p=d"
-    (worth,) = [line for line in answers(given_runs, found, fronts_of(found, None)) if line.startswith("- R6")]
+    worth = answers(given_runs, found, fronts_of(found, None))["R6"]
     assert "on the validation split, CDVFT m=2 p=d, trains 1.50 times fewer" in worth
 
 
