@@ -16,6 +16,7 @@ import numpy as np
 from cdvft_bench.analysis import agreement as sources
 from cdvft_bench.analysis import cases
 from cdvft_bench.analytic.conventions import CONVENTIONS
+from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
@@ -201,7 +202,7 @@ def _measured(record: Record, timed: Timed | None) -> dict[str, object]:
     timing = timed.timing if timed else None
     trace = timed.trace if timed else None
     first = timing.samples[0] if timing and timing.samples else None
-    lora, frozen, graph = ratio_to(record, cases.LORA), ratio_to(record, cases.FROZEN), launch_share(timed)
+    lora, frozen, graph = ratio_to(record, LORA), ratio_to(record, FROZEN), launch_share(timed)
     ratios = {
         f"{name}{end}": getattr(ratio, which, None)
         for name, ratio in (("lora", lora), ("frozen", frozen), ("graph_saves", graph))
@@ -254,10 +255,10 @@ def _counted(record: Record) -> dict[str, object]:
 
 def ratio_to(record: Record, baseline: str) -> Interval | None:
     """Time over a baseline's, ``frozen`` or ``lora r=8``; 1 for the baseline itself where it was timed."""
-    itself = cases.is_frozen(record.case) if baseline == cases.FROZEN else cases.is_lora8(record.case)
+    itself = cases.is_frozen(record.case) if baseline == FROZEN else cases.is_lora8(record.case)
     if itself:
         return Interval(1.0, 1.0, 1.0) if sources.median_seconds(record) is not None else None
-    return sources.ratio_to_frozen(record) if baseline == cases.FROZEN else sources.ratio_to_lora8(record)
+    return sources.ratio_to_frozen(record) if baseline == FROZEN else sources.ratio_to_lora8(record)
 
 
 def trust_of(record: Record) -> Trust:

@@ -158,7 +158,7 @@ def _focus_method(given: Sequence[Entry]) -> str:
 
 def _panel(where: tuple[Any, ...], chosen: Sequence[Entry], rows: Sequence[Entry], baseline: Baseline) -> Panel:
     lora = next((row for row in rows if row["lora"] == 1 and row["lora_low"] == 1 and row["method"] == "lora"), None)
-    foot = lora if baseline == "lora" else next((row for row in rows if row["method"] == "frozen"), None)
+    base = lora if baseline == "lora" else next((row for row in rows if row["method"] == "frozen"), None)
     times = {row["setting"]: interval_of(row, baseline) or Interval(1.0) for row in chosen}
     ranks = _ranks({row["setting"]: times[row["setting"]] for row in chosen if row["method"] != "frozen"})
     cells = {
@@ -169,9 +169,9 @@ def _panel(where: tuple[Any, ...], chosen: Sequence[Entry], rows: Sequence[Entry
             trust=row["trust"],
             rank=ranks.get(row["setting"], ""),
             costs={
-                name: row[name] / foot[name]
+                name: row[name] / base[name]
                 for name in COSTS
-                if foot is not None and foot[name] > 0 and row[name] == row[name]
+                if base is not None and base[name] > 0 and row[name] == row[name]
             },
         )
         for row in chosen

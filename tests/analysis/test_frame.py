@@ -14,6 +14,7 @@ from cdvft_bench.analysis import agreement, cases
 from cdvft_bench.analysis.agreement import counted_flops, passes_frame, ratio_to_frozen, ratio_to_lora8
 from cdvft_bench.analysis.frame import COLUMNS, between, describe, entries, interval_of, records_frame
 from cdvft_bench.analytic.conventions import CONVENTIONS
+from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.counted import FvcoreCount, PassCount
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
@@ -75,7 +76,7 @@ def test_values_are_the_records_own() -> None:
     assert record.timed.timing is not None
     assert record.predicted is not None
     row = row_of("CDVFT m=2 p=d, torch.fft")
-    for name, key in (("frozen", "frozen"), ("lora", cases.LORA)):
+    for name, key in (("frozen", "frozen"), ("lora", LORA)):
         ratio = record.timed.timing.ratios[key]
         assert [row[f"{name}{end}"] for end in ("", "_low", "_high")] == [ratio.value, ratio.low, ratio.high]
         assert interval_of(row, name) == ratio
@@ -102,8 +103,8 @@ def test_a_baseline_is_one_of_itself() -> None:
 
 def test_baselines_are_not_taken_for_their_likes() -> None:
     likes = {"lora r=80": Interval(9.0, 8.0, 10.0), "dora r=8": Interval(7.0, 6.0, 8.0)}
-    own = {cases.FROZEN: Interval(2.0, 1.9, 2.1), cases.LORA: Interval(1.5, 1.4, 1.6)}
-    for ratios, expected in ((likes | own, (own[cases.FROZEN], own[cases.LORA])), (likes, (None, None))):
+    own = {FROZEN: Interval(2.0, 1.9, 2.1), LORA: Interval(1.5, 1.4, 1.6)}
+    for ratios, expected in ((likes | own, (own[FROZEN], own[LORA])), (likes, (None, None))):
         one = with_timing(RECORDS[5], ratios=ratios)
         assert (ratio_to_frozen(one), ratio_to_lora8(one)) == expected
 

@@ -1,4 +1,4 @@
-"""A report's folder: written as a whole or not at all, never over another's work, harmless in a spreadsheet and in LaTeX."""
+"""A report's folder: written whole or not at all, never over another's work, harmless in a spreadsheet and in LaTeX."""
 
 from __future__ import annotations
 

@@ -107,7 +107,9 @@ def _panel(
         )
     axes.set_xscale("log")
     axes.set_xlim(low, high * (high / low) ** 0.38)  # the figures stand to the right of the marks
-    axes.xaxis.set_major_locator(FixedLocator([tick for tick in (TICKS if high > 1.7 * low else NEAR) if low <= tick <= high]))
+    axes.xaxis.set_major_locator(
+        FixedLocator([tick for tick in (TICKS if high > 1.7 * low else NEAR) if low <= tick <= high])
+    )
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
