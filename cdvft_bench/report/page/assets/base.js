@@ -259,9 +259,17 @@ function drawn(host, draw) {
   return () => { if (host.clientWidth) draw(Math.floor(host.clientWidth)); };
 }
 
-// Draws when it first comes near.
+// Draws when it first comes near, or when a link leads past it: what is drawn later would move what was linked to.
+const undrawn = new Map();
+
 function lazily(host, draw) {
-  new IntersectionObserver((entries, observer) => {
-    if (entries.some((entry) => entry.isIntersecting)) { observer.disconnect(); draw(); }
-  }, { rootMargin: "400px" }).observe(host);
+  const observer = new IntersectionObserver((entries) => { if (entries.some((entry) => entry.isIntersecting)) now(); }, { rootMargin: "400px" });
+  const now = () => { observer.disconnect(); if (undrawn.delete(host)) draw(); };
+  undrawn.set(host, now);
+  observer.observe(host);
 }
+
+document.addEventListener("click", (event) => {
+  const link = event.target.closest?.("a[href^='#']"), target = link && byId(link.hash.slice(1));
+  if (target) for (const [host, now] of [...undrawn]) if (host === target || target.contains(host) || host.compareDocumentPosition(target) & 4) now();
+});

@@ -90,11 +90,12 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
 
   function drawPanel(svg, panel, rows, x0, width, { low, high }) {
     const values = 44, x = scale(low, high, x0 + 8, x0 + width - values, true), bottom = HEAD + rows.length * ROW;
-    svg.append(make("text", { x: x0 + 2, y: 13, class: "head" }, fitted(panel.title, width - 4, 12.5, 600)));
-    svg.append(make("text", { x: x0 + 2, y: 28, class: "tick" }, fitted(panel.subtitle, width - 4, 11)));
+    const ground = svg.appendChild(make("g", { "data-panel": panel.title }));
+    ground.append(make("text", { x: x0 + 2, y: 13, class: "head" }, fitted(panel.title, width - 4, 12.5, 600)));
+    ground.append(make("text", { x: x0 + 2, y: 28, class: "tick" }, fitted(panel.subtitle, width - 4, 11)));
     ticksOf(low, high, width - values).forEach((tick) => {
-      svg.append(make("line", { class: tick === 1 ? "one" : "rule", x1: x(tick), x2: x(tick), y1: HEAD - 2, y2: bottom }));
-      svg.append(make("text", { class: `tick${tick === 1 ? " strong" : ""}`, x: x(tick), y: bottom + 13, "text-anchor": "middle" }, `${tick}`));
+      ground.append(make("line", { class: tick === 1 ? "one" : "rule", x1: x(tick), x2: x(tick), y1: HEAD - 2, y2: bottom }));
+      ground.append(make("text", { class: `tick${tick === 1 ? " strong" : ""}`, x: x(tick), y: bottom + 13, "text-anchor": "middle" }, `${tick}`));
     });
     rows.forEach((row, i) => {
       const cell = panel.cells[row.name], y = HEAD + (i + 0.5) * ROW;
