@@ -314,16 +314,33 @@ def front_shares(found: Sequence[Score], costs: Mapping[str, CostOf], seed: int 
     Returns:
         By label, the share of draws in which no other method costs as little and scores as much, one of them better.
     """
-    points = [s for s in found if s.label in costs]
-    if not points:
-        return {}
-    rng = np.random.default_rng(seed)
-    accuracy = _drawn_accuracies(points, rng)
-    spread = np.array([costs[s.label].spread for s in points])
-    # A cost that is known exactly is itself in every draw: what costs as much ties.
-    cost = np.array([costs[s.label].value for s in points]) * np.exp(spread * rng.standard_normal((DRAWS, len(points))))
-    shares = on_front(accuracy, cost).sum(axis=0)
-    return {s.label: int(n) / DRAWS for s, n in zip(points, shares, strict=True)}
+    return front_shares_of(found, {"cost": costs}, seed)["cost"]
+
+
+def front_shares_of(
+    found: Sequence[Score], costs: Mapping[str, Mapping[str, CostOf]], seed: int = 0
+) -> dict[str, dict[str, float]]:
+    """As :func:`front_shares`, for several costs by name; those that the same methods have share their draws."""
+    made: dict[str, dict[str, float]] = {}
+    drawn: dict[tuple[str, ...], tuple[NDArray[Any], Any]] = {}
+    for name, one in costs.items():
+        points = [s for s in found if s.label in one]
+        if not points:
+            made[name] = {}
+            continue
+        rng = np.random.default_rng(seed)
+        labels = tuple(s.label for s in points)
+        if labels not in drawn:
+            drawn[labels] = _drawn_accuracies(points, rng), rng.bit_generator.state
+        accuracy, rng.bit_generator.state = drawn[labels]
+        spread = np.array([one[s.label].spread for s in points])
+        # A cost that is known exactly is itself in every draw: what costs as much ties.
+        cost = np.array([one[s.label].value for s in points]) * np.exp(
+            spread * rng.standard_normal((DRAWS, len(points)))
+        )
+        shares = on_front(accuracy, cost).sum(axis=0)
+        made[name] = {s.label: int(n) / DRAWS for s, n in zip(points, shares, strict=True)}
+    return made
 
 
 def on_front(accuracy: NDArray[Any], cost: NDArray[Any]) -> NDArray[np.bool_]:

@@ -1,20 +1,25 @@
-"""What the witnesses of one record say, and whether they say the same."""
+"""What formula, count and clock say of one record, and whether formula and count say the same."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
-from cdvft_bench.analysis.groups import is_frozen
+from cdvft_bench.analysis.cases import is_frozen
 from cdvft_bench.analytic.conventions import CONVENTIONS, Convention
 from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.counted import Counted, FvcoreCount, PassCount
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import PredictedPass, Record
-from cdvft_bench.core.text import clean, integer
+from cdvft_bench.core.text import NOT_MEASURED, clean, integer
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
 
 PASSES = ("forward", "backward", "update")
 WHOLE = "parameters and saved activations"
+EXACT = "exact"
 
 
 def ratio_to_frozen(record: Record) -> Interval | None:
@@ -27,9 +32,9 @@ def ratio_to_lora8(record: Record) -> Interval | None:
     return _ratio(record, LORA)
 
 
-def _ratio(record: Record, foot: str) -> Interval | None:
+def _ratio(record: Record, baseline: str) -> Interval | None:
     timing = record.timed.timing if record.timed else None
-    ratio = timing.ratios.get(foot) if timing else None
+    ratio = timing.ratios.get(baseline) if timing else None
     if ratio is None or not math.isfinite(ratio.value):
         return None
     low, high = (b if b is not None and math.isfinite(b) else None for b in (ratio.low, ratio.high))
@@ -41,11 +46,6 @@ def median_seconds(record: Record) -> float | None:
     timing = record.timed.timing if record.timed else None
     median = timing.samples[0].median if timing and timing.samples else math.nan
     return median if math.isfinite(median) else None
-
-
-def warned(record: Record) -> bool:
-    """Whether the clock warned of something that a reader must know before quoting the time."""
-    return bool(record.timed and record.timed.timing and record.timed.timing.warnings)
 
 
 def predicted_passes(record: Record) -> Iterator[tuple[str, PredictedPass]]:
@@ -79,7 +79,7 @@ def counted_passes(record: Record) -> dict[str, PassCount | None]:
 def counted_flops(count: PassCount | FvcoreCount, price: Convention) -> float | None:
     """A count under a convention; None where it cannot be converted.
 
-    The witnesses price their FFTs at the "flop" convention. Another price is a matter of scale as
+    Counts price their FFTs at the "flop" convention. Another price is a matter of scale as
     long as all transforms are real, or all are complex: a mixture cannot be told apart again, nor
     can fvcore's ``fft_fft``, which may have a real input.
     """
@@ -120,7 +120,7 @@ def counted_launches(record: Record) -> int | None:
     return sum(p.launches for p in passes if p) if all(passes) else None
 
 
-def compare(record: Record, name: str) -> list[str] | None:
+def differences(record: Record, name: str) -> list[str] | None:
     """Quantities by which formula and count differ in one pass; None where either is missing."""
     predicted, counted = record.predicted, record.counted
     if predicted is None or counted is None:
@@ -148,7 +148,7 @@ def compare(record: Record, name: str) -> list[str] | None:
 
 
 def differing_operators(one: PredictedPass | None, other: PassCount | None) -> str:
-    """Operators that one witness has more often than the other, ``mul 3 → 4``; "" where there are none."""
+    """Operators that one source has more often than the other, ``mul 3 → 4``; "" where there are none."""
     if one is None or other is None:
         return ""
     names = sorted(set(one.operators) | set(other.operators))
@@ -164,6 +164,51 @@ def unpriced_operators(record: Record, name: str) -> str | None:
     if one is None:
         return "" if name not in PASSES else None
     return "; ".join(f"{clean(operator)} × {times}" for operator, times in sorted(one.unpriced.items()))
+
+
+def agreement(record: Record) -> str:
+    """Whether formula and count agree on everything of a record: "exact", "differs" or "not measured"."""
+    if record.predicted is None or record.counted is None:
+        return NOT_MEASURED
+    passes = dict(predicted_passes(record))
+    for name, counted in ((WHOLE, None), *counted_passes(record).items()):
+        if differences(record, name) or differing_operators(passes.get(name), counted):
+            return "differs"
+    return EXACT
+
+
+def passes_frame(records: Iterable[Record]) -> DataFrame:
+    """Formula beside count, one row a record and pass, and one for what belongs to no pass.
+
+    Columns: key, environment, setting, subject, pass, agreement ("exact", "differs" or "not measured"), differing
+    quantities and operators (formula → count), operators without a price, and the quantities of both sources; a
+    quantity that a source does not have is missing.
+    """
+    import pandas as pd
+
+    rows = []
+    for record in records:
+        if record.status != "ok":
+            continue
+        predicted, counted = dict(predicted_passes(record)), counted_passes(record)
+        for name in (WHOLE, *counted):
+            found, operators = differences(record, name), differing_operators(predicted.get(name), counted.get(name))
+            row: dict[str, object] = {
+                "key": record.case.key,
+                "environment": clean(record.environment),
+                "setting": clean(record.label),
+                "subject": clean(record.case.subject),
+                "pass": name,
+                "agreement": NOT_MEASURED if found is None else "differs" if found or operators else EXACT,
+                "differing quantities (formula → count)": "; ".join(found or ()),
+                "differing operators (formula → count)": operators,
+                "operators without a price": unpriced_operators(record, name),
+            }
+            for source, one in (("formula", predicted.get(name)), ("count", counted.get(name))):
+                for quantity in ("launches", "macs", "ffts", "elementwise_flops", "read", "written"):
+                    row[f"{quantity}, {source}"] = getattr(one, quantity, None)
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def total(values: Iterable[float | None]) -> float | None:

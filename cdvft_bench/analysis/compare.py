@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
@@ -25,13 +25,14 @@ from cdvft_bench.core.text import NOT_MEASURED, clean, plural
 from cdvft_bench.core.timed import Timing
 from cdvft_bench.timing.statistics import median_interval
 
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
 Basis = Literal["time", "frozen"]
 Verdict = Literal["faster", "slower", "no difference", "only in A", "only in B", "not compared"]
 
 TOLERANCE = 0.05
-_VERDICTS: tuple[Verdict, ...] = (
-    "slower", "faster", "not compared", "only in A", "only in B", "no difference",
-)  # fmt: skip
+_VERDICTS: tuple[Verdict, ...] = ("slower", "faster", "not compared", "only in A", "only in B", "no difference")
 
 
 @dataclass(frozen=True)
@@ -202,10 +203,10 @@ def series(record: Record | None, basis: Basis) -> tuple[tuple[float, ...], str]
         return (), NOT_MEASURED
     seconds = timing.samples[0].seconds
     if basis == "frozen":
-        feet = [s.seconds for s in timing.samples if s.name == FROZEN]
-        if not feet or record.case.method == FROZEN:
+        baseline = [s.seconds for s in timing.samples if s.name == FROZEN]
+        if not baseline or record.case.method == FROZEN:
             return (), "is itself the frozen subject" if record.case.method == FROZEN else "no frozen subject beside it"
-        seconds = tuple(s / f for s, f in zip(seconds, feet[0], strict=True))
+        seconds = tuple(s / b for s, b in zip(seconds, baseline[0], strict=True))
     if not all(math.isfinite(s) and s > 0 for s in seconds):
         return (), "a time is not a positive number"
     return seconds, ""
@@ -227,10 +228,8 @@ def _doubts(a: Record, b: Record) -> list[str]:
 def _order(row: Row) -> tuple[object, ...]:
     case = row.case
     size = abs(math.log(row.ratio.value)) if row.ratio else 0.0
-    return (
-        _VERDICTS.index(row.verdict), -round(size, 3), case.kind, case.subject, case.pass_, case.tokens,
-        row.label, row.key,
-    )  # fmt: skip
+    where = (case.kind, case.subject, case.pass_, case.tokens)
+    return (_VERDICTS.index(row.verdict), -round(size, 3), *where, row.label, row.key)
 
 
 def _differences(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -253,3 +252,38 @@ def _fields(environment: object) -> dict[str, object]:
     if is_dataclass(environment) and not isinstance(environment, type):
         return asdict(environment)
     return dict(environment) if isinstance(environment, Mapping) else {"environment": environment}
+
+
+def comparison_frame(comparison: Comparison) -> DataFrame:
+    """Every row of a comparison; figures in full, "not measured" where there is none."""
+    import pandas as pd
+
+    def figure(value: float | None) -> object:
+        return NOT_MEASURED if value is None else value
+
+    unit = "seconds" if comparison.basis == "time" else "ratio to frozen"
+    lines = []
+    for row in comparison.rows:
+        case, ratio = row.case, row.ratio or Interval(math.nan)
+        lines.append(
+            {
+                "verdict": row.verdict,
+                "method": clean(row.label),
+                "kind": case.kind,
+                "subject": clean(case.subject),
+                "pass": case.pass_,
+                "batch": case.batch,
+                "sequence": case.sequence,
+                "dtype": case.dtype,
+                "device": case.device,
+                "seed": case.seed,
+                f"A {unit}": figure(row.a),
+                f"B {unit}": figure(row.b),
+                "B / A": figure(ratio.value if row.ratio else None),
+                "low": figure(ratio.low),
+                "high": figure(ratio.high),
+                "note": clean(row.note),
+                "key": row.key,
+            }
+        )
+    return pd.DataFrame(lines)

@@ -7,26 +7,17 @@ its function. Where nothing was recorded that could answer, it is "not measured"
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Score, scores
 from cdvft_bench.analysis.accuracy.starts import by_start, starts_said
-from cdvft_bench.analysis.agreement import trainable
-from cdvft_bench.analysis.evidence import (
-    Answer,
-    Evidence,
-    Given,
-    against,
-    grouped,
-    keys,
-    over_lora,
-    pair,
-    spread,
-)
+from cdvft_bench.analysis.evidence import Answer, Evidence, Given, Word, grouped, keys, known, over_lora, place
+from cdvft_bench.analysis.frame import Entry
+from cdvft_bench.analysis.gains import cheaper, pair
 from cdvft_bench.analysis.limits import transforms
 from cdvft_bench.analytic.models import model_spec
-from cdvft_bench.core.record import Record
-from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, prefixed, significant
+from cdvft_bench.core.text import clean, listed, plural, prefixed, significant
 
 if TYPE_CHECKING:
     from cdvft_bench.accuracy.trial import TrialResult
@@ -47,7 +38,7 @@ def expressivity(given: Given) -> Answer:
     question = "Is there analysis, not only results, that shows what the factorisation can and cannot express?"
     if not given.findings:
         plain = "No findings on expressivity were given to this report."
-        return Answer("R1", question, NOT_MEASURED, plain, (), ("findings: give --expressivity FOLDER",))
+        return Answer("R1", question, "not measured", plain, (), ("findings: give --expressivity FOLDER",))
     held = [f for f in given.findings if f.holds]
     proved = [f for f in held if f.label == "proved"]
     checked = [f for f in held if f.label == "checked numerically"]
@@ -64,7 +55,7 @@ def expressivity(given: Given) -> Answer:
         Evidence(f"{f.label.capitalize()}{'' if f.holds else ', and contradicted'}: {f.statement}", f"finding {f.id}")
         for f in [*against, *proved, *checked]
     )
-    word = "in part" if against or not proved else "yes"
+    word: Word = "in part" if against or not proved else "yes"
     return Answer("R1", question, word, plain, evidence, tuple(f.statement for f in unsettled))
 
 
@@ -72,9 +63,9 @@ def settings(given: Given) -> Answer:
     """R3. "in part" where time or accuracy was recorded at two values of an axis; "yes" where at all five."""
     question = "What happens away from the one fixed setting: m, p, learning rate, initialisation, seeds?"
     evidence: list[Evidence] = []
-    for axis, name in (("m", "number of diagonals m"), ("block_size", "block size p")):
-        said = spread(given, axis, name)
-        evidence += [said] if said else []
+    for axis, name in (("m", "number of diagonals m"), ("p", "block size p")):
+        moved = spread(given, axis, name)
+        evidence += [moved] if moved else []
     axes = [name for name, said in (("m", "diagonals"), ("p", "block size")) if any(said in e.text for e in evidence)]
     tuned = {axis: said for axis, said in _tuned(given).items() if said}
     axes += tuned
@@ -84,13 +75,38 @@ def settings(given: Given) -> Answer:
     wanted = ("m", "p", "learning rate", "initialisation", "seeds")
     missing = tuple(a for a in wanted if a not in axes)
     if not axes:
-        return Answer("R3", question, NOT_MEASURED, "Nothing was recorded at two values of any of these.",
-                      tuple(evidence), missing)  # fmt: skip
-    word = "in part" if missing else "yes"
+        plain = "Nothing was recorded at two values of any of these."
+        return Answer("R3", question, "not measured", plain, tuple(evidence), missing)
+    word: Word = "in part" if missing else "yes"
     plain = f"Recorded at several values: {listed(axes)}."
     if missing:
         plain += f" Not measured: {listed(missing)}."
     return Answer("R3", question, word, plain, tuple(evidence), missing)
+
+
+def spread(given: Given, axis: str, name: str) -> Evidence | None:
+    """How far CDVFT's ratio to the frozen subject moves over one hyperparameter with all else equal.
+
+    Args:
+        axis: a column of the frame, "m" or "p". name: what the sentence calls it.
+    """
+    factors: list[float] = []
+    shown: list[Entry] = []
+    rest = ("m", "p") if axis not in ("m", "p") else ("p" if axis == "m" else "m",)
+    for rows in given.groups:
+        ours = [row for row in rows if row["method"] == "cdvft" and known(row, "frozen") and known(row, axis)]
+        for same in grouped(ours, lambda row: (*(row[n] for n in rest), row["path"], row["seed"])).values():
+            values = [row["frozen"] for row in same]
+            if len({row[axis] for row in same}) > 1 and min(values) > 0:
+                factors.append(max(values) / min(values))
+                shown += same[:1]
+    if not factors:
+        return None
+    text = (
+        f"Over the {name}, all else equal, time moves by a factor of {significant(median(factors), 3)} in the median "
+        f"of {plural(len(factors), 'series', 'series')}, at most {significant(max(factors), 3)}."
+    )
+    return Evidence(text, "records", keys(shown))
 
 
 def _tuned(given: Given) -> dict[str, list[Evidence]]:
@@ -138,18 +154,10 @@ def recent(given: Given) -> Answer:
     """
     question = "Recent models (Llama-3-8B) and generation tasks?"
     evidence: list[Evidence] = []
-    by_subject = grouped(
-        [
-            r
-            for s in given.sections
-            for r in s.ok
-            if r.case.subject.lower().startswith(RECENT) and r.case.method == "cdvft"
-        ],
-        lambda r: (r.case.kind, r.case.subject),
-    )
-    for (kind, subject), rows in by_subject.items():
-        text = f"Cost on the {kind} {clean(subject)}: {over_lora(rows)}."
-        evidence.append(Evidence(text, "records", keys(rows)))
+    ours = [r for r in given.done if r["method"] == "cdvft" and r["subject"].lower().startswith(RECENT)]
+    by_subject = grouped(ours, lambda row: (str(row["kind"]), str(row["subject"])))
+    for (kind, subject), found in by_subject.items():
+        evidence.append(Evidence(f"Cost on the {kind} {subject}: {over_lora(found)}.", "records", keys(found)))
     workloads = given.workloads()
     tasks = {
         workload: scores(rows)
@@ -157,29 +165,26 @@ def recent(given: Given) -> Answer:
         if model_spec(rows[0].trial.model).auto == "AutoModelForCausalLM"
         and any(r.trial.method == "cdvft" and r.trial.evaluate == "test" and r.accuracy is not None for r in rows)
     }
-    evidence += [
-        Evidence(
-            f"Fine-tuned {clean(workload)}, share of the test split answered right under greedy decoding: "
-            f"{listed([_scored(s) for s in found])}.", given.source(workloads[workload]),
-        )
-        for workload, found in tasks.items()
-    ]  # fmt: skip
+    for workload, scored in tasks.items():
+        said = listed([_scored(score) for score in scored])
+        text = f"Fine-tuned {clean(workload)}, share of the test split answered right under greedy decoding: {said}."
+        evidence.append(Evidence(text, given.source(workloads[workload])))
     missing = []
     if not tasks:
         missing.append("CDVFT's accuracy on a generation task")
     if not any(kind == "model" for kind, _ in by_subject):
         missing.append("a whole recent model, measured")
     if not evidence:
-        return Answer("R4", question, NOT_MEASURED, "Neither a recent model nor a generation task is recorded.", (),
-                      tuple(missing))  # fmt: skip
-    word = "yes" if not missing else "in part"
+        plain = "Neither a recent model nor a generation task is recorded."
+        return Answer("R4", question, "not measured", plain, (), tuple(missing))
+    word: Word = "yes" if not missing else "in part"
     plain = "Recorded is what it costs, not how well it does."
     if tasks:
-        said = [
-            f"by {clean(workload)}: {listed([f'{clean(s.label)} {100 * s.mean:.1f} %' for s in found])}"
-            for workload, found in tasks.items()
+        parts = [
+            f"by {clean(workload)}: {listed([f'{clean(s.label)} {100 * s.mean:.1f} %' for s in scored])}"
+            for workload, scored in tasks.items()
         ]
-        plain = f"Answered right, mean over seeds, {'; '.join(said)}."
+        plain = f"Answered right, mean over seeds, {'; '.join(parts)}."
     return Answer("R4", question, word, plain, tuple(evidence), tuple(missing))
 
 
@@ -190,51 +195,6 @@ def _scored(score: Score) -> str:
     return f"{clean(score.label)} {100 * score.mean:.1f} %{bounds} ({runs})"
 
 
-def cheaper(given: Given) -> Answer:
-    """R5. Where CDVFT takes fewer FLOPs: "yes" if its step is faster on all those workloads, "no" on none.
-
-    Faster: the whole 95 % interval of the time ratio lies below 1. Against LoRA r = 8, and against FourierFT.
-    """
-    question = (
-        "Do fewer FLOPs make fine-tuning cheaper end to end, or do kernel launches and memory traffic eat the gain?"
-    )
-    compared = list(against(given))
-    evidence = [one.evidence for one in compared]
-    bound = [r.timed.trace.verdict for s in given.sections for r in s.ok
-             if r.case.method == "cdvft" and r.timed and r.timed.trace]  # fmt: skip
-    if set(bound) - {"unknown"}:
-        counts = ", ".join(f"{bound.count(word):,} {word}" for word in sorted(set(bound)))
-        evidence.append(Evidence(f"What binds CDVFT's calls, by their traces: {counts}.", "records"))
-    said = given.verdict("step-time-like-lora")
-    evidence += [said] if said else []
-    missing = [] if any(s.kind == "model" for s in given.sections) else ["whole models: only layers are recorded"]
-    if not any(s.device == "cuda" for s in given.sections):
-        missing.append("a GPU: not measured")
-    if not compared:
-        return Answer("R5", question, NOT_MEASURED, "No step of CDVFT is recorded beside LoRA r=8 or FourierFT.",
-                      tuple(evidence), tuple(missing))  # fmt: skip
-    sentences = []
-    for title, paired in (("LoRA r=8", True), ("FourierFT", False)):
-        rows = [one for one in compared if one.paired == paired]
-        less = [one for one in rows if one.flops is not None and one.flops < 1]
-        if rows:
-            words = [one.verdict for one in rows]
-            sentences.append(
-                f"Beside {title}, on {plural(len(rows), 'workload')}, a step of CDVFT (m = 2, largest p) takes fewer "
-                f"FLOPs on {len(less)}; it is faster on {words.count('faster')}, slower on {words.count('slower')}, "
-                f"and no difference is shown on {words.count('no difference')}."
-            )
-    gains = [one for one in compared if one.flops is not None and one.flops < 1]
-    faster = sum(one.verdict == "faster" for one in gains)
-    word = "yes" if gains and faster == len(gains) else "in part" if faster else "no"
-    sentences.append(
-        f"Where it takes fewer FLOPs, it is faster on {faster} of {len(gains)}."
-        if gains
-        else "It takes fewer FLOPs on none of them, so there is no gain to eat."
-    )
-    return Answer("R5", question, word, " ".join(sentences), tuple(evidence), tuple(missing))
-
-
 def worth(given: Given) -> Answer:
     """R6. "no" where what CDVFT saves of weights and optimiser state is below 1 % of every peak, else "in part"."""
     question = (
@@ -243,47 +203,44 @@ def worth(given: Given) -> Answer:
     )
     evidence: list[Evidence] = []
     shares: list[float] = []
-    stored: list[tuple[int, int, Record]] = []
-    for section in given.sections:
-        for where, rows in section.workloads().items():
-            ours, lora = pair(rows)
-            if ours is None or lora is None or where.pass_ != "step":
-                continue
-            mine, theirs = trainable(ours), trainable(lora)
-            if mine is None or theirs is None:
-                continue
-            stored.append((mine, theirs, ours))
-            peak = ours.timed.memory.peak_bytes if ours.timed and ours.timed.memory else None
-            if section.kind == "model" and peak:
-                saved = 4 * 4 * (theirs - mine)  # weight, gradient and AdamW's two moments, float32
-                shares.append(saved / peak)
-                text = (
-                    f"{section.title}, {where.title}: CDVFT trains {mine:,} parameters, LoRA r=8 {theirs:,}; weights, "
-                    f"gradients and optimiser state differ by {prefixed(abs(saved))} bytes, "
-                    f"{100 * abs(saved) / peak:.2f} % of the peak of a step ({prefixed(peak)} bytes)."
-                )
-                evidence.append(Evidence(text, "records", keys([ours, lora])))
-    if stored:
-        mine, theirs, record = max(stored, key=lambda s: (s[2].case.kind == "model", s[1]))
-        text = (
-            f"Who keeps {TENANTS:,} adapters of {clean(record.case.subject)} in float32 keeps "
-            f"{prefixed(4.0 * TENANTS * mine)} bytes of CDVFT, {prefixed(4.0 * TENANTS * theirs)} of LoRA r=8 "
-            f"({significant(theirs / mine, 3)} times as much), by their parameters."
-        )
-        evidence.append(Evidence(text, "records", keys([record])))
-    missing = [] if shares else ["the peak memory of a whole model's step"]
+    stored: list[tuple[float, float, Entry]] = []
+    for rows in given.groups:
+        ours, lora = pair(rows)
+        if ours is None or lora is None or ours["pass"] != "step":
+            continue
+        if not known(ours, "parameters") or not known(lora, "parameters"):
+            continue
+        mine, theirs = ours["parameters"], lora["parameters"]
+        stored.append((mine, theirs, ours))
+        peak = ours["peak_bytes"]
+        if ours["kind"] == "model" and known(ours, "peak_bytes") and peak > 0:
+            saved = 4 * 4 * (theirs - mine)  # weight, gradient and AdamW's two moments, float32
+            shares.append(saved / peak)
+            text = (
+                f"{place(ours)}: CDVFT trains {mine:,.0f} parameters, LoRA r=8 {theirs:,.0f}; weights, gradients and "
+                f"optimiser state differ by {prefixed(abs(saved))} bytes, {100 * abs(saved) / peak:.2f} % of the peak "
+                f"of a step ({prefixed(peak)} bytes)."
+            )
+            evidence.append(Evidence(text, "records", keys([ours, lora])))
+    missing = () if shares else ("the peak memory of a whole model's step",)
     if not stored:
-        return Answer("R6", question, NOT_MEASURED, "CDVFT and LoRA r=8 are not recorded side by side.", (),
-                      tuple(missing))  # fmt: skip
+        return Answer("R6", question, "not measured", "CDVFT and LoRA r=8 are not recorded side by side.", (), missing)
+    mine, theirs, row = max(stored, key=lambda s: (s[2]["kind"] == "model", s[1]))
+    text = (
+        f"Who keeps {TENANTS:,} adapters of {row['subject']} in float32 keeps {prefixed(4.0 * TENANTS * mine)} bytes "
+        f"of CDVFT, {prefixed(4.0 * TENANTS * theirs)} of LoRA r=8 ({significant(theirs / mine, 3)} times as much), by "
+        "their parameters."
+    )
+    evidence.append(Evidence(text, "records", keys([row])))
+    most = max((abs(s) for s in shares), default=0.0)
+    word: Word = "in part"
+    plain = f"The parameters saved are up to {100 * most:.1f} % of the memory of a step."
     if not shares:
         plain = "What parameters weigh in the memory of training was not measured; what adapters take to keep follows."
-        return Answer("R6", question, "in part", plain, tuple(evidence), tuple(missing))
-    most = max(abs(s) for s in shares)
-    if most < NEGLIGIBLE:
+    elif most < NEGLIGIBLE:
+        word = "no"
         plain = (
             f"To who trains one adapter, no: the parameters saved are at most {100 * most:.2f} % of the memory of a "
             "step. To who keeps or sends many adapters, the bytes of each count in full."
         )
-        return Answer("R6", question, "no", plain, tuple(evidence), tuple(missing))
-    plain = f"The parameters saved are up to {100 * most:.1f} % of the memory of a step."
-    return Answer("R6", question, "in part", plain, tuple(evidence), tuple(missing))
+    return Answer("R6", question, word, plain, tuple(evidence), missing)

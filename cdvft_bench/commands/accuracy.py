@@ -74,7 +74,8 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
     from transformers.utils import logging
 
     from cdvft_bench.accuracy.preset import read_preset
-    from cdvft_bench.sweep.steps import time_steps, write_steps
+    from cdvft_bench.sweep.step_times import write_steps
+    from cdvft_bench.sweep.steps import time_steps
     from cdvft_bench.timing.environment import read_environment
 
     logging.disable_progress_bar()
@@ -88,40 +89,55 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
     click.echo(f"Steps: {output}")
 
 
+RESULTS = click.Path(path_type=Path, dir_okay=False)
+
+
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("results", type=RESULTS)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
-@click.option("--steps", type=click.Path(path_type=Path, dir_okay=False), help="Of 'cdvft-bench steps', on a preset.")
-@click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
+@click.option("--steps", type=RESULTS, help="Of 'cdvft-bench steps', on a preset.")
+@click.option("--preset", help="Count only runs that this preset (or group) plans; all of the file if not given.")
 def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) -> None:
-    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, a page.
-
-    For a preset that is a group: a page for each of its presets that has results, in a folder of its name.
-    """
-    from cdvft_bench.accuracy.preset import read_presets
-    from cdvft_bench.report.accuracy.page import write_accuracy, write_pages
-
+    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, on one page."""
     given = (f" --steps {steps.name}" if steps else "") + (f" --preset {preset}" if preset else "")
     command = f"cdvft-bench pareto {results.name}{given} --output {output.name}"
-    presets = read_presets(preset) if preset else (None,)
-    if len(presets) > 1:
-        for line in write_pages(results, output, command, presets, steps):
-            click.echo(line)
-        return
-    click.echo(f"Page: {write_accuracy(results, output, command, steps, presets[0])}")
+    _write_page(results, output, steps, preset, command, "Accuracy against cost")
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("results", type=RESULTS)
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
 @click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
 def maps(results: Path, output: Path, preset: str | None) -> None:
     """Accuracy over m, p, learning rate and initialisation, from the RESULTS of train on a map preset."""
-    from cdvft_bench.accuracy.preset import read_preset
-    from cdvft_bench.report.accuracy.maps_page import write_maps
-
     command = f"cdvft-bench maps {results.name}{f' --preset {preset}' if preset else ''} --output {output.name}"
-    click.echo(f"Page: {write_maps(results, output, command, read_preset(preset) if preset else None)}")
+    _write_page(results, output, None, preset, command, "Maps of accuracy")
+
+
+def _write_page(results: Path, output: Path, steps: Path | None, preset: str | None, command: str, title: str) -> None:
+    """Write the page of a file of results alone.
+
+    Raises:
+        UserError: a file cannot be read, or holds nothing that the page is about.
+    """
+    from dataclasses import replace
+
+    from cdvft_bench.accuracy.preset import read_presets
+    from cdvft_bench.accuracy.search import planned
+    from cdvft_bench.analysis.accuracy.maps import cells
+    from cdvft_bench.analysis.inputs import read
+    from cdvft_bench.report.write import write_report
+
+    campaign = read(results, steps=steps, claims=False)
+    if preset is not None:
+        presets = read_presets(preset)
+        kept = {name: [run for one in presets for run in planned(one, some)] for name, some in campaign.runs.items()}
+        campaign = replace(campaign, runs=kept)
+    if title.startswith("Accuracy") and not any(study.scores for study in campaign.studies):
+        raise UserError(f"{results.name} holds no finished run on a test split; run more of its preset first")
+    if title.startswith("Maps") and not any(cells(study.runs) for study in campaign.studies):
+        raise UserError(f"{results.name} holds no finished run of CDVFT or BCA; run more of its preset first")
+    click.echo(f"Page: {write_report(campaign, output, command=command, title=title, claims=False).html}")
 
 
 @click.command()

@@ -8,32 +8,82 @@ from typing import Literal
 import click
 
 from cdvft_bench.commands.shared import emit
-from cdvft_bench.commands.sweeps import write_report
+
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("report"), show_default=True,
-    help="Folder of the page, the figures and the tables.",
-)  # fmt: skip
-@click.option(
-    "--expressivity", type=click.Path(path_type=Path, file_okay=False),
-    help="Folder of an expressivity profile, whose findings the page shows.",
-)  # fmt: skip
-@click.option(
-    "--accuracy", type=click.Path(path_type=Path, dir_okay=False), multiple=True,
-    help="Results of 'train' to show beside the records; repeatable.",
-)  # fmt: skip
-def report(stores: tuple[Path, ...], output: Path, expressivity: Path | None, accuracy: tuple[Path, ...]) -> None:
-    """Write tables, figures and the page from STORES: records (.sqlite or .jsonl.gz), of any machine.
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--output", type=FOLDER, default=Path("report"), show_default=True, help="Folder of page and tables.")
+@click.option("--verdicts", type=FILE, help="Of 'verify --output'; else verdicts.json in PATHS.")
+@click.option("--no-claims", is_flag=True, help="Leave out claims, reviewers' questions and published runs.")
+@click.option("--evaluation", type=FILE, help="Of 'evaluate --output'; else evaluation.json in PATHS.")
+@click.option("--expressivity", type=FOLDER, help="Folder of an expressivity profile; else one in PATHS.")
+@click.option("--accuracy", type=FILE, multiple=True, help="Results of 'train', as if among PATHS; repeatable.")
+@click.option("--figures", "formats", default="", help="Also draw pictures: png, svg, pdf, separated by commas.")
+@click.option("--title", default="cdvft-bench report", show_default=True, help="Of the page.")
+def report(
+    paths: tuple[Path, ...],
+    output: Path,
+    verdicts: Path | None,
+    no_claims: bool,
+    evaluation: Path | None,
+    expressivity: Path | None,
+    accuracy: tuple[Path, ...],
+    formats: str,
+    title: str,
+) -> None:
+    """Write one page, with its tables, of PATHS: stores, results of 'train', or folders of them; of any machine.
 
-    Traces in a folder 'traces' beside a store are shown as timelines.
+    Files are read, nothing is run. In a folder, records (.sqlite, .jsonl.gz), results.jsonl, steps.json,
+    verdicts.json, evaluation.json and findings.jsonl are found by their names.
     """
-    command = ["cdvft-bench report", *map(str, stores)]
-    command += [f"--expressivity {expressivity}"] if expressivity else []
+    command = ["cdvft-bench report", *map(str, paths)]
+    for name, value in (("verdicts", verdicts), ("evaluation", evaluation), ("expressivity", expressivity)):
+        command += [f"--{name} {value}"] if value else []
     command += [f"--accuracy {path}" for path in accuracy]
-    write_report(stores, output, " ".join([*command, f"--output {output}"]), expressivity, accuracy)
+    command += ["--no-claims"] if no_claims else []
+    command += [f"--figures {formats}"] if formats else []
+    write(
+        (*paths, *accuracy),
+        output,
+        " ".join([*command, f"--output {output}"]),
+        verdicts=verdicts,
+        evaluation=evaluation,
+        expressivity=expressivity,
+        claims=not no_claims,
+        formats=tuple(filter(None, formats.split(","))),
+        title=title,
+    )
+
+
+def write(
+    paths: tuple[Path, ...],
+    output: Path,
+    command: str,
+    *,
+    verdicts: Path | None = None,
+    evaluation: Path | None = None,
+    expressivity: Path | None = None,
+    steps: Path | None = None,
+    claims: bool = True,
+    formats: tuple[str, ...] = (),
+    title: str = "cdvft-bench report",
+) -> None:
+    """Write a report of files and say where it is.
+
+    Raises:
+        UserError: a file cannot be read, or the folder holds something else.
+    """
+    from cdvft_bench.analysis.inputs import read
+    from cdvft_bench.report.write import write_report
+
+    campaign = read(
+        *paths, verdicts=verdicts, evaluation=evaluation, expressivity=expressivity, steps=steps, claims=claims
+    )
+    done = write_report(campaign, output, command=command, title=title, claims=claims, formats=formats)
+    click.echo(f"Report: {done.html}")
 
 
 @click.command()
@@ -41,11 +91,14 @@ def report(stores: tuple[Path, ...], output: Path, expressivity: Path | None, ac
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--tolerance", default=0.05, show_default=True, help="Relative difference that does not count.")
 @click.option(
-    "--basis", type=click.Choice(["time", "frozen"]), default="time", show_default=True,
+    "--basis",
+    type=click.Choice(["time", "frozen"]),
+    default="time",
+    show_default=True,
     help="Compare times, or ratios to the frozen subject, which cancels the machine's speed.",
-)  # fmt: skip
-@click.option("--csv", "csv_path", type=click.Path(path_type=Path, dir_okay=False), help="Write all rows here, too.")
-@click.option("--page", type=click.Path(path_type=Path, dir_okay=False), help="Write a page of both campaigns (.html).")
+)
+@click.option("--csv", "csv_path", type=FILE, help="Write all rows here, too.")
+@click.option("--page", type=FILE, help="Write a page of both campaigns (.html).")
 @click.option("--all", "everything", is_flag=True, help="Print the rows without a difference, too.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(
@@ -61,7 +114,7 @@ def compare(
     """Compare the times of two stores, A before and B after, case by case.
 
     Exits with 1 when a case became slower by more than the tolerance, with its whole 95 % interval.
-    """  # fmt: skip
+    """
     from cdvft_bench.analysis.compare import compare_stores
     from cdvft_bench.report.terminal.compare import show_comparison, write_csv
 

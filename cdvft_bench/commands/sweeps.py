@@ -33,20 +33,6 @@ def run_sweep(
     return int(outcome.failed > 0)
 
 
-def write_report(
-    stores: tuple[Path, ...],
-    output: Path,
-    command: str,
-    expressivity: Path | None = None,
-    accuracy: tuple[Path, ...] = (),
-) -> None:
-    """Write a report and say where it is."""
-    from cdvft_bench.report.page.report import report_stores
-
-    paths = report_stores(stores, output, command=command, expressivity=expressivity, accuracy=accuracy)
-    click.echo(f"Report: {paths.html}")
-
-
 GRID_HELP = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
 
 
@@ -59,12 +45,14 @@ GRID_HELP = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, pap
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 def run(grid: str, output: Path, retry_failed: bool) -> None:
     """Do it all: run a grid through the three sources, keep the records, print a table, write the report."""
-    from cdvft_bench.report.terminal.cases import show_store
+    from cdvft_bench.commands.reports import write
+    from cdvft_bench.report.terminal.overview import show_store
 
     store = output / "records.sqlite"
     code = run_sweep(grid, store, retry_failed)
     show_store(store)
-    write_report((store,), output / "report", f"cdvft-bench report {store} --output {output / 'report'}")
+    page = output / "report"
+    write((output,), page, f"cdvft-bench report {output} --output {page}", title="cdvft-bench run")
     if code:
         raise SystemExit(code)
 

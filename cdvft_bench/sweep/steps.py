@@ -7,20 +7,18 @@ batch, in random order round by round (``timing.clock``), so that ratios hold wh
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from cdvft_bench.accuracy.fit import Training
 from cdvft_bench.accuracy.preset import Preset
 from cdvft_bench.accuracy.trial import BASE, with_start
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import write_file
 from cdvft_bench.core.interval import Interval
+from cdvft_bench.sweep.step_times import StepCost, StepTimes
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
 from cdvft_bench.timing.statistics import median_interval
@@ -28,50 +26,6 @@ from cdvft_bench.timing.statistics import median_interval
 AGAINST = "LoRA r=8"
 RATE = 1e-6
 """Learning rate of the timed steps: weights stay where they are, so that no step of thousands diverges."""
-
-
-@dataclass(frozen=True)
-class StepCost:
-    """What a training step of one method takes.
-
-    Attributes:
-        label: the method. seconds: median over the rounds with its 95 % interval.
-        ratio: its time over that of ``StepTimes.against``, paired by round; None of that one itself.
-        peak_bytes: the most that tensors take beside the model's weights: the step's own peak and AdamW's moments.
-        joules: of the GPU for a step; None where it cannot be read.
-    """
-
-    label: str
-    seconds: Interval
-    ratio: Interval | None
-    peak_bytes: int
-    joules: float | None
-
-
-@dataclass(frozen=True)
-class StepTimes:
-    """Steps of a preset's methods, side by side.
-
-    Attributes:
-        preset, model, task: what ran. batch: examples a step. device, threads, method: of the clock.
-        rounds: kept. against: the method of the ratios. memory: how it was read. energy: how, or why not.
-        costs: one a method. warnings: of the clock. environment: of the machine.
-    """
-
-    preset: str
-    model: str
-    task: str
-    batch: int
-    device: str
-    threads: int
-    method: str
-    rounds: int
-    against: str
-    memory: str
-    energy: str
-    costs: tuple[StepCost, ...]
-    warnings: tuple[str, ...] = ()
-    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 def time_steps(
@@ -130,26 +84,3 @@ def time_steps(
         preset.name, trial.model, trial.task, trial.batch, device, timing.threads, timing.method, timing.rounds, first,
         how, energy, tuple(costs), timing.warnings, dict(environment),
     )  # fmt: skip
-
-
-def write_steps(found: StepTimes, path: Path) -> None:
-    """Write as JSON, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    write_file(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-
-
-def read_steps(path: Path) -> StepTimes:
-    """Read what :func:`write_steps` wrote.
-
-    Raises:
-        UserError: the file cannot be read, or is no such file.
-    """
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=StepTimes)
-    except OSError as error:
-        raise UserError(f"steps {str(path)!r} cannot be read: {error}") from error
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise UserError(f"{path.name} does not hold steps that 'cdvft-bench steps' wrote: {error}") from error

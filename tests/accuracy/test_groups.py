@@ -20,7 +20,6 @@ from cdvft_bench.accuracy.trial import Trial, TrialResult
 from cdvft_bench.cli import main
 from cdvft_bench.core import budget
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.report.accuracy import page as accuracy
 
 MEMBER = """
 [preset]
@@ -97,17 +96,12 @@ def test_slices_lose_and_double_nothing(group: Path, tmp_path: Path, monkeypatch
     expected = {r.trial.key: r.curve for r in read_results(alone)[0]}
     assert {r.trial.key: r.curve for r in planned(presets[1], results)} == expected
 
-    # A page for each, here without its figures; without the preset, workloads are not mixed.
-    monkeypatch.setattr(accuracy, "front_figures", lambda *_: [])
-    monkeypatch.setattr(accuracy, "published_section", lambda: ([], []))
-    made = CliRunner().invoke(main, ["pareto", str(path), "--preset", str(group), "--output", str(tmp_path / "pages")])
+    # One page of all of them.
+    made = CliRunner().invoke(main, ["pareto", str(path), "--preset", str(group), "--output", str(tmp_path / "page")])
     assert made.exit_code == 0, made.output
+    text = (tmp_path / "page" / "report.html").read_text()
     for task in ("tweets", "bbc-news"):
-        assert (tmp_path / "pages" / task / "accuracy.md").read_text().startswith(f"# Accuracy: minilm on {task}")
-    mixed = CliRunner().invoke(main, ["pareto", str(path), "--output", str(tmp_path / "mixed")])
-    assert mixed.exit_code == 2
-    assert "holds runs of minilm on tweets, minilm on bbc-news; name the preset" in mixed.output
-    assert not (tmp_path / "mixed").exists()
+        assert f"<h3>minilm on {task}</h3>" in text
 
 
 def fake(trial: Trial, device: str, measure: object) -> TrialResult:

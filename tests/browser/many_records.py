@@ -9,7 +9,7 @@ from itertools import islice, product
 
 from cdvft_bench.core.case import CasePass
 from cdvft_bench.core.record import Record
-from tests.report.report_records import ENVIRONMENT, make_records
+from tests.made_records import ENVIRONMENT, make_records
 
 MACHINES = {
     ENVIRONMENT: {"cpu": "Example CPU", "gpus": ()},

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from cdvft_bench.analysis.crossover import PEERS, crossover_points, fft_path, summary
-from cdvft_bench.analysis.launches import launch_share
+from cdvft_bench.analysis.frame import entries
+from cdvft_bench.analysis.peers import PEERS, crossover
 from cdvft_bench.core.case import LORA, Case, CasePass, Value
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
@@ -23,7 +23,7 @@ from cdvft_bench.sweep.evaluate import label
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.timing.environment import read_environment
 from cdvft_bench.timing.trace import export_trace
-from tests.report.report_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, failed, make_records
+from tests.made_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, campaign_of, failed, make_records
 
 WIDTHS, TOKENS = (768, 4096), (128, 2048, 32768)
 NOISE = 0.01
@@ -72,68 +72,51 @@ def campaign() -> list[Record]:
 
 
 def readme(records: list[Record]) -> str:
-    return profile_readme(records, ENVIRONMENTS, name="test", file="records.jsonl.gz", command="make it")
+    return profile_readme(campaign_of(records), name="test", file="records.jsonl.gz", command="make it")
 
 
 def test_crossovers_against_lora_are_where_they_were_put(campaign: list[Record]) -> None:
-    points = {(p.case.subject, p.case.tokens): p for p in crossover_points(campaign, "lora")}
-    assert set(points) == {(f"{d}x{d}", n) for d in WIDTHS for n in TOKENS}
-    for (subject, tokens), point in points.items():
-        d = int(subject.partition("x")[0])
-        assert len(point.pairs) == 4
-        for pair in point.pairs:
-            assert pair.peer.label == "LoRA r=8"  # a faster LoRA of another rank is another method's setting
-            whole = pair.block_size == str(d)
-            expected = (ratio_of(pair.m, d, tokens) + (not whole) * 0.3) / 1.2
-            assert pair.ratio.value == pytest.approx(expected, rel=0.02)
-            assert pair.word == ("less" if expected < 0.97 else "more" if expected > 1.03 else pair.word)
-        less = [(p.m, p.block_size) for p in point.having("less")]
-        assert less == ([(2, "4096")] if (d, tokens) == (4096, 32768) else [])
-        assert point.paper is not None
-        assert (point.paper.m, point.paper.block_size) == (2, str(d))
+    found = entries(crossover(campaign_of(campaign).frame, "lora"))
+    assert len(found) == 4 * len(WIDTHS) * len(TOKENS)
+    faster = []
+    for row in found:
+        d = int(row["subject"].partition("x")[0])
+        assert row["peer"] == "LoRA r=8"  # a faster LoRA of another rank is another method's setting
+        expected = (ratio_of(int(row["m"]), d, int(row["tokens"])) + (row["p"] != d) * 0.3) / 1.2
+        assert row["ratio"] == pytest.approx(expected, rel=0.02)
+        assert row["word"] == ("faster" if expected < 0.97 else "slower" if expected > 1.03 else row["word"])
+        faster += [(row["m"], row["p"], row["tokens"])] if row["word"] == "faster" else []
+    assert faster == [(2, 4096, 32768)]
 
 
 def test_another_peer_is_its_fastest_setting_on_its_own_run(campaign: list[Record]) -> None:
-    for point in crossover_points(campaign, "c3a"):
-        d = int(point.case.subject.partition("x")[0])
-        for pair in point.pairs:
-            assert pair.peer.case.hyperparameters == (("block_size", d // 8),)
-            expected = (ratio_of(pair.m, d, point.case.tokens) + (pair.block_size != str(d)) * 0.3) / 1.3
-            assert pair.ratio.value == pytest.approx(expected, rel=0.02)
-            assert pair.ratio.low is not None
+    for row in entries(crossover(campaign_of(campaign).frame, "c3a")):
+        d = int(row["subject"].partition("x")[0])
+        assert row["peer"] == f"C3A p={d // 8}"
+        expected = (ratio_of(int(row["m"]), d, int(row["tokens"])) + (row["p"] != d) * 0.3) / 1.3
+        assert row["ratio"] == pytest.approx(expected, rel=0.02)
+        assert row["low"] < row["ratio"] < row["high"]
 
 
 def test_sentences_name_the_region(campaign: list[Record]) -> None:
-    said = summary(crossover_points(campaign, "lora"), "lora")
-    assert said.startswith("CDVFT costs less time than LoRA of rank 8 in 1 of 24 measured settings (more in ")
-    assert "on 4096x4096; tokens 32,768; m 2; p 4096. Best is CDVFT m=2 p=4096 on 4096x4096" in said
-    small = [r for r in campaign if r.case.subject == "768x768"]
-    assert "in none of 12 measured settings" in summary(crossover_points(small, "lora"), "lora")
-    assert summary(crossover_points(campaign, "fourierft"), "fourierft") == "CDVFT against FourierFT: not measured."
+    text = readme(campaign)
+    assert "CDVFT beside LoRA of rank 8: faster in 1 of 24 measured settings" in text
+    assert "Lowest is CDVFT m=2 p=d, torch.fft on 4096x4096 at 1 × 32,768 tokens" in text
+    assert "| 4096x4096 | 1 × 32,768 | step | float32 | 1 of 4 | CDVFT m=2 p=d, torch.fft |" in text
+    assert "CDVFT beside FourierFT: not measured." in text
 
 
 def test_what_was_not_measured_says_so(campaign: list[Record]) -> None:
     text = readme(campaign)
-    for witness in ("count", "trace", "peak memory", "CUDA graph", "compiled", "energy"):
-        assert f"| {witness} | not measured |" in text
+    for source in ("count", "trace", "peak memory", "CUDA graph", "energy"):
+        assert f"| {source} | not measured |" in text
     assert f"| time | {len(campaign)} of {len(campaign)} |" in text
-    assert "CDVFT against FourierFT: not measured." in text
     alone = readme([r for r in campaign if r.case.method == "cdvft"])
     for peer in PEERS[1:]:
-        assert f"CDVFT against {'FourierFT' if peer == 'fourierft' else 'C3A'}: not measured." in alone
+        assert f"CDVFT beside {'FourierFT' if peer == 'fourierft' else 'C3A'}: not measured." in alone
     untimed = readme([replace(r, timed=None) for r in campaign])
     assert "Time: not measured." in untimed
     assert untimed.count(": not measured.") == 3 + len(PEERS)  # nor the clock against itself, nor launches
-
-
-def test_the_fft_path_has_a_sentence_of_its_own_where_there_are_others(campaign: list[Record]) -> None:
-    fast = [timed("cdvft", {"m": 2, "block_size": 768, "path": "handwritten"}, 768, n, 0.9) for n in TOKENS]
-    text = readme([*campaign, *fast])
-    assert "CDVFT by torch.fft costs less time than LoRA of rank 8 in 1 of 24 measured settings" in text
-    assert "By any path: CDVFT costs less time than LoRA of rank 8 in 4 of 27 measured settings" in text
-    assert "By any path" not in readme(campaign)
-    points = fft_path(crossover_points([*campaign, *fast], "lora"))
-    assert [p.pairs for p in points] == [p.pairs for p in crossover_points(campaign, "lora")]
 
 
 def test_the_share_of_launches_is_what_a_graph_saves(campaign: list[Record]) -> None:
@@ -149,8 +132,7 @@ def test_the_share_of_launches_is_what_a_graph_saves(campaign: list[Record]) -> 
     paper = [r for r in campaign if dict(r.case.hyperparameters) == {"m": 2, "block_size": 768}]
     (first, *others) = paper
     text = readme([with_graph(first), *others, *(r for r in campaign if r not in paper)])
-    assert r"| 40% \[40%, 40%\] |" in text  # paired by round, so the machine's speed cancels
-    assert launch_share(None) is None
+    assert "| 40% |" in text  # paired by round, so the machine's speed cancels
     assert "Launches: not measured." in readme(campaign)
 
 
@@ -165,11 +147,10 @@ def test_the_clock_s_own_test_and_kept_traces_are_told(tmp_path: Path, campaign:
     export_trace(lambda: x @ x, path)
     stranger = tmp_path / "b-0000000000000000.json.gz"
     export_trace(lambda: x @ x, stranger)
-    text = profile_readme(records, ENVIRONMENTS, name="t", file="f", command="c", traces=[path, stranger])
+    text = profile_readme(campaign_of(records), name="t", file="f", command="c", traces=[path, stranger])
     assert text.count("| cuda | 20 | 5% | 0% | 0.40% | 2.01× \\[1.99, 2.03\\] |") == 1
-    assert re.search(
-        rf"\| CDVFT m=2 p=768, 768x768, 128 tokens, float32, step \| 1 \| \S+ \| \d+ \| {path.name} \|", text
-    )
+    case = "CDVFT m=2 p=d, torch.fft, 768x768, 128 tokens, float32, step"
+    assert re.search(rf"\| {case} \| not measured \| not measured \| \d+ \| {path.name} \|", text)
     assert "a case that the records do not hold" in text
     assert "None is kept." in readme(campaign)
 
@@ -191,7 +172,7 @@ def test_counts_and_warnings_add_up(campaign: list[Record]) -> None:
     assert "| other | 1 |" in text
     assert "| graph not run: no | 2 |" in text
     assert f"| energy | 2 of {len(campaign) - 1} |" in text
-    assert re.search(r"\| CDVFT m=3 p=768 \| 768x768, 128 tokens, float32, step \| killed \|", text)
+    assert re.search(r"\| CDVFT m=3 p=d, torch.fft \| 768x768 \| 128 \| float32 \| step \| killed \|", text)
     older = [replace(r, created="2025-01-01T00:00:00Z") for r in campaign[:2]]
     assert "2 older rows of the same cases aside" in readme([*older, *campaign])
 
@@ -204,11 +185,10 @@ def test_the_same_records_give_the_same_text(campaign: list[Record]) -> None:
 
 def test_machines_are_kept_apart(campaign: list[Record]) -> None:
     moved = [replace(r, environment="other") for r in campaign]
-    text = profile_readme([*campaign, *moved], ENVIRONMENTS, name="t", file="f", command="c")
-    assert "Machine 1:" in text
-    assert "Environment other: not recorded." in text
-    assert "layers, machine 1" not in text  # the sentence has the machine, not the group's key twice
-    assert text.count("in 1 of 24 measured settings") == 2
+    both = campaign_of([*campaign, *moved], {**ENVIRONMENTS, "other": {"gpus": ("Another GPU",)}})
+    text = profile_readme(both, name="t", file="f", command="c")
+    assert "- Another GPU, layer, cuda, float32, step: CDVFT beside LoRA of rank 8: faster in 1 of 24" in text
+    assert text.count("faster in 1 of 24 measured settings") == 2
 
 
 def test_hostile_text_stays_text() -> None:

@@ -7,22 +7,18 @@ from collections.abc import Sequence
 from cdvft_bench.accuracy.analysis import Difference, Score, compared, seed_deviation
 from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.trial import BASE, TrialResult
-from cdvft_bench.analysis.accuracy.costs import Front
+from cdvft_bench.analysis.accuracy.fronts import Front
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.text import NOT_MEASURED, listed, markdown, percent_bounds, plural
-from cdvft_bench.core.ties import steady
+from cdvft_bench.core.text import NOT_MEASURED, clean, percent_bounds, plural
 
 BASELINE = "LoRA r=8"
 CHANCE = 0.05
+_CAPITAL = NOT_MEASURED.capitalize()
 
 
-def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> list[str]:
-    """A list item for each of R3, R4 and R6."""
-    return [
-        f"- R3, what happens away from the one fixed setting: {_settings(runs, found)}",
-        f"- R4, recent models and generation: {_generation(runs, found)}",
-        f"- R6, is it worth it, and to whom: {_worth(runs, found, fronts)}",
-    ]
+def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> dict[str, str]:
+    """What the runs of one workload say on R3 (settings), R4 (generation) and R6 (worth), by question."""
+    return {"R3": _settings(runs, found), "R4": _generation(runs, found), "R6": _worth(runs, found, fronts)}
 
 
 def verdict(d: Difference) -> str:
@@ -44,13 +40,13 @@ def differences_to(found: Sequence[Score], against: str) -> dict[str, Difference
 def _settings(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
     ours = [s for s in found if s.method == "cdvft"]
     if len(ours) < 2:
-        return f"{NOT_MEASURED}: it takes two settings of CDVFT."
+        return f"{_CAPITAL}: it takes two settings of CDVFT."
     best, worst = ours[0], ours[-1]
     found_d = differences_to(ours, best.label).get(worst.label)
     axes = "m, p and start" if any("init" in dict(s.hyperparameters) for s in ours) else "m and p"
     said = (
-        f"over {plural(len(ours), 'setting')} of {axes} the mean accuracy runs from {100 * worst.mean:.1f} % "
-        f"({markdown(worst.label)}) to {100 * best.mean:.1f} % ({markdown(best.label)})"
+        f"Over {plural(len(ours), 'setting')} of {axes} the mean accuracy runs from {100 * worst.mean:.1f} % "
+        f"({clean(worst.label)}) to {100 * best.mean:.1f} % ({clean(best.label)})"
     )
     if found_d is not None:
         said += f"; the last against the first, picked by these same scores, is {verdict(found_d)}"
@@ -76,14 +72,14 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
     from cdvft_bench.analytic.models import model_spec
 
     if model_spec(trial.model).auto != "AutoModelForCausalLM":
-        return f"{NOT_MEASURED} by these runs; {trial.model} on {trial.task} classifies."
+        return f"{_CAPITAL} by these runs; {trial.model} on {trial.task} classifies."
     against = differences_to(found, BASELINE)
     lora = next((s for s in found if s.label == BASELINE), None)
     ours = _best_tuned(runs, [s for s in found if s.method == "cdvft" and s.label in against])
     if ours is None or lora is None:
-        return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
+        return f"{_CAPITAL}: it takes two seeds of CDVFT and of {BASELINE}."
     said = (
-        f"on {trial.task} with {trial.model}, exact match under greedy decoding, {markdown(ours.label)} answers "
+        f"On {trial.task} with {trial.model}, exact match under greedy decoding, {clean(ours.label)} answers "
         f"{100 * ours.mean:.1f} % right, {BASELINE} {100 * lora.mean:.1f} %; "
         f"it is {verdict(against[ours.label])} against it"
     )
@@ -92,7 +88,7 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
         return f"{said}. The untrained model: {NOT_MEASURED}."
     gain = differences_to(found, base.label)
     return (
-        f"{said}. Untrained, the model answers {100 * base.mean:.1f} %: {markdown(ours.label)} is "
+        f"{said}. Untrained, the model answers {100 * base.mean:.1f} %: {clean(ours.label)} is "
         f"{verdict(gain[ours.label])} against that, {BASELINE} {verdict(gain[BASELINE])}."
     )
 
@@ -113,9 +109,9 @@ def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence
     rivals = [s for s in ours if s.label in against]
     best = _best_tuned(runs, rivals)
     if lora is None or best is None:
-        return f"{NOT_MEASURED}: it takes two seeds of CDVFT and of {BASELINE}."
+        return f"{_CAPITAL}: it takes two seeds of CDVFT and of {BASELINE}."
     said = (
-        f"CDVFT's best setting on the validation split, {markdown(best.label)}, trains "
+        f"CDVFT's best setting on the validation split, {clean(best.label)}, trains "
         f"{lora.parameters / best.parameters:.2f} times "
         f"fewer parameters than {BASELINE} and is {verdict(against[best.label])} against it"
     )
@@ -128,30 +124,7 @@ def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence
         ratio = front.costs[best.label].value / front.costs[BASELINE].value if best.label in front.costs else None
         share, label = max(shares, default=(0.0, "none"))
         cost = f"{ratio:.2f} of LoRA's, " if ratio is not None else ""
-        often = f"{markdown(label)} on the front in {100 * share:.0f} % of draws"
+        often = f"{clean(label)} on the front in {100 * share:.0f} % of draws"
         where = often if share >= CHANCE else "not on the front"
         parts.append(f"{front.kind.short} {cost}{where}")
     return f"{said}. By cost: {'; '.join(parts)}."
-
-
-def matched(found: Sequence[Score], tolerance: float = 0.005) -> list[list[Score]]:
-    """Groups of methods that train as many parameters, CDVFT among them; each from the most accurate on."""
-    groups = []
-    for size in sorted({s.parameters for s in found if s.method == "cdvft"}):
-        group = [s for s in found if size and abs(s.parameters - size) <= steady(tolerance * size)]
-        if len({s.method for s in group}) > 1:
-            groups.append(group)
-    return groups
-
-
-def nearest(found: Sequence[Score], score: Score, method: str) -> tuple[Score | None, Score | None]:
-    """The method's settings that train the most parameters below, and the fewest above, those of a score."""
-    others = sorted((s for s in found if s.method == method), key=lambda s: s.parameters)
-    below = [s for s in others if s.parameters <= score.parameters]
-    above = [s for s in others if s.parameters > score.parameters]
-    return (below[-1] if below else None), (above[0] if above else None)
-
-
-def names(group: Sequence[Score]) -> str:
-    """The methods' names as a sentence lists them."""
-    return listed([markdown(s.label) for s in group])

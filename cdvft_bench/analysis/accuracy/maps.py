@@ -1,30 +1,31 @@
-"""Maps of accuracy over m, p and learning rate, and the gradient's growth with p: what they hold, and figures."""
+"""Maps of accuracy over m, p and learning rate, and the gradient's growth with p."""
 
 from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.text import listed, significant
 from cdvft_bench.core.ties import mean_share
-from cdvft_bench.report.figures.panels import Plot, drawn
-from cdvft_bench.report.figures.style import INK, KNOWN, SETTINGS, Drawn, blank, exact_ticks, log_axis
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
-LIFT = 0.22
-"""Cells: their figures stand so much above the middle, where lines pass."""
 NAMES = {"adamw": "AdamW", "sgd": "SGD"}
-RULES = {-1.0: "the rule of 1/p", -0.5: "a rule of 1/√p", 0.0: "one rate for every p",
-         0.5: "a rate that grows with the root of p, against the rule of 1/p",
-         1.0: "a rate that grows with p, against the rule of 1/p"}  # fmt: skip
+RULES = {
+    -1.0: "the rule of 1/p",
+    -0.5: "a rule of 1/√p",
+    0.0: "one rate for every p",
+    0.5: "a rate that grows with the root of p, against the rule of 1/p",
+    1.0: "a rate that grows with p, against the rule of 1/p",
+}
 """By the exponent with which the best learning rate goes with p."""
 TITLES = {"block_circulant": "BCA", "cdvft": "CDVFT"}
 
@@ -53,13 +54,15 @@ class Cell:
 def cells(runs: Sequence[TrialResult]) -> list[Cell]:
     """One cell a setting and learning rate, in the order of m, p and rate; other methods' runs are left out."""
     grouped: dict[tuple[str, str, int, int, str, float], list[TrialResult]] = defaultdict(list)
+    sizes = [int(size) for run in runs if (size := dict(run.trial.hyperparameters).get("block_size"))]
+    widest = max(sizes, default=1)  # where a diagonal alone, which has no block, stands: at the largest
     for run in runs:
         trial = run.trial
         given = dict(trial.hyperparameters)
         if trial.method not in TITLES or run.error:
             continue
         m = int(given.get("m", 2)) if trial.method == "cdvft" else 0
-        p = int(given.get("block_size") or _width(trial.model))
+        p = int(given.get("block_size") or (m != 1 and _width(trial.model)) or widest)
         init = str(given.get("init", "zero_diagonal" if trial.method == "cdvft" else "zero"))
         grouped[trial.method, trial.optimizer, m, p, init, trial.lr].append(run)
     made = []
@@ -67,18 +70,15 @@ def cells(runs: Sequence[TrialResult]) -> list[Cell]:
         accuracies = [r.accuracy for r in some]
         whole = [a for a in accuracies if a is not None]
         norms = [r.gradient_rms for r in some if r.gradient_rms is not None]
-        made.append(
-            Cell(*key, mean_share(whole) if len(whole) == len(some) else None, len(some),
-                 float(np.mean(norms)) if norms else None)
-        )  # fmt: skip
+        accuracy = mean_share(whole) if len(whole) == len(some) else None
+        made.append(Cell(*key, accuracy, len(some), float(np.mean(norms)) if norms else None))
     return made
 
 
-def _width(model: str) -> int:
-    from cdvft_bench.analytic.models import model_shape, target_linears
-
-    shape = target_linears(model_shape(model))[0].shape
-    return min(int(shape.d_in), int(shape.d_out))
+def _width(model: str) -> int | None:
+    """The width of a model's query projections, by its published configuration; None where that does not say."""
+    values = model_spec(model).values
+    return next((int(values[name]) for name in ("hidden_size", "n_embd", "d_model") if name in values), None)
 
 
 def best_by(found: Sequence[Cell]) -> dict[tuple[int, int, str], Cell]:
@@ -138,97 +138,94 @@ def _at_end(cell: Cell, found: Sequence[Cell]) -> bool:
     return cell.lr in (min(rates), max(rates))
 
 
-# --- figures -------------------------------------------------------------------------------
+# --- maps ----------------------------------------------------------------------------------
 
 
-def _heat(
-    axes: Axes, rows: Sequence[str], columns: Sequence[str], values: Mapping[tuple[int, int], float],
-    stars: Collection[tuple[int, int]] = (), lift: float = 0.0,
-) -> None:  # fmt: skip
-    """Cells with their accuracy in per cent, some starred; empty ones were not run or diverged."""
-    low, high = 100 * min(values.values()), 100 * max(values.values())
-    table = np.full((len(rows), len(columns)), np.nan)
-    for (i, j), value in values.items():
-        table[i, j] = 100 * value
-    axes.imshow(table, cmap="viridis", vmin=low, vmax=high, aspect="auto", origin="lower")
-    axes.grid(False)
-    for (i, j), value in values.items():
-        bright = (100 * value - low) / (high - low or 1.0)
-        text, color = f"{100 * value:.1f}" + ("*" if (i, j) in stars else ""), "black" if bright > 0.55 else "white"
-        axes.text(j, i + lift, text, ha="center", va="center", fontsize=8.5, color=color)
-    axes.set_xticks(range(len(columns)), list(columns))
-    axes.set_yticks(range(len(rows)), list(rows))
+@dataclass(frozen=True)
+class HeatMap:
+    """Accuracies over two hyperparameters.
+
+    Attributes:
+        title: what it is of. rows, columns: their labels, the first row at the bottom. row_axis, column_axis: names.
+        values: accuracy by (row, column); what was not run or diverged is left out.
+        starred: cells whose best learning rate is the smallest or largest of those tried.
+        framed: the best cell of each column. lines: rules by name, a place on the row axis for each column.
+        caption: how to read it, and what it says.
+    """
+
+    title: str
+    rows: tuple[str, ...]
+    columns: tuple[str, ...]
+    row_axis: str
+    column_axis: str
+    values: Mapping[tuple[int, int], float]
+    starred: frozenset[tuple[int, int]] = frozenset()
+    framed: tuple[tuple[int, int], ...] = ()
+    lines: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    caption: str = ""
 
 
-def setting_map(found: Sequence[Cell]) -> Drawn | None:
-    """Accuracy over (m, p) at each cell's best learning rate."""
-    import matplotlib
-
+def setting_map(found: Sequence[Cell]) -> HeatMap | None:
+    """Accuracy over (m, p) at each cell's best learning rate; None without two values of each."""
     plain = [c for c in found if c.method == "cdvft" and c.init == "zero_diagonal" and c.optimizer == "adamw"]
     best = best_by(plain)
     ms, ps = sorted({m for m, _, _ in best}), sorted({p for _, p, _ in best})
     if len(ms) < 2 or len(ps) < 2:
         return None
     values = {(ms.index(m), ps.index(p)): c.accuracy for (m, p, _), c in best.items() if c.accuracy is not None}
+    starred = {(ms.index(m), ps.index(p)) for (m, p, _), c in best.items() if _at_end(c, plain)}
     if 1 in ms:  # one diagonal has no block: the same value whatever p
-        single = next(c.accuracy for (m, _, _), c in best.items() if m == 1)
-        values |= {(ms.index(1), j): single for j in range(len(ps)) if single is not None}
-    stars = {(ms.index(m), j) for (m, p, _), c in best.items() if _at_end(c, plain)
-             for j in (range(len(ps)) if m == 1 else [ps.index(p)])}  # fmt: skip
-    with matplotlib.rc_context(SETTINGS):
-        figure, (axes,) = blank(1, 1, 1.6 + 0.55 * len(ms))
-        _heat(axes, [f"m = {m}" for m in ms], [f"p = {p}" for p in ps], values, stars)
-        axes.set_xlabel("block size")
-        axes.set_ylabel("diagonals")
-        caption = (
-            "CDVFT's mean accuracy [%] over seeds on the validation split, each cell at its best learning rate of "
-            "those tried; a star says that this is the smallest or largest of them. With m = 1 there is no circulant "
-            "factor, so its row is one value."
-        )
-        top = max(values, key=lambda key: values[key])
-        alt = f"Best at m = {ms[top[0]]}, p = {ps[top[1]]}: {100 * values[top]:.1f} %."
-        return drawn("map-m-p", "Accuracy over m and p", Plot(figure, caption, alt))
+        row, single = ms.index(1), next(c for (m, _, _), c in best.items() if m == 1)
+        values |= {(row, j): single.accuracy for j in range(len(ps)) if single.accuracy is not None}
+        starred |= {(row, j) for j in range(len(ps)) if _at_end(single, plain)}
+    return HeatMap(
+        title="CDVFT over m and p",
+        rows=tuple(f"m = {m}" for m in ms),
+        columns=tuple(f"p = {p}" for p in ps),
+        row_axis="diagonals",
+        column_axis="block size",
+        values=values,
+        starred=frozenset(starred),
+        caption=(
+            "Mean accuracy [%] over seeds on the validation split, each cell at its best learning rate of those tried; "
+            "a star says that this is the smallest or largest of them. With m = 1 there is no circulant factor, so its "
+            "row is one value."
+        ),
+    )
 
 
-def rate_maps(found: Sequence[Cell]) -> list[Drawn]:
-    """Accuracy over (learning rate, p), with BCA's rule drawn in."""
-    import matplotlib
-
+def rate_maps(found: Sequence[Cell]) -> list[HeatMap]:
+    """Accuracy over (learning rate, p), with BCA's rule: one map a method, m and optimiser with three of each."""
     made = []
-    kinds = sorted({(c.method, c.m, c.optimizer) for c in found if c.init in ("zero", "zero_diagonal")})
-    for method, m, optimizer in kinds:
-        some = [c for c in found if (c.method, c.m, c.optimizer) == (method, m, optimizer)
-                and c.init in ("zero", "zero_diagonal")]  # fmt: skip
+    plain = [c for c in found if c.init in ("zero", "zero_diagonal")]
+    for method, m, optimizer in sorted({(c.method, c.m, c.optimizer) for c in plain}):
+        some = [c for c in plain if (c.method, c.m, c.optimizer) == (method, m, optimizer)]
         ps, lrs = sorted({c.p for c in some}), sorted({c.lr for c in some})
         if len(ps) < 3 or len(lrs) < 3:
             continue
-        title = TITLES[method] + (f" m = {m}" if m else "")
-        values = {(lrs.index(c.lr), ps.index(c.p)): c.accuracy for c in some if c.accuracy is not None}
         best = {p: c for (_, p, _), c in best_by(some).items()}
-        with matplotlib.rc_context(SETTINGS):
-            figure, (axes,) = blank(1, 1, 4.2)
-            _heat(axes, [significant(lr, 2) for lr in lrs], [f"p = {p}" for p in ps], values, lift=LIFT)
-            marks = [(j, lrs.index(best[p].lr) + LIFT) for j, p in enumerate(ps) if p in best]
-            axes.plot([x for x, _ in marks], [y for _, y in marks], "s", markersize=24, markerfacecolor="none",
-                      markeredgecolor="#d55e00", markeredgewidth=2, linestyle="none")  # fmt: skip
-            for power, style, name in ((1.0, "-", "1/p"), (0.5, "--", "1/√p")):
-                line = [_place(best[ps[0]].lr * (ps[0] / p) ** power, lrs) for p in ps]
-                axes.plot(range(len(ps)), line, style, color="white", linewidth=3.2)
-                label = f"best rate at p = {ps[0]} · {name}"
-                axes.plot(range(len(ps)), line, style, color=INK, linewidth=1.6, label=label)
-            axes.set_ylim(-0.5, len(lrs) - 0.5)
-            axes.set_ylabel("learning rate")
-            axes.set_xlabel("block size")
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
-            caption = (
-                f"{title}'s mean accuracy [%] over seeds on the validation split, {NAMES[optimizer]}; a frame marks "
-                f"each block size's best rate. The lines start at the best rate of p = {ps[0]}: the block-circulant "
-                f"paper's rule divides the rate by p (full), a rule by the root of p (dashed). {rate_verdict(some)}."
+        start = best.get(ps[0])
+        rules = {"1/p": 1.0, "1/√p": 0.5} if start else {}
+        made.append(
+            HeatMap(
+                title=f"{TITLES[method]}{f' m = {m}' if m else ''}, {NAMES[optimizer]}: learning rate and p",
+                rows=tuple(significant(lr, 2) for lr in lrs),
+                columns=tuple(f"p = {p}" for p in ps),
+                row_axis="learning rate",
+                column_axis="block size",
+                values={(lrs.index(c.lr), ps.index(c.p)): c.accuracy for c in some if c.accuracy is not None},
+                framed=tuple((lrs.index(best[p].lr), j) for j, p in enumerate(ps) if p in best),
+                lines={
+                    name: tuple(_place((start.lr if start else 1.0) * (ps[0] / p) ** power, lrs) for p in ps)
+                    for name, power in rules.items()
+                },
+                caption=(
+                    "Mean accuracy [%] over seeds on the validation split; a frame marks each block size's best rate. "
+                    f"The lines start at the best rate of p = {ps[0]}: the block-circulant paper's rule divides the "
+                    f"rate by p (full), a rule by the root of p (dashed). {rate_verdict(some)}."
+                ),
             )
-            alt = "Best rates: " + ", ".join(f"p = {p}: {best[p].lr:g}" for p in ps if p in best) + "."
-            name = f"map-rate-{method}{m or ''}-{optimizer}".replace("_", "-")
-            made.append(drawn(name, f"Accuracy over learning rate and p: {title}, {NAMES[optimizer]}",
-                              Plot(figure, caption, alt)))  # fmt: skip
+        )
     return made
 
 
@@ -240,32 +237,53 @@ def _place(rate: float, lrs: Sequence[float]) -> float:
     return float(np.interp(math.log(rate), np.log(lrs), np.arange(len(lrs))))
 
 
-def gradient_figure(found: Sequence[Cell]) -> tuple[Drawn, float] | None:
-    """The gradient entries of block-circulant weights over p, and the exponent of their growth."""
-    import matplotlib
+def gradient_growth(found: Sequence[Cell]) -> tuple[dict[int, float], float] | None:
+    """Gradient entries of block-circulant weights by p, over those at the smallest p, and the exponent of the growth.
 
+    None with fewer than three block sizes.
+    """
     norms = {c.p: c.gradient_rms for c in found if c.method == "block_circulant" and c.gradient_rms}
     if len(norms) < 3:
         return None
     ps = sorted(norms)
-    ratios = [(norms[p] or 0.0) / (norms[ps[0]] or 1.0) for p in ps]
-    power = slope(ps, ratios)
-    with matplotlib.rc_context(SETTINGS):
-        figure, (axes,) = blank(1, 1, 3.8)
-        style = KNOWN["block_circulant"]
-        axes.plot(ps, [p / ps[0] for p in ps], "-", color=INK, label="factor p, as the block-circulant paper has it")
-        roots = [math.sqrt(p / ps[0]) for p in ps]
-        axes.plot(ps, roots, "--", color=INK, label="factor √p, if a block's entries were unrelated")
-        axes.plot(ps, ratios, style.marker, color=style.color, markersize=8, label="measured, first step")
-        exact_ticks(axes, ps)
-        log_axis(axes, "y")
-        axes.set_xlabel("block size p")
-        axes.set_ylabel(f"root mean square of the gradient's entries,\nover that at p = {ps[0]}")
-        axes.legend(loc="upper left")
-        caption = (
-            "Gradient of the circulant vectors in the first step, from a weight change of zero, mean over seeds. It "
-            f"grows as p to the power {power:.2f}: a gradient entry sums the p entries of a dense gradient that share "
-            "its weight; were they equal it would grow by p, were they unrelated by the root of p."
+    ratios = {p: (norms[p] or 0.0) / (norms[ps[0]] or 1.0) for p in ps}
+    return ratios, slope(ps, list(ratios.values()))
+
+
+def maps_said(found: Sequence[Cell]) -> list[str]:
+    """Sentences that follow from the cells by rule."""
+    said = []
+    plain = best_by([c for c in found if c.method == "cdvft" and c.init == "zero_diagonal" and c.optimizer == "adamw"])
+    if len(plain) > 1:
+        best = max(plain.values(), key=lambda c: c.accuracy or 0.0)
+        worst = min(plain.values(), key=lambda c: c.accuracy or 0.0)
+        said.append(
+            f"m and p: at each setting's best rate the accuracy runs from {100 * (worst.accuracy or 0):.1f} % "
+            f"(m = {worst.m}, p = {worst.p}) to {100 * (best.accuracy or 0):.1f} % (m = {best.m}, p = {best.p})."
         )
-        alt = ", ".join(f"p = {p}: {r:.2f}" for p, r in zip(ps, ratios, strict=True))
-        return drawn("gradient-p", "Growth of the gradient with p", Plot(figure, caption, alt)), power
+    for optimizer, name in NAMES.items():
+        some = [c for c in found if c.method == "block_circulant" and c.optimizer == optimizer]
+        if some:
+            said.append(f"BCA's learning rate with {name}: {rate_verdict(some)}.")
+    growth = gradient_growth(found)
+    if growth is not None:
+        near = "the factor p" if growth[1] > 0.75 else "the factor √p" if growth[1] > 0.25 else "no growth"
+        said.append(
+            f"The gradient's entries grow as p to the power {growth[1]:.2f}, nearest to {near}: an entry sums the p "
+            "entries of a dense gradient that share its weight; were they equal it would grow by p, were they "
+            "unrelated by the root of p."
+        )
+    return said
+
+
+def inits_frame(found: Sequence[Cell]) -> DataFrame:
+    """Accuracy of CDVFT at the best learning rate by start: one row a setting that several starts were run at."""
+    import pandas as pd
+
+    best = best_by([c for c in found if c.method == "cdvft" and c.optimizer == "adamw"])
+    rows = [
+        {"m": m, "p": p, "start": init, "accuracy": best[m, p, init].accuracy, "lr": best[m, p, init].lr}
+        for m, p, init in sorted(best)
+        if sum((m, p) == key[:2] for key in best) > 1
+    ]
+    return pd.DataFrame(rows, columns=["m", "p", "start", "accuracy", "lr"])

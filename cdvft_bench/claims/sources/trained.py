@@ -16,6 +16,7 @@ from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_SEEDS
+from cdvft_bench.core.log import read_lines
 from cdvft_bench.core.text import plural
 from cdvft_bench.methods import make_method, method_class
 
@@ -25,9 +26,8 @@ REMEDY = "run more seeds, or score more test examples, with 'cdvft-bench train'"
 def is_results(path: Path) -> bool:
     """Whether a .jsonl file holds fine-tuning runs; a store's lines have other names."""
     try:
-        with path.open("rb") as file:
-            first = file.readline()
-    except OSError:
+        first = next(iter(read_lines(path)), (0, b""))[1]
+    except UserError:
         return False
     return first.startswith((b'{"environment_row"', b'{"trial"'))
 

@@ -33,6 +33,7 @@ def place_labels(
     labels: Sequence[Label],
     obstacles: Sequence[tuple[float, float]],
     lines: Sequence[Sequence[tuple[float, float]]] = (),
+    ground: str = "white",
 ) -> list[Bbox]:
     """Write every label near its point and tie it to the point by a thin line where it stands apart.
 
@@ -45,6 +46,7 @@ def place_labels(
         labels: most important first.
         obstacles: points, in data coordinates, that are better left uncovered.
         lines: corners of polylines that are better left uncovered.
+        ground: colour behind the texts.
 
     Returns:
         Boxes of the labels in display coordinates, in order.
@@ -62,10 +64,18 @@ def place_labels(
     for label in labels:
         at = _display(axes, label.x, label.y)
         note = axes.annotate(
-            label.text, (label.x, label.y), (0, 0), textcoords="offset points", fontsize=8, color=label.color,
-            fontweight="bold" if label.bold else "normal", va="center", ha="center", zorder=6,
-            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
-        )  # fmt: skip
+            label.text,
+            (label.x, label.y),
+            (0, 0),
+            textcoords="offset points",
+            fontsize=8,
+            color=label.color,
+            fontweight="bold" if label.bold else "normal",
+            va="center",
+            ha="center",
+            zorder=6,
+            bbox={"facecolor": ground, "edgecolor": "none", "alpha": 0.8, "pad": 0.6},
+        )
         size = note.get_window_extent(renderer)
         best, best_cost = None, math.inf
         for distance in _DISTANCES:

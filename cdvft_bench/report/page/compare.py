@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from cdvft_bench.analysis.compare import Comparison
+from cdvft_bench import __version__
+from cdvft_bench.analysis.compare import Comparison, Row
 from cdvft_bench.core.files import write_file
-from cdvft_bench.core.text import clean
-from cdvft_bench.report.figures.style import Styles
-from cdvft_bench.report.page.dataset import Column, embed
-from cdvft_bench.report.page.render import render_html
-from cdvft_bench.report.page.views import TableView, view
-from cdvft_bench.report.terminal.compare import comparison_table
+from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, significant
+from cdvft_bench.report.page.cards import Table
+from cdvft_bench.report.page.payload import embedded
+from cdvft_bench.report.page.render import render
+from cdvft_bench.report.page.views import looks, ratio_cell
 
 
 @dataclass(frozen=True)
@@ -20,77 +21,100 @@ class ComparePage:
     """All that the template prints.
 
     Attributes:
-        title, a, b: names. basis: what is compared, and the tolerance. counts: rows by verdict.
-        warnings, notes: what differs between the environments. differing: the rows that a verdict is about.
-        command, version: what made the page.
+        title, a, b: names. before, value, after: the answer in one sentence. basis: what was compared, and how.
+        warnings, notes: what differs between the environments. drawn: whether there is a picture.
+        cases: every case. command, version: what made the page.
     """
 
     title: str
     a: str
     b: str
+    before: str
+    value: str
+    after: str
     basis: str
-    counts: tuple[tuple[str, str], ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    differing: TableView
+    drawn: bool
+    cases: Table
     command: str
-    version: str
-
-
-def comparison_columns(comparison: Comparison) -> list[Column]:
-    """One row a case; times in milliseconds."""
-    rows = comparison.rows
-    scale, unit = (1e3, "ms") if comparison.basis == "time" else (1.0, "× frozen")
-    what = "time of a call" if comparison.basis == "time" else "time ÷ frozen"
-    ratios = [row.ratio for row in rows]
-    return [
-        Column("setting", "setting", "", "text", [row.label for row in rows]),
-        Column("verdict", "verdict", "", "text", [row.verdict for row in rows]),
-        Column("ratio", "B ÷ A", "×", "ratio", [r.value if r else None for r in ratios]),
-        Column("ratio_low", "B ÷ A, low", "×", "ratio", [r.low if r else None for r in ratios], False),
-        Column("ratio_high", "B ÷ A, high", "×", "ratio", [r.high if r else None for r in ratios], False),
-        Column("a", f"A, {what}", unit, "number", [None if row.a is None else scale * row.a for row in rows]),
-        Column("b", f"B, {what}", unit, "number", [None if row.b is None else scale * row.b for row in rows]),
-        Column("method", "method", "", "text", [row.case.method for row in rows], False),
-        Column("subject", "layer or model", "", "text", [row.case.subject for row in rows]),
-        Column("workload", "workload", "", "text",
-               [f"{row.case.pass_}, {row.case.batch} × {row.case.sequence}" for row in rows]),
-        Column("dtype", "dtype", "", "text", [row.case.dtype for row in rows]),
-        Column("device", "device", "", "text", [row.case.device for row in rows]),
-        Column("note", "note", "", "text", [row.note or "none" for row in rows]),
-        Column("key", "row key", "", "text", [row.key for row in rows]),
-    ]  # fmt: skip
+    version: str = __version__
 
 
 def compare_page(comparison: Comparison, command: str) -> str:
     """The page as HTML; the same comparison gives the same bytes."""
-    from cdvft_bench import __version__
-
-    methods = {row.case.method for row in comparison.rows}
-    styles = Styles(methods)
-    frame = comparison_table(comparison)
-    differing = frame[frame["verdict"].isin(["slower", "faster"])].drop(columns=["key", "seed", "kind"])
-    basis = "Times of a call" if comparison.basis == "time" else "Ratios to the frozen subject timed in the same run"
+    counts = comparison.counts
+    slower, others = counts.pop("slower"), {word: n for word, n in counts.items() if n}
+    what = "Times of a call" if comparison.basis == "time" else "Ratios to the frozen subject timed in the same run"
+    view = _view(comparison)
+    a, b = (clean(Path(name).name) for name in (comparison.a, comparison.b))
     page = ComparePage(
         title="Two campaigns compared",
-        a=clean(Path(comparison.a).name),
-        b=clean(Path(comparison.b).name),
-        basis=f"{basis}; slower and faster by more than {comparison.tolerance:.0%} with the whole 95 % interval.",
-        counts=tuple((verdict, f"{n:,}") for verdict, n in comparison.counts.items() if n),
+        a=a,
+        b=b,
+        before=f"Of {plural(len(comparison.rows), 'case')}, B is",
+        value=f"slower than A on {slower:,}",
+        after=f"({listed([f'{n:,} {word}' for word, n in others.items()])})." if others else "and on no other.",
+        basis=f"{what}; slower and faster by more than {comparison.tolerance:.0%} with the whole 95 % interval.",
         warnings=tuple(map(clean, comparison.warnings)),
         notes=tuple(map(clean, comparison.notes)),
-        differing=view(differing, "Slower and faster", "comparison", "Slower first.", styles),
+        drawn=bool(view["panels"]),
+        cases=_cases(comparison),
         command=clean(command),
-        version=__version__,
     )
-    blocks = {"data-comparison": embed(comparison_columns(comparison))}
-    return render_html("compare.html.j2", page, styles, methods, blocks)
+    model = {"overview": view if view["panels"] else None, "looks": looks({row.case.method for row in comparison.rows})}
+    return render("compare.html.j2", page, {"model": embedded(model)}, {})
 
 
 def write_page(comparison: Comparison, path: Path, command: str) -> None:
-    """Write the page; the file appears when it is complete.
+    """Write the page, whole or not at all.
 
     Raises:
         UserError: it cannot be written.
     """
     write_file(path, compare_page(comparison, command))
+
+
+def _where(row: Row) -> tuple[str, str]:
+    case = row.case
+    dtype = "" if case.dtype == "float32" else f", {case.dtype}"
+    return clean(case.subject), clean(f"{case.pass_}, {case.batch} × {case.sequence:,} tokens{dtype}, {case.device}")
+
+
+def _view(comparison: Comparison) -> dict[str, Any]:
+    """The picture: rows are settings, a panel a layer or model and workload; those with slower cases first."""
+    panels: dict[tuple[str, str], dict[str, Any]] = {}
+    methods: dict[str, str] = {}
+    for row in comparison.rows:
+        if row.ratio is None:
+            continue
+        label = clean(row.label)
+        methods.setdefault(label, row.case.method)
+        doubtful = {"trust": "doubtful"} if row.note else {}
+        cell = ratio_cell(row.ratio) | {"label": label, "word": row.verdict, "costs": {}} | doubtful
+        panels.setdefault(_where(row), {}).setdefault(label, cell | {"rank": ""})
+    return {
+        "title": "Time in B over time in A, case by case",
+        "axis": "time in B ÷ time in A" if comparison.basis == "time" else "B ÷ A, each over its frozen subject",
+        "baseline": "A",
+        "focus": "",
+        "rows": [{"name": label, "method": method} for label, method in methods.items()],
+        "costs": [],
+        "panels": [
+            {"title": title, "subtitle": workload, "machine": "", "cells": cells}
+            for (title, workload), cells in panels.items()
+        ],
+    }
+
+
+def _cases(comparison: Comparison) -> Table:
+    scale, unit = (1e3, "ms") if comparison.basis == "time" else (1.0, "× frozen")
+    rows = []
+    for row in comparison.rows:
+        figures = [NOT_MEASURED if v is None else significant(v * scale) for v in (row.a, row.b)]
+        ratio = row.ratio
+        bounds = f" [{ratio.low:.2f}, {ratio.high:.2f}]" if ratio and ratio.bounds else ""
+        said = NOT_MEASURED if ratio is None else f"{ratio.value:.2f}{bounds}"
+        rows.append((clean(row.label), *_where(row), row.verdict, said, *figures, clean(row.note)))
+    columns = ("method", "layer or model", "workload", "verdict", "B ÷ A", f"A [{unit}]", f"B [{unit}]", "note")
+    return Table("Cases, slower ones first", columns, tuple(rows), wide=(7,))

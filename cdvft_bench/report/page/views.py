@@ -1,208 +1,241 @@
-"""Tables and figures as a page shows them: plain values, ready to print."""
+"""What the page's pictures are drawn from: plain dictionaries made of what ``analysis`` says."""
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
-from cdvft_bench.analysis import tables
-from cdvft_bench.core.text import (
-    NOT_CONVERTIBLE,
-    NOT_IN_PASS,
-    NOT_MEASURED,
-    integer,
-    markdown,
-    plural,
-    prefixed,
-    significant,
-)
-from cdvft_bench.report.figures.style import Drawn, Styles
+from cdvft_bench.accuracy.analysis import Difference
+from cdvft_bench.analysis.accuracy.answers import CHANCE
+from cdvft_bench.analysis.accuracy.maps import HeatMap
+from cdvft_bench.analysis.accuracy.study import PAPER, Study
+from cdvft_bench.analysis.cases import PATHS, title_of
+from cdvft_bench.analysis.frame import COMPARABLE, entries
+from cdvft_bench.analysis.overview import COSTS, Overview
+from cdvft_bench.analysis.sentences import picture_title, trimmed, word_of
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.text import clean
+from cdvft_bench.report.palette import Palette
 
 if TYPE_CHECKING:
-    from markupsafe import Markup
     from pandas import DataFrame
 
-MAX_ROWS_HTML, MAX_ROWS_MARKDOWN = 500, 60
-_ABSENT = {NOT_MEASURED, NOT_IN_PASS, NOT_CONVERTIBLE, "not recorded", "no device"}
-_PREFIXED = ("[FLOP", "[MAC", "[bytes]")
+    from cdvft_bench.predictor.results import Evaluation
+
+View = dict[str, Any]
+
+# matplotlib's markers by the names of the page's.
+_SHAPES = {
+    "o": "circle",
+    "s": "square",
+    "^": "up",
+    "v": "down",
+    "D": "diamond",
+    "P": "plus",
+    "X": "cross",
+    "h": "hexagon",
+    "|": "bar",
+    "*": "star",
+    "<": "left",
+    ">": "right",
+    "p": "pentagon",
+    "d": "thin",
+    "8": "octagon",
+    "x": "cross",
+    "+": "plus",
+}
+COST_TITLES = {
+    "parameters": ("parameters", "params"),
+    "saved_bytes": ("saved bytes", "saved"),
+    "launches": ("launches", "launch."),
+}
 
 
-@dataclass(frozen=True)
-class CellView:
-    """A cell as shown: text, the value it sorts by, its CSS class, the exact value for a tooltip, a colour swatch."""
-
-    text: str
-    sort: str
-    css: str = ""
-    exact: str = ""
-    swatch: str = ""
-
-
-@dataclass(frozen=True)
-class TableView:
-    """A table as shown.
-
-    Attributes:
-        title: heading.
-        caption: what its rows share, and how to read it.
-        columns: (name, unit) pairs.
-        rows: cells.
-        file: the CSV that holds it all.
-        keys: of every row, "case key/environment" of the record it is from; "" for none.
-        left_out: rows that only the CSV holds.
-        folded: whether the page shows it closed.
-    """
-
-    title: str
-    caption: str
-    columns: tuple[tuple[str, str], ...]
-    rows: tuple[tuple[CellView, ...], ...]
-    keys: tuple[str, ...]
-    file: str
-    left_out: int = 0
-    folded: bool = False
+def looks(methods: Iterable[str]) -> View:
+    """Title, colours and marker of every method."""
+    names, palette = sorted({*methods, "frozen", "lora"}), Palette(methods)
+    return {
+        name: {
+            "title": {"head": "Head alone", "base": "Untrained"}.get(name) or title_of(name),
+            "color": palette[name].color,
+            "dark": palette[name].dark,
+            "shape": _SHAPES[palette[name].marker],
+        }
+        for name in names
+    }
 
 
-@dataclass(frozen=True)
-class FigureView:
-    """A figure as shown; ``ratio`` is its height over its width."""
-
-    title: str
-    caption: str
-    alt: str
-    svg: Markup
-    file: str
-    ratio: float
-
-
-_BOX = re.compile(r'viewBox="0 0 ([0-9.]+) ([0-9.]+)"')
-
-
-def figure_view(figure: Drawn) -> FigureView:
-    """A figure with its SVG made fit to stand inside the page."""
-    svg = inline_svg(figure)
-    box = _BOX.search(svg)
-    ratio = float(box[2]) / float(box[1]) if box else 0.6
-    return FigureView(figure.title, figure.caption, figure.alt, svg, f"figures/{figure.name}", round(ratio, 3))
-
-
-ORIGIN = ("case key", "recorded")
-"""Columns that a page shows on demand: they are in the CSV, and behind every row's name."""
-IN_HEADING = ("kind", "subject", "device", "dtype", "environment")
-"""Columns that a section's heading already says."""
+def overview_view(found: Overview, frame: DataFrame) -> View:
+    """The first picture: rows, panels, cells."""
+    methods: dict[str, str] = dict(zip(frame["setting"], frame["method"], strict=True))
+    return {
+        "title": picture_title(found),
+        "axis": f"step time ÷ {found.baseline_title}",
+        "baseline": found.baseline_title,
+        "focus": found.focus,
+        "rows": [{"name": row, "method": methods[row]} for row in found.rows],
+        "costs": [{"name": name, "title": COST_TITLES[name][0], "short": COST_TITLES[name][1]} for name in COSTS],
+        "panels": [
+            {
+                "title": panel.title,
+                "subtitle": panel.workload,
+                "machine": panel.machine,
+                "cells": {
+                    name: ratio_cell(cell.time)
+                    | {"record": cell.record, "label": cell.label, "trust": cell.trust, "rank": cell.rank}
+                    | {"costs": dict(cell.costs)}
+                    for name, cell in panel.cells.items()
+                },
+            }
+            for panel in found.panels
+        ],
+    }
 
 
-def view(
-    frame: DataFrame,
-    title: str,
-    name: str,
-    caption: str,
-    styles: Styles,
-    folded: bool = False,
-    said: Collection[str] = (),
-    limit: int | None = None,
-) -> TableView:
-    """A frame as the page shows it: columns that all rows share move to the caption, intervals join their value.
+def ways_view(found: DataFrame, title: str) -> View | None:
+    """The ways of executing a setting beside each other, a panel a setting and workload; None where there are none."""
+    if not len(found):
+        return None
+    rows = list(dict.fromkeys(found["way"]))
+    order = {name: i for i, name in enumerate(["auto", *(PATHS[p] for p in PATHS if PATHS[p]), *rows])}
+    panels = []
+    for where, group in found.groupby([*COMPARABLE, "setting"], sort=False):
+        first = dict(zip([*COMPARABLE, "setting"], where, strict=True))
+        shape = f"{first['batch']:.0f} × {first['sequence']:,.0f}"
+        cells = {}
+        for row in entries(group):
+            name = "lora" if row["lora"] == row["lora"] else "frozen"
+            bounds = [None if row[f"{name}_{end}"] != row[f"{name}_{end}"] else row[f"{name}_{end}"]
+                      for end in ("low", "high")]  # fmt: skip
+            cells[row["way"]] = ratio_cell(Interval(row[name], *bounds)) | {"label": f"{row['setting']}, {row['way']}"}
+        panels.append(
+            {
+                "title": f"{first['setting']}",
+                "subtitle": f"{first['subject']}, {first['pass']}, {shape}",
+                "machine": "",
+                "cells": cells,
+            }
+        )
+    return {
+        "title": title,
+        "axis": "time ÷ LoRA r=8",
+        "baseline": "LoRA r=8",
+        "focus": "auto",
+        "rows": [{"name": name, "method": "cdvft"} for name in sorted(rows, key=lambda n: order[n])],
+        "costs": [],
+        "panels": panels,
+    }
 
-    Args:
-        frame: a table of ``tables``.
-        title, name, caption: heading, CSV file's name, how to read it.
-        styles: colours of the methods.
-        folded: whether it is shown closed.
-        said: columns that need no mention where all rows share their value.
-        limit: rows to show at most; MAX_ROWS_HTML if not given.
-    """
-    limit = MAX_ROWS_HTML if limit is None else limit
-    shared, names = [], []
-    for column in frame.columns:
-        if column in ORIGIN:
-            continue
-        values = {str(v) for v in frame[column]}
-        if column in tables.IDENTITY and column != "setting" and len(values) == 1:
-            if column not in said and column != "method":
-                shared.append(f"{column.split(' [')[0]} {values.pop()}")
-        elif column == "method" or column.endswith((", low [×]", ", high [×]")):
-            continue
-        else:
-            names.append(column)
-    if shared:
-        caption = f"{caption.rstrip('.')}. All rows: {', '.join(shared)}."
-    columns, head = list(frame.columns), frame.head(limit)
-    rows = [dict(zip(columns, values, strict=True)) for values in head.itertuples(index=False, name=None)]
-    return TableView(
-        title=title,
-        caption=caption,
-        columns=tuple(_split_unit(column) for column in names),
-        rows=tuple(tuple(_cell(column, row, styles) for column in names) for row in rows),
-        keys=tuple(f"{row['case key']}/{row['environment']}" if "case key" in row else "" for row in rows),
-        file=f"tables/{name}.csv",
-        left_out=max(0, len(frame) - limit),
-        folded=folded,
+
+def ratio_cell(time: Interval) -> View:
+    """A ratio of times in a panel."""
+    shown = {"value": time.value, "low": time.low, "high": time.high}
+    return shown | {"text": trimmed(time), "word": word_of(time)}
+
+
+def study_view(study: Study) -> View:
+    """One workload's accuracies, costs and differences."""
+    costs = {front.kind.name: front for front in study.fronts if front.costs}
+    return {
+        "name": study.name,
+        "file": study.file,
+        "costs": [{"name": name, "title": front.kind.short, "what": front.kind.what} for name, front in costs.items()],
+        "missing": [
+            f"{front.kind.short.partition(' [')[0]}: {front.said}"
+            for front in study.fronts
+            if not front.costs and "same for every" not in front.said
+        ],
+        "points": [
+            {
+                "label": score.label,
+                "method": score.method,
+                "accuracy": score.mean,
+                "low": score.low,
+                "high": score.high,
+                "seeds": len(score.accuracies),
+                "examples": int(score.answers.shape[1]),
+                "costs": {
+                    name: {"value": cost.value, "low": cost.low, "high": cost.high, "share": front.shares[score.label]}
+                    for name, front in costs.items()
+                    if (cost := front.costs.get(score.label)) is not None
+                },
+            }
+            for score in study.scores
+        ],
+        "differences": [
+            {"against": made[0].against, "rows": [_difference(one, study) for one in made]}
+            for against in ("LoRA r=8", PAPER)
+            if (made := study.differences(against))
+        ],
+    }
+
+
+def _difference(one: Difference, study: Study) -> View:
+    method = next(score.method for score in study.scores if score.label == one.label)
+    shown = {"label": one.label, "method": method, "value": one.mean, "low": one.low, "high": one.high}
+    return shown | {"p": one.p_holm, "sure": one.p_holm < CHANCE}
+
+
+def map_view(found: HeatMap) -> View:
+    """One map of accuracies."""
+    return {
+        "title": found.title,
+        "rows": found.rows,
+        "columns": found.columns,
+        "row_axis": found.row_axis,
+        "column_axis": found.column_axis,
+        "cells": [[i, j, 100 * value, (i, j) in found.starred] for (i, j), value in sorted(found.values.items())],
+        "framed": found.framed,
+        "lines": [{"name": name, "values": values} for name, values in found.lines.items()],
+        "caption": found.caption,
+    }
+
+
+def published_view(frame: DataFrame, source: str) -> View:
+    """Runs that others published, as a study without intervals."""
+    kinds = (
+        ("parameters", "trained parameters"),
+        ("seconds", "training time [s]"),
+        ("peak_bytes", "peak memory [bytes]"),
     )
+    return {
+        "name": "published",
+        "file": source,
+        "costs": [{"name": name, "title": title, "what": title} for name, title in kinds],
+        "missing": [],
+        "points": [
+            {
+                "label": row["experiment"],
+                "method": row["method"],
+                "accuracy": row["accuracy"],
+                "low": None,
+                "high": None,
+                "costs": {
+                    name: {"value": row[name], "low": None, "high": None, "share": float(row[f"front_{name}"])}
+                    for name, _ in kinds
+                },
+            }
+            for row in entries(frame)
+        ],
+        "differences": [],
+    }
 
 
-def _split_unit(column: str) -> tuple[str, str]:
-    matched = re.fullmatch(r"(.*) (\[.*\])", column)
-    return (matched[1], matched[2]) if matched else (column, "")
-
-
-def _cell(column: str, row: Mapping[str, object], styles: Styles) -> CellView:
-    value = row[column]
-    if column == "setting":
-        method = str(row.get("method", ""))
-        return CellView(str(value), str(value), "setting", swatch=styles[method].color if method else "")
-    if not isinstance(value, int | float):
-        text = str(value)
-        css = "absent" if text in _ABSENT else {"exact": "agree", "differs": "differ"}.get(text, "text")
-        return CellView(text, "" if css == "absent" else text, css)
-    base = column.removesuffix(" [×]")
-    low, high = row.get(f"{base}, low [×]"), row.get(f"{base}, high [×]")
-    css = "number"
-    if "−" in column and column.endswith("]"):
-        css += " agree" if value == 0 else " differ"
-    if column.endswith("[×]"):
-        text = f"{value:.2f}"
-        if isinstance(low, int | float) and isinstance(high, int | float):
-            text += f" [{low:.2f}, {high:.2f}]"
-    elif any(unit in column for unit in _PREFIXED):
-        text = prefixed(value)
-    elif column.endswith("[%]"):
-        text = f"{value:.1f}"
-    else:
-        text = integer(value) if float(value).is_integer() and "[ms]" not in column else significant(value)
-    exact = repr(value)
-    return CellView(text, exact, css, exact if exact != text else "")
-
-
-_ID = re.compile(r'(\bid="|url\(#|href="#)')
-
-
-def inline_svg(figure: Drawn) -> Markup:
-    """The figure's SVG for use inside HTML: no prologue, no style sheet, ids of its own, a name for screen readers."""
-    from markupsafe import Markup, escape
-
-    text = figure.svg.decode()
-    text = text[text.index("<svg") :]
-    for unwanted in (r"<!--.*?-->", r"<metadata>.*?</metadata>", r"<style.*?</style>"):
-        text = re.sub(unwanted, "", text, flags=re.DOTALL)
-    prefix = hashlib.sha256(figure.name.encode()).hexdigest()[:8]
-    text = _ID.sub(rf"\g<1>f{prefix}-", text)
-    head, body = text.split(">", 1)
-    head = re.sub(r'\s(width|height|version|xmlns(:xlink)?)="[^"]*"', "", head)
-    body = re.sub(r"\n\s*", "\n", body).strip()
-    label = escape(f"{figure.title}. {figure.alt}")
-    return Markup(f'{head} role="img" aria-label="{label}">{body}')
-
-
-def markdown_table(table: TableView, limit: int = MAX_ROWS_MARKDOWN) -> str:
-    """A table with its caption, at most ``limit`` rows, in Markdown."""
-    heads = [markdown(f"{name} {unit}".strip()) for name, unit in table.columns]
-    lines = [f"| {' | '.join(heads)} |", f"|{' :-- |' + ' --: |' * (len(heads) - 1)}"]
-    lines += [f"| {' | '.join(markdown(cell.text) for cell in row)} |" for row in table.rows[:limit]]
-    rest = table.left_out + max(0, len(table.rows) - limit)
-    if rest:
-        lines += ["", f"{plural(rest, 'more row is', 'more rows are')} in [{table.file}]({table.file})."]
-    return "\n".join([markdown(table.caption), "", *lines])
+def prediction_view(found: Evaluation) -> View:
+    """Predicted against measured times of cases that the fit left out."""
+    kept = [one for one in found.predictions if one.split == "case"]
+    return {
+        "points": [
+            {
+                "label": one.label,
+                "method": one.method,
+                "where": clean(f"{one.subject}, {one.pass_}, {one.tokens:,} tokens, {one.dtype}"),
+                "kind": one.kind,
+                "measured": one.measured_s,
+                "predicted": one.predicted_s.value,
+                "low": one.predicted_s.low,
+                "high": one.predicted_s.high,
+            }
+            for one in kept
+        ]
+    }

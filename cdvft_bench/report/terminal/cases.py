@@ -1,4 +1,4 @@
-"""What the commands print: rich tables of one case or of a whole store."""
+"""What the commands print of one case, a machine: rich tables."""
 
 from __future__ import annotations
 
@@ -7,29 +7,16 @@ from typing import TYPE_CHECKING
 
 from rich.text import Text
 
-from cdvft_bench.analysis.agreement import (
-    compare,
-    counted_launches,
-    counted_passes,
-    median_seconds,
-    predicted_flops,
-    ratio_to_frozen,
-    ratio_to_lora8,
-    trainable,
-)
-from cdvft_bench.analysis.groups import is_frozen, is_lora8, latest, sections
-from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant, times
+from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant
 from cdvft_bench.report.terminal.console import open_console
 from cdvft_bench.report.terminal.console import table as _table
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cdvft_bench.analytic.roofline import Rates
     from cdvft_bench.core.case import Case
     from cdvft_bench.core.counted import Counted
     from cdvft_bench.core.interval import Interval
-    from cdvft_bench.core.record import Predicted, Record
+    from cdvft_bench.core.record import Predicted
     from cdvft_bench.core.timed import SelfTest, Timed
     from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.execution.planner import Estimate, Problem
@@ -154,71 +141,6 @@ def show_timed(case: Case, timed: Timed) -> None:
         console.print(f"note: {clean(note)}", highlight=False, markup=False)
 
 
-def _ratio(value: Interval | None, wide: bool) -> str:
-    return _interval(value) if wide or value is None else times(value.value)
-
-
-def _agreement(record: Record) -> str:
-    found = [compare(record, name) for name in counted_passes(record)]
-    if not found or any(one is None for one in found):
-        return NOT_MEASURED
-    if not any(found):
-        return "exact"
-    predicted, counted = record.predicted, record.counted
-    if record.case.kind == "model" and predicted and counted:
-        # A model's formula covers its products and the adapters, not norms, softmax and activations.
-        covered = (predicted.parameters, predicted.forward.macs, predicted.forward.ffts)
-        if covered == (counted.parameters, counted.forward.macs, counted.forward.ffts):
-            return "exact on products"
-    return "differs"
-
-
-def show_records(records: Iterable[Record]) -> None:
-    """Print one table a subject and workload: what was predicted, counted and timed of every case."""
-    console = open_console()
-    wide = console.width >= 116
-    kept, _ = latest(records)
-    columns = ["method", "parameters", "FLOPs", "launches", "formula", "time", "× frozen", "× LoRA r=8"]
-    for section in sections(kept):
-        for workload, rows in section.workloads().items():
-            table = _table(f"{section.title}: {workload.title}", columns)
-            for record in rows:
-                seconds, flops = median_seconds(record), predicted_flops(record, "flop")
-                frozen, lora = ratio_to_frozen(record), ratio_to_lora8(record)
-                table.add_row(
-                    clean(record.label),
-                    _count(trainable(record)),
-                    NOT_MEASURED if flops is None else prefixed(flops),
-                    _count(counted_launches(record)),
-                    _agreement(record),
-                    NOT_MEASURED if seconds is None else _seconds(seconds),
-                    "itself" if is_frozen(record.case) else _ratio(frozen, wide),
-                    "itself" if is_lora8(record.case) else _ratio(lora, wide),
-                )
-            console.print(table)
-    console.print(
-        "FLOPs by formula, convention flop; launches as dispatched; formula: whether it equals the count in every "
-        "quantity it covers; ratios: median over interleaved rounds" + (", with 95 % intervals" if wide else ""),
-        highlight=False,
-    )
-    failed = [r for r in kept if r.status == "failed"]
-    if failed:
-        table = _table("failed cases", ["method", "subject", "pass", "cause"], numeric_from=4)
-        for record in failed:
-            table.add_row(
-                *(clean(x) for x in (record.label, record.case.subject, record.case.pass_, record.error or ""))
-            )
-        console.print(table)
-
-
-def show_store(path: Path) -> None:
-    """Print the tables of a store."""
-    from cdvft_bench.sweep.store import Store
-
-    with Store(path) as store:
-        show_records(store.records())
-
-
 def show_selftest(result: SelfTest) -> None:
     """Print how the clock does against itself."""
     table = _table("the clock against itself", ["", "figure"])
@@ -250,9 +172,13 @@ def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> 
     table = _table(title, columns)
     for e in estimates:
         table.add_row(
-            e.path, _seconds(e.seconds), _seconds(e.overhead_s), integer(e.launches), f"{prefixed(e.saved_bytes)}B",
+            e.path,
+            _seconds(e.seconds),
+            _seconds(e.overhead_s),
+            integer(e.launches),
+            f"{prefixed(e.saved_bytes)}B",
             f"{prefixed(e.read_written)}B",
-        )  # fmt: skip
+        )
     console = open_console()
     console.print(table)
     console.print(

@@ -1,50 +1,23 @@
-"""A comparison of two stores as a table: printed, as a data frame, as CSV."""
+"""A comparison of two stores as a table: printed, and as CSV."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from cdvft_bench.analysis.compare import Comparison
+from cdvft_bench.analysis.compare import Comparison, comparison_frame
 from cdvft_bench.core.files import write_file
 from cdvft_bench.core.text import NOT_MEASURED, clean, interval, plural, significant
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
-
-def comparison_table(comparison: Comparison) -> DataFrame:
-    """Every row as a line of a table; figures in full, "not measured" where there is none."""
-    from pandas import DataFrame
-
-    def figure(value: float | None) -> object:
-        return NOT_MEASURED if value is None else value
-
-    unit = "seconds" if comparison.basis == "time" else "ratio to frozen"
-    lines = []
-    for row in comparison.rows:
-        case, ratio = row.case, row.ratio
-        lines.append(
-            {
-                "verdict": row.verdict, "method": clean(row.label), "kind": case.kind, "subject": clean(case.subject),
-                "pass": case.pass_, "batch": case.batch, "sequence": case.sequence, "dtype": case.dtype,
-                "device": case.device, "seed": case.seed, f"A {unit}": figure(row.a), f"B {unit}": figure(row.b),
-                "B / A": figure(ratio.value if ratio else None), "low": figure(ratio.low if ratio else None),
-                "high": figure(ratio.high if ratio else None), "note": clean(row.note), "key": row.key,
-            }
-        )  # fmt: skip
-    return DataFrame(lines)
-
 
 def write_csv(comparison: Comparison, path: Path) -> None:
-    """Write the table as CSV; the file appears when it is complete.
+    """Write the table as CSV, whole or not at all.
 
     Raises:
         UserError: it cannot be written.
     """
-    from cdvft_bench.report.page.report import csv
+    from cdvft_bench.report.write import csv
 
-    write_file(path, csv(comparison_table(comparison)))
+    write_file(path, csv(comparison_frame(comparison)))
 
 
 def show_comparison(comparison: Comparison, everything: bool = False) -> None:

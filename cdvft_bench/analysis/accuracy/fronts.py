@@ -1,0 +1,117 @@
+"""Accuracy against cost: what fronts are drawn against, and how often each method is on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from cdvft_bench.accuracy.analysis import CostOf, Score, front_shares_of
+from cdvft_bench.core.text import NOT_MEASURED
+from cdvft_bench.core.ties import steady
+from cdvft_bench.sweep.step_times import StepCost, StepTimes
+
+FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class CostKind:
+    """A cost that a front is drawn against.
+
+    Attributes:
+        name: for programs. what: as a sentence calls it. short: heads a column or an axis, with its unit.
+        of: a method's cost from its score and, where its steps were timed side by side, from that; None unknown.
+        missing: what the page says where no two methods have it.
+    """
+
+    name: str
+    what: str
+    short: str
+    of: Callable[[Score, StepCost | None], CostOf | None]
+    missing: str = ""
+
+
+def _exact(value: float | None) -> CostOf | None:
+    return CostOf(float(value)) if value else None
+
+
+def _time(score: Score, step: StepCost | None) -> CostOf | None:
+    return None if step is None else CostOf(step.seconds.value, step.seconds.low, step.seconds.high)
+
+
+_STEPS = "not measured: run 'cdvft-bench steps' on the preset and give its file to 'cdvft-bench pareto --steps'"
+
+COSTS = (
+    CostKind(
+        "parameters",
+        "trained parameters beside the classifier",
+        "trained parameters",
+        lambda s, _: _exact(s.parameters),
+    ),
+    CostKind(
+        "flops",
+        "FLOPs of a training step by formula, convention flop",
+        "FLOPs a step",
+        lambda s, _: _exact(steady(s.step_flops) if s.step_flops else None),
+    ),
+    CostKind("time", "the time of a training step, measured side by side", "time a step [s]", _time, _STEPS),
+    CostKind(
+        "memory",
+        "the measured peak memory of a training step beside the model's weights",
+        "peak memory [bytes]",
+        lambda s, step: _exact(step.peak_bytes if step else None),
+        _STEPS,
+    ),
+    CostKind(
+        "held",
+        "what training holds beside the model's weights (saved for backward, gradients, AdamW), counted",
+        "held bytes",
+        lambda s, _: _exact(s.training_bytes),
+    ),
+    CostKind(
+        "bytes",
+        "the bytes of a stored adapter, its trained parameters in float32",
+        "adapter [bytes]",
+        lambda s, _: _exact(FLOAT_BYTES * s.parameters),
+    ),
+    CostKind(
+        "energy",
+        "the GPU's energy for a training step",
+        "energy a step [J]",
+        lambda s, step: _exact(step.joules if step else s.joules),
+        "not measured: it is read from NVIDIA GPUs only",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Front:
+    """Accuracy against one cost.
+
+    Attributes:
+        kind: the cost. costs: by label, of the methods that have one. shares: by label, of random draws in which the
+            method is on the front. said: why there are none.
+    """
+
+    kind: CostKind
+    costs: Mapping[str, CostOf]
+    shares: Mapping[str, float]
+    said: str = ""
+
+
+def fronts_of(found: Sequence[Score], steps: StepTimes | None) -> list[Front]:
+    """One front a cost; where it is not known of two methods, or the same for all, without costs and shares."""
+    timed = {c.label: c for c in steps.costs} if steps else {}
+    costs = {
+        kind.name: {s.label: cost for s in found if (cost := kind.of(s, timed.get(s.label))) is not None}
+        for kind in COSTS
+    }
+    telling = {name: one for name, one in costs.items() if len(one) > 1 and len(set(one.values())) > 1}
+    shares = front_shares_of(found, telling)
+    made = []
+    for kind in COSTS:
+        if kind.name in telling:
+            made.append(Front(kind, telling[kind.name], shares[kind.name]))
+        else:
+            alike = len(costs[kind.name]) > 1
+            made.append(Front(kind, {}, {}, "the same for every method" if alike else kind.missing or NOT_MEASURED))
+    return made

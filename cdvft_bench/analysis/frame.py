@@ -1,0 +1,331 @@
+"""Records as one data frame: a row a record, a column a quantity, every column documented in ``COLUMNS``.
+
+A figure that was not recorded is NaN, never a zero; a text, "". Ratios are paired by round and come with their 95 %
+intervals as ``<name>_low`` and ``<name>_high``; a baseline's ratio to itself is 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cdvft_bench.analysis import agreement as sources
+from cdvft_bench.analysis import cases
+from cdvft_bench.analytic.conventions import CONVENTIONS
+from cdvft_bench.core.case import FROZEN, LORA
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.text import clean
+from cdvft_bench.core.timed import Timed, Timing
+from cdvft_bench.timing.statistics import bootstrap_median
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+Entry = dict[str, Any]
+"""A row of the frame by column, with its index under "record"."""
+
+Kind = Literal["text", "count", "ratio", "seconds", "bytes", "flops", "number"]
+Trust = Literal["firm", "fair", "doubtful", "no interval", "not measured"]
+
+CONVENTION = "flop"
+"""The counting convention that is shown; the others are in the frame beside it."""
+
+COMPARABLE = ("environment", "kind", "subject", "device", "dtype", "pass", "batch", "sequence")
+"""Columns that records share which may be compared with each other."""
+
+PROCESSES = 3
+"""Fewest processes for which an interval is called firm: it then holds in the next one, too."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column: its name in the frame; title and unit for readers; how a value is written; what it is."""
+
+    name: str
+    title: str
+    unit: str
+    kind: Kind
+    doc: str
+
+
+def _ratio(name: str, title: str) -> Iterator[Column]:
+    doc = f"Median over rounds of the time of a call over that of {title} in the same round"
+    for end, words in (("", ""), ("_low", ", low end of its 95 % interval"), ("_high", ", high end of it")):
+        yield Column(f"{name}{end}", f"time ÷ {title}{words}", "×", "ratio", f"{doc}{words}.")
+
+
+def _flops(convention: str) -> Iterator[Column]:
+    unit, said = "MAC" if convention == "mac" else "FLOP", "" if convention == CONVENTION else f", {convention}"
+    doc = f"counting convention {convention}: {CONVENTIONS[convention].statement}."
+    for name, title, what in (
+        ("flops", "FLOPs, formula", "Of the passes that the case runs, by formula"),
+        ("flops_counted", "FLOPs, counted", "Of the passes that the case runs, counted"),
+        ("adapter_flops", "adapter's FLOPs", "What the method adds to the frozen base, by formula"),
+    ):
+        yield Column(_priced(name, convention), f"{title}{said}", unit, "flops", f"{what}; {doc}")
+
+
+def _priced(name: str, convention: str) -> str:
+    return name if convention == CONVENTION else f"{name}_{convention}"
+
+
+COLUMNS: tuple[Column, ...] = (
+    Column("setting", "setting", "", "text", "Method and hyperparameters, without the path that executes it."),
+    Column("path", "path", "", "text", 'Way of executing the method, as the suite calls it; "" where there is one.'),
+    Column("label", "setting", "", "text", "The setting with its path where it is not auto."),
+    Column("hyperparameters", "hyperparameters", "", "text", "As a command line takes them."),
+    Column("method", "method", "", "text", "The method's name in the registry."),
+    Column("kind", "kind", "", "text", '"layer" or "model".'),
+    Column("subject", "layer or model", "", "text", "What was adapted."),
+    Column("pass", "pass", "", "text", '"step" (forward, backward, AdamW update) or "forward".'),
+    Column("batch", "batch", "", "count", "Sequences."),
+    Column("sequence", "sequence", "", "count", "Tokens a sequence."),
+    Column("tokens", "tokens", "", "count", "Rows that a layer sees."),
+    Column("dtype", "dtype", "", "text", "Of weights and activations."),
+    Column("device", "device", "", "text", '"cpu" or "cuda".'),
+    Column("machine", "machine", "", "text", "The GPU or the CPU."),
+    Column("environment", "environment", "", "text", "Key of the environment row: machine, versions, revision."),
+    Column("m", "diagonals m", "", "count", "Diagonal factors of CDVFT."),
+    Column("p", "block size p", "", "count", "Of the circulant methods; the subject's width where it was left unset."),
+    Column("seed", "seed", "", "count", "Of weights and inputs."),
+    *_ratio("lora", "LoRA r=8"),
+    *_ratio("frozen", "frozen"),
+    Column("seconds", "time of a call", "s", "seconds", "Median over rounds."),
+    Column("seconds_q25", "first quartile", "s", "seconds", "Of the rounds."),
+    Column("seconds_q75", "third quartile", "s", "seconds", "Of the rounds."),
+    Column("rounds", "rounds", "", "count", "Kept after warm-up."),
+    Column("processes", "processes", "", "count", "That the rounds come from."),
+    Column("correlation", "lag-1 correlation", "", "number", "Of rounds that follow each other."),
+    Column("group", "group", "", "text", "Of records that share their baselines' rounds."),
+    Column("threads", "CPU threads", "", "count", "Of torch during the run."),
+    Column("trust", "trust", "", "text", "How far the ratio may be trusted, see trust_of."),
+    Column("warnings", "the clock warns", "", "text", "What to know before quoting the time."),
+    Column("parameters", "parameters", "", "count", "Trained; counted, or by formula where nothing was counted."),
+    Column("parameters_formula", "parameters, formula", "", "count", "Trained, by formula."),
+    Column("launches", "launches", "", "count", "Operators that reach a kernel, counted."),
+    Column("launches_formula", "launches, formula", "", "count", "Operators that reach a kernel, by formula."),
+    Column("launches_profiler", "launches, profiler", "", "count", "Kernels and copies as the profiler saw them."),
+    Column("launches_adapter", "adapter's launches, profiler", "", "count", "The adapter's share of them."),
+    Column("busy", "busy share", "", "number", "Of a trace's span, in which a kernel or a leaf operator ran."),
+    Column("graph_saves", "a CUDA graph saves", "", "number", "Share of an eager call: the cost of launching."),
+    Column("graph_saves_low", "a CUDA graph saves, low", "", "number", "Low end of its 95 % interval."),
+    Column("graph_saves_high", "a CUDA graph saves, high", "", "number", "High end of it."),
+    Column("saved_bytes", "saved for backward", "bytes", "bytes", "Activations that autograd keeps, counted."),
+    Column("saved_bytes_formula", "saved, formula", "bytes", "bytes", "Activations kept, by formula."),
+    Column("optimizer_bytes", "optimiser state", "bytes", "bytes", "AdamW's moments, by formula."),
+    Column("traffic", "read and written", "bytes", "bytes", "By the operators, by formula."),
+    Column("peak_bytes", "peak of a call", "bytes", "bytes", "Measured, above what was live before."),
+    Column("joules", "energy of a call", "J", "number", "Of the whole device."),
+    *(
+        column
+        for convention in (CONVENTION, *(c for c in CONVENTIONS if c != CONVENTION))
+        for column in _flops(convention)
+    ),
+    Column("agreement", "formula = count", "", "text", '"exact", "differs", or "not measured".'),
+    Column("verdict", "bound by", "", "text", "What binds a call, by its trace."),
+    Column("status", "status", "", "text", '"ok" or "failed".'),
+    Column("error", "error", "", "text", "Cause of a failure."),
+    Column("key", "row key", "", "text", "Of the case: the same on every machine."),
+    Column("store", "store", "", "text", "The file that holds the record."),
+    Column("recorded", "recorded", "", "text", "Day, UTC."),
+)
+"""Columns of :func:`records_frame`, in order."""
+
+
+def records_frame(
+    records: Sequence[Record],
+    environments: Mapping[str, object] | None = None,
+    stores: Mapping[int, str] | None = None,
+) -> DataFrame:
+    """One row a record, in the order given; columns as ``COLUMNS`` documents them.
+
+    Args:
+        records: of any machines and campaigns.
+        environments: environment fields (a mapping or a dataclass) by key, for the machines' names.
+        stores: the store's name by ``id`` of a record.
+    """
+    import pandas as pd
+
+    known, named, widths = environments or {}, stores or {}, cases.widths(records)
+    places = {(r.environment, r.case.device) for r in records}
+    machines = {place: cases.machine(known.get(place[0]), place[1]) for place in places}
+    rows = []
+    for record in records:
+        row = _identity(record, widths.get((record.case.kind, record.case.subject)))
+        row |= _measured(record, record.timed) | _counted(record)
+        row["machine"] = machines[record.environment, record.case.device]
+        row["store"] = clean(named.get(id(record), "not recorded"))
+        rows.append(row)
+    data = {column.name: [_value(column, row[column.name]) for row in rows] for column in COLUMNS}
+    return pd.DataFrame(data, index=pd.RangeIndex(len(rows)))
+
+
+def _value(column: Column, value: object) -> object:
+    if column.kind == "text":
+        return "" if value is None else str(value)
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
+
+
+def _identity(record: Record, width: int | None) -> dict[str, object]:
+    case = record.case
+    return {
+        "setting": cases.setting(record, width),
+        "path": clean(cases.path_of(case)),
+        "label": cases.label(record, width),
+        "hyperparameters": cases.arguments(case),
+        "method": clean(case.method),
+        "kind": clean(case.kind),
+        "subject": clean(case.subject),
+        "pass": clean(case.pass_),
+        "batch": case.batch,
+        "sequence": case.sequence,
+        "tokens": case.tokens,
+        "dtype": clean(case.dtype),
+        "device": clean(case.device),
+        "environment": clean(record.environment),
+        "m": cases.hyperparameter(case, "m", 2) if case.method == "cdvft" else None,
+        "p": cases.block_size(case, width),
+        "seed": case.seed,
+        "status": clean(record.status),
+        "error": clean(record.error or ""),
+        "key": clean(case.key),
+        "recorded": clean(record.created[:10]),
+    }
+
+
+def _measured(record: Record, timed: Timed | None) -> dict[str, object]:
+    timing = timed.timing if timed else None
+    trace = timed.trace if timed else None
+    first = timing.samples[0] if timing and timing.samples else None
+    lora, frozen, graph = ratio_to(record, LORA), ratio_to(record, FROZEN), launch_share(timed)
+    ratios = {
+        f"{name}{end}": getattr(ratio, which, None)
+        for name, ratio in (("lora", lora), ("frozen", frozen), ("graph_saves", graph))
+        for end, which in (("", "value"), ("_low", "low"), ("_high", "high"))
+    }
+    return ratios | {
+        "seconds": sources.median_seconds(record),
+        "seconds_q25": first.q25 if first else None,
+        "seconds_q75": first.q75 if first else None,
+        "rounds": timing.rounds if timing else None,
+        "processes": processes(timing) if timing else None,
+        "correlation": getattr(timing, "correlation", None),
+        "group": clean(getattr(timing, "group", None) or ""),
+        "threads": timing.threads if timing else None,
+        "trust": trust_of(record),
+        "warnings": clean("; ".join(timing.warnings)) if timing else "",
+        "launches_profiler": trace.launches if trace else None,
+        "launches_adapter": trace.parts["adapter"].launches if trace and "adapter" in trace.parts else None,
+        "busy": trace.busy_fraction if trace else None,
+        "verdict": clean(trace.verdict) if trace else "",
+        "peak_bytes": timed.memory.peak_bytes if timed and timed.memory else None,
+        "joules": timed.energy.joules if timed and timed.energy else None,
+    }
+
+
+def _counted(record: Record) -> dict[str, object]:
+    predicted, counted = record.predicted, record.counted
+    passes = sources.counted_passes(record).values()
+    row: dict[str, object] = {
+        "parameters": sources.trainable(record),
+        "parameters_formula": predicted.parameters if predicted else None,
+        "launches": sources.counted_launches(record),
+        "launches_formula": sources.predicted_launches(record),
+        "saved_bytes": counted.saved_bytes if counted else None,
+        "saved_bytes_formula": predicted.saved_bytes if predicted else None,
+        "optimizer_bytes": predicted.optimizer_bytes if predicted else None,
+        "traffic": sources.total(one.read + one.written for _, one in sources.predicted_passes(record)),
+        "agreement": sources.agreement(record),
+    }
+    for name, price in CONVENTIONS.items():
+        row[_priced("flops", name)] = sources.predicted_flops(record, name)
+        row[_priced("adapter_flops", name)] = sources.adapter_flops(record, name)
+        counts = [sources.counted_flops(one, price) if one else None for one in passes]
+        row[_priced("flops_counted", name)] = sources.total(counts)
+    return row
+
+
+# --- what a row says -------------------------------------------------------------------------
+
+
+def ratio_to(record: Record, baseline: str) -> Interval | None:
+    """Time over a baseline's, ``frozen`` or ``lora r=8``; 1 for the baseline itself where it was timed."""
+    itself = cases.is_frozen(record.case) if baseline == FROZEN else cases.is_lora8(record.case)
+    if itself:
+        return Interval(1.0, 1.0, 1.0) if sources.median_seconds(record) is not None else None
+    return sources.ratio_to_frozen(record) if baseline == FROZEN else sources.ratio_to_lora8(record)
+
+
+def trust_of(record: Record) -> Trust:
+    """How far a record's ratio may be trusted.
+
+    "firm": an interval over several processes, and no warning; "fair": an interval of one process, and no warning;
+    "doubtful": the clock warned; "no interval": too few rounds for one.
+    """
+    timing = record.timed.timing if record.timed else None
+    ratio = sources.ratio_to_lora8(record) or sources.ratio_to_frozen(record)
+    if timing is None or ratio is None:
+        return "not measured"
+    if ratio.bounds is None:
+        return "no interval"
+    if timing.warnings:
+        return "doubtful"
+    return "firm" if processes(timing) >= PROCESSES else "fair"
+
+
+def processes(timing: Timing) -> int:
+    """Processes that the rounds come from; 1 in records of before they were counted."""
+    return int(getattr(timing, "processes", 1) or 1)
+
+
+def launch_share(timed: Timed | None) -> Interval | None:
+    """Share of an eager call that a CUDA graph saves, paired by round; None where no graph was timed."""
+    modes = timed.modes if timed else None
+    seconds = {s.name: np.array(s.seconds) for s in modes.timing.samples} if modes else {}
+    if "eager" not in seconds or "graph" not in seconds:
+        return None
+    return bootstrap_median(1 - seconds["graph"] / seconds["eager"])
+
+
+def describe() -> DataFrame:
+    """The columns of :func:`records_frame`: name, unit and what each is."""
+    import pandas as pd
+
+    return pd.DataFrame([(c.name, c.unit, c.doc) for c in COLUMNS], columns=["column", "unit", "what it is"])
+
+
+def entries(frame: DataFrame) -> list[Entry]:
+    """The rows of a frame as dictionaries."""
+    rows = frame.to_dict("records")
+    return [{"record": at} | {str(k): v for k, v in row.items()} for at, row in zip(frame.index, rows, strict=True)]
+
+
+def interval_of(row: Mapping[str, object], name: str) -> Interval | None:
+    """A ratio of a row of the frame, "lora" or "frozen", as an interval; None where it is missing."""
+    value, low, high = (row[f"{name}{end}"] for end in ("", "_low", "_high"))
+    if not isinstance(value, int | float) or math.isnan(value):
+        return None
+    bounds = [float(b) if isinstance(b, int | float) and not math.isnan(b) else None for b in (low, high)]
+    return Interval(float(value), bounds[0], bounds[1])
+
+
+def between(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Interval | None:
+    """Time of one row over another's of the same group of ``COMPARABLE``; None where it is not known.
+
+    Over LoRA r = 8 it is paired by round. Else both are taken over the frozen subject of their own run, and the
+    interval is the widest that the two intervals allow.
+    """
+    paired = interval_of(ours, "lora")
+    if paired is not None and theirs["setting"] == "LoRA r=8":
+        return paired
+    mine, other = interval_of(ours, "frozen"), interval_of(theirs, "frozen")
+    if mine is None or other is None or other.value <= 0:
+        return None
+    low = mine.low / other.high if mine.low is not None and other.high else None
+    high = mine.high / other.low if mine.high is not None and other.low else None
+    return Interval(mine.value / other.value, low, high)

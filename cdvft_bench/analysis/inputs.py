@@ -1,0 +1,242 @@
+"""What is analysed: records, fine-tuning runs, verdicts, findings and predictions, read from files alone.
+
+A folder stands for all files in it that have the names below, at any depth; what lies in a folder whose name begins
+with a dot is left out. Nothing here judges, fits or times.
+
+=====================  =============================================================
+``records.jsonl.gz``   a store in the text form (``*.jsonl.gz``), or ``*.sqlite``
+``results.jsonl``      fine-tuning runs, of ``cdvft-bench train``
+``steps.json``         training steps side by side, of ``cdvft-bench steps``
+``verdicts.json``      of ``cdvft-bench verify --output``
+``evaluation.json``    predictions against records, of ``cdvft-bench evaluate --output``
+``findings.jsonl``     of ``cdvft-bench expressivity run``
+=====================  =============================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from cdvft_bench.accuracy.results import read_results
+from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.analysis.accuracy.study import Study, studies
+from cdvft_bench.analysis.frame import records_frame
+from cdvft_bench.analysis.overview import Overview, overview
+from cdvft_bench.claims.sources.trained import is_results
+from cdvft_bench.claims.verdict import Verification
+from cdvft_bench.claims.verdict_file import read_verdicts
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown
+from cdvft_bench.core.record import Record
+from cdvft_bench.core.text import clean
+from cdvft_bench.expressivity.findings.finding import FINDINGS, Finding, read_findings
+from cdvft_bench.predictor.results import Evaluation, PublishedComparison
+from cdvft_bench.sweep.step_times import StepTimes, read_steps
+from cdvft_bench.sweep.store import Store
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+RESULTS, STEPS, VERDICTS, EVALUATION = "results.jsonl", "steps.json", "verdicts.json", "evaluation.json"
+STORES = (".sqlite", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A file that was read: its name, what it holds and how many rows of it."""
+
+    name: str
+    holds: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """All that was read.
+
+    Attributes:
+        records: the newest of every case on every machine, in a stable order. replaced: older ones left out.
+        environments: fields (a mapping or a dataclass) by key.
+        stores: the name of each record's store, by ``id`` of the record.
+        runs: fine-tuning runs by the name of their file. steps: of one preset each.
+        verification: verdicts, None where none were given. findings: on expressivity.
+        evaluation, published: of predictions; None where none were given.
+        origins: what came from where.
+    """
+
+    records: Sequence[Record] = ()
+    replaced: int = 0
+    environments: Mapping[str, object] = field(default_factory=dict)
+    stores: Mapping[int, str] = field(default_factory=dict)
+    runs: Mapping[str, Sequence[TrialResult]] = field(default_factory=dict)
+    steps: Sequence[StepTimes] = ()
+    verification: Verification | None = None
+    findings: Sequence[Finding] = ()
+    evaluation: Evaluation | None = None
+    published: PublishedComparison | None = None
+    origins: tuple[Origin, ...] = ()
+
+    @cached_property
+    def frame(self) -> DataFrame:
+        """The records as a data frame, see ``frame.records_frame``."""
+        return records_frame(self.records, self.environments, self.stores)
+
+    @cached_property
+    def overview(self) -> Overview | None:
+        """The first answer, see ``overview.overview``; None where nothing is timed beside a baseline."""
+        found = overview(self.frame) if self.records else None
+        return found if found and found.panels else None
+
+    @cached_property
+    def studies(self) -> list[Study]:
+        """The fine-tuning runs, a study a file and workload."""
+        return studies(self.runs, self.steps)
+
+
+class _Predictions(msgspec.Struct):
+    """The document of ``cdvft-bench evaluate --output``."""
+
+    evaluation: Evaluation
+    published: PublishedComparison | None = None
+
+
+def read(
+    *paths: str | Path,
+    verdicts: Path | None = None,
+    evaluation: Path | None = None,
+    expressivity: Path | None = None,
+    steps: Path | None = None,
+    claims: bool = True,
+) -> Campaign:
+    """Read files and folders, see the module's table.
+
+    Args:
+        paths: stores, results, or folders of them.
+        verdicts, evaluation, steps: files to read instead of those found in ``paths``.
+        expressivity: likewise the folder of findings.
+        claims: whether verdicts and findings are read at all.
+
+    Raises:
+        UserError: a file cannot be read, is of no kind that is known, or stands for several that there can be one of.
+    """
+    found = list(dict.fromkeys(file for path in paths for file in _files(Path(path))))
+    stores = [path for path in found if path.name.endswith(STORES)]
+    results = [path for path in found if path.name.endswith(".jsonl") and path.name != FINDINGS]
+    timed = [steps] if steps else [path for path in found if path.name == STEPS]
+    judged = verdicts or _only(found, VERDICTS, "--verdicts")
+    predicted = evaluation or _only(found, EVALUATION, "--evaluation")
+    studied = expressivity or next((path.parent for path in found if path.name == FINDINGS), None)
+    records: list[Record] = []
+    environments: dict[str, object] = {}
+    names: dict[int, str] = {}
+    origins = []
+    for path in [*stores, *(path for path in results if not is_results(path))]:
+        with Store(path) as store:
+            rows = list(store.records())
+            environments |= store.environments()
+        name = short_name(path, found)
+        names |= {id(row): name for row in rows}
+        records += rows
+        origins.append(Origin(name, "records", len(rows)))
+    runs: dict[str, Sequence[TrialResult]] = {}
+    for path in filter(is_results, results):
+        runs[short_name(path, found)], more = read_results(path)
+        environments |= more
+        origins.append(Origin(short_name(path, found), "fine-tuning runs", len(runs[short_name(path, found)])))
+    verification = read_verdicts(judged) if judged and claims else None
+    findings = read_findings(studied) if studied and claims else []
+    predictions, published = read_evaluation(predicted) if predicted else (None, None)
+    for file, holds, n in (
+        (judged, "verdicts", len(verification.verdicts) if verification else 0),
+        (studied, "findings on expressivity", len(findings)),
+        (predicted, "predictions", len(predictions.predictions) if predictions else 0),
+    ):
+        if file and n:
+            origins.append(Origin(short_name(file, found), holds, n))
+    kept, replaced = latest(records)
+    return Campaign(
+        records=kept,
+        replaced=replaced,
+        environments=environments,
+        stores=names,
+        runs=runs,
+        steps=[read_steps(path) for path in timed],
+        verification=verification,
+        findings=findings,
+        evaluation=predictions,
+        published=published,
+        origins=tuple(origins),
+    )
+
+
+def latest(records: Iterable[Record]) -> tuple[list[Record], int]:
+    """The newest record of every case on every machine, in a stable order, and how many older ones it replaces.
+
+    A finished record is better than a failed one, whenever it was made.
+    """
+    newest: dict[tuple[str, str], Record] = {}
+    seen = 0
+    for record in records:
+        seen += 1
+        key = (record.case.key, record.environment)
+        if key not in newest or _age(record) >= _age(newest[key]):
+            newest[key] = record
+    kept = sorted(newest.values(), key=_order)
+    return kept, seen - len(kept)
+
+
+def _age(record: Record) -> tuple[bool, str, float]:
+    return record.status == "ok", record.created, record.seconds
+
+
+def _order(record: Record) -> tuple[object, ...]:
+    case = record.case
+    values = tuple((name, type(value).__name__, value) for name, value in case.hyperparameters)
+    where = (case.kind != "model", case.subject, case.device, case.dtype, case.pass_ != "step", case.tokens, case.batch)
+    return (*where, case.method != "frozen", case.method, values, case.seed, record.environment, case.key)
+
+
+def read_evaluation(path: Path) -> tuple[Evaluation, PublishedComparison | None]:
+    """Predictions as ``cdvft-bench evaluate --output`` wrote them.
+
+    Raises:
+        UserError: the file cannot be read, or is no such file.
+    """
+    try:
+        document = msgspec.json.decode(path.read_bytes(), type=_Predictions)
+    except OSError as error:
+        raise UserError(f"predictions {shown(path)} cannot be read: {error.strerror or error}") from error
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise UserError(f"{shown(path)} holds no predictions of 'cdvft-bench evaluate --output': {error}") from error
+    return document.evaluation, document.published
+
+
+def short_name(path: Path, among: Sequence[Path]) -> str:
+    """A file's name; with its folder's where several of those given have the same name."""
+    alike = sum(other.name == path.name for other in among) > 1
+    return clean("/".join(path.parts[-2:]) if alike else path.name)
+
+
+def _files(path: Path) -> list[Path]:
+    if path.is_dir():
+        known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS)
+        inside = [p for p in sorted(path.rglob("*")) if p.is_file() and (p.name in known or p.name.endswith(STORES))]
+        return [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+    if path.exists() and not path.name.endswith((*STORES, ".jsonl", ".json")):
+        raise UserError(f"{shown(path)} is no store and no results; give .sqlite, .jsonl.gz, .jsonl or a folder")
+    if not path.exists():
+        raise UserError(f"{shown(path)} is not there; give a store, a file of results, or a folder of them")
+    return [path]
+
+
+def _only(found: Sequence[Path], name: str, option: str) -> Path | None:
+    files = [path for path in found if path.name == name]
+    if len(files) > 1:
+        raise UserError(f"{', '.join(shown(path) for path in files)}: a report shows one {name}; name it by {option}")
+    return files[0] if files else None

@@ -1,0 +1,170 @@
+"""The pictures that a README shows: the first screen's two, drawn for paper and for dark ground."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from cdvft_bench.analysis.accuracy.study import Study
+from cdvft_bench.analysis.overview import Overview, Panel
+from cdvft_bench.analysis.sentences import headline, picture_title, trimmed
+from cdvft_bench.core.text import clean, listed, shorten
+from cdvft_bench.report.figures.labels import Label, place_labels
+from cdvft_bench.report.figures.style import DARK, LIGHT, Drawn, Ground, blank, log_axis
+from cdvft_bench.report.palette import Palette
+
+PANELS = 4
+FAR = 2.3
+"""Ratios beyond this are drawn as an arrow at the edge."""
+
+TICKS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
+NEAR = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
+"""Ticks where ratios reach far, and where they lie near 1."""
+OFTEN = 0.5
+"""Share of draws that makes a method's point a strong one."""
+
+
+def pictures(found: Overview | None, methods: Mapping[str, str], studies: Sequence[Study]) -> list[Drawn]:
+    """Every picture that there is something to draw for, on light and on dark ground.
+
+    Args:
+        methods: of the overview's settings, by setting.
+    """
+    made = []
+    for ground in (LIGHT, DARK):
+        with matplotlib.rc_context(ground.settings()):
+            if found is not None:
+                made.append(overview_picture(found, methods, ground))
+            if studies:
+                made += front_picture(studies[0], ground)
+    return made
+
+
+def _name(name: str, ground: Ground) -> str:
+    return f"{name}-dark" if ground.dark else name
+
+
+# --- time over the baseline's ----------------------------------------------------------------
+
+
+def overview_picture(found: Overview, methods: Mapping[str, str], ground: Ground) -> Drawn:
+    """Rows are methods, a panel a layer or model, the line at 1."""
+    shown = found.panels[:PANELS]
+    rows = [row for row in found.rows if any(row in panel.cells for panel in shown)]
+    figure, axes = blank(len(shown), 1.35 + 0.25 * len(rows), sharey=True, sharex=True)
+    figure.suptitle(picture_title(found), x=0.01, ha="left", fontweight="bold", fontsize=10.5)
+    for one, panel in zip(axes, shown, strict=True):
+        _panel(one, panel, rows, methods, found, ground)
+    axes[0].set_yticks(range(len(rows)), [shorten(row, 26) for row in rows])
+    axes[0].set_ylim(len(rows) - 0.4, -0.6)
+    for label in axes[0].get_yticklabels():
+        label.set_fontweight("bold" if label.get_text() == found.focus else "normal")
+    figure.supxlabel(f"step time ÷ {found.baseline_title}  (left of the line is faster)", fontsize=9)
+    return Drawn(_name("overview", ground), f"{picture_title(found)}. {headline(found).text}", figure, ground)
+
+
+def _panel(
+    axes: Axes, panel: Panel, rows: Sequence[str], methods: Mapping[str, str], found: Overview, ground: Ground
+) -> None:
+    palette, (low, high) = Palette(methods.values()), _reach(found.panels[:PANELS])
+    axes.set_title(f"{shorten(panel.title, 24)}\n", fontsize=9)
+    axes.text(
+        0, 1.01, shorten(panel.workload, 30), transform=axes.transAxes, fontsize=8, color=ground.faint, va="bottom"
+    )
+    axes.grid(False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.axvline(1.0, color=ground.faint, linewidth=1.2, zorder=1)
+    for y, row in enumerate(rows):
+        axes.axhline(y + 0.5, color=ground.grid, linewidth=0.6, zorder=0)
+        if row == found.focus:
+            axes.axhspan(y - 0.5, y + 0.5, color=ground.accent, zorder=0)
+        cell = panel.cells.get(row)
+        if cell is None:
+            axes.text(1.0, y, "–", transform=axes.get_yaxis_transform(), ha="right", va="center", color=ground.faint)
+            continue
+        look = palette[methods[row]]
+        color, time = (look.dark if ground.dark else look.color), cell.time
+        if time.low is not None and time.high is not None and time.low < high:
+            axes.plot([time.low, min(time.high, high)], [y, y], color=color, linewidth=2.6, alpha=0.5)
+        sure = cell.trust in ("firm", "fair")
+        marker = ">" if time.value > high else look.marker
+        face = color if sure else ground.paper
+        axes.plot([min(time.value, high)], [y], marker, color=color, markerfacecolor=face, markersize=6, zorder=3)
+        axes.text(
+            1.0,
+            y,
+            trimmed(time),
+            transform=axes.get_yaxis_transform(),
+            ha="right",
+            va="center",
+            fontsize=8.5,
+            fontweight="bold" if cell.rank else "normal",
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(low, high * (high / low) ** 0.38)  # the figures stand to the right of the marks
+    axes.xaxis.set_major_locator(
+        FixedLocator([tick for tick in (TICKS if high > 1.7 * low else NEAR) if low <= tick <= high])
+    )
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _reach(panels: Sequence[Panel]) -> tuple[float, float]:
+    times = [cell.time for panel in panels for cell in panel.cells.values()]
+    bounds = [b for time in times for b in (time.value, time.low, time.high) if b is not None and 0 < b <= FAR]
+    return min([0.9, *bounds]) * 0.96, max([1.2, *bounds]) * 1.04
+
+
+# --- accuracy against cost -------------------------------------------------------------------
+
+
+def front_picture(study: Study, ground: Ground) -> list[Drawn]:
+    """Test accuracy against the time of a step, or the first cost that is known; none where no cost is."""
+    known = [front for front in study.fronts if front.costs]
+    front = next((one for one in known if one.kind.name == "time"), known[0] if known else None)
+    if front is None:
+        return []
+    figure, (axes,) = blank(1, 4.6)
+    palette, labels = Palette(score.method for score in study.scores), []
+    points = [(score, front.costs[score.label]) for score in study.scores if score.label in front.costs]
+    for score, cost in points:
+        share = front.shares[score.label]
+        often, look, y = share >= OFTEN, palette[score.method], 100 * score.mean
+        color, shown = (look.dark if ground.dark else look.color), 0.95 if often else 0.4
+        if score.low is not None and score.high is not None:
+            axes.plot([cost.value] * 2, [100 * score.low, 100 * score.high], color=color, linewidth=1, alpha=shown / 2)
+        axes.plot([cost.value], [y], look.marker, color=color, markersize=8 if often else 6, alpha=shown)
+        labels.append(Label(cost.value, y, clean(score.label), ground.ink if often else ground.faint, bold=often))
+    corners = _steps([(cost.value, 100 * score.mean) for score, cost in points])
+    axes.plot([x for x, _ in corners], [y for _, y in corners], color=ground.faint, linestyle=":", zorder=1.5)
+    values = [cost.value for _, cost in points]
+    axes.margins(x=0.12, y=0.08)
+    if max(values) > 3 * min(values):
+        spread = (max(values) / min(values)) ** 0.09
+        axes.set_xlim(min(values) / spread, max(values) * spread)
+        log_axis(axes, "x")
+    axes.set_xlabel(front.kind.short)
+    axes.set_ylabel("test accuracy [%]")
+    leaders = [clean(score.label) for score, _ in points if front.shares[score.label] >= OFTEN]
+    axes.set_title(
+        f"{len(leaders)} of {len(points)} methods on the front of accuracy and cost: {study.name.split(' (')[0]}"
+    )
+    labels.sort(key=lambda label: not label.bold)
+    place_labels(axes, labels, [(cost.value, 100 * score.mean) for score, cost in points], [corners], ground.paper)
+    alt = f"Test accuracy against {front.kind.what}. On the front in half of the draws or more: {listed(leaders)}."
+    return [Drawn(_name("front", ground), alt, figure, ground)]
+
+
+def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Corners of the step line through the points that none is cheaper and better than."""
+    corners: list[tuple[float, float]] = []
+    for x, y in sorted(points, key=lambda p: (p[0], -p[1])):
+        if not corners or y > corners[-1][1]:
+            corners += [(x, corners[-1][1])] if corners and math.isfinite(x) else []
+            corners.append((x, y))
+    return corners

@@ -1,0 +1,199 @@
+"""What of the page is text: claims as cards, tables of predictions, machines, files. Plain values for the templates."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import TYPE_CHECKING
+
+from cdvft_bench.analysis.overview import Overview
+from cdvft_bench.analysis.sentences import with_bounds
+from cdvft_bench.claims.ledger.terms import WORDS
+from cdvft_bench.claims.table import rows
+from cdvft_bench.core.text import clean, integer, listed, plural, significant
+
+if TYPE_CHECKING:
+    from cdvft_bench.claims.verdict import Verification
+    from cdvft_bench.predictor.results import Evaluation, PublishedComparison, Range
+
+ORDER = ("fails", "not identifiable", "holds only if", "holds", "not measured")
+"""Cards that a reader has to see come first."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A claim with its verdict: ``word`` of ``WORDS``, one line of reason, and the evidence below it."""
+
+    id: str
+    word: str
+    statement: str
+    reason: str
+    detail: str
+    numbers: tuple[str, ...]
+    origin: str
+    pinned: str
+
+    @property
+    def slug(self) -> str:
+        """The word as a CSS class."""
+        return self.word.replace(" ", "-")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as shown: numbers are right-aligned; ``wide`` cells are texts that wrap."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    caption: str = ""
+    wide: tuple[int, ...] = ()
+
+    @property
+    def texts(self) -> frozenset[int]:
+        """Columns that hold anything but figures: they are aligned to the left."""
+        figure = re.compile(r"[-+−]?[\d.,]+( ?[%×])?|[\d.]+ \[[^a-z]*\]|not (known|measured)|[\d.]+ \[no interval\]")
+        columns = enumerate(zip(*self.rows, strict=True)) if self.rows else ()
+        return frozenset(i for i, cells in columns if not all(figure.fullmatch(cell) for cell in cells))
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The verdicts of one ledger: counts by word, cards, and when, where and on which files they were judged."""
+
+    title: str
+    counts: tuple[tuple[str, int], ...]
+    cards: tuple[Card, ...]
+    how: str
+
+
+def judged(verification: Verification) -> Judged:
+    """Cards of a file of verdicts, those that fail or hold only on a condition first."""
+    cards = []
+    for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
+        word, said = verdict.word, clean(row.verdict)
+        reason = said.removeprefix(word).strip() if word == "holds only if" else clean(row.detail).split("; ")[0]
+        cards.append(
+            Card(
+                id=clean(row.id),
+                word=word,
+                statement=clean(row.statement),
+                reason=f"only if {reason}" if word == "holds only if" else reason,
+                detail=clean(row.detail),
+                numbers=tuple(part for part in clean(row.numbers).split(" · ") if part),
+                origin=clean(row.origin),
+                pinned="" if row.as_pinned else clean(row.pinned),
+            )
+        )
+    cards.sort(key=lambda card: ORDER.index(card.word))
+    found = Counter(card.word for card in cards)
+    machine = verification.environment
+    how = [f"Judged by cdvft-bench verify of {clean(verification.ledger)}"]
+    how += [f"on {verification.created[:10]}"] if verification.created else []
+    how += [f"on {clean(machine.cpu)}, {machine.cores} cores"] if machine else []
+    how += [f"with {plural(len(verification.records), 'file')} of records"] if verification.records else []
+    counts = tuple((word, found[word]) for word in sorted(WORDS, key=ORDER.index) if found[word])
+    return Judged(clean(verification.title), counts, tuple(cards), f"{', '.join(how)}.")
+
+
+def overview_table(found: Overview) -> Table:
+    """The first picture as a table: every panel, every method."""
+    columns = ("method", *(f"{panel.title}, {panel.workload}" for panel in found.panels))
+    cells = [
+        (row, *(with_bounds(p.cells[row].time) if row in p.cells else "not measured" for p in found.panels))
+        for row in found.rows
+    ]
+    title = f"Time over {found.baseline_title}’s, with 95 % intervals"
+    return Table(title, columns, tuple(cells))
+
+
+def prediction_tables(found: Evaluation, published: PublishedComparison | None) -> list[Table]:
+    """Errors by device, kind, pass and split; what misses farthest; others' training times."""
+    errors = [
+        (clean(e.device), f"{e.pass_} of a {e.kind}", e.split, f"{e.cases:,}", _factor(e.median), _factor(e.p90),
+         _factor(e.flops_median), "not known" if e.covered is None else f"{e.covered:.0%}")
+        for e in found.errors
+    ]  # fmt: skip
+    head = ("device", "what", "left out", "cases", "median", "90th percentile", "FLOPs alone", "in the interval")
+    caption = (
+        "Each record was predicted by a fit that had left out the case, its shape, its method, its campaign or its "
+        "machine; an error of 1.25 is a factor of 1.25, either way. FLOPs alone: the median error of one rate for all."
+    )
+    tables = [Table("How far predictions miss", head, tuple(errors), caption, wide=(0,))]
+    if found.farthest:
+        far = [
+            (clean(f.prediction.label), clean(f"{f.prediction.subject}, {f.prediction.pass_}"),
+             f"{f.prediction.ratio:.2f}", clean(f.cause), clean(f.evidence))
+            for f in found.farthest
+        ]  # fmt: skip
+        tables.append(Table("Farthest off", ("setting", "case", "predicted ÷ measured", "cause", "evidence"),
+                            tuple(far), wide=(3, 4)))  # fmt: skip
+    if published is not None and published.runs:
+        others = [
+            (clean(r.experiment), f"{r.published_s:,.0f}", f"{r.published_ratio:.2f}", f"{r.predicted_ratio:.2f}",
+             f"{r.flops_ratio:.2f}")
+            for r in published.runs
+        ]  # fmt: skip
+        said = (
+            f"Published by {clean(published.source)}; ratios to {clean(published.reference)}. Predicted and published "
+            f"order agree at {_range(published.rank_correlation)} (1 is the same order; FLOPs alone "
+            f"{_range(published.flops_rank_correlation)})."
+        )
+        tables.append(
+            Table(
+                "Training times that others published",
+                ("experiment", "published [s]", "ratio, published", "ratio, predicted", "ratio of FLOPs"),
+                tuple(others),
+                said,
+            )
+        )
+    return tables
+
+
+def _factor(error: float) -> str:
+    return significant(1 + error, 3)
+
+
+def _range(value: Range) -> str:
+    if value.low is None or value.high is None:
+        return f"{value.value:.2f}"
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
+
+
+def environment_table(environments: Mapping[str, object]) -> Table:
+    """One row a fact, one column a machine or campaign."""
+    facts = {key: _flat(fields) for key, fields in sorted(environments.items())}
+    names = list(dict.fromkeys(name for fields in facts.values() for name in fields))
+    cells = [(name, *(fields.get(name, "not recorded") for fields in facts.values())) for name in names]
+    return Table("Environments", ("", *map(clean, facts)), tuple(cells), wide=tuple(range(1, len(facts) + 1)))
+
+
+def _flat(value: object, prefix: str = "") -> dict[str, str]:
+    if is_dataclass(value) and not isinstance(value, type):
+        value = asdict(value)
+    if isinstance(value, Mapping):
+        flat: dict[str, str] = {}
+        for name, inner in value.items():
+            flat |= _flat(inner, f"{prefix}, {clean(name)}" if prefix else clean(name))
+        return flat
+    if isinstance(value, list | tuple):
+        return {prefix: clean("; ".join(map(str, value))) or "none"}
+    return {prefix: "not recorded" if value is None or value == "" else clean(value)}
+
+
+def days(created: Iterable[str]) -> str:
+    """The days that records are of: "2026-11-24 to 2026-11-25"."""
+    found = sorted({clean(text[:10]) for text in created if text})
+    return listed([found[0], found[-1]], "to") if len(found) > 1 else "".join(found)
+
+
+def count(n: int, one: str) -> tuple[str, str]:
+    """A figure of the page's facts: (number, word)."""
+    return integer(n), plural(n, one).split(" ", 1)[1]
+
+
+def joined(parts: Sequence[str]) -> str:
+    """Facts in a line."""
+    return " · ".join(filter(None, parts))

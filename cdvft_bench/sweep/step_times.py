@@ -1,0 +1,81 @@
+"""What training steps of a preset's methods take, as a file: read where nothing runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import write_file
+from cdvft_bench.core.interval import Interval
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """What a training step of one method takes.
+
+    Attributes:
+        label: the method. seconds: median over the rounds with a 95 % bootstrap interval.
+        ratio: its time over that of ``StepTimes.against``, paired by round; None of that one itself.
+        peak_bytes: the most that tensors take beside the model's weights: the step's own peak and AdamW's moments.
+        joules: of the GPU for a step; None where it cannot be read.
+    """
+
+    label: str
+    seconds: Interval
+    ratio: Interval | None
+    peak_bytes: int
+    joules: float | None
+
+
+@dataclass(frozen=True)
+class StepTimes:
+    """Steps of a preset's methods, side by side.
+
+    Attributes:
+        preset, model, task: what ran. batch: examples a step. device, threads, method: of the clock.
+        rounds: kept. against: the method of the ratios. memory: how it was read. energy: how, or why not.
+        costs: one a method. warnings: of the clock. environment: of the machine.
+    """
+
+    preset: str
+    model: str
+    task: str
+    batch: int
+    device: str
+    threads: int
+    method: str
+    rounds: int
+    against: str
+    memory: str
+    energy: str
+    costs: tuple[StepCost, ...]
+    warnings: tuple[str, ...] = ()
+    environment: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_steps(found: StepTimes, path: Path) -> None:
+    """Write as JSON, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    write_file(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
+
+
+def read_steps(path: Path) -> StepTimes:
+    """Read what :func:`write_steps` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or is no such file.
+    """
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=StepTimes)
+    except OSError as error:
+        raise UserError(f"steps {str(path)!r} cannot be read: {error}") from error
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise UserError(f"{path.name} does not hold steps that 'cdvft-bench steps' wrote: {error}") from error

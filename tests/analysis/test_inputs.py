@@ -1,0 +1,103 @@
+"""What is read: files by name, folders as a whole, the newest of every case; what is no such file is refused."""
+
+from __future__ import annotations
+
+import json
+import random
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cdvft_bench.analysis.inputs import latest, read
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.sweep.store import Store
+from cdvft_bench.timing.environment import read_environment
+from tests.made_records import failed, make_records
+
+PROFILES = Path(__file__).parents[2] / "profiles"
+STORE = PROFILES / "cpu-quick" / "records.jsonl.gz"
+
+
+def stored(path: Path, seed: int = 0) -> Path:
+    with Store(path, create=True) as store:
+        key = store.put_environment(read_environment())
+        for record in make_records("64x64", 64, seed=seed):
+            store.put(replace(record, environment=key))
+    return path
+
+
+def test_a_folder_is_all_that_it_holds(tmp_path: Path) -> None:
+    stored(tmp_path / "a" / "records.sqlite")
+    with Store(tmp_path / "a" / "records.sqlite") as store:
+        store.export_text(tmp_path / "b" / "records.jsonl.gz")
+    stored(tmp_path / ".hidden" / "records.sqlite", seed=3)
+    (tmp_path / "b" / "notes.json").write_text("not ours")
+    found = read(tmp_path)
+    assert [origin.name for origin in found.origins] == ["records.sqlite", "records.jsonl.gz"]
+    assert len(found.records) == found.replaced == len(make_records())
+    assert set(found.frame["store"]) <= {"records.sqlite", "records.jsonl.gz"}
+
+
+def test_the_recorded_profiles_are_read_without_torch() -> None:
+    script = (
+        "import sys; from cdvft_bench.analysis.inputs import read; c = read(sys.argv[1]);"
+        "assert len(c.frame) > 400 and c.overview and c.studies[0].scores and c.findings;"
+        "print([m for m in ('torch', 'transformers', 'matplotlib', 'jinja2', 'plotly', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", script, str(PROFILES)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "[]"
+
+
+def test_runs_are_named_by_their_folders_where_files_are_alike() -> None:
+    names = list(read(PROFILES / "accuracy-cpu-small", PROFILES / "accuracy-cpu-starts").runs)
+    assert names == ["accuracy-cpu-small/results.jsonl", "accuracy-cpu-starts/results.jsonl"]
+    assert list(read(PROFILES / "accuracy-cpu-starts").runs) == ["results.jsonl"]
+
+
+def test_claims_can_be_left_out() -> None:
+    assert read(PROFILES / "expressivity-cpu").findings
+    assert not read(PROFILES / "expressivity-cpu", claims=False).findings
+
+
+def test_latest_keeps_the_newest_of_a_case_on_a_machine() -> None:
+    records = make_records()
+    older = [replace(r, created="2025-12-31T00:00:00Z", label="old") for r in records]
+    elsewhere = [replace(r, environment="elsewhere") for r in records[:3]]
+    broken = [failed(replace(r, created="2027-01-01T00:00:00Z"), "killed") for r in records[:2]]
+    mixed = [*older, *records, *elsewhere, *broken]
+    random.Random(3).shuffle(mixed)
+    kept, replaced = latest(mixed)
+    assert replaced == len(older) + len(broken)
+    assert len(kept) == len(records) + 3
+    assert all(r.label != "old" and r.status == "ok" for r in kept)
+    random.Random(4).shuffle(mixed)
+    assert latest(mixed)[0] == kept  # whatever the order of the files
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("missing.sqlite", None, "is not there"),
+        ("thesis.pdf", "x", "is no store and no results"),
+        ("evaluation.json", "{}", "holds no predictions"),
+        ("verdicts.json", json.dumps({"format": "other"}), "holds no verdicts"),
+        ("steps.json", "[]", "does not hold steps"),
+    ],
+)
+def test_what_is_no_such_file_is_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(UserError, match=said):
+        read(tmp_path / name)
+
+
+def test_two_files_of_verdicts_have_to_be_chosen_from(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "verdicts.json").write_text("{}")
+    with pytest.raises(UserError, match="name it by --verdicts"):
+        read(tmp_path)

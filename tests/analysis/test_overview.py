@@ -1,0 +1,176 @@
+"""The first answer: what is shown is chosen by rule, and every sentence holds the records' own values."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdvft_bench.analysis.frame import records_frame
+from cdvft_bench.analysis.overview import Overview, overview
+from cdvft_bench.analysis.sentences import (
+    headline,
+    picture_title,
+    three_sentences,
+    trimmed,
+    trust,
+    with_bounds,
+    word_of,
+)
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.record import Record
+from tests.made_records import ENVIRONMENTS, failed, make_records, with_ratios, with_timing
+
+FOCUS = "CDVFT m=2 p=d"
+
+
+def seen(records: list[Record]) -> Overview:
+    return overview(records_frame(records, ENVIRONMENTS))
+
+
+def timed(records: list[Record], value: float, half: float | None = 0.01) -> list[Record]:
+    """The records with CDVFT's ratio to LoRA r = 8 set; without an interval where ``half`` is None."""
+    ratio = Interval(value) if half is None else Interval(value, value - half, value + half)
+    return [with_ratios(r, lora=ratio, frozen=ratio) if r.case.method == "cdvft" else r for r in records]
+
+
+def on_auto(record: Record) -> Record:
+    values = tuple(sorted({**dict(record.case.hyperparameters), "path": "auto"}.items()))
+    return replace(record, label="CDVFT m=2 p=d auto", case=replace(record.case, hyperparameters=values))
+
+
+def test_a_method_stands_at_its_setting_on_its_fastest_path() -> None:
+    records = make_records()
+    found = seen(records)
+    assert found.focus == FOCUS
+    (panel,) = found.panels
+    assert set(panel.cells) == {
+        "frozen", "LoRA r=8", "LoRA r=32", FOCUS, "BCA p=d", "C3A", "FourierFT n=1000", "VeRA r=256",
+    }  # fmt: skip
+    ratios = {r.label: r.timed.timing.ratios["lora r=8"] for r in records if r.label.startswith(FOCUS) and r.timed
+              and r.timed.timing}  # fmt: skip
+    fastest = min(ratios.values(), key=lambda ratio: ratio.value)
+    assert panel.cells[FOCUS].time == fastest
+    assert panel.cells["LoRA r=8"].time == Interval(1.0, 1.0, 1.0)
+
+
+def test_auto_is_shown_even_where_another_path_is_faster() -> None:
+    records = make_records()
+    auto = with_ratios(on_auto(next(r for r in records if r.label == FOCUS)), lora=Interval(9.0, 8.9, 9.1))
+    cell = seen([*records, auto]).panels[0].cells[FOCUS]
+    assert (cell.label, cell.time.value) == (FOCUS, 9.0)
+
+
+def test_a_layer_stands_at_one_workload_and_models_come_first() -> None:
+    records = make_records(workloads=((1, 16, "step"), (8, 128, "step"), (32, 512, "forward")))
+    model = [replace(r, case=replace(r.case, kind="model", subject="some-model")) for r in make_records()]
+    found = seen([*records, *model])
+    assert [(p.title, p.workload) for p in found.panels] == [
+        ("some-model", "step, 8 × 128 tokens"),
+        ("768x768", "step, 8 × 128 tokens"),
+    ]
+
+
+def test_costs_are_over_the_baselines() -> None:
+    cell = seen(make_records()).panels[0].cells[FOCUS]
+    assert cell.costs["parameters"] == pytest.approx(3 * 768 / (2 * 768 * 8))
+    assert cell.costs["launches"] > 1
+
+
+def test_the_lowest_and_those_that_its_interval_reaches_are_marked() -> None:
+    records = [with_ratios(r, lora=Interval(2.0, 1.9, 2.1)) for r in make_records() if r.case.method != "lora"]
+    records = [r if r.label != FOCUS else with_ratios(r, lora=Interval(1.5, 1.3, 1.95)) for r in records]
+    records = [r if r.label != "BCA p=d" else with_ratios(r, lora=Interval(2.2, 2.1, 2.3)) for r in records]
+    ranks = {name: cell.rank for name, cell in seen(records).panels[0].cells.items()}
+    assert ranks[FOCUS] == "best"
+    assert ranks["VeRA r=256"] == "tied"
+    assert ranks["BCA p=d"] == ""
+    assert ranks["frozen"] == ""  # no method of fine-tuning
+
+
+def test_without_lora_times_are_over_the_frozen_layer() -> None:
+    ratio = Interval(1.3, 1.2, 1.4)
+    records = [with_ratios(r, frozen=ratio) for r in make_records() if r.case.method != "lora"]
+    found = seen([with_timing(r, ratios={}) if r.case.method == "frozen" else r for r in records])
+    assert found.baseline == "frozen"
+    assert found.panels[0].cells[FOCUS].time == ratio
+    assert "the frozen layer’s time" in headline(found).text
+
+
+def test_a_store_without_cdvft_is_about_what_it_holds() -> None:
+    records = [r for r in make_records() if r.case.method in ("frozen", "lora", "vera")]
+    assert seen(records).focus == "VeRA r=256"
+
+
+@pytest.mark.parametrize(
+    ("value", "half", "word"),
+    [(0.8, 0.05, "faster"), (1.3, 0.05, "slower"), (1.0, 0.05, "not told apart"), (2.0, None, "no interval")],
+)
+def test_the_sentence_has_number_interval_machine_and_word(value: float, half: float | None, word: str) -> None:
+    records = [replace(r, environment="e") for r in timed(make_records(), value, half)]
+    found = overview(records_frame(records, {"e": {"cpu": "Example CPU", "cores": 2}}))
+    said = headline(found)
+    assert said.value == f"{with_bounds(found.panels[0].cells[FOCUS].time)} times"
+    assert said.text.endswith(f"on Example CPU, 2 cores: {word}.")
+    assert said.text.startswith("On 768x768, a training step with CDVFT m=2 p=d")
+    assert "trains 0.19 × the parameters" in said.more
+    assert f"{word} on 1" in picture_title(found)
+
+
+def test_three_sentences_name_what_is_faster_smaller_and_open() -> None:
+    faster, smaller, open_ = three_sentences(seen(timed(make_records(), 0.8)))
+    assert f"{FOCUS} on 768x768 (0.80)" in faster
+    assert f"{FOCUS} 0.19" in smaller
+    assert FOCUS not in open_
+    assert f"{FOCUS} on 768x768 (1.00)" in three_sentences(seen(timed(make_records(), 1.0)))[2]
+    bare = three_sentences(seen(timed(make_records(), 0.8, None)))[2]
+    assert f"Without an interval: {FOCUS} on 768x768 (0.80)" in bare
+
+
+def test_nothing_timed_is_said() -> None:
+    found = seen([replace(r, timed=None) for r in make_records()])
+    assert not found.panels
+    assert headline(found).value == ""
+    assert trust(found, records_frame([])).level == "none"
+
+
+def test_trust_is_low_where_most_rows_are_warned_and_fair_where_few_are() -> None:
+    def level(share: float) -> str:
+        records = make_records()
+        last = share * len(records)
+        warned = [with_timing(r, warnings=("drift",) if i < last else ()) for i, r in enumerate(records)]
+        frame = records_frame(warned, ENVIRONMENTS)
+        found = trust(overview(frame), frame)
+        assert any("The clock warns of" in fact for fact in found.facts)
+        return found.level
+
+    assert (level(1.0), level(0.0)) == ("low", "fair")
+
+
+def test_trust_is_high_over_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cdvft_bench.analysis.frame.processes", lambda timing: 3)
+    records = [with_timing(r, warnings=()) for r in make_records() if r.case.method != "c3a"]  # C3A's counts differ
+    frame = records_frame(records, ENVIRONMENTS)
+    assert trust(overview(frame), frame).level == "high"
+
+
+def test_failed_cases_are_not_shown() -> None:
+    records = make_records()
+    gone = [failed(r, "no memory") if r.case.method == "cdvft" else r for r in records]
+    assert FOCUS not in seen(gone).rows
+
+
+@given(st.floats(0.05, 50), st.floats(1e-6, 1))
+def test_digits_are_trimmed_to_the_noise(value: float, share: float) -> None:
+    text = trimmed(Interval(value, value * (1 - share), value * (1 + share)))
+    decimals = len(text.partition(".")[2])
+    assert 1 <= decimals <= 2
+    assert float(text) == pytest.approx(value, abs=0.51 * 10**-decimals)
+
+
+def test_words_follow_the_whole_interval() -> None:
+    assert word_of(Interval(1.1, 1.01, 1.2)) == "slower"
+    assert word_of(Interval(1.1, 0.99, 1.2)) == "not told apart"
+    assert word_of(Interval(0.5)) == "no interval"

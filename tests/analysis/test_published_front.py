@@ -1,0 +1,50 @@
+"""The front against its definition, by brute force."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdvft_bench.accuracy.published import published_runs
+from cdvft_bench.analysis.accuracy.published import COSTS, pareto_front, published_frame, style_key
+from cdvft_bench.core.errors import UserError
+
+coordinate = st.integers(-4, 4).map(float) | st.floats(allow_nan=False)
+
+
+@given(st.lists(st.tuples(coordinate, coordinate), max_size=30))
+def test_front_against_the_definition(points) -> None:
+    def beaten(i: int) -> bool:
+        cost, score = points[i]
+        return any(c <= cost and s >= score and (c < cost or s > score) for c, s in points)
+
+    front = pareto_front([c for c, _ in points], [s for _, s in points])
+    assert sorted(front) == [i for i in range(len(points)) if not beaten(i)]
+    assert [points[i][0] for i in front] == sorted(points[i][0] for i in front)
+
+
+def test_bad_points() -> None:
+    with pytest.raises(UserError, match="score 1 is NaN"):
+        pareto_front([1.0, 2.0], [1.0, float("nan")])
+    with pytest.raises(UserError, match="2 costs and 1 scores"):
+        pareto_front([1.0, 2.0], [1.0])
+
+
+def test_published_runs_say_which_fronts_they_are_on() -> None:
+    runs = published_runs()
+    frame = published_frame(runs).set_index("experiment")
+    assert list(frame["accuracy"]) == sorted(frame["accuracy"], reverse=True)
+    for name, cost in COSTS.items():
+        for run in runs:
+            beaten = any(
+                cost(o) <= cost(run)
+                and o.test_accuracy >= run.test_accuracy
+                and (cost(o) < cost(run) or o.test_accuracy > run.test_accuracy)
+                for o in runs
+            )
+            assert bool(frame.loc[run.experiment, f"front_{name}"]) is not beaten
+
+
+def test_dora_is_told_from_lora() -> None:
+    assert {style_key(run) for run in published_runs() if "dora" in run.experiment} == {"dora"}

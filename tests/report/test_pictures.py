@@ -1,0 +1,101 @@
+"""Pictures beside the page: labels that keep clear, few ticks, the same colours, the same bytes."""
+
+from __future__ import annotations
+
+import random
+from itertools import combinations, pairwise
+from pathlib import Path
+
+import matplotlib
+import pytest
+
+from cdvft_bench.analysis.inputs import read
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.report.figures.labels import Label, place_labels
+from cdvft_bench.report.figures.pictures import overview_picture, pictures
+from cdvft_bench.report.figures.style import DARK, LIGHT, blank, check_formats, log_ticks
+from cdvft_bench.report.page.views import looks
+from cdvft_bench.report.palette import KNOWN, Palette
+from tests.made_records import HOSTILE, campaign_of, make_records
+
+PROFILES = Path(__file__).parents[2] / "profiles"
+
+
+def test_looks_are_stable_and_distinct_and_the_pages_too() -> None:
+    palette = Palette(["zeta", "cdvft", "alpha", "lora"])
+    assert palette["cdvft"] == KNOWN["cdvft"] == Palette()["cdvft"]
+    for ground in ("color", "dark"):
+        shown = [(getattr(palette[m], ground), palette[m].marker) for m in (*KNOWN, "alpha", "zeta")]
+        assert len(set(shown)) == len(shown)
+    assert Palette(["alpha", "zeta"])["zeta"] == palette["zeta"]
+    for name, look in looks(["cdvft", "zeta", "alpha"]).items():
+        assert (look["color"], look["dark"]) == (palette[name].color, palette[name].dark)
+
+
+def test_log_ticks_are_few_and_inside() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        low = 10 ** rng.uniform(-6, 12)
+        high = low * 10 ** rng.uniform(0.1, 9)
+        ticks = log_ticks(low, high)
+        assert 1 <= len(ticks) <= 5
+        assert all(low <= t <= high for t in ticks)
+        assert all(a < b for a, b in pairwise(ticks))
+        narrow = log_ticks(low, low * (1 + 10 ** rng.uniform(-4, -0.4)))
+        assert 2 <= len(narrow) <= 5
+        assert all(a < b for a, b in pairwise(narrow))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_labels_do_not_overlap_and_stay_inside(seed: int) -> None:
+    rng = random.Random(seed)
+    with matplotlib.rc_context(LIGHT.settings()):
+        figure, (axes,) = blank(1, 5.0)
+        points = [(rng.gauss(5, 1), rng.gauss(50, 9)) for _ in range(40)]
+        axes.plot([x for x, _ in points], [y for _, y in points], "o")
+        labels = [Label(x, y, f"method-{i}-rank{i}", "black", bold=i % 3 == 0) for i, (x, y) in enumerate(points[:18])]
+        boxes = place_labels(axes, labels, points)
+        frame = axes.get_window_extent()
+    assert len(boxes) == len(labels)
+    assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
+    assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 and frame.y0 <= b.y0 and b.y1 <= frame.y1 for b in boxes)
+    assert [t.get_text() for t in axes.texts] == [label.text for label in labels]
+    assert figure.axes == [axes]
+
+
+def test_the_recorded_profiles_are_drawn_alike_twice() -> None:
+    pytest.importorskip("scipy")
+    campaign = read(PROFILES / "cpu-quick", PROFILES / "accuracy-cpu-small")
+    methods = dict(zip(campaign.frame["setting"], campaign.frame["method"], strict=True))
+    drawn, again = (pictures(campaign.overview, methods, campaign.studies) for _ in range(2))
+    assert [one.name for one in drawn] == ["overview", "front", "overview-dark", "front-dark"]
+    for one, other in zip(drawn, again, strict=True):
+        assert one.files(("png", "svg")) == other.files(("png", "svg"))
+        assert one.alt
+
+
+def test_every_method_of_the_overview_is_in_the_picture() -> None:
+    campaign = campaign_of(make_records(workloads=((8, 128, "step"),)) + make_records("64x64", 64))
+    assert campaign.overview is not None
+    methods = dict(zip(campaign.frame["setting"], campaign.frame["method"], strict=True))
+    with matplotlib.rc_context(DARK.settings()):
+        picture = overview_picture(campaign.overview, methods, DARK)
+    axes = picture.figure.axes
+    assert [one.get_title(loc="left").strip() for one in axes] == [panel.title for panel in campaign.overview.panels]
+    assert [t.get_text() for t in axes[0].get_yticklabels()] == list(campaign.overview.rows)
+    assert all(len(one.get_xticks()) <= 6 for one in axes)
+
+
+def test_hostile_labels_are_drawn_as_text() -> None:
+    records = make_records(HOSTILE, 32)
+    campaign = campaign_of(records)
+    methods = dict(zip(campaign.frame["setting"], campaign.frame["method"], strict=True))
+    (light, _) = pictures(campaign.overview, methods, [])
+    assert b"<script" not in light.files(("svg",))["figures/overview.svg"]
+
+
+def test_formats_are_checked_and_a_pdf_comes_with_its_svg() -> None:
+    assert check_formats(("PDF", " png")) == ("png", "svg", "pdf")
+    assert check_formats(("",)) == ()
+    with pytest.raises(UserError, match="'jpg' is no format"):
+        check_formats(("jpg",))
