@@ -71,7 +71,8 @@ class Study:
             before=f"{clean(self.name.split(' (')[0])}: {PAPER} scores",
             value=f"{_points(ours.mean)} % [{bounds}]",
             after=f"on the test split, {word} {BASELINE}.",
-            more=f"The difference is {found.mean * 100:+.1f} points [{_points(found.low)}, {_points(found.high)}].",
+            more=f"The difference is {found.mean * 100:+.1f} points"
+            + ("." if found.low is None or found.high is None else f" [{_points(found.low)}, {_points(found.high)}]."),
         )
 
     @cached_property
