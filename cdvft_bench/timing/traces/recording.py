@@ -18,10 +18,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import write_file
-from cdvft_bench.timing.traces.decoding import READ
-from cdvft_bench.timing.traces.linking import link
-from cdvft_bench.timing.traces.reading import from_events
-from cdvft_bench.timing.traces.roles import is_read
+from cdvft_bench.timing.traces.events.linking import link
+from cdvft_bench.timing.traces.events.reading import from_events
+from cdvft_bench.timing.traces.events.roles import is_read
+from cdvft_bench.timing.traces.files.decoding import READ
 
 LARGEST = 1_000_000  # bytes of a trace that is kept, compressed
 _NOISE = (b"USDT:", b"Memory block of unknown size")  # lines that torch writes to stderr for every profile
@@ -105,14 +105,14 @@ def _profiled(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        document = json.loads(path.read_text(errors="replace"), strict=False)
+        document = json.loads(path.read_text(encoding="utf-8", errors="replace"), strict=False)
     return {**document, "cdvft_bench": {"wall_seconds": lasted, "thread_seconds": working}}
 
 
 def _thread_seconds() -> float:
     """Seconds that this thread has worked, those among them in which it wanted to and other processes had the CPU."""
     try:
-        _, waited, *_ = Path("/proc/thread-self/schedstat").read_text().split()
+        _, waited, *_ = Path("/proc/thread-self/schedstat").read_text(encoding="utf-8").split()
         return time.thread_time() + int(waited) / 1e9
     except (OSError, ValueError):  # not this system's way
         return time.thread_time()
