@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import sys
+import threading
 from typing import Any
 
 import click
@@ -31,10 +34,17 @@ class _Group(click.Group):
     """Prints a user's mistake as one line and exits with 2; anything else is a bug and shows its traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        _end_on_sigterm()
         try:
             return super().invoke(ctx)
         except UserError as error:
             raise _Mistake(str(error)) from error
+
+
+def _end_on_sigterm() -> None:
+    """What schedulers send ends a command as Ctrl-C does: processes are killed, temporary files removed."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
