@@ -21,7 +21,7 @@ from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
 from cdvft_bench.core.timed import Timed, Timing
-from cdvft_bench.timing.statistics import bootstrap_median
+from cdvft_bench.timing.statistics import median_interval
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -289,7 +289,7 @@ def launch_share(timed: Timed | None) -> Interval | None:
     seconds = {s.name: np.array(s.seconds) for s in modes.timing.samples} if modes else {}
     if "eager" not in seconds or "graph" not in seconds:
         return None
-    return bootstrap_median(1 - seconds["graph"] / seconds["eager"])
+    return median_interval(1 - seconds["graph"] / seconds["eager"])
 
 
 def describe() -> DataFrame:

@@ -35,7 +35,7 @@ def run_sweep(
     return int(outcome.failed > 0)
 
 
-GRID_HELP = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
+GRID_HELP = "A preset's name (quick, wide, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
 
 
 @click.command()

@@ -17,7 +17,6 @@ from cdvft_bench.accuracy.fit import Training
 from cdvft_bench.accuracy.preset import Preset
 from cdvft_bench.accuracy.trial import BASE, with_start
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.interval import Interval
 from cdvft_bench.sweep.step_times import StepCost, StepTimes
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory

@@ -19,7 +19,7 @@ from cdvft_bench.core.case import Case
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Timed
 from cdvft_bench.sweep.engines.isolation import Failure, server, streamed
-from cdvft_bench.sweep.engines.work import PRELOAD, describe_cases, time_cases
+from cdvft_bench.sweep.engines.work import PRELOAD, DescribeWork, TimeWork, describe_cases, time_cases
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.groups import PROCESSES, Group, beside, grouped, new_key, timing_of
 from cdvft_bench.sweep.keeping import SweepResult, failure, keep, now
@@ -43,6 +43,8 @@ class _Run:
     retry_failed: bool
     budget: Budget
     stages: Stages
+    timing: TimeWork
+    describing: DescribeWork
 
 
 def run(
@@ -56,6 +58,8 @@ def run(
     environment: Environment | None = None,
     preload: Sequence[str] = PRELOAD,
     first: Callable[[], None] = lambda: None,
+    timing: TimeWork = time_cases,
+    describing: DescribeWork = describe_cases,
 ) -> SweepResult:
     """Time groups in so many processes each, and describe their cases.
 
@@ -66,6 +70,7 @@ def run(
         budget_s: seconds that this run may take; None ends after ``processes``.
         retry_failed, environment, preload: as in ``local.run``.
         first: called when every group has been timed once, and more processes are to come.
+        timing, describing: what a process does; importable from a module.
     """
     from cdvft_bench.timing.environment import read_environment
 
@@ -79,7 +84,9 @@ def run(
     if missing or undescribed or budget_s is not None:
         with Stages(missing + len(undescribed)) as stages:
             context = server(preload)
-            work = _Run(store, limits or Limits(), context, key, retry_failed, Budget(budget_s), stages)
+            work = _Run(
+                store, limits or Limits(), context, key, retry_failed, Budget(budget_s), stages, timing, describing
+            )
             done = _all(work, groups, processes, first)
     else:
         done = True
@@ -122,7 +129,7 @@ def _timed(run: _Run, group: Group, processes: int) -> list[Group]:
         run.stages.begin(f"{group.title}: process {group.processes + 1} of {processes}")
         found: list[Any] = []
         work = partial(
-            time_cases, cases=cases, budget_s=run.limits.budget_s, precision=run.limits.precision, seed=group.processes
+            run.timing, cases=cases, budget_s=run.limits.budget_s, precision=run.limits.precision, seed=group.processes
         )
         failed = streamed(run.context, work, run.limits, found.append)
         if failed is None:
@@ -191,7 +198,7 @@ def _described(run: _Run, group: Group) -> None:
 
     while todo:
         cases = list(todo)
-        failed = streamed(run.context, partial(describe_cases, cases=cases, limits=run.limits), run.limits, put)
+        failed = streamed(run.context, partial(run.describing, cases=cases, limits=run.limits), run.limits, put)
         if failed is None:
             break
         for case in [cases[failed.at]] if 0 <= failed.at < len(cases) else cases:

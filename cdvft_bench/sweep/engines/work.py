@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 Work = Callable[[Case, Limits], "Evidence"]
 """What is done with a case: returns the label and the three sources."""
 
+TimeWork = Callable[..., None]
+"""Times the cases of a group, see :func:`time_cases`."""
+DescribeWork = Callable[..., None]
+"""Tells everything else of them, see :func:`describe_cases`."""
+
 PRELOAD = (
     "cdvft_bench.sweep.engines.local",
     "cdvft_bench.sweep.evaluate",
