@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import sys
+import threading
 from io import TextIOWrapper
 from typing import Any
 
@@ -40,6 +42,7 @@ class _Group(click.Group):
         return super().main(*args, **kwargs)
 
     def invoke(self, ctx: click.Context) -> Any:
+        _end_on_sigterm()
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -53,6 +56,12 @@ class _Group(click.Group):
             if told is None:
                 raise
             raise _Mistake(clean(told)) from error
+
+
+def _end_on_sigterm() -> None:
+    """What schedulers send ends a command as Ctrl-C does: processes are killed, temporary files removed."""
+    if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import click
@@ -20,13 +21,14 @@ def run_sweep(
     engine: str = "local",
     address: str | None = None,
     precision: float | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a grid into a store; 0 when no case of it is recorded as failed, 3 when cases are left, else 1."""
     from cdvft_bench.sweep.run import run_grid
 
     outcome = run_grid(
         grid, store_path, retry_failed=retry_failed, budget_s=seconds(budget), device=device, engine=engine,
-        address=address, precision=precision,
+        address=address, precision=precision, first=first,
     )  # fmt: skip
     if outcome.left:
         click.echo(f"{outcome.left} cases left; the same command goes on with them", err=True)
@@ -34,7 +36,7 @@ def run_sweep(
     return int(outcome.failed > 0)
 
 
-GRID_HELP = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
+GRID_HELP = "A preset's name (quick, wide, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
 
 
 @click.command()
@@ -44,13 +46,29 @@ GRID_HELP = "A preset's name (quick, smoke, cpu-layers, paths, paper-layers, pap
     help="Folder of the store and the report; an interrupted run goes on where it stopped.",
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
-def run(grid: str, output: Path, retry_failed: bool) -> None:
-    """Do it all: run a grid through the three sources, keep the records, print a table, write the report."""
+@click.option("--budget", metavar="TIME", help="Time to spend, as 10m: what is left of it buys precision.")
+@click.option("--precision", type=float, help="Half-width of a ratio's interval to reach, instead of the grid's own.")
+@click.option(
+    "--device", type=click.Choice(["cpu", "cuda"]), help="Run every case here instead of where the grid says."
+)
+def run(
+    grid: str, output: Path, retry_failed: bool, budget: str | None, precision: float | None, device: str | None
+) -> None:
+    """Do it all: time a grid's settings side by side, count them, keep the records, print a table, write the report.
+
+    All settings of one layer or model are timed in one process, in the same rounds, and again in two more; a first
+    table comes after the first. Exits with 1 when a case is recorded as failed, with 3 when the budget left cases over.
+    """
     from cdvft_bench.commands.reports import write
     from cdvft_bench.report.terminal.overview import show_store
 
     store = output / "records.sqlite"
-    code = run_sweep(grid, store, retry_failed)
+
+    def first() -> None:
+        click.echo("First table, of one process; two more follow, of which the final intervals come.")
+        show_store(store)
+
+    code = run_sweep(grid, store, retry_failed, budget, device, "grouped", precision=precision, first=first)
     show_store(store)
     page = output / "report"
     write((output,), page, f"cdvft-bench report {output} --output {page}", title="cdvft-bench run")
@@ -76,10 +94,11 @@ def run(grid: str, output: Path, retry_failed: bool) -> None:
 )
 @click.option(
     "--engine",
-    type=click.Choice(["local", "ray", "formula"]),
+    type=click.Choice(["local", "grouped", "ray", "formula"]),
     default="local",
     show_default=True,
-    help="Here, one case after the other; on a Ray cluster, one a slot; or closed forms alone (a store of their own).",
+    help="Here, one case after the other, or those of a workload side by side (grouped); on a Ray cluster, one a slot; "
+    "or closed forms alone (a store of their own).",
 )
 @click.option("--address", help="Of a running Ray cluster; one is started here if not given.")
 def sweep(

@@ -87,8 +87,8 @@ class Record:
         return self.sequence or round(1000 * datetime.fromisoformat(self.created).timestamp())
 
 
-_SIGNED = {"launch_seconds", "differences"}
-"""Fields of a record that may be negative: differences of two times, which may be noise about 0."""
+_SIGNED = {"launch_seconds", "differences", "correlation"}
+"""Fields of a record that may be negative: differences of two times, which may be noise about 0; correlations."""
 
 
 def check_record(record: Record) -> None:

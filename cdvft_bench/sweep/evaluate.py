@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import flops, total
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from cdvft_bench.core.counted import Counted
     from cdvft_bench.core.timed import Mode, Timed
     from cdvft_bench.timing.built import Built, Target
+
+
+T = TypeVar("T", bound="nn.Module")
 
 
 def label(case: Case) -> str:
@@ -123,14 +127,14 @@ def _base_model(subject: str, dtype: str, device: str, seed: int) -> nn.Module:
     return load_model(subject, pretrained=real, dtype=dtype, device=device, seed=seed).requires_grad_(False)
 
 
-def build(case: Case) -> Built:
+def build(case: Case, share: bool = False) -> Built:
     """Build a case on its device.
+
+    With ``share`` it shares the frozen weights with what else is built so, on a CPU too, unless its method writes them.
 
     For the frozen model, the backward pass runs down to the input embeddings, which then need a
     gradient: what any adapter in the first layer makes autograd do.
     """
-    import copy
-
     import torch
 
     from cdvft_bench.timing.built import built_layer, prepared
@@ -146,10 +150,10 @@ def build(case: Case) -> Built:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(case.seed)
         if case.kind == "layer":
-            base = copy.deepcopy(_base_layer(*key))
+            base = _copied(_base_layer(*key), case, share)
             module: nn.Module = base if method is None else method.adapt_linear(base)
         else:
-            model = _copied(_base_model(*key), case)
+            model = _copied(_base_model(*key), case, share or case.device != "cpu")
             module = model if method is None else method.adapt_model(model, model_spec(case.subject).targets)
     module = prepared(module, case.seed)
     if case.kind == "layer":
@@ -159,8 +163,8 @@ def build(case: Case) -> Built:
     return _build_model(case, module, generator)
 
 
-def _copied(model: nn.Module, case: Case) -> nn.Module:
-    """A copy of a model; on a GPU it shares the frozen weights, of which a large model's fit there once.
+def _copied(module: T, case: Case, share: bool) -> T:
+    """A copy that may share the frozen weights; a model's on a GPU does, where those of a large one fit once.
 
     Methods that train or overwrite the base's own weights get a copy of their own.
     """
@@ -169,9 +173,10 @@ def _copied(model: nn.Module, case: Case) -> nn.Module:
     from cdvft_bench.timing.built import copy_with_shared_weights
 
     method = case_method(case)
-    if case.device == "cpu" or (method is not None and method.writes_base):
-        return copy.deepcopy(model)
-    return copy_with_shared_weights(model)
+    quantised = case.kind == "layer" and layer_shape(case.subject).quantised
+    if not share or quantised or (method is not None and method.writes_base):
+        return copy.deepcopy(module)
+    return copy_with_shared_weights(module)
 
 
 def _build_model(case: Case, module: nn.Module, generator: Any) -> Built:
@@ -242,15 +247,33 @@ def time_case(
         budget_s, precision, None if modes is None else tuple(modes), None, trace, trace_to, prepare_s, seed=case.seed
     )
     return measure(
-        _target(label(case), case),
-        lambda: [_target(name, baseline) for name, baseline in baselines(case).items()],
+        target(case),
+        lambda: [target(baseline, name) for name, baseline in baselines(case).items()],
         case.device,
         plan,
     )
 
 
-def _target(name: str, case: Case) -> Target:
-    return build(case).target(name, case.pass_)
+def describe_case(
+    case: Case,
+    *,
+    budget_s: float = 2.0,
+    precision: float = 0.05,
+    modes: Sequence[Mode] | None = None,
+    prepare_s: float | None = None,
+) -> Timed:
+    """The trace, memory, energy and modes of a case, without its times; arguments as of :func:`time_case`."""
+    from cdvft_bench.timing.measure import Plan, describe
+    from cdvft_bench.timing.memory import tensor_bytes
+
+    plan = Plan(budget_s, precision, None if modes is None else tuple(modes), prepare_s=prepare_s, seed=case.seed)
+    frozen = tensor_bytes(build(replace(case, method=FROZEN, hyperparameters=()), share=True).module)
+    return describe(target(case, share=True), case.device, plan, frozen)
+
+
+def target(case: Case, name: str | None = None, share: bool = False) -> Target:
+    """The pass of a case to measure; ``share`` as of :func:`build`."""
+    return build(case, share).target(name or label(case), case.pass_)
 
 
 def keep_trace(case: Case) -> bytes:
@@ -264,8 +287,8 @@ def keep_trace(case: Case) -> bytes:
     from cdvft_bench.timing.scopes import scoped
     from cdvft_bench.timing.trace import export_trace
 
-    target = _target(label(case), case)
-    with tempfile.TemporaryDirectory() as folder, scoped(target.module):
+    traced = target(case)
+    with tempfile.TemporaryDirectory() as folder, scoped(traced.module):
         path = Path(folder) / "trace.json.gz"
-        export_trace(target.call, path, case.device, warm_ups=2)
+        export_trace(traced.call, path, case.device, warm_ups=2)
         return path.read_bytes()

@@ -51,3 +51,44 @@ class progress:  # noqa: N801 - used as a with statement
     def __exit__(self, *exception: object) -> None:
         if self.bar is not None:
             self.bar.stop()
+
+
+class Stages:
+    """Progress of a run in few long stages: a bar with the time to go on a terminal, nothing elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.count = total, 0
+        self._bar: Any = None
+
+    def __enter__(self) -> Stages:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, console=Console(stderr=True), transient=True)
+            self._bar.start()
+            self._task = self._bar.add_task("starting", total=self.total)
+        return self
+
+    def begin(self, text: str) -> None:
+        """Say what is being done."""
+        self._show(description=text)
+
+    def done(self) -> None:
+        """One stage is over."""
+        self.count += 1
+        self._show(completed=self.count)
+
+    def more(self, stages: int = 1) -> None:
+        """So many stages have turned up."""
+        self.total += stages
+        self._show(total=self.total)
+
+    def _show(self, **what: Any) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, **what)
+
+    def __exit__(self, *exception: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.sweep.engines import formula, local, ray
+from cdvft_bench.core.lock import RunLock
+from cdvft_bench.sweep.engines import formula, grouped, local, ray
+from cdvft_bench.sweep.engines.isolation import sweep_scratch
 from cdvft_bench.sweep.engines.work import COMPARISONS
 from cdvft_bench.sweep.grid import Grid, LeftOut, read_grid
 from cdvft_bench.sweep.keeping import SweepResult, Traces
@@ -43,6 +45,7 @@ def run_grid(
     device: str | None = None,
     engine: str = "local",
     address: str | None = None,
+    first: Callable[[], None] = lambda: None,
 ) -> SweepResult:
     """Run a preset or a grid file into a store, with a progress bar; kept traces go into "traces" beside it.
 
@@ -52,27 +55,32 @@ def run_grid(
         precision: of ratios, instead of the grid's own.
         device: to run every case on, instead of the grid's own.
         engine: "local", "ray" for a cluster at ``address`` (None starts one here), or "formula" for the closed forms
-            alone: nothing is built, counted or timed, and cases stream through.
+            alone: nothing is built, counted or timed, and cases stream through; "grouped" times all cases of a workload
+            side by side, see ``engines.grouped``.
+        first: of engine "grouped": called when there is something to show, and more to come.
 
     Raises:
-        UserError: the grid or the store is not usable.
+        UserError: the grid or the store is not usable, or another sweep is running into the store.
     """
     read = read_grid(grid)
     limits = read.limits if precision is None else replace(read.limits, precision=precision)
     if not limits.precision > 0:
         raise UserError(f"precision = {limits.precision} is out of range; it must be a number > 0, as 0.02")
     cases = _Cases(read, device)
-    first, fitting, left_out = _left_out(read)
-    if first is not None:
-        reason = f"{first.method} on {first.subject}: {first.reason}"
+    misfit, fitting, left_out = _left_out(read)
+    if misfit is not None:
+        reason = f"{misfit.method} on {misfit.subject}: {misfit.reason}"
         print(f"{left_out} combinations of {grid} left out, such as {reason}", file=sys.stderr)
     if not fitting:
         raise UserError(f"grid {grid!r} has no case that fits its subject; change its hyperparameters or subjects")
     if engine != "ray" and address is not None:
         raise UserError(f"an address ({address}) belongs to engine 'ray'; add --engine ray")
     traces = Traces(store_path.parent / "traces", cases.traced())
-    with Store(store_path, create=True) as store:
-        if engine == "formula":
+    sweep_scratch()
+    with Store(store_path, create=True) as store, RunLock(store_path):
+        if engine == "grouped":
+            outcome = grouped.run(cases, store, limits, budget_s=budget_s, retry_failed=retry_failed, first=first)
+        elif engine == "formula":
             outcome = formula.run(cases, store, retry_failed=retry_failed, budget_s=budget_s)
         elif engine == "ray":
             outcome = ray.run(

@@ -10,13 +10,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cdvft_bench.core.case import CasePass
 from cdvft_bench.timing.inputs import rotated
+
+T = TypeVar("T", bound=nn.Module)
 
 DEVIATION = 0.02
 """Standard deviation of a trainable tensor that would start at zero."""
@@ -108,7 +110,7 @@ def prepared(module: nn.Module, seed: int = 0) -> nn.Module:
     return module
 
 
-def copy_with_shared_weights(module: nn.Module) -> nn.Module:
+def copy_with_shared_weights(module: T) -> T:
     """A copy with parameters and buffers of its own that share the module's weights; for what leaves these as they are.
 
     The parameters of the copy are frozen.

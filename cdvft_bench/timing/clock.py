@@ -192,7 +192,7 @@ def time_interleaved(
     place = _check(contenders, precision, budget_s, min_rounds, max_rounds, threads, device)
     with fixed_threads(threads) as used, torch.cuda.device(place if place.type == "cuda" else -1):
         clock: Clock = CudaClock(place) if place.type == "cuda" else HostClock(timer)
-        samplers = [_Sampler(c, clock) for c in contenders]
+        samplers = [Sampler(c, clock) for c in contenders]
         for sampler in samplers:
             sampler.warm_up(budget_s / len(samplers))
         before = read_gpu(place)
@@ -243,7 +243,7 @@ def _check(
     return require_device(device)
 
 
-class _Sampler:
+class Sampler:
     """Takes samples of one contender, each of as many calls as make it long enough."""
 
     def __init__(self, contender: Contender, clock: Clock) -> None:
@@ -284,7 +284,7 @@ class _Sampler:
 
 
 def _rounds(
-    samplers: Sequence[_Sampler],
+    samplers: Sequence[Sampler],
     precision: float,
     budget_s: float,
     min_rounds: int,

@@ -63,7 +63,6 @@ def measure(
         plan: how.
         notes: what a reader is to know of the case.
     """
-    said = list(notes)
     others = list(beside())
     timing = time_interleaved(
         [Contender(one.name, one.call) for one in (target, *others)], budget_s=plan.budget_s, precision=plan.precision,
@@ -71,7 +70,19 @@ def measure(
     )  # fmt: skip
     frozen_bytes = next((tensor_bytes(one.module) for one in (target, *others) if one.name == FROZEN), None)
     del others
-    timed = Timed(timing, None, None)
+    return replace(describe(target, device, plan, frozen_bytes, notes), timing=timing)
+
+
+def describe(
+    target: Target, device: str, plan: Plan, frozen_bytes: int | None = None, notes: Sequence[str] = ()
+) -> Timed:
+    """The trace, memory, energy and modes of a case, without its times; what fails is left out and said in the notes.
+
+    Args:
+        target, device, plan, notes: see :func:`measure`. frozen_bytes: of the frozen subject, None where not known.
+    """
+    said = list(notes)
+    timed = Timed(None, None, None)
     if plan.trace:
         timed = replace(
             timed,

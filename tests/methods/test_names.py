@@ -11,7 +11,7 @@ from cdvft_bench.accuracy.published import _NAMES as PUBLISHED
 from cdvft_bench.expressivity.budget import _METHODS as FAMILIES
 from cdvft_bench.methods import make_method, method_class, method_names, own_method_names
 from cdvft_bench.methods._peft import PeftMethod
-from cdvft_bench.report.figures.style import KNOWN
+from cdvft_bench.report.palette import KNOWN
 from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.timing.bare import _BUILDERS as BARE
 from tests.mutation import mutants

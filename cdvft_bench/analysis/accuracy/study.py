@@ -14,7 +14,7 @@ from cdvft_bench.analysis.accuracy.fronts import Front, fronts_of
 from cdvft_bench.analysis.sentences import Headline
 from cdvft_bench.claims.sources.trained import workload_of
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import clean, percent_bounds
 from cdvft_bench.sweep.step_times import StepTimes
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ class Study:
             before=f"{clean(self.name.split(' (')[0])}: {PAPER} scores",
             value=f"{_points(ours.mean)} % [{bounds}]",
             after=f"on the test split, {word} {BASELINE}.",
-            more=f"The difference is {found.mean * 100:+.1f} points"
-            + ("." if found.low is None or found.high is None else f" [{_points(found.low)}, {_points(found.high)}]."),
+            more=f"The difference is {found.mean * 100:+.1f} points{percent_bounds(found.interval)}.",
         )
 
     @cached_property

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.record import Record
-from cdvft_bench.sweep.engines.isolation import isolated
+from cdvft_bench.sweep.engines.isolation import Report, isolated
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.keeping import now
 
@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 Work = Callable[[Case, Limits], "Evidence"]
 """What is done with a case: returns the label and the three sources."""
+
+TimeWork = Callable[..., None]
+"""Times the cases of a group, see :func:`time_cases`."""
+DescribeWork = Callable[..., None]
+"""Tells everything else of them, see :func:`describe_cases`."""
 
 PRELOAD = (
     "cdvft_bench.sweep.engines.local",
@@ -52,6 +57,42 @@ def describe(case: Case, limits: Limits) -> Evidence:
         case, budget_s=limits.budget_s, precision=limits.precision, modes=limits.modes, prepare_s=limits.timeout_s / 4
     )
     return sources.label(case), predicted, counted, timed
+
+
+def time_cases(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
+    """Rounds of all cases of a group, which begin with its two baselines; reports ``timing.rounds.Rounds``.
+
+    Args:
+        budget_s: seconds of a case. precision, seed: see ``timing.rounds.time_rounds``.
+    """
+    from cdvft_bench.sweep import evaluate as sources
+    from cdvft_bench.timing.clock import Contender
+    from cdvft_bench.timing.rounds import time_rounds
+
+    contenders = []
+    for i, case in enumerate(cases):
+        report.at(i)
+        contenders.append(Contender(case.key, sources.target(case, share=True).call))
+    baseline = cases[min(1, len(cases) - 1)]  # LoRA
+    report(
+        time_rounds(
+            contenders, baseline.key, precision=precision, budget_s=budget_s * len(cases), seed=seed,
+            device=cases[0].device, at=report.at,
+        )
+    )  # fmt: skip
+
+
+def describe_cases(report: Report, cases: Sequence[Case], limits: Limits) -> None:
+    """Everything of cases of one group but their times; reports (key, predicted, counted, timed) of each."""
+    from cdvft_bench.sweep import evaluate as sources
+
+    for i, case in enumerate(cases):
+        report.at(i)
+        timed = sources.describe_case(
+            case, budget_s=limits.budget_s, precision=limits.precision, modes=limits.modes,
+            prepare_s=limits.timeout_s / 4,
+        )  # fmt: skip
+        report((case.key, sources.predict(case), sources.count(case), timed))
 
 
 def trace(case: Case, limits: Limits) -> bytes:
