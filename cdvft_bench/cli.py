@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from io import TextIOWrapper
 from typing import Any
 
 import click
@@ -20,7 +22,8 @@ from cdvft_bench.commands import (
     trace,
     tuner,
 )
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.errors import UserError, shortage
+from cdvft_bench.core.text import ESCAPE, clean
 
 
 class _Mistake(click.ClickException):
@@ -30,11 +33,26 @@ class _Mistake(click.ClickException):
 class _Group(click.Group):
     """Prints a user's mistake as one line and exits with 2; anything else is a bug and shows its traceback."""
 
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors=ESCAPE)
+        return super().main(*args, **kwargs)
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise _Mistake(str(error)) from error
+            raise _Mistake(clean(error)) from error
+        except click.ClickException as error:
+            if error.message.isprintable():
+                raise
+            raise _Mistake(clean(error.message)) from error
+        except (MemoryError, RuntimeError, OSError, UnicodeEncodeError) as error:
+            told = shortage(error)
+            if told is None:
+                raise
+            raise _Mistake(clean(told)) from error
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})

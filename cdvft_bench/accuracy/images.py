@@ -15,15 +15,17 @@ import gzip
 import importlib
 import importlib.util
 import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.reading import UNPACKED, read_up_to
 
 LICENCES = {
     "digits": "package scikit-learn, BSD-3-Clause; the digits CC-BY-4.0",
@@ -97,13 +99,14 @@ def read_idx(path: Path) -> NDArray[np.uint8]:
             "dataset-fashion-mnist)"
         )
     try:
-        content = gzip.decompress(path.read_bytes())
+        with gzip.open(path) as file:
+            content = read_up_to(cast("IO[bytes]", file), UNPACKED)
         zeros, kind, dimensions = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{dimensions}I", content, 4)
         if zeros != 0 or kind != 8:
             raise ValueError("it does not begin as an IDX file of bytes does")
         return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape)
-    except (OSError, EOFError, struct.error, ValueError) as error:
+    except (OSError, EOFError, zlib.error, struct.error, ValueError) as error:
         raise UserError(f"{path.name} is damaged ({error}); install dataset-fashion-mnist again") from error
 
 
@@ -121,7 +124,7 @@ def elpv() -> Labelled:
 def _cells(folder: Path) -> Iterator[tuple[NDArray[np.uint8], int]]:
     from PIL import Image
 
-    for number, line in enumerate((folder / "labels.csv").read_text().splitlines(), 1):
+    for number, line in enumerate((folder / "labels.csv").read_text(encoding="utf-8").splitlines(), 1):
         fields = line.split()
         if not fields:
             continue

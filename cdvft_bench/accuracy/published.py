@@ -7,15 +7,14 @@ generation, is in ``imagegen``.
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown
+from cdvft_bench.core.reading import packaged, parse_json, parse_rows, read_rows
 from cdvft_bench.core.ties import steady
 
 if TYPE_CHECKING:
@@ -70,12 +69,12 @@ class PublishedRun(Run):
 
 
 def _targets(text: str) -> tuple[str, ...] | str:
-    value = json.loads(text) if text else ()
+    value = parse_json(text) if text else ()
     return value if isinstance(value, str) else tuple(sorted(value or ()))
 
 
 _PARSE: dict[str, Any] = {
-    "hyperparameters": json.loads,
+    "hyperparameters": parse_json,
     "target_modules": _targets,
     **dict.fromkeys(("trainable_params", "peak_memory_bytes", "adapter_file_bytes", "steps"), int),
     **dict.fromkeys(("test_accuracy", "test_dino_similarity", "train_time_s", "lr"), float),
@@ -102,33 +101,28 @@ def read_runs(kind: type[R], file: str, path: str | Path | None, limits: Mapping
     Raises:
         UserError: a column is missing or a cell is not of its kind; the message has line and column.
     """
+    advice = "give a table with a row a run"
     if path is None:
-        text = (resources.files("cdvft_bench.accuracy") / "data" / file).read_text()
+        rows = parse_rows(packaged("cdvft_bench.accuracy", "data", file), file, "runs", advice)
     else:
-        try:
-            text = Path(path).read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from error
-    name = path or file
-    rows = csv.DictReader(text.splitlines())
+        rows = read_rows(path, "runs", advice)
+    name = shown(path or file)
     names = [f.name for f in fields(kind)]
-    missing = [n for n in names if n not in (rows.fieldnames or [])]
+    missing = [n for n in names if n not in rows.columns]
     if missing:
         raise UserError(f"{name} lacks the column {missing[0]!r}; it needs {', '.join(names)}")
     runs = []
-    for row in rows:
+    for number, row in rows.rows:
         values = {}
         for column in names:
             try:
                 values[column] = _PARSE.get(column, str)(row[column])
             except (ValueError, TypeError) as error:
-                raise UserError(
-                    f"{name}, line {rows.line_num}, column {column}: {row[column]!r} is not valid"
-                ) from error
+                raise UserError(f"{name}, line {number}, column {column}: {row[column]!r} is not valid") from error
         for column, (low, high) in limits.items():
             if not low <= values[column] <= high:
                 raise UserError(
-                    f"{name}, line {rows.line_num}: {column} = {values[column]} is not between {low:g} and {high:g}"
+                    f"{name}, line {number}: {column} = {values[column]} is not between {low:g} and {high:g}"
                 )
         runs.append(kind(**values))
     return runs

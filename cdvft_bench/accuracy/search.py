@@ -32,6 +32,7 @@ from cdvft_bench.accuracy.results import best_run, reached, read_results, row_of
 from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, TrialResult, scale_name, scaled, with_setting, with_start
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file
 from cdvft_bench.core.log import Log
 
 TUNING_SEED = 1000
@@ -254,7 +255,7 @@ def train_all(
 
 
 def _lacking(path: Path, preset: Preset) -> int:
-    known = read_results(path)[0] if path.exists() else []
+    known = read_results(path)[0] if is_file(path) else []
     return left(preset, {r.trial.key: r for r in known})
 
 
@@ -285,7 +286,7 @@ def train(
         UserError: a package is missing, or the file is damaged.
     """
     clock = budget if isinstance(budget, Budget) else Budget(budget)
-    known, environments = read_results(path) if path.exists() else ([], {})
+    known, environments = read_results(path) if is_file(path) else ([], {})
     results = {r.trial.key: r for r in known if r.error is None}
     log = Log(path)
     given_out: set[str] = set()

@@ -159,7 +159,7 @@ def compare_stores(a: Path, b: Path, *, tolerance: float = TOLERANCE, basis: Bas
 
 def _newest(records: Iterable[Record]) -> dict[str, Record]:
     found: dict[str, Record] = {}
-    for record in sorted(records, key=lambda r: r.created):
+    for record in sorted(records, key=lambda r: r.order):
         found[record.case.key] = record
     return found
 

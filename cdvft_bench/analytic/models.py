@@ -6,7 +6,6 @@ or two and no memory. The configurations are the published ones, written out.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown
+from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.text import clean
 
 if TYPE_CHECKING:
     from torch import nn
@@ -228,11 +230,13 @@ def read_config(path: Path) -> PretrainedConfig:
     """
     import transformers
 
+    values = read_json(path, "config", "give a transformers config.json")
+    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
+        raise UserError(f"config {shown(path)} names no model_type; give a transformers config.json")
     try:
-        values = json.loads(path.read_text())
         return transformers.AutoConfig.for_model(**values)
-    except (OSError, json.JSONDecodeError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"{path} is no transformers config.json: {error}") from error
+    except Exception as error:  # each architecture's config checks its values in its own way
+        raise UserError(f"config {shown(path)} is none of transformers: {clean(error)}") from error
 
 
 def _read_shape(model: nn.Module, config: PretrainedConfig, name: str, targets: tuple[str, ...]) -> ModelShape:

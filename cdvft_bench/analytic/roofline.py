@@ -10,10 +10,13 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from cdvft_bench.analytic.kernels import Kernel, Kernels
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown
+from cdvft_bench.core.reading import read_json
 
 Curve = tuple[tuple[float, float], ...]
 """A rate against the size of a kernel: (size, units a second), sizes increasing."""
@@ -62,8 +65,9 @@ def rates_from_json(document: Any) -> Rates:
 
     def curve(points: Any) -> Curve:
         made = tuple((float(size), float(rate)) for size, rate in points)
-        if not made or any(rate <= 0 for _, rate in made) or sorted(made) != list(made):
-            raise ValueError("a curve needs points of increasing size with rates above 0")
+        finite = all(0 < figure < math.inf for point in made for figure in point)
+        if not made or not finite or any(a >= b for (a, _), (b, _) in itertools.pairwise(made)):
+            raise ValueError("a curve needs points of increasing size, sizes and rates finite and above 0")
         return made
 
     try:
@@ -74,17 +78,37 @@ def rates_from_json(document: Any) -> Rates:
             complex_bmm=curve(document["complex_bmm"]),
             fft=curve(document["fft"]),
             bandwidth={kind: curve(document["bandwidth"][kind]) for kind in ("elementwise", "reduction", "copy")},
-            launch_s=float(document["launch_s"]),
+            launch_s=_number(document, "launch_s", 0.0),
             asynchronous=bool(document["asynchronous"]),
-            threads=int(document["threads"]),
+            threads=int(_number(document, "threads", 0)),
             native=curve(document["native"]) if document.get("native") else (),
             notes=tuple(map(str, document.get("notes", ()))),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(
             f"these are no calibrated rates ({type(error).__name__}: {error}); measure them anew with "
             "cdvft-bench calibrate"
         ) from error
+
+
+def _number(document: Any, name: str, least: float) -> float:
+    value = document[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < 2**31:
+        raise ValueError(f"{name} = {value!r:.40} is no number from {least:g} on")
+    return float(value)
+
+
+def load_rates(path: str | Path) -> Rates:
+    """Rates that ``cdvft-bench calibrate`` wrote.
+
+    Raises:
+        UserError: the file cannot be read, or holds none.
+    """
+    document = read_json(path, "rates", "measure them with 'cdvft-bench calibrate'")
+    try:
+        return rates_from_json(document)
+    except UserError as error:
+        raise UserError(f"rates {shown(path)}: {error}") from error
 
 
 def at(curve: Curve, size: float) -> float:

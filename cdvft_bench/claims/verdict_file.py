@@ -11,7 +11,7 @@ from cdvft_bench.claims.verdict import Verification
 from cdvft_bench.core.decode import decode
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import shown, write_file
-from cdvft_bench.core.log import parse_line
+from cdvft_bench.core.reading import read_json
 
 FORMAT = "cdvft-bench verdicts"
 VERSION = 1
@@ -43,18 +43,8 @@ def read_verdicts(path: str | Path) -> Verification:
     Raises:
         UserError: it cannot be read, is none of this kind or of a later version, or is damaged.
     """
-    try:
-        content = Path(path).read_bytes()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UserError(
-            f"verdicts {shown(path)} cannot be read: {reason}; give the file of 'verify --output'"
-        ) from error
-    try:
-        document = parse_line(content)
-    except ValueError as error:
-        raise UserError(f"verdicts {shown(path)}: {error}; {_ADVICE}") from None
-    if document.get("format") != FORMAT:
+    document = read_json(path, "verdicts", "give the file of 'verify --output'")
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{shown(path)} holds no verdicts; give the file of 'cdvft-bench verify --output'")
     version = document.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:

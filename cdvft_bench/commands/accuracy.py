@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import seconds
+from cdvft_bench.commands.shared import COUNT, SEED, WORKERS, seconds
 from cdvft_bench.core.errors import UserError
 
 
@@ -15,8 +15,8 @@ from cdvft_bench.core.errors import UserError
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Results, .jsonl.")
 @click.option("--budget", help="Begin no run that would end after so long, e.g. 540s or 2h, by the longest so far.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
-@click.option("--workers", type=click.IntRange(1), default=1, show_default=True, help="Runs at a time.")
+@click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
+@click.option("--workers", type=WORKERS, default=1, show_default=True, help="Runs at a time.")
 def train(preset: str, output: Path, budget: str | None, device: str, threads: int | None, workers: int) -> None:
     """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
 
@@ -27,23 +27,20 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     """
     from dataclasses import asdict
 
-    import torch
     from transformers.utils import logging
 
     from cdvft_bench.accuracy.preset import read_presets
     from cdvft_bench.accuracy.search import train_all
     from cdvft_bench.sweep.progress import progress
-    from cdvft_bench.timing.clock import require_device
+    from cdvft_bench.timing.clock import fixed_threads, require_device
     from cdvft_bench.timing.environment import read_environment
     from cdvft_bench.timing.memory import energy_while
 
     logging.disable_progress_bar()
-    if threads is not None:
-        torch.set_num_threads(threads)
     require_device(device)
-    environment = read_environment()
     bar = progress(0)
-    with bar:
+    with fixed_threads(threads), bar:
+        environment = read_environment()
         outcome = train_all(
             read_presets(preset), output, asdict(environment), environment.key, device, seconds(budget),
             say=bar.tell, workers=workers, measure=energy_while,
@@ -63,7 +60,7 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Step costs, .json.")
 @click.option("--budget", default="240s", show_default=True, help="Seconds of timing; loading and memory come on top.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
+@click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 def steps(preset: str, output: Path, budget: str, device: str, threads: int | None) -> None:
     """Time a training step of every method of PRESET side by side; peak memory and energy too.
 
@@ -142,9 +139,9 @@ def _write_page(results: Path, output: Path, steps: Path | None, preset: str | N
 
 @click.command()
 @click.option("--model", help="vit-small-fashion (the default), or vit-small-odd: half of the classes.")
-@click.option("--examples", type=click.IntRange(1), help="Training images; the preset's own number if not given.")
-@click.option("--epochs", type=click.IntRange(1), help="Passes over them; the preset's own number if not given.")
-@click.option("--seed", type=int, help="Of weights and order; the preset's own if not given.")
+@click.option("--examples", type=COUNT, help="Training images; the preset's own number if not given.")
+@click.option("--epochs", type=COUNT, help="Passes over them; the preset's own number if not given.")
+@click.option("--seed", type=SEED, help="Of weights and order; the preset's own if not given.")
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="A folder; the cache's if not given.")
 def pretrain(
     model: str | None, examples: int | None, epochs: int | None, seed: int | None, output: Path | None

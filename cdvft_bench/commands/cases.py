@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cdvft_bench.commands.shared import case_of, case_options, emit, seconds
+from cdvft_bench.commands.shared import Positive, case_of, case_options, emit, seconds
 
 
 @click.command()
@@ -40,7 +40,9 @@ def count(as_json: bool, hardware: bool, **options: Any) -> None:
 @click.command()
 @case_options
 @click.option("--budget", metavar="TIME", default="10s", show_default=True, help="Of measuring, as 540s or 9m.")
-@click.option("--precision", default=0.02, show_default=True, help="Half-width of the ratio's interval to reach.")
+@click.option(
+    "--precision", type=Positive(), default=0.02, show_default=True, help="Half-width of the ratio's interval to reach."
+)
 def time(as_json: bool, budget: str, precision: float, **options: Any) -> None:
     """Time METHOD, interleaved with the frozen layer and LoRA r=8 in one run."""
     from cdvft_bench.report.terminal.cases import show_timed

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from cdvft_bench.core.files import write_file
+from cdvft_bench.commands.shared import COUNT
 
 
 @click.group()
@@ -35,7 +36,7 @@ def methods(names: tuple[str, ...]) -> None:
 
 @dev.command()
 @click.argument("names", nargs=-1, metavar="[METHOD]...")
-@click.option("--cases", default=40, show_default=True, help="Random layers a method.")
+@click.option("--cases", type=COUNT, default=40, show_default=True, help="Random layers a method.")
 def exact(names: tuple[str, ...], cases: int) -> None:
     """Compare formula and count of METHODs (all of them, if none is named) on random layers; exit 1 on a difference."""
     from cdvft_bench.methods import method_names

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cdvft_bench.commands.shared import COUNT, SEED, WORKERS, Positive
 from cdvft_bench.core.errors import UserError
 
 
@@ -22,8 +23,8 @@ def expressivity() -> None:
 @click.option(
     "--weights", multiple=True, type=click.Path(path_type=Path), help="An .npz of weight changes; may be repeated."
 )
-@click.option("--seed", default=0, show_default=True, help="Seed of all draws.")
-@click.option("--workers", default=2, show_default=True, help="Processes, one thread each.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all draws.")
+@click.option("--workers", type=WORKERS, default=2, show_default=True, help="Processes, one thread each.")
 def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers: int) -> None:
     """Measure, and write a profile."""
     from cdvft_bench.expressivity.changes import change_jobs
@@ -45,10 +46,12 @@ def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers
 @click.option("--model", default="minilm", show_default=True, help="Of the suite's table, with pretrained weights.")
 @click.option("--task", default="tweets", show_default=True, help="Of the suite's tasks.")
 @click.option("--layers", default=r"(query|value)$", show_default=True, help="Regular expression on layer names.")
-@click.option("--lr", default=1e-4, show_default=True, help="Learning rate of all weights.")
-@click.option("--examples", default=800, show_default=True, help="Training examples.")
-@click.option("--epochs", default=2, show_default=True, help="Passes over them.")
-@click.option("--seed", default=0, show_default=True, help="Seed of the classifier and the order of batches.")
+@click.option("--lr", type=Positive(), default=1e-4, show_default=True, help="Learning rate of all weights.")
+@click.option("--examples", type=COUNT, default=800, show_default=True, help="Training examples.")
+@click.option("--epochs", type=COUNT, default=2, show_default=True, help="Passes over them.")
+@click.option(
+    "--seed", type=SEED, default=0, show_default=True, help="Seed of the classifier and the order of batches."
+)
 def changes(output: Path, model: str, task: str, layers: str, lr: float, examples: int, epochs: int, seed: int) -> None:
     """Fine-tune a model in full and save what that did to its weights, for run --weights."""
     from cdvft_bench.accuracy.trial import Trial

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import emit
+from cdvft_bench.commands.shared import COUNT, MOST, emit
 from cdvft_bench.core.errors import UserError
 
 
@@ -22,7 +22,7 @@ def doctor(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--comparisons", default=20, show_default=True, help="A/A comparisons to make.")
+@click.option("--comparisons", type=COUNT, default=20, show_default=True, help="A/A comparisons to make.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def selftest(comparisons: int, device: str, as_json: bool) -> None:
@@ -41,7 +41,7 @@ def selftest(comparisons: int, device: str, as_json: bool) -> None:
 
 @click.command()
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; torch's number if not given.")
+@click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the user's own.")
 def calibrate(device: str, threads: int | None, output: Path | None) -> None:
     """Measure what this machine can do: the rates by which plan and path="auto" choose. Under a minute."""
@@ -54,11 +54,17 @@ def calibrate(device: str, threads: int | None, output: Path | None) -> None:
 
 
 @click.command()
-@click.option("--d", "width", type=click.IntRange(1), help="Width of a square layer.")
+@click.option("--d", "width", type=COUNT, help="Width of a square layer.")
 @click.option("--layer", help="Instead: d_in x d_out as 768x3072, or a model's layer as roberta-base:query.")
-@click.option("--p", "block_size", type=int, help="Block size; the smaller width if not given.")
-@click.option("--m", default=2, show_default=True, help="Diagonal factors; 0 is the block-circulant adapter.")
-@click.option("--tokens", default=1024, show_default=True, help="Rows of the input.")
+@click.option("--p", "block_size", type=COUNT, help="Block size; the smaller width if not given.")
+@click.option(
+    "--m",
+    type=click.IntRange(0, MOST),
+    default=2,
+    show_default=True,
+    help="Diagonal factors; 0 is the block-circulant adapter.",
+)
+@click.option("--tokens", type=COUNT, default=1024, show_default=True, help="Rows of the input.")
 @click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations.")
 @click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
 @click.option("--inference", is_flag=True, help="Forward alone.")

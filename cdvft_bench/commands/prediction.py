@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from cdvft_bench.commands.shared import emit
+from cdvft_bench.commands.shared import COUNT, emit
 from cdvft_bench.core.files import write_file
 
 
 @click.command()
 @click.option("--model", required=True, help="A model of the table, e.g. llama-3-8b, or a transformers config.json.")
 @click.option("--gpu", required=True, help="A GPU of the table, e.g. h200, or a file of calibrated rates.")
-@click.option("--batch", default=8, show_default=True, help="Sequences a GPU.")
-@click.option("--seq", "sequence", default=2048, show_default=True, help="Tokens a sequence.")
+@click.option("--batch", type=COUNT, default=8, show_default=True, help="Sequences a GPU.")
+@click.option("--seq", "sequence", type=COUNT, default=2048, show_default=True, help="Tokens a sequence.")
 @click.option("--dtype", default="bfloat16", show_default=True, help="dtype of weights and activations.")
-@click.option("--gpus", default=1, show_default=True, help="Number of GPUs, 1 to 4096.")
+@click.option("--gpus", type=COUNT, default=1, show_default=True, help="Number of GPUs, 1 to 4096.")
 @click.option("--strategy", default="ddp", show_default=True, help="ddp (everything on each GPU) or fsdp (sharded).")
 @click.option("--method", "methods", multiple=True, help="Consider this method alone; repeatable.")
 @click.option("--target", "targets", multiple=True, help="Ending of the layers to adapt; repeatable.")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from cdvft_bench.commands.shared import emit
+from cdvft_bench.commands.shared import Positive, emit
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -89,7 +89,13 @@ def write(
 @click.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
-@click.option("--tolerance", default=0.05, show_default=True, help="Relative difference that does not count.")
+@click.option(
+    "--tolerance",
+    type=Positive(zero=True),
+    default=0.05,
+    show_default=True,
+    help="Relative difference that does not count.",
+)
 @click.option(
     "--basis",
     type=click.Choice(["time", "frozen"]),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,6 +17,28 @@ if TYPE_CHECKING:
     from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
 
 
+MOST = 2**31 - 1
+COUNT = click.IntRange(1, MOST)
+"""Of rows, examples, epochs and their like."""
+SEED = click.IntRange(0, MOST)
+WORKERS = click.IntRange(1, 256)
+
+
+class Positive(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A finite number above 0, or from 0 on."""
+
+    name = "number"
+
+    def __init__(self, zero: bool = False) -> None:
+        self.zero = zero
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number: float = click.FLOAT.convert(value, param, ctx)
+        if not math.isfinite(number) or number < 0 or (number == 0 and not self.zero):
+            self.fail(f"{value} is no finite number {'>=' if self.zero else '>'} 0.", param, ctx)
+        return number
+
+
 LEFT = 3
 """Exit code when a budget was spent and cases are left."""
 
@@ -27,8 +50,8 @@ def case_options(command: Callable[..., None]) -> Callable[..., None]:
         click.argument("hyperparameters", nargs=-1, metavar="[NAME=VALUE]..."),
         click.option("--layer", "layer", help="d_in x d_out as 768x768, or a model's layer as roberta-base:query."),
         click.option("--model", "model", help="A whole model of the table, e.g. minilm (instead of --layer)."),
-        click.option("--batch", default=1, show_default=True, help="Sequences."),
-        click.option("--tokens", "sequence", default=128, show_default=True, help="Tokens a sequence."),
+        click.option("--batch", type=COUNT, default=1, show_default=True, help="Sequences."),
+        click.option("--tokens", "sequence", type=COUNT, default=128, show_default=True, help="Tokens a sequence."),
         click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations."),
         click.option(
             "--pass", "pass_", type=click.Choice(["forward", "step"]), default="step", show_default=True,

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import LEFT, seconds
+from cdvft_bench.commands.shared import LEFT, Positive, seconds
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown
 
 
 def run_sweep(
@@ -65,7 +66,9 @@ def run(grid: str, output: Path, retry_failed: bool) -> None:
 )  # fmt: skip
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 @click.option("--budget", metavar="TIME", help="Stop before this much time is spent, as 540s or 9m; go on later.")
-@click.option("--precision", type=float, help="Half-width of a ratio's interval to reach, instead of the grid's own.")
+@click.option(
+    "--precision", type=Positive(), help="Half-width of a ratio's interval to reach, instead of the grid's own."
+)
 @click.option(
     "--device",
     type=click.Choice(["cpu", "cuda"]),
@@ -131,16 +134,18 @@ def export(store: Path, output: Path) -> None:
     The same records give the same bytes; every command that reads a store reads this form too. As .csv or .parquet
     it is a table for other tools, which 'import' reads back.
     """
+    from cdvft_bench.sweep.imports import check_fields
     from cdvft_bench.sweep.store import Store
     from cdvft_bench.sweep.tables import SUFFIXES, write_table
 
+    check_fields(store)
     if output.suffix in SUFFIXES:
         with Store(store) as opened:
             click.echo(f"{write_table(opened, output)} records: {output}")
         return
 
     if not output.name.endswith((".jsonl", ".jsonl.gz")):
-        raise UserError(f"output {str(output)!r} must end in .jsonl, .jsonl.gz, .csv or .parquet")
+        raise UserError(f"output {shown(output)} must end in .jsonl, .jsonl.gz, .csv or .parquet")
     with Store(store) as opened:
         opened.export_text(output)
         click.echo(f"{len(opened.keys())} records: {output}")

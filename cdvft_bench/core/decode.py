@@ -6,7 +6,7 @@ import dataclasses
 import sys
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, Literal, TypeVar
 
@@ -17,9 +17,9 @@ def decode(kind: type[T], value: object, where: str = "") -> T:
     """``value``, as ``json`` reads it, as a ``kind``.
 
     Args:
-        kind: a dataclass, ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[str, X]``, a union, a Literal of texts, or one of
-            str, int, float, bool. A field with a default may be missing; a field that is not known is ignored, so that
-            an older reader reads what a newer writer adds.
+        kind: a dataclass, ``tuple[X, ...]``, ``tuple[X, Y]``, ``dict[str, X]`` or a mapping, a union, a Literal of
+            texts, or one of str, int, float, bool. A field with a default may be missing; a field that is not known is
+            ignored, so that an older reader reads what a newer writer adds.
         value: what to decode.
         where: its place, for messages, as "verdicts[3]".
 
@@ -44,7 +44,7 @@ def _decoded(kind: Any, value: Any, where: str) -> Any:
         return tuple(
             _decoded(one, item, f"{where}[{i}]") for i, (one, item) in enumerate(zip(arguments, items, strict=True))
         )
-    if origin is dict:
+    if origin in (dict, Mapping):
         table = _checked(isinstance(value, dict), value, where, "an object")
         return {key: _decoded(arguments[1], item, f"{where}.{key}") for key, item in table.items()}
     if dataclasses.is_dataclass(kind):
@@ -78,6 +78,33 @@ def _record(kind: Any, value: Mapping[str, Any], where: str) -> Any:
         elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             raise ValueError(f"{at} is missing")
     return kind(**given)
+
+
+def unknown_field(kind: Any, value: Any, where: str = "") -> str | None:
+    """The place of the first field of ``value`` that a ``kind`` does not know, which :func:`decode` would ignore.
+
+    None where there is none. Whether ``value`` is a ``kind`` at all is not asked.
+    """
+    parts: Iterable[tuple[Any, Any, str]] = ()
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        parts = ((one, value, where) for one in arguments)
+    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        hints: dict[str, Any] = _hints(kind)  # type: ignore[arg-type]
+        ours = {f"{where}.{name}" if where else name: name for name in value}
+        unknown = next((at for at, name in ours.items() if name not in hints), None)
+        if unknown is not None:
+            return unknown
+        parts = ((hints[name], value[name], at) for at, name in ours.items())
+    elif origin is tuple and isinstance(value, list) and not _is_plain(arguments[0]):
+        parts = ((arguments[0], part, f"{where}[{i}]") for i, part in enumerate(value))
+    elif origin in (dict, Mapping) and isinstance(value, dict) and not _is_plain(arguments[1]):
+        parts = ((arguments[1], part, f"{where}.{name}") for name, part in value.items())
+    return next((found for hint, part, at in parts if (found := unknown_field(hint, part, at))), None)
+
+
+def _is_plain(kind: Any) -> bool:
+    return kind in (str, int, float, bool)
 
 
 @cache

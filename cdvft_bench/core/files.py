@@ -20,6 +20,7 @@ _WAYS_OUT = {
     errno.ENOTDIR: "a part of its path is a file; name another folder",
     errno.EEXIST: "a part of its path is a file; name another folder",
     errno.EISDIR: "it is a folder; name a file",
+    errno.ELOOP: "its links lead to themselves; name another file",
 }
 
 
@@ -61,7 +62,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             with _into(target) as part:
                 yield part
             return
-        made = _make_folders(target.parent)
+        made = make_folders(target.parent)
         # Names may be as long as the file system allows: the temporary one must not be longer.
         start = os.fsencode(target.name)[:40].decode(errors="ignore")
         handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=".part", dir=target.parent)
@@ -74,16 +75,28 @@ def replacing(path: str | Path) -> Iterator[Path]:
         part.replace(target)
     except BaseException as error:
         _clean(part, made)
-        if isinstance(error, OSError) or "null byte" in str(error):
+        if isinstance(error, OSError) or "null byte" in str(error) or "Symlink loop" in str(error):
             raise UserError(unwritable(path, error)) from error
         raise
 
 
-def unwritable(path: str | Path, error: BaseException) -> str:
-    """One line on why a file cannot be written, with the way out."""
+def unwritable(path: str | Path, error: BaseException, what: str = "file") -> str:
+    """One line on why a file or a folder cannot be written, with the way out."""
     reason, number = (error.strerror, error.errno) if isinstance(error, OSError) else (None, None)
-    way = _WAYS_OUT.get(number or 0, "name a file in a folder of yours")
+    way = _WAYS_OUT.get(number or 0, f"name a {what} in a folder of yours")
+    if reason is None and "Symlink loop" in str(error):
+        reason, way = os.strerror(errno.ELOOP), _WAYS_OUT[errno.ELOOP]
     return f"{shown(path)} cannot be written: {reason or error}; {way}"
+
+
+def is_file(path: str | Path) -> bool:
+    """Whether there is a regular file, a device or a pipe to read; False of a name that the system does not take."""
+    return os.path.exists(path) and not os.path.isdir(path)  # noqa: PTH110, PTH112 - Path's methods raise on such names
+
+
+def is_folder(path: str | Path) -> bool:
+    """Whether there is a folder; False of a name that the system does not take."""
+    return os.path.isdir(path)  # noqa: PTH112
 
 
 def shown(path: str | Path) -> str:
@@ -116,15 +129,30 @@ def _into(target: Path) -> Iterator[Path]:
             shutil.copyfileobj(source, sink)
 
 
-def _make_folders(folder: Path) -> list[Path]:
-    """Make a folder with its parents; returns those that were made, the innermost first."""
+def make_folders(folder: Path) -> list[Path]:
+    """Make a folder with its parents; returns those that were made, the innermost first.
+
+    Raises:
+        OSError, ValueError: it cannot be made; what was made of it until then is removed.
+    """
     missing = []
     at = folder
     while not at.exists() and at != at.parent:
         missing.append(at)
         at = at.parent
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except BaseException:
+        remove_folders(missing)
+        raise
     return missing
+
+
+def remove_folders(made: list[Path]) -> None:
+    """Remove what :func:`make_folders` made, as far as nobody has put anything there."""
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 def _mode(target: Path) -> int:
@@ -141,6 +169,4 @@ def _clean(part: Path | None, made: list[Path]) -> None:
     if part is not None:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
-    for folder in made:
-        with contextlib.suppress(OSError):  # not empty: somebody else has put a file there
-            folder.rmdir()
+    remove_folders(made)

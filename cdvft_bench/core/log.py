@@ -6,6 +6,7 @@ its writer's to say; this module knows lines, the torn last one, the lock and th
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gzip
 import json
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import shown, unwritable, write_file
+from cdvft_bench.core.reading import UNPACKED, parse_json, reason_of
 
 VERSION = 2
 """Of the format. A file begins with ``{"log": VERSION}``.
@@ -28,8 +30,8 @@ Files of version 1 load, and are gone on with as they are.
 
 _HEAD = b'{"log":'
 
-LIMIT = 4 * 2**30
-"""Bytes that a compressed log may expand to; a larger one is refused, since it is a mistake or an attack."""
+LINE = 256 * 2**20
+"""Bytes of a line; a longer one is refused, since it is a mistake or an attack."""
 
 
 def parse_line(line: bytes | str) -> dict[str, Any]:
@@ -38,19 +40,10 @@ def parse_line(line: bytes | str) -> dict[str, Any]:
     Raises:
         ValueError: it is none; says why in a few words.
     """
-    try:
-        value = json.loads(line, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is no UTF-8 text at byte {error.start}") from None
+    value = parse_json(line)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     return value
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no number of JSON")
 
 
 def read_log(path: str | Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -78,8 +71,10 @@ def read_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield from _lines(path, file)  # type: ignore[arg-type]
-    except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{shown(path)} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"{shown(path)} cannot be read: {reason_of(error)}; give another file") from error
 
 
 def damaged(path: str | Path, number: int, reason: object) -> str:
@@ -89,10 +84,14 @@ def damaged(path: str | Path, number: int, reason: object) -> str:
 
 def _lines(path: Path, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
     size = 0
-    for number, line in enumerate(iter(lambda: file.readline(LIMIT + 1), b""), 1):
+    for number, line in enumerate(iter(lambda: file.readline(LINE + 1), b""), 1):
         size += len(line)
-        if path.suffix == ".gz" and size > LIMIT:
-            raise UserError(f"{shown(path)} expands beyond {LIMIT >> 30} GiB; unpack it yourself if that is right")
+        if path.suffix == ".gz" and size > UNPACKED:
+            raise UserError(f"{shown(path)} expands beyond {UNPACKED >> 30} GiB; unpack it yourself if that is right")
+        if len(line) > LINE:
+            raise UserError(damaged(path, number, f"it is longer than {LINE >> 20} MiB"))
+        if number == 1:
+            line = line.removeprefix(codecs.BOM_UTF8)
         if not line.endswith(b"\n") and not _complete(line):
             if path.suffix == ".gz":  # written whole: no kill has torn it
                 raise UserError(damaged(path, number, "its end is missing"))

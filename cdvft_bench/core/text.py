@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 import unicodedata
@@ -17,6 +18,24 @@ NOT_IN_PASS = "not in this pass"
 
 NOT_CONVERTIBLE = "not convertible"
 """Stands where a count mixes real and complex FFTs, which the convention asked for prices by another scale."""
+
+ESCAPE = "cdvft_bench.escape"
+"""Name of the handler of characters that a stream's encoding lacks: signs as plain letters, the rest escaped."""
+
+_PLAIN = {
+    "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "…": "...", "±": "+/-", "≤": "<=", "≥": ">=", "≈": "~",
+    "→": "->", "µ": "u", "μ": "u", "Δ": "d", "²": "^2", "³": "^3", "⁻": "^-", "√": "sqrt", "’": "'", "█": "#",
+}  # fmt: skip
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lost = error.object[error.start : error.end]
+    return "".join(_PLAIN.get(c) or c.encode("unicode_escape", "surrogatepass").decode() for c in lost), error.end
+
+
+codecs.register_error(ESCAPE, _escaped)
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 _MARKDOWN = re.compile(r"([\\`*_\[\]|#~])")
@@ -42,6 +61,14 @@ def markdown(value: object) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no table cell ended."""
     text = clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def harmless(value: object) -> object:
+    """A cell of a CSV file: a text that a spreadsheet would run as a formula gets an apostrophe in front."""
+    return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(_FORMULAS) else value
 
 
 def slug(value: object) -> str:

@@ -123,7 +123,7 @@ def flop_events(cpuinfo: str | None = None) -> dict[str, int]:
     """
     if cpuinfo is None:
         path = Path("/proc/cpuinfo")
-        cpuinfo = path.read_text() if path.exists() else ""
+        cpuinfo = path.read_text(encoding="utf-8") if path.exists() else ""
     fields: dict[str, str] = {}
     for line in cpuinfo.splitlines():
         key, _, value = line.partition(":")
@@ -178,7 +178,7 @@ def read_events(command: Sequence[str], events: Sequence[str]) -> dict[str, Even
         log = Path(folder) / "perf.csv"
         named = ",".join(f"{event}:u" for event in events)
         run = _run(["perf", "stat", "-x", ";", "-o", str(log), "-e", named, "--", *command])
-        text = log.read_text() if log.exists() else ""
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
     if not any(";" in line for line in text.splitlines()):
         raise CounterError(f"perf does not count {', '.join(events)}; it says: {_words(run.stderr)}")
     _check_finished(run)
@@ -319,7 +319,7 @@ def measure_kernels(script: str, setup: str = "", repeats: int = 1) -> list[Kern
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "ncu.csv"
         run = _run(ncu_command([sys.executable, "-c", program], log))
-        text = log.read_text() if log.exists() else ""
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
     _check_finished(run, f"{text}\n{run.stdout}")
     return parse_ncu(text if '"ID"' in text else f"{text}\n{run.stdout}\n{run.stderr}")
 

@@ -6,7 +6,6 @@ device was never calibrated. ``python -m cdvft_bench.timing.calibrate`` measures
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,10 @@ from cdvft_bench.analytic.circulant import LARGEST_M, Factor, check_diagonals
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, mm
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.analytic.roofline import Rates, predict_seconds, rates_from_json
+from cdvft_bench.analytic.roofline import Rates, load_rates, predict_seconds
 from cdvft_bench.core.caches import cache_folder
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file
 from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FastLayer
 
@@ -197,7 +197,7 @@ def rates_path(device: str) -> Path:
 
 @lru_cache(maxsize=8)
 def _read_rates(path: Path, changed: int) -> Rates:
-    return rates_from_json(json.loads(path.read_text()))
+    return load_rates(path)
 
 
 def device_rates(device: str) -> Rates:
@@ -207,14 +207,9 @@ def device_rates(device: str) -> Rates:
         UserError: the file of calibrated rates is damaged.
     """
     path = rates_path(device)
-    if not path.is_file():
+    if not is_file(path):
         return BUILT_IN[device]
-    try:
-        return _read_rates(path, path.stat().st_mtime_ns)
-    except (OSError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"rates {str(path)!r} cannot be read: {error}; measure them with cdvft-bench calibrate"
-        ) from error
+    return _read_rates(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=4096)

@@ -20,8 +20,9 @@ import torch
 
 from cdvft_bench import __version__
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.files import is_file, shown, write_file
 from cdvft_bench.core.log import Log, damaged, read_log, write_log
+from cdvft_bench.core.reading import read_json
 from cdvft_bench.expressivity.experiments import EXPERIMENTS, Row
 from cdvft_bench.expressivity.presets import Job
 
@@ -67,9 +68,18 @@ def _read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _finished_job(path: Path, number: int, entry: Mapping[str, Any]) -> dict[str, Any]:
-    if not (isinstance(entry.get("job"), str) and isinstance(entry.get("rows"), list) and "kind" in entry):
+    texts = isinstance(entry.get("job"), str) and isinstance(entry.get("kind"), str)
+    rows = entry.get("rows")
+    if not (texts and isinstance(rows, list) and all(isinstance(row, dict) for row in rows)):
         raise UserError(damaged(path, number, "it is not a finished job"))
     return {"job": entry["job"], "kind": entry["kind"], "rows": entry["rows"]}
+
+
+def _environment_of(folder: Path) -> dict[str, Any]:
+    known = read_json(folder / ENVIRONMENT, "environment", "restore the file")
+    if not isinstance(known, dict):
+        raise UserError(f"environment {shown(folder / ENVIRONMENT)} is no JSON object; restore the file")
+    return known
 
 
 def load(folder: Path) -> Profile:
@@ -79,12 +89,9 @@ def load(folder: Path) -> Profile:
         UserError: the folder holds no profile, or a damaged one.
     """
     for name in (ENVIRONMENT, ROWS):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} holds no {name}; make a profile with 'cdvft-bench expressivity run'")
-    try:
-        known = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{folder / ENVIRONMENT} is not JSON ({error}); restore the file") from None
+        if not is_file(folder / name):
+            raise UserError(f"{shown(folder)} holds no {name}; make a profile with 'cdvft-bench expressivity run'")
+    known = _environment_of(folder)
     rows: dict[str, list[Row]] = {}
     for line in _read_lines(folder / ROWS):
         rows.setdefault(line["kind"], []).extend(line["rows"])
@@ -135,8 +142,8 @@ def record(
     """
     if workers < 1:
         raise UserError(f"workers = {workers} is too small; it must be >= 1")
-    if (folder / ENVIRONMENT).exists():
-        before = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+    if is_file(folder / ENVIRONMENT):
+        before = _environment_of(folder)
         changed = sorted(k for k in known.keys() | before.keys() if known.get(k) != before.get(k))
         if changed:
             raise UserError(f"{folder} was recorded with another {', '.join(changed)}; give a new folder")

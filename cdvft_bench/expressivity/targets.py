@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,8 @@ import torch
 from torch import Tensor
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file, shown
+from cdvft_bench.core.reading import UNPACKED, reason_of
 from cdvft_reference.circulant import dense_circulant
 
 Ensemble = Callable[[int, torch.Generator], Tensor]
@@ -95,18 +99,19 @@ def read_changes(path: Path) -> dict[str, Tensor]:
     Raises:
         UserError: the file is missing, is no .npz file, or an array is not a finite, non-zero 2-D matrix.
     """
-    if not path.is_file():
-        raise UserError(f"weights file {path} does not exist; write one with numpy.savez, one 2-D array a layer")
+    if not is_file(path):
+        raise UserError(f"weights {shown(path)} are not there; write them with numpy.savez, one 2-D array a layer")
     try:
-        archive = np.load(path, allow_pickle=False)
-        if isinstance(archive, np.ndarray):
-            raise UserError(f"{path} holds a single array; write it with numpy.savez, one named 2-D array a layer")
-        with archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except UserError:
-        raise
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is not a readable .npz file ({error}); write it with numpy.savez") from error
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no .npz")
+        with zipfile.ZipFile(path) as archive:
+            if sum(info.file_size for info in archive.infolist()) > UNPACKED:
+                raise ValueError(f"it unpacks to more than {UNPACKED >> 30} GiB")
+        with np.load(path, allow_pickle=False) as arrays_of:
+            arrays = {name: arrays_of[name] for name in arrays_of.files}
+    except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        reason = reason_of(error)
+        raise UserError(f"weights {shown(path)} cannot be read: {reason}; write them with numpy.savez") from error
     result = {}
     for name, array in arrays.items():
         if name == SOURCE:

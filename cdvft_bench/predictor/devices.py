@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from cdvft_bench.analytic.roofline import Rates, rates_from_json
+from cdvft_bench.analytic.roofline import Rates, load_rates
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file
+from cdvft_bench.core.reading import packaged, parse_toml
 
 _FILE = "devices.toml"
 
@@ -81,9 +80,9 @@ def read_devices(text: str, where: str = _FILE) -> tuple[dict[str, Device], Assu
         UserError: a value is missing, unknown, or not a finite number above 0.
     """
     try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where} is no TOML: {error}") from error
+        data = parse_toml(text)
+    except ValueError as error:
+        raise UserError(f"{where}: {error}") from error
     head = data.pop("assumptions", {})
     values = {f.name: _positive(head, f.name, f"{where}, [assumptions]") for f in fields(Assumptions)}
     _only(head, set(values), f"{where}, [assumptions]")
@@ -124,7 +123,7 @@ def _only(table: Mapping[str, Any], known: set[str], where: str) -> None:
 
 @cache
 def _table() -> tuple[dict[str, Device], Assumptions]:
-    return read_devices((resources.files("cdvft_bench.predictor") / _FILE).read_text())
+    return read_devices(packaged("cdvft_bench.predictor", _FILE))
 
 
 def devices() -> dict[str, Device]:
@@ -169,7 +168,7 @@ def find_target(gpu: str) -> Target:
     if found is not None:
         return Target(found.name, datasheet_rates(found), found)
     path = Path(gpu)
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"GPU {gpu!r} is neither in the table ({', '.join(devices())}) nor a file of calibrated rates")
     rates = read_rates(path)
     return Target(rates.device, rates, by_name(rates.device))
@@ -181,9 +180,4 @@ def read_rates(path: Path) -> Rates:
     Raises:
         UserError: the file cannot be read, or holds none.
     """
-    try:
-        return rates_from_json(json.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(
-            f"rates {str(path)!r} cannot be read: {error}; measure them with cdvft-bench calibrate"
-        ) from error
+    return load_rates(path)

@@ -120,7 +120,7 @@ def samples(
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """Records that can be predicted, and the others with the reason; of a case on one machine the newest counts."""
     newest: dict[tuple[str, str], Record] = {}
-    for record in sorted(records, key=lambda r: (r.created, r.case.key)):
+    for record in sorted(records, key=lambda r: (r.order, r.case.key)):
         newest[record.case.key, record.environment] = record
     found, left_out = [], []
     for key in sorted(newest):

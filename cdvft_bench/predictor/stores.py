@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.environment import Environment
+from cdvft_bench.core.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.devices import read_rates
 from cdvft_bench.predictor.evaluation import device_name, evaluate, hold
@@ -43,7 +44,7 @@ def read_profiles(stores: Sequence[Path], rates: Path | None = None) -> Profiles
         found.records += records
         found.environments |= environments
         beside = path.with_name(BESIDE)
-        own = given or (read_rates(beside) if beside.is_file() else None)
+        own = given or (read_rates(beside) if is_file(beside) else None)
         if own is not None:
             for record in records:
                 environment = environments.get(record.environment)
@@ -58,7 +59,7 @@ def rates_by_environment(stores: Sequence[Path]) -> dict[str, Rates]:
     Raises:
         UserError: a store or the rates cannot be read.
     """
-    found = read_profiles([path for path in stores if path.with_name(BESIDE).is_file()])
+    found = read_profiles([path for path in stores if is_file(path.with_name(BESIDE))])
     by_key: dict[str, Rates] = {}
     for record in found.records:
         own = found.rates.get(device_name(record.case, found.environments.get(record.environment)))

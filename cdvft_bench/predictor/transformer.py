@@ -23,6 +23,7 @@ from cdvft_bench.analytic.models import (
     shape_from_config,
 )
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -72,7 +73,7 @@ def find_model(model: str, targets: Sequence[str] = ()) -> Transformer:
     path = Path(model)
     if model in MODELS:
         return describe(model_shape(model), make_config(model_spec(model)))
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"model {model!r} is neither in the table ({', '.join(MODELS)}) nor a transformers config.json")
     config = read_config(path)
     names = getattr(config, "architectures", None) or [""]

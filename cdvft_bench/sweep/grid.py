@@ -34,7 +34,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -46,6 +45,8 @@ from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case, CasePass, SubjectKind, Value, width_fraction
 from cdvft_bench.core.errors import MisfitError, UserError
+from cdvft_bench.core.files import shown
+from cdvft_bench.core.reading import packaged, parse_toml, read_toml
 from cdvft_bench.core.timed import Mode
 from cdvft_bench.methods import make_method
 
@@ -225,20 +226,8 @@ def read_grid(name: str) -> Grid:
         UserError: there is no such grid, or it is not one: the message names the place and the rule.
     """
     if name in presets():
-        text = (resources.files("cdvft_bench.sweep") / "presets" / f"{name}.toml").read_text()
-    else:
-        path = Path(name)
-        if not path.is_file():
-            raise UserError(f"grid {name!r} is neither a preset ({', '.join(presets())}) nor a file")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{name} cannot be read: {error}") from error
-    try:
-        data = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is no TOML: {error}") from error
-    return _parse(data, name)
+        return _parse(parse_toml(packaged("cdvft_bench.sweep", "presets", f"{name}.toml")), name)
+    return _parse(read_toml(name, "grid", f"give a TOML file, or a preset: {', '.join(presets())}"), shown(name))
 
 
 def _parse(data: Mapping[str, Any], source: str) -> Grid:

@@ -18,8 +18,8 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.evaluate import label, predict
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.sweep.store import Store
-from cdvft_bench.sweep.tables import SUFFIXES, put_table, read_table
-from cdvft_bench.sweep.textform import no_record, read_text
+from cdvft_bench.sweep.tables import SUFFIXES, put_table, read_table, refuse_unknown
+from cdvft_bench.sweep.textform import no_record, read_text, unknown_in_text
 
 
 def check_rows(path: Path) -> None:
@@ -30,12 +30,27 @@ def check_rows(path: Path) -> None:
     """
     if path.suffix in SUFFIXES:
         read_table(path)
-    elif path.suffix == ".jsonl":
+        return
+    if path.suffix == ".jsonl":
         read_slice(path)
     else:
         with Store(path) as store:
             for _ in store.records():
                 pass
+    check_fields(path)
+
+
+def check_fields(path: Path) -> None:
+    """Refuse a store, of either form, that holds what this version would lose on writing it anew.
+
+    Raises:
+        UserError: it does, or cannot be read.
+    """
+    if path.name.endswith((".jsonl", ".jsonl.gz")):
+        refuse_unknown(path, unknown_in_text(path))
+    else:
+        with Store(path) as store:
+            refuse_unknown(path, store.unknown_field())
 
 
 def put_rows(store: Store, path: Path) -> int:
@@ -106,7 +121,7 @@ def put_slice(store: Store, path: str | Path) -> int:
         mine = store.get(record.case.key, record.environment)
         if mine is not None and mine.status == "ok" and (record.status != "ok" or mine.counted is not None):
             continue
-        if mine is not None and mine.created >= record.created and mine.status == record.status:
+        if mine is not None and mine.order >= record.order and mine.status == record.status:
             continue
         store.put(record)
         taken += 1

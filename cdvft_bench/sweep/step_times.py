@@ -10,8 +10,9 @@ from typing import Any
 import msgspec
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.files import shown, write_file
 from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.reading import read_json
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,8 @@ def read_steps(path: Path) -> StepTimes:
     Raises:
         UserError: the file cannot be read, or is no such file.
     """
+    document = read_json(path, "steps", "give what 'cdvft-bench steps' wrote")
     try:
-        return msgspec.json.decode(path.read_bytes(), type=StepTimes)
-    except OSError as error:
-        raise UserError(f"steps {str(path)!r} cannot be read: {error}") from error
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise UserError(f"{path.name} does not hold steps that 'cdvft-bench steps' wrote: {error}") from error
+        return msgspec.convert(document, StepTimes)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{shown(path)} does not hold steps that 'cdvft-bench steps' wrote: {error}") from error

@@ -6,21 +6,29 @@ import contextlib
 import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.counted import Counted
+from cdvft_bench.core.decode import unknown_field
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.record import Predicted, Record, Status
+from cdvft_bench.core.files import is_file, is_folder, make_folders, remove_folders, shown, unwritable
+from cdvft_bench.core.reading import reason_of
+from cdvft_bench.core.record import Predicted, Record, Status, check_record
 from cdvft_bench.core.timed import Timed
 from cdvft_bench.sweep.textform import no_record, read_text, write_text
 
-SCHEMA = 2
+SCHEMA = 3
+"""Of the tables. 1: a case once. 2: a case once for every environment. 3: a record has its sequence."""
+OPENING = 5.0
+"""Seconds to wait for a file that another process holds, when it is opened; 30 for each transaction after that."""
+ADVICE = "give a file that 'cdvft-bench sweep' or 'export' wrote"
 T = TypeVar("T")
 
 _TABLES = """
@@ -30,10 +38,11 @@ CREATE TABLE records (
     key TEXT NOT NULL, "case" TEXT NOT NULL, status TEXT NOT NULL, label TEXT NOT NULL,
     predicted TEXT, counted TEXT, timed TEXT, error TEXT,
     environment TEXT NOT NULL REFERENCES environments (key), created TEXT NOT NULL, seconds REAL NOT NULL,
+    sequence INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (key, environment)
 );
 """
-_COLUMNS = '"case", status, label, predicted, counted, timed, error, environment, created, seconds'
+_COLUMNS = '"case", status, label, predicted, counted, timed, error, environment, created, seconds, sequence'
 
 
 class UnstorableError(UserError):
@@ -81,35 +90,41 @@ class Store:
 
     def __init__(self, path: str | Path, create: bool = False) -> None:
         self.path = Path(path)
+        self._select = _COLUMNS
         text_form = self.path.name.endswith((".jsonl", ".jsonl.gz"))
         if text_form and create:
-            raise UserError(f"store {str(path)!r} is in the text form, which is read only; give an .sqlite file")
-        if text_form and not self.path.is_file():
-            raise UserError(f"store {str(path)!r} is not there; 'cdvft-bench export STORE {path}' makes one")
-        if not self.path.exists() and not create:
-            raise UserError(f"store {str(path)!r} is not there; 'cdvft-bench sweep GRID --store {path}' makes one")
-        if self.path.is_dir():
-            raise UserError(f"store {str(path)!r} is a folder and cannot be used as a store; give the file in it")
+            raise UserError(f"store {shown(path)} is in the text form, which is read only; give an .sqlite file")
+        if is_folder(path):
+            raise UserError(f"store {shown(path)} is a folder and cannot be used as a store; give the file in it")
+        there = is_file(path)
+        if not there and (text_form or not create):
+            way = f"'cdvft-bench {'export STORE' if text_form else 'sweep GRID --store'} {shown(path)}' makes one"
+            raise UserError(f"store {shown(path)} is not there; {way}")
+        made = [] if there or text_form else self._folders()
         try:
-            if not text_form:
-                self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._db = sqlite3.connect(":memory:" if text_form else self.path, timeout=30, isolation_level=None)
-        except (OSError, sqlite3.Error) as error:
-            raise UserError(f"{path} cannot be used as a store: {error}") from error
+            at = ":memory:" if text_form else self.path
+            self._db = sqlite3.connect(at, timeout=OPENING, isolation_level=None)
+        except (OSError, ValueError, sqlite3.Error) as error:
+            remove_folders(made)
+            raise UserError(f"store {shown(path)} cannot be used: {reason_of(error)}; {ADVICE}") from error
         try:
-            self._db.execute("PRAGMA foreign_keys = ON")
-            self._db.execute("PRAGMA synchronous = FULL")
-            self._open()
+            with self._reading():
+                self._db.execute("PRAGMA foreign_keys = ON")
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._open()
+                self._db.execute("PRAGMA busy_timeout = 30000")
             if text_form:
                 self.import_text(self.path)
-        except sqlite3.Error as error:
-            self._db.close()
-            raise UserError(
-                f"{path} cannot be used as a store: {error}; give a file that 'cdvft-bench sweep' or 'export' wrote"
-            ) from error
         except UserError:
             self._db.close()
+            remove_folders(made)
             raise
+
+    def _folders(self) -> list[Path]:
+        try:
+            return make_folders(self.path.parent)
+        except (OSError, ValueError) as error:
+            raise UserError(unwritable(self.path, error)) from error
 
     def _open(self) -> None:
         if not self._tables():
@@ -119,38 +134,76 @@ class Store:
                         self._db.execute(statement)
                     self._db.execute("INSERT INTO meta VALUES (?)", (SCHEMA,))
         if not {"meta", "records", "environments"} <= self._tables():
-            raise UserError(f"{self.path} is an SQLite file, but no store of this suite")
+            raise UserError(f"{shown(self.path)} is an SQLite file, but no store of this suite; {ADVICE}")
         schema = self._db.execute("SELECT max(schema) FROM meta").fetchone()[0]
-        if not isinstance(schema, int) or schema > SCHEMA:
-            raise UserError(f"{self.path} has schema {schema}, this version reads up to {SCHEMA}; update cdvft-bench")
-        if schema == 1:
-            self._update()
+        if isinstance(schema, int) and schema > SCHEMA:
+            raise UserError(
+                f"{shown(self.path)} has schema {schema}, this version reads up to {SCHEMA}; update cdvft-bench"
+            )
+        if not isinstance(schema, int) or schema < 1:
+            raise self._damaged(f"its schema is {schema!r:.40}")
+        if schema < SCHEMA:
+            try:
+                self._update(schema)
+            except UserError:
+                if schema == 1:
+                    raise
+                self._select = _COLUMNS.replace("sequence", "0")  # of schema 2 where it may not be written: it is read
 
-    def _update(self) -> None:
-        """From schema 1, which held a case once."""
+    def _update(self, schema: int) -> None:
+        """From an older schema."""
         with self._transaction():
-            self._db.execute("ALTER TABLE records RENAME TO older")
-            self._db.execute(next(t for t in _TABLES.split(";") if "TABLE records" in t))
-            self._db.execute(f"INSERT INTO records (key, {_COLUMNS}) SELECT key, {_COLUMNS} FROM older")
-            self._db.execute("DROP TABLE older")
+            if schema == 1:
+                older = _COLUMNS.removesuffix(", sequence")
+                self._db.execute("ALTER TABLE records RENAME TO older")
+                self._db.execute(next(t for t in _TABLES.split(";") if "TABLE records" in t))
+                self._db.execute(f"INSERT INTO records (key, {older}) SELECT key, {older} FROM older")
+                self._db.execute("DROP TABLE older")
+            else:
+                self._db.execute("ALTER TABLE records ADD COLUMN sequence INTEGER NOT NULL DEFAULT 0")
             self._db.execute("UPDATE meta SET schema = ?", (SCHEMA,))
 
     def _tables(self) -> set[str]:
         return {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
 
+    def _damaged(self, reason: object) -> UserError:
+        return UserError(f"store {shown(self.path)} is damaged: {reason}; restore the file, or {ADVICE}")
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Whatever SQLite says of the file is one line."""
+        try:
+            yield
+        except (sqlite3.Error, UnicodeError, OverflowError) as error:
+            name = getattr(error, "sqlite_errorname", "")
+            if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+                way = "another process holds it; wait until that is done, or give another file"
+            elif name == "SQLITE_READONLY_DBMOVED":
+                way = "it was removed or replaced while it was in use; put it back, and run the same command again"
+            elif name.startswith("SQLITE_READONLY") or name.startswith("SQLITE_CANTOPEN"):
+                way = "it cannot be written there; give a file in a folder of yours"
+            elif name == "SQLITE_NOTADB":
+                way = f"it is no SQLite file; {ADVICE}"
+            elif name.startswith("SQLITE_CONSTRAINT"):
+                way = f"it refuses the record: {error}; put its environment first"
+            elif name == "SQLITE_FULL":
+                way = "the disk is full; free some space, and run the same command again"
+            else:
+                raise self._damaged(reason_of(error)) from error
+            raise UserError(f"store {shown(self.path)} cannot be used: {way}") from error
+
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """All of the block or nothing; a failing write (read-only or full disk, lock) is a UserError."""
-        try:
-            self._db.execute("BEGIN IMMEDIATE")
-            yield
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise UserError(f"{self.path} cannot be written: {error}") from error
-            raise
+        with self._reading():
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
 
     def __enter__(self) -> Store:
         return self
@@ -191,39 +244,68 @@ class Store:
                 self._put(record)
 
     def _put(self, record: Record) -> None:
+        if not record.sequence:
+            (last,) = self._db.execute("SELECT max(sequence) FROM records").fetchone()
+            record = replace(record, sequence=max(record.order, (last or 0) + 1))
+        case, *sources = (_encode(part) for part in (record.case, record.predicted, record.counted, record.timed))
+        try:
+            check_record(record)
+        except ValueError as error:
+            raise UnstorableError(f"record {record.case.key}: {error}") from error
         self._db.execute(
-            f"INSERT OR REPLACE INTO records (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            f"INSERT OR REPLACE INTO records (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                record.case.key, _encode(record.case), record.status, _text(record.label), _encode(record.predicted),
-                _encode(record.counted), _encode(record.timed), _text(record.error), record.environment,
-                record.created, record.seconds,
+                record.case.key, case, record.status, _text(record.label), *sources, _text(record.error),
+                record.environment, record.created, record.seconds, record.sequence,
             ),
         )  # fmt: skip
 
     def get(self, key: str, environment: str | None = None) -> Record | None:
         """The record of a case's key, of that environment or else the newest finished one; None where there is none."""
         where, given = ("", (key,)) if environment is None else (" AND environment = ?", (key, environment))
-        order = "ORDER BY status = 'ok' DESC, created DESC LIMIT 1"
-        row = self._db.execute(f"SELECT {_COLUMNS} FROM records WHERE key = ?{where} {order}", given).fetchone()
-        return None if row is None else self._record(row)
+        rows = self._rows(f"SELECT key, {self._select} FROM records WHERE key = ?{where}", given)
+        return max(map(self._record, rows), key=lambda r: (r.status == "ok", r.order), default=None)
 
     def keys(self, status: Status | None = None) -> set[str]:
         """Keys of all cases, or of those that are finished ("ok") or have failed wherever they ran ("failed")."""
-        if status is None:
-            return {key for (key,) in self._db.execute("SELECT DISTINCT key FROM records")}
         if status == "failed":
             return self.keys() - self.keys("ok")
-        return {key for (key,) in self._db.execute("SELECT DISTINCT key FROM records WHERE status = ?", (status,))}
+        where, given = ("", ()) if status is None else (" WHERE status = ?", (status,))
+        return {key for (key,) in self._rows(f"SELECT DISTINCT key FROM records{where}", given)}
 
     def records(self) -> Iterator[Record]:
         """All records, in the order of their keys and environments."""
-        for row in self._db.execute(f"SELECT {_COLUMNS} FROM records ORDER BY key, environment"):
+        for row in self._rows(f"SELECT key, {self._select} FROM records ORDER BY key, environment"):
             yield self._record(row)
 
     def environments(self) -> dict[str, Environment]:
         """Environments by key."""
-        rows = self._db.execute("SELECT key, environment FROM environments ORDER BY key")
-        return {key: msgspec.json.decode(text, type=Environment) for key, text in rows}
+        found = {}
+        for key, text in self._rows("SELECT key, environment FROM environments ORDER BY key"):
+            try:
+                found[str(key)] = msgspec.json.decode(text, type=Environment)
+            except (msgspec.DecodeError, TypeError, UnicodeError, RecursionError) as error:
+                raise self._damaged(f"environment {key!r:.40}: {reason_of(error)}") from error
+        return found
+
+    def _rows(self, query: str, given: tuple[str, ...] = ()) -> Iterator[tuple[Any, ...]]:
+        with self._reading():
+            for row in self._db.execute(query, given):  # noqa: UP028 - "yield from" would close the cursor
+                yield row
+
+    def unknown_field(self) -> str | None:
+        """The place of a field that a newer version has written and this one would not keep; None where there is none.
+
+        A store in the text form has lost such fields when it was read; ask ``textform.unknown_in_text``.
+        """
+        kinds = {"case": Case, "predicted": Predicted, "counted": Counted, "timed": Timed}
+        columns = ", ".join(f'"{name}"' for name in kinds)
+        for row in self._rows(f"SELECT key, {columns} FROM records"):
+            for (name, kind), text in zip(kinds.items(), row[1:], strict=True):
+                found = None if text is None else unknown_field(kind, msgspec.json.decode(text), name)
+                if found is not None:
+                    return f"{found} of the record {row[0]}"
+        return None
 
     def merge(self, other: Store) -> int:
         """Take over the other store's environments and records, see :meth:`take`."""
@@ -241,7 +323,7 @@ class Store:
                 self._put_environment(key, environment)
             for record in records:
                 mine = self.get(record.case.key, record.environment)
-                if mine is None or (mine.status == "ok", mine.created) < (record.status == "ok", record.created):
+                if mine is None or (mine.status == "ok", mine.order) < (record.status == "ok", record.order):
                     self._put(record)
                     taken += 1
         return taken
@@ -279,14 +361,14 @@ class Store:
 
     def intact(self) -> bool:
         """Whether SQLite finds the file sound."""
-        return bool(self._db.execute("PRAGMA integrity_check").fetchone() == ("ok",))
+        return next(iter(self._rows("PRAGMA integrity_check"))) == ("ok",)
 
-    def _record(self, row: tuple[str, ...]) -> Record:
-        case, status, label, predicted, counted, timed, error, environment, created, seconds = row
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        key, case, status, label, predicted, counted, timed, error, environment, created, seconds, sequence = row
         try:
-            return Record(
+            record = Record(
                 case=msgspec.json.decode(case, type=Case),
-                status=status,  # type: ignore[arg-type]
+                status=status,
                 label=label,
                 predicted=_decode(predicted, Predicted),
                 counted=_decode(counted, Counted),
@@ -295,9 +377,14 @@ class Store:
                 environment=environment,
                 created=created,
                 seconds=float(seconds),
+                sequence=int(sequence),
             )
-        except msgspec.DecodeError as fault:
-            raise UserError(f"{self.path} holds a record ({label}) that this version cannot read: {fault}") from fault
+            check_record(record)
+            if record.case.key != key:
+                raise ValueError("its case is not that of its key")
+        except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as fault:
+            raise self._damaged(f"record {key!r:.40}: {reason_of(fault)}") from fault
+        return record
 
 
 def _text(text: str | None) -> str | None:

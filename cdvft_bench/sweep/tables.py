@@ -11,16 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from cdvft_bench.core.decode import unknown_field
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import replacing
-from cdvft_bench.core.record import Record
+from cdvft_bench.core.files import replacing, shown
+from cdvft_bench.core.reading import read_rows, reason_of
+from cdvft_bench.core.record import Record, check_record
+from cdvft_bench.core.text import harmless
 from cdvft_bench.sweep.store import Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 SUFFIXES = (".csv", ".parquet")
+_READ = ("record", "environment_row")
+_ADVICE = "give a table that 'cdvft-bench export' wrote"
+_Table = tuple[tuple[str, ...], list[tuple[str, tuple[Any, Any]]]]
+"""Columns, and the name and the two cells of each row."""
 
 
 def to_table(store: Store) -> DataFrame:
@@ -65,7 +72,7 @@ def write_table(store: Store, path: Path) -> int:
         UserError: the ending is neither, a package is missing, or the file cannot be written.
     """
     _check(path)
-    frame = to_table(store)
+    frame = to_table(store).map(harmless)
     with replacing(path) as part:
         if path.suffix == ".parquet":
             frame.convert_dtypes().to_parquet(part, index=False)
@@ -80,29 +87,46 @@ def read_table(path: Path) -> list[tuple[Record, Environment]]:
     Raises:
         UserError: the ending is neither .csv nor .parquet, the file is damaged, or it is not such a table.
     """
-    import pandas
-
     _check(path)
-    try:
-        frame: Any = (
-            pandas.read_parquet(path)
-            if path.suffix == ".parquet"
-            else pandas.read_csv(path, dtype=str, keep_default_na=False)
-        )
-    except Exception as error:  # pandas raises what its backends raise
-        raise UserError(f"{path} cannot be read: {type(error).__name__}: {str(error).splitlines()[0]}") from error
-    for column in ("record", "environment_row"):
-        if column not in frame.columns:
-            raise UserError(f"{path} has no column {column!r}; give a table that 'cdvft-bench export' wrote")
+    columns, rows = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
+    for column in _READ:
+        if column not in columns:
+            raise UserError(f"{shown(path)} has no column {column!r}; {_ADVICE}")
     found = []
-    pairs = zip(frame["record"], frame["environment_row"], strict=True)
-    for number, (record, environment) in enumerate(pairs, 1):
+    for number, (record, environment) in rows:
         try:
             pair = msgspec.json.decode(record, type=Record), msgspec.json.decode(environment, type=Environment)
-        except (msgspec.DecodeError, TypeError, UnicodeError) as error:
-            raise UserError(f"{path}, row {number} is no record: {error}") from error
+            check_record(pair[0])
+        except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as error:
+            raise UserError(f"{shown(path)}, {number} is no record: {error}; {_ADVICE}") from error
+        for kind, text, name in ((Record, record, _READ[0]), (Environment, environment, _READ[1])):
+            refuse_unknown(path, unknown_field(kind, msgspec.json.decode(text), name))
         found.append(pair)
     return found
+
+
+def refuse_unknown(path: str | Path, field: str | None) -> None:
+    """Refuse to take over, or to write anew, what a newer version has recorded: the field would be lost."""
+    if field is not None:
+        raise UserError(f"{shown(path)} holds {field}, which this version would lose; update cdvft-bench")
+
+
+def _read_csv(path: Path) -> _Table:
+    table = read_rows(path, "table", _ADVICE)
+    return table.columns, [(f"line {n}", (row.get(_READ[0]), row.get(_READ[1]))) for n, row in table.rows]
+
+
+def _read_parquet(path: Path) -> _Table:
+    import pandas
+
+    try:
+        frame: Any = pandas.read_parquet(path)
+    except Exception as error:  # pandas raises what its backends raise
+        raise UserError(f"table {shown(path)} cannot be read: {reason_of(error)}; {_ADVICE}") from error
+    if not {*_READ} <= {*frame.columns}:
+        return tuple(map(str, frame.columns)), []
+    pairs = zip(frame[_READ[0]], frame[_READ[1]], strict=True)
+    return _READ, [(f"row {number}", pair) for number, pair in enumerate(pairs, 1)]
 
 
 def put_table(store: Store, path: Path) -> int:

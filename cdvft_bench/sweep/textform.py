@@ -12,11 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from cdvft_bench.core.decode import unknown_field
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import replacing, shown
-from cdvft_bench.core.log import VERSION, encode_line, read_lines
-from cdvft_bench.core.record import Record
+from cdvft_bench.core.log import VERSION, encode_line, read_lines, read_log
+from cdvft_bench.core.record import Record, check_record
 
 
 class Line(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
@@ -41,12 +42,28 @@ def read_text(path: str | Path) -> Iterator[tuple[int, Line]]:
             raise UserError(no_record(path, number, error)) from error
         if line.environment is None and line.record is None:
             raise UserError(no_record(path, number, "it holds neither an environment nor a record"))
+        if line.record is not None:
+            try:
+                check_record(line.record)
+            except ValueError as error:
+                raise UserError(no_record(path, number, error)) from error
         yield number, line
+
+
+def unknown_in_text(path: str | Path) -> str | None:
+    """As ``Store.unknown_field``, of a file in the text form."""
+    kinds = {"environment": Environment, "record": Record}
+    for number, entry in read_log(path):
+        for name, kind in kinds.items():
+            found = unknown_field(kind, entry.get(name), name)
+            if found is not None:
+                return f"{found} in line {number}"
+    return None
 
 
 def no_record(path: str | Path, number: int, reason: object) -> str:
     """One line on a line that is not of the text form."""
-    return f"{shown(path)}, line {number} is no record: {reason}"
+    return f"{shown(path)}, line {number} is no record: {reason}; restore the file, or give another file"
 
 
 def write_text(path: str | Path, environments: Mapping[str, Environment], records: Iterable[Record]) -> None:

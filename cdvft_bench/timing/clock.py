@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import gc
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -122,7 +123,14 @@ class CudaClock:
 
 @contextmanager
 def fixed_threads(threads: int | None) -> Iterator[int]:
-    """Set torch's CPU threads for the time of a run, and restore them."""
+    """Set torch's CPU threads for the time of a run, and restore them.
+
+    Raises:
+        UserError: fewer than one, or so many that they would not get stacks and end the process.
+    """
+    most = 4 * (os.cpu_count() or 1)
+    if threads is not None and not 1 <= threads <= most:
+        raise UserError(f"threads = {threads} is not between 1 and {most}, four a core of this machine; give fewer")
     before = torch.get_num_threads()
     torch.set_num_threads(threads or before)
     try:

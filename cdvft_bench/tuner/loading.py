@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 from torch import nn
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file
+from cdvft_bench.core.reading import read_json
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import CdvftLayer, Settings
 from cdvft_bench.tuner.offload import offload_hook
@@ -37,13 +38,10 @@ def check_adapter(model: nn.Module, folder: str | Path) -> CdvftConfig:
 
     folder = Path(folder)
     for name in (CONFIG, WEIGHTS):
-        if not (folder / name).is_file():
+        if not is_file(folder / name):
             raise UserError(f"{str(folder)!r} has no {name}; give a folder that save_pretrained wrote")
-    try:
-        document = json.loads((folder / CONFIG).read_text())
-        kind = document.get("peft_type")
-    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
-        raise UserError(f"{CONFIG} in {str(folder)!r} is damaged: {error}") from error
+    document = read_json(folder / CONFIG, "adapter", "give a folder that save_pretrained wrote")
+    kind = document.get("peft_type") if isinstance(document, dict) else None
     if kind != NAME.upper():
         raise UserError(f"{str(folder)!r} holds a {kind} adapter, not a {NAME.upper()} one; load it with PEFT alone")
     config = CdvftConfig.from_pretrained(str(folder))

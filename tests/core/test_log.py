@@ -108,7 +108,7 @@ def test_compressed_logs_are_read_up_to_a_size(tmp_path: Path, monkeypatch: pyte
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps({"a": "x" * 1000}).encode() + b"\n"))
     assert entries_of(path) == [{"a": "x" * 1000}]
-    monkeypatch.setattr(module, "LIMIT", 100)
+    monkeypatch.setattr(module, "UNPACKED", 100)
     with pytest.raises(UserError, match="expands beyond"):
         entries_of(path)
     monkeypatch.undo()

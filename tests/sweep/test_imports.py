@@ -32,7 +32,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for path, where in ((here, environment), (there, elsewhere)):
         with Store(path, create=True) as store:
             key = store.put_environment(where)
-            store.put_all(replace(r, environment=key, created=f"{path.stem} {r.created}") for r in records)
+            store.put_all(replace(r, environment=key, label=f"{path.stem} {r.label}") for r in records)
             if path == there:
                 write_table(store, folder / "there.csv")
             store.export_text(path.with_suffix(".jsonl.gz"))

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import replace
-from importlib import resources
 from pathlib import Path
 
 from cdvft_bench.claims.ledger.checks import check_keys, text_at
 from cdvft_bench.claims.ledger.claim import Claim, Ledger
 from cdvft_bench.claims.ledger.entry import claim_of
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown
+from cdvft_bench.core.reading import packaged, parse_toml, read_text
 
 _LEDGER_KEYS = ("title", "version")
+_FOLDER = ("cdvft_bench.claims", "ledgers")
 _OWN = ("cdvft.toml", "expressivity.toml")
 _NAMED = ("cdvft", "expressivity", "triton")
 
@@ -27,27 +28,20 @@ def read_ledger(path: str | Path | None = None) -> Ledger:
     Raises:
         UserError: the file or an entry is not as it should be; the message names file, entry and rule.
     """
-    folder = resources.files("cdvft_bench.claims") / "ledgers"
     if path is None:
-        papers, own = (parse_ledger((folder / name).read_text(), name, Path()) for name in _OWN)
+        papers, own = (parse_ledger(packaged(*_FOLDER, name), name, Path()) for name in _OWN)
         return replace(papers, path=", ".join(_OWN), claims=papers.claims + own.claims)
     if str(path) in _NAMED:
-        return parse_ledger((folder / f"{path}.toml").read_text(), f"{path}.toml", Path())
-    path = Path(path)
-    try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise UserError(f"ledger {str(path)!r} cannot be read: {reason}; give a TOML file of claims") from error
-    return parse_ledger(text, str(path), path.parent)
+        return parse_ledger(packaged(*_FOLDER, f"{path}.toml"), f"{path}.toml", Path())
+    return parse_ledger(read_text(path, "ledger", "give a TOML file of claims"), shown(path), Path(path).parent)
 
 
 def parse_ledger(text: str, name: str, folder: Path) -> Ledger:
     """Parse a ledger's text; ``name`` is for messages, ``folder`` where its modules may lie. Raises UserError."""
     try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{name} is no TOML: {error}") from error
+        document = parse_toml(text)
+    except ValueError as error:
+        raise UserError(f"ledger {name}: {error}") from error
     try:
         check_keys(document, ("ledger", "claim"), "a ledger")
         head = document.get("ledger")

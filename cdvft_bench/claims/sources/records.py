@@ -23,6 +23,7 @@ from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, scor
 from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import plural
 from cdvft_bench.methods import make_method
@@ -81,7 +82,7 @@ def read_records(paths: Iterable[str | Path]) -> Records:
     tables: list[RunTable] = []
     results: list[TrialResult] = []
     for path in map(Path, paths):
-        if not path.is_file():
+        if not is_file(path):
             raise UserError(f"records {str(path)!r}: there is no such file")
         if path.name.endswith(".csv"):
             tables.append(RunTable(path.name, published_runs(path)))
@@ -175,7 +176,7 @@ class ClockSource(_Recorded):
         case = make_case(subject.name, values, point.kind, point.place, 1, point.tokens, point.dtype, pass_, device)
         wanted = _resolved(case)
         ratios = [
-            (r.created, r.timed.timing.ratios[over])
+            (r.order, r.timed.timing.ratios[over])
             for r, _ in self.records
             if r.case.method == subject.name
             and r.timed is not None

@@ -7,13 +7,15 @@ arithmetic for the shapes named), "checked numerically" (in floating point, on d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from cdvft_bench.core.decode import decode
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import is_file
+from cdvft_bench.core.log import damaged, read_log
 
 FINDINGS = "findings.jsonl"
 """The file of findings in the folder of a profile."""
@@ -53,9 +55,12 @@ def read_findings(folder: Path) -> list[Finding]:
         UserError: the file is missing or damaged.
     """
     path = folder / FINDINGS
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"{folder} holds no {FINDINGS}; make it with 'cdvft-bench expressivity run'")
-    try:
-        return [Finding(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{path} is damaged ({error}); run 'cdvft-bench expressivity run' again") from None
+    found = []
+    for number, entry in read_log(path):
+        try:
+            found.append(decode(Finding, entry))
+        except ValueError as error:
+            raise UserError(damaged(path, number, error)) from None
+    return found

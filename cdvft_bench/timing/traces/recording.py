@@ -105,14 +105,14 @@ def _profiled(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(path))
-        document = json.loads(path.read_text(errors="replace"), strict=False)
+        document = json.loads(path.read_text(encoding="utf-8", errors="replace"), strict=False)
     return {**document, "cdvft_bench": {"wall_seconds": lasted, "thread_seconds": working}}
 
 
 def _thread_seconds() -> float:
     """Seconds that this thread has worked, those among them in which it wanted to and other processes had the CPU."""
     try:
-        _, waited, *_ = Path("/proc/thread-self/schedstat").read_text().split()
+        _, waited, *_ = Path("/proc/thread-self/schedstat").read_text(encoding="utf-8").split()
         return time.thread_time() + int(waited) / 1e9
     except (OSError, ValueError):  # not this system's way
         return time.thread_time()
