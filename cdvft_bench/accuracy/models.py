@@ -101,7 +101,10 @@ class PackageStatus:
 
 def _folder(model: PackagedModel) -> Path | None:
     if model.made_by:
-        made = cache_folder() / model.name
+        try:
+            made = cache_folder() / model.name
+        except UserError:  # a user without a cache has made none
+            return None
         return made if (made / "config.json").is_file() else None
     if model.parts:
         found = find_parts(model.parts, "*.zip.0*")

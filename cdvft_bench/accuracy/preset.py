@@ -57,13 +57,15 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.accuracy.rates import FIRST, Grid
-from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, Value
+from cdvft_bench.accuracy.trial import BASE, HEAD, MOST, Trial, Value
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.reading import packaged, parse_toml, read_toml
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool")
 _EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "gain")
 """Keys of a preset whose grid of rates extends itself."""
+SCALES = 64
+"""Most scales that a preset may try."""
 SPAN = 8.0
 """Scales are tried between an eighth and eight times the method's own."""
 
@@ -175,11 +177,12 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
                 f"preset {where}: {key!r} does not go {'with' if extends else 'without'} 'trials'; leave it out"
             )
     seeds = head["seeds"]
-    if not isinstance(seeds, list) or not seeds or not all(_whole(s, 0) for s in seeds):
-        raise UserError(f"preset {where}: seeds = {seeds!r} must be a list of integers >= 0")
+    if not isinstance(seeds, list) or not seeds or not all(_whole(s, 0) and s <= MOST for s in seeds):
+        raise UserError(f"preset {where}: seeds = {seeds!r:.60} must be a list of integers from 0 to {MOST}")
     for key, least in (("scales", 0), ("search_seed", 0), ("tune_examples", 1), ("tune_scored", 1)):
-        if not _whole(head.get(key, least), least):
-            raise UserError(f"preset {where}: {key} = {head[key]!r} must be an integer >= {least}")
+        most = SCALES if key == "scales" else MOST
+        if not _whole(head.get(key, least), least) or head.get(key, least) > most:
+            raise UserError(f"preset {where}: {key} = {head[key]!r:.60} must be an integer from {least} to {most}")
     factors = scale_factors(head.get("scales", 0), head.get("search_seed", 0))
     if extends:
         _check_extending(head, len(factors), where)
@@ -187,6 +190,8 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
     settings = {key: head[key] for key in _SETTINGS if key in head}
     contenders = []
     for entry in methods:
+        if not isinstance(entry, dict):
+            raise UserError(f"preset {where}: a method is {entry!r:.60}; write [[method]] tables")
         given = dict(entry)
         method = given.pop("name", None)
         if not isinstance(method, str):
@@ -246,7 +251,8 @@ def scale_factors(n: int, seed: int) -> tuple[float, ...]:
 
 
 def _rates(given: Any, where: str, name: str = "lrs") -> tuple[float, ...]:
-    if not isinstance(given, list) or not given or not all(isinstance(v, int | float) and v > 0 for v in given):
+    numbers = isinstance(given, list) and all(isinstance(v, int | float) and 0 < v <= MOST for v in given)
+    if not numbers or not given:
         rule = "a list of numbers" if name == "lrs" else "a number"
         raise UserError(f"preset {where}: {name} = {given if name == 'lrs' else given[0]!r} must be {rule} above 0")
     return tuple(float(v) for v in given)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from cdvft_bench.core.errors import UserError
 
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 Value = int | float | str | bool
 Split = Literal["validation", "test"]
 Optimizer = Literal["adamw", "sgd"]
+MOST = 2**31 - 1
 HEAD = "head"
 """Not a method of the suite: the classifier alone is trained."""
 BASE = "base"
@@ -57,18 +57,26 @@ class Trial:
     pool: int = 1
 
     def __post_init__(self) -> None:
+        for name in ("model", "task", "method"):
+            value = getattr(self, name)
+            if not isinstance(value, str):
+                raise UserError(f"{name} = {value!r:.60} must be a text in quotes")
         for name in ("lr", "head_lr"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise UserError(f"{name} = {value} must be a finite number above 0")
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (number and 0 < value <= MOST):
+                raise UserError(f"{name} = {value!r:.60} must be a finite number above 0")
         for name in ("examples", "epochs", "batch", "length", "scored", "pool"):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"{name} = {value!r} must be an integer >= 1")
-        if self.evaluate not in ("validation", "test"):
-            raise UserError(f"evaluate = {self.evaluate!r} must be 'validation' or 'test'")
-        if self.optimizer not in ("adamw", "sgd"):
-            raise UserError(f"optimizer = {self.optimizer!r} must be 'adamw' or 'sgd'")
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= MOST:
+                raise UserError(f"{name} = {value!r:.60} must be an integer >= 1, and below 2^31")
+        if self.evaluate not in get_args(Split):
+            raise UserError(f"evaluate = {self.evaluate!r:.60} must be 'validation' or 'test'")
+        if self.optimizer not in get_args(Optimizer):
+            raise UserError(f"optimizer = {self.optimizer!r:.60} must be 'adamw' or 'sgd'")
+        for name, value in self.hyperparameters:
+            if not isinstance(value, Value):
+                raise UserError(f"{name} = {value!r:.60} must be one number, text, true or false")
 
     @property
     def key(self) -> str:

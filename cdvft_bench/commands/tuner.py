@@ -6,6 +6,10 @@ from pathlib import Path
 
 import click
 
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.files import shown
+from cdvft_bench.core.reading import reason_of
+
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("script", type=click.Path(path_type=Path, exists=True, dir_okay=False))
@@ -17,6 +21,10 @@ def peft(script: Path, arguments: tuple[str, ...]) -> None:
 
     import cdvft_bench.tuner  # noqa: F401 - importing it registers the method
 
+    try:
+        script.read_bytes()
+    except OSError as error:
+        raise UserError(f"script {shown(script)} cannot be read: {reason_of(error)}; give a Python file") from error
     sys.argv = [str(script), *arguments]
     sys.path.insert(0, str(script.resolve().parent))
     runpy.run_path(str(script), run_name="__main__")

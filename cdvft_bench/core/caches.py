@@ -12,22 +12,35 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from cdvft_bench.core.errors import UserError
 
 WAIT_S = 600.0
 """How long to wait for another process that makes the same."""
 UNFINISHED = "unfinished-"
 
 
-def cache_folder() -> Path:
-    """Where this suite keeps what it can make again: below $XDG_CACHE_HOME, or below ~/.cache.
-
-    A relative $XDG_CACHE_HOME is ignored, as its specification says: it would be another folder in each directory.
+def user_cache() -> Path:
+    """The user's cache folder: ``$XDG_CACHE_HOME`` where it is absolute, as its specification says, else ``~/.cache``.
 
     Raises:
-        RuntimeError: the user has no home.
+        UserError: the user has no home, as a uid without an entry in passwd where HOME is not set.
     """
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (named if named.is_absolute() else Path.home() / ".cache") / "cdvft_bench"
+    given = os.environ.get("XDG_CACHE_HOME", "")
+    if given and Path(given).is_absolute():
+        return Path(given)
+    try:
+        return Path.home() / ".cache"
+    except (RuntimeError, KeyError) as error:
+        raise UserError("this user has no home folder; set XDG_CACHE_HOME to a folder of yours") from error
+
+
+def cache_folder() -> Path:
+    """Where this suite keeps what it can make again, in the user's cache folder.
+
+    Raises:
+        UserError: the user has no home.
+    """
+    return user_cache() / "cdvft_bench"
 
 
 class UnsafeError(OSError):

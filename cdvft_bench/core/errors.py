@@ -34,6 +34,8 @@ def shortage(error: BaseException) -> str | None:
     text = str(error)
     if isinstance(error, UnicodeEncodeError):
         return f"{error.object[error.start]!a} is no character of {error.encoding}; take it out of the names you gave"
+    if "Symlink loop" in text:  # of Path.resolve
+        return f"{text.splitlines()[0]:.200}; name another file"
     if isinstance(error, MemoryError) or any(words in text for words in _NO_MEMORY):
         reason = _SHORT[errno.ENOMEM]
     if reason is None:

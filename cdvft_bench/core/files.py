@@ -64,7 +64,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
             return
         made = make_folders(target.parent)
         # Names may be as long as the file system allows: the temporary one must not be longer.
-        start = os.fsencode(target.name)[:40].decode(errors="ignore")
+        start = os.fsdecode(os.fsencode(target.name)[:40])
         handle, name = tempfile.mkstemp(prefix=f".{start}.", suffix=".part", dir=target.parent)
         os.close(handle)
         part = Path(name)

@@ -61,7 +61,7 @@ def write_folder(target: Path, files: Mapping[str, bytes]) -> None:
 
 
 def _write(target: Path, files: Mapping[str, bytes]) -> None:
-    start = os.fsencode(target.name)[:40].decode(errors="ignore")
+    start = os.fsdecode(os.fsencode(target.name)[:40])
     workspace = Path(tempfile.mkdtemp(prefix=f".{start}-", dir=target.parent))
     try:
         fresh, old = workspace / "new", workspace / "old"

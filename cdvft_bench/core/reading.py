@@ -6,6 +6,7 @@ Logs and stores, which may be large, are read line by line (``core.log``); trace
 from __future__ import annotations
 
 import csv
+import io
 import json
 import tomllib
 from dataclasses import dataclass
@@ -150,7 +151,7 @@ def read_rows(path: str | Path, what: str, advice: str) -> Rows:
 
 def parse_rows(text: str, path: str | Path, what: str, advice: str) -> Rows:
     """The same of a text; ``path`` is for messages."""
-    reader = csv.reader(text.splitlines(keepends=True), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows = []
     try:
         head = next(reader, [])

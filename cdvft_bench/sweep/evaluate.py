@@ -18,6 +18,7 @@ from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
 from cdvft_bench.core.case import FROZEN, Case, baselines
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
+from cdvft_bench.sweep.fits import check_fits
 from cdvft_bench.sweep.model_cost import case_cost, case_method
 
 if TYPE_CHECKING:
@@ -135,6 +136,7 @@ def build(case: Case) -> Built:
     from cdvft_bench.timing.built import built_layer, prepared
 
     require_device(case.device)
+    check_fits(case)
     tokens = model_shape(case.subject).image_tokens if case.kind == "model" else None
     if tokens is not None and case.sequence != tokens:
         raise UserError(f"{case.subject} makes {tokens} tokens of an image; give sequence = {tokens}")

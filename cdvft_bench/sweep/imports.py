@@ -34,10 +34,23 @@ def check_rows(path: Path) -> None:
     if path.suffix == ".jsonl":
         read_slice(path)
     else:
-        with Store(path) as store:
-            for _ in store.records():
-                pass
+        check_whole(path)
     check_fields(path)
+
+
+def check_whole(path: Path) -> None:
+    """Read all of a store.
+
+    Raises:
+        UserError: a record cannot be read, or its environment is missing.
+    """
+    with Store(path) as store:
+        environments = store.environments()
+        for record in store.records():
+            if record.environment not in environments:
+                key, lacks = record.case.key, record.environment
+                raise UserError(f"store {shown(path)} is damaged: record {key} names the environment {lacks!r}, which "
+                                "is missing; restore the file")  # fmt: skip
 
 
 def check_fields(path: Path) -> None:
@@ -68,7 +81,7 @@ class Slice:
     """What a bare node's file holds.
 
     Attributes:
-        records: the last row of every case that did not fail, else its last one.
+        records: the last row of every case and environment that did not fail, else its last one.
         environments: by key.
     """
 
@@ -82,7 +95,7 @@ def read_slice(path: str | Path) -> Slice:
     Raises:
         UserError: it cannot be read, or a line is no row; the message has its number.
     """
-    records: dict[str, Record] = {}
+    records: dict[tuple[str, str], Record] = {}
     environments: dict[str, Environment] = {}
     for number, line in read_text(path):
         if line.environment is not None:
@@ -95,9 +108,11 @@ def read_slice(path: str | Path) -> Slice:
                 raise UserError(f"no line before it holds its environment {record.environment!r}")
         except UserError as error:
             raise UserError(no_record(path, number, error)) from error
-        before = records.get(record.case.key)
+        before = records.get((record.case.key, record.environment))
         if before is None or record.status == "ok" or before.status != "ok":
-            records[record.case.key] = record
+            if before is not None and not record.sequence:  # a later line is later, whatever the clock said
+                record = replace(record, sequence=max(record.order, before.order + 1))
+            records[record.case.key, record.environment] = record
     if not records:
         raise UserError(
             f"{shown(path)} holds no row; 'python -m cdvft_bench.timing --output {shown(path)} ...' writes some"
@@ -119,7 +134,11 @@ def put_slice(store: Store, path: str | Path) -> int:
     taken = 0
     for record in read.records:
         mine = store.get(record.case.key, record.environment)
-        if mine is not None and mine.status == "ok" and (record.status != "ok" or mine.counted is not None):
+        if (
+            mine is not None
+            and mine.status == "ok"
+            and (record.status != "ok" or (mine.counted is not None and record.counted is None))
+        ):
             continue
         if mine is not None and mine.order >= record.order and mine.status == record.status:
             continue

@@ -32,7 +32,8 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _memory() -> float | None:
+def memory_gib() -> float | None:
+    """RAM of this machine; None where the system does not say."""
     try:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (AttributeError, OSError, ValueError):  # not every system has these names
@@ -75,7 +76,7 @@ def read_environment() -> Environment:
     return Environment(
         cpu=_cpu(),
         cores=os.cpu_count() or 1,
-        memory_gib=_memory(),
+        memory_gib=memory_gib(),
         threads=torch.get_num_threads(),
         gpus=gpus,
         driver=driver.splitlines()[0] if driver else None,
