@@ -43,7 +43,7 @@ def read_verdicts(path: str | Path) -> Verification:
     Raises:
         UserError: it cannot be read, is none of this kind or of a later version, or is damaged.
     """
-    document = read_json(path, "verdicts", "give the file of 'verify --output'")
+    document = read_json(path, "verdicts", _ADVICE)
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{shown(path)} holds no verdicts; give the file of 'cdvft-bench verify --output'")
     version = document.get("version")

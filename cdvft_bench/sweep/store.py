@@ -302,7 +302,10 @@ class Store:
         columns = ", ".join(f'"{name}"' for name in kinds)
         for row in self._rows(f"SELECT key, {columns} FROM records"):
             for (name, kind), text in zip(kinds.items(), row[1:], strict=True):
-                found = None if text is None else unknown_field(kind, msgspec.json.decode(text), name)
+                try:
+                    found = None if text is None else unknown_field(kind, msgspec.json.decode(text), name)
+                except (msgspec.DecodeError, RecursionError) as error:
+                    raise self._damaged(f"record {row[0]!r:.40}: {reason_of(error)}") from error
                 if found is not None:
                     return f"{found} of the record {row[0]}"
         return None
