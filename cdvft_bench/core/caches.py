@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
 from cdvft_bench.core.errors import UserError
 
 WAIT_S = 600.0
