@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from cdvft_bench.core.text import NOT_MEASURED, integer, plural, prefixed, significant
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.traces.compare import Change, Comparison
-from cdvft_bench.timing.traces.result import Detail, KernelTimes, StepTimes
+from cdvft_bench.timing.traces.summary.result import Detail, KernelTimes, StepTimes
 
 _NAMES = {
     "launch": "next kernel launched only just",

@@ -18,13 +18,15 @@ import numpy as np
 import pandas as pd
 
 from cdvft_bench.timing.traces.analysis import Analysis, analyse_file
-from cdvft_bench.timing.traces.columns import NONE, Ints
 from cdvft_bench.timing.traces.compare import Change, compare
-from cdvft_bench.timing.traces.devices import queue_series
-from cdvft_bench.timing.traces.families import family_of
-from cdvft_bench.timing.traces.linking import Links, link
-from cdvft_bench.timing.traces.model import SECOND, Trace
-from cdvft_bench.timing.traces.result import (
+from cdvft_bench.timing.traces.events.columns import NONE, Ints
+from cdvft_bench.timing.traces.events.linking import Links, link
+from cdvft_bench.timing.traces.events.model import SECOND, Trace
+from cdvft_bench.timing.traces.events.roles import Role
+from cdvft_bench.timing.traces.events.windows import windows
+from cdvft_bench.timing.traces.names.families import family_of
+from cdvft_bench.timing.traces.summary.devices import queue_series
+from cdvft_bench.timing.traces.summary.result import (
     DeviceTimes,
     Gap,
     KernelTimes,
@@ -33,8 +35,6 @@ from cdvft_bench.timing.traces.result import (
     StepTimes,
     StreamTimes,
 )
-from cdvft_bench.timing.traces.roles import Role
-from cdvft_bench.timing.traces.windows import windows
 
 
 def read(path: str | Path) -> Analysis:

@@ -105,7 +105,7 @@ class TraceSummary:
         operators: ATen operators called on the host (top level and nested), views included.
         launches: kernels, copies and fills that ran on the device; on a CPU, ``dispatched``.
         host_seconds: host time inside operators. device_seconds: time of kernels on the device (CPU: 0.0).
-        families: seconds by kernel family, see ``timing.traces.rules``; device time where there is a device, self CPU
+        families: seconds by kernel family, see ``timing.traces.names.rules``; device time where there is a device, self CPU
             time of operators otherwise.
         by_operator: launches by the ATen operator that made them, "(no operator)" where none did.
         device: "cpu", "cuda" (ROCm's devices, too), or another accelerator's name as its profiler writes it.
@@ -126,20 +126,20 @@ class TraceSummary:
         queue_delay_seconds: median time from a launching call's start to its first kernel's start; None unknown.
         queue_depth: median number of a device's kernels launched and not yet finished when another is launched; None
             unknown.
-        moved_bytes: bytes that operators read and write, see ``timing.traces.traffic``, on a device of those whose
+        moved_bytes: bytes that operators read and write, see ``timing.traces.summary.traffic``, on a device of those whose
             kernels were timed; None where no shapes were recorded.
         family_bytes: the same by kernel family.
         bytes_per_second: achieved bandwidth: ``moved_bytes`` over the time in which those kernels (CPU: operators) ran;
             None unknown.
-        verdict: what bounds the work, see ``timing.traces.verdict``. reason: why.
+        verdict: what bounds the work, see ``timing.traces.summary.verdict``. reason: why.
         notes: what of the trace was mended, left out or not recorded.
         parts: shares of "base", "adapter" and "neither", which add up to the whole; empty where the call did not
             run under ``timing.scopes``.
         evidence: share of device time (CPU: of time in leaf operators) in operators whose shapes were recorded and
             whose kernels were timed; None unknown. Below half of it no verdict speaks of bandwidth or arithmetic.
         host_working: share of the recorded call in which its thread worked; None where the recorder does not say.
-        idle: idle seconds of the window by cause, see ``timing.traces.gaps``, of all devices together.
-        runtime: host seconds in calls into the runtime by kind, see ``timing.traces.runtime``.
+        idle: idle seconds of the window by cause, see ``timing.traces.summary.gaps``, of all devices together.
+        runtime: host seconds in calls into the runtime by kind, see ``timing.traces.names.runtime``.
         communication_seconds, exposed_seconds: of the window in communication between devices, and in nothing else.
         lost: launches whose kernels are not in the trace.
     """

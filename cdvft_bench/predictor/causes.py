@@ -12,7 +12,7 @@ import numpy as np
 from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.fit import LAUNCH, Predicted, Work, make_terms
 from cdvft_bench.predictor.results import Efficiency, Prediction
-from cdvft_bench.timing.traces.families import coarse
+from cdvft_bench.timing.traces.names.families import coarse
 
 Baselines = Mapping[tuple[object, ...], float]
 """Median seconds of the frozen subject by environment and workload, over the records that it was timed beside."""

@@ -3,7 +3,7 @@
 Inside :func:`scoped` an adapted layer runs under ``cdvft_bench::adapter``, the layer that it adapts
 under ``cdvft_bench::base``, and so does the rest of a model. The innermost range counts. A backward operator belongs
 where its forward operator ran: torch.profiler gives both the same sequence number, and
-``timing.traces.attribution`` follows it. Storing a gradient belongs to the node that made the gradient, after which
+``timing.traces.events.attribution`` follows it. Storing a gradient belongs to the node that made the gradient, after which
 the engine does it at once.
 
 What cannot be told apart, and stands under "neither":
@@ -30,7 +30,7 @@ from typing import Any
 from torch import nn
 from torch.profiler import record_function
 
-from cdvft_bench.timing.traces.attribution import ADAPTER, BASE
+from cdvft_bench.timing.traces.events.attribution import ADAPTER, BASE
 
 _BASES = ("base", "base_layer")  # attributes under which adapted layers keep what they adapt
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cdvft_bench.core.text import markdown, shorten
-from cdvft_bench.timing.traces.rules import families, rules
+from cdvft_bench.timing.traces.names.rules import families, rules
 
 EXAMPLES = 3
 """Names that a row shows."""

@@ -10,7 +10,7 @@ from cdvft_bench.core.files import write_file
 from cdvft_bench.core.text import clean
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.traces.compare import Comparison
-from cdvft_bench.timing.traces.result import Detail
+from cdvft_bench.timing.traces.summary.result import Detail
 
 ROWS = 200
 """Rows of kernels, operators and the like on a page."""

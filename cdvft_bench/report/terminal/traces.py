@@ -11,7 +11,7 @@ from cdvft_bench.core.text import clean, plural
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.report.terminal.console import note, open_console, table
 from cdvft_bench.timing.traces.compare import Comparison
-from cdvft_bench.timing.traces.result import Detail
+from cdvft_bench.timing.traces.summary.result import Detail
 
 
 def show_trace(summary: TraceSummary, detail: Detail, top: int) -> None:

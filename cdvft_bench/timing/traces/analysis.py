@@ -22,12 +22,12 @@ from typing import Literal
 import numpy as np
 
 from cdvft_bench.core.timed import TraceSummary
-from cdvft_bench.timing.traces import device_analysis, host_analysis
-from cdvft_bench.timing.traces.linking import link
-from cdvft_bench.timing.traces.model import Trace
-from cdvft_bench.timing.traces.reading import read
-from cdvft_bench.timing.traces.result import Detail
-from cdvft_bench.timing.traces.windows import windows
+from cdvft_bench.timing.traces.events.linking import link
+from cdvft_bench.timing.traces.events.model import Trace
+from cdvft_bench.timing.traces.events.reading import read
+from cdvft_bench.timing.traces.events.windows import windows
+from cdvft_bench.timing.traces.summary import device_analysis, host_analysis
+from cdvft_bench.timing.traces.summary.result import Detail
 
 
 @dataclass(frozen=True)

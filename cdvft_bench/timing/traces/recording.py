@@ -18,10 +18,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import write_file
-from cdvft_bench.timing.traces.decoding import READ
-from cdvft_bench.timing.traces.linking import link
-from cdvft_bench.timing.traces.reading import from_events
-from cdvft_bench.timing.traces.roles import is_read
+from cdvft_bench.timing.traces.events.linking import link
+from cdvft_bench.timing.traces.events.reading import from_events
+from cdvft_bench.timing.traces.events.roles import is_read
+from cdvft_bench.timing.traces.files.decoding import READ
 
 LARGEST = 1_000_000  # bytes of a trace that is kept, compressed
 _NOISE = (b"USDT:", b"Memory block of unknown size")  # lines that torch writes to stderr for every profile

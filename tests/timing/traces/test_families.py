@@ -9,9 +9,17 @@ import pytest
 import torch
 
 from cdvft_bench.report.page.trace_rules import with_tables
-from cdvft_bench.timing.traces import operators
-from cdvft_bench.timing.traces.families import coarse, family, family_of, label, operator_family, rule_of, short_kernel
-from cdvft_bench.timing.traces.rules import coarse_families, families, rules
+from cdvft_bench.timing.traces.names import operators
+from cdvft_bench.timing.traces.names.families import (
+    coarse,
+    family,
+    family_of,
+    label,
+    operator_family,
+    rule_of,
+    short_kernel,
+)
+from cdvft_bench.timing.traces.names.rules import coarse_families, families, rules
 
 NAMES = Path(__file__).with_name("names.txt")
 TRITON = Path(__file__).parents[3] / "cdvft_bench" / "execution" / "triton_kernels.py"

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.trace import analyse_events, read_trace
-from cdvft_bench.timing.traces import decoding, scanning, source
-from cdvft_bench.timing.traces.notes import Notes
-from cdvft_bench.timing.traces.reading import read
-from cdvft_bench.timing.traces.scanning import Scanner
+from cdvft_bench.timing.traces.events.reading import read
+from cdvft_bench.timing.traces.files import decoding, scanning, source
+from cdvft_bench.timing.traces.files.notes import Notes
+from cdvft_bench.timing.traces.files.scanning import Scanner
 from tests.timing import cuda_trace as made
 
 EVENTS = made.training_step()

@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.timing.traces.columns import NONE, Ints
+from cdvft_bench.timing.traces.events.columns import NONE, Ints
 
 _CHUNK = 1 << 15
 V = TypeVar("V", bound=np.generic)

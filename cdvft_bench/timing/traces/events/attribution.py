@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.core.timed import Part
-from cdvft_bench.timing.traces.columns import NONE, Ints
-from cdvft_bench.timing.traces.model import SECOND, Trace
-from cdvft_bench.timing.traces.roles import STEP, Role
+from cdvft_bench.timing.traces.events.columns import NONE, Ints
+from cdvft_bench.timing.traces.events.model import SECOND, Trace
+from cdvft_bench.timing.traces.events.roles import STEP, Role
 
 BASE = "cdvft_bench::base"
 ADAPTER = "cdvft_bench::adapter"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from cdvft_bench.timing.traces.rules import Rule, coarse_families, rules
+from cdvft_bench.timing.traces.names.rules import Rule, coarse_families, rules
 
 _UNKNOWN = Rule("other", "", 0, ())
 _MEANS = 2  # weight of a name that says by what means something is computed

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.timing.traces.decoding import NO_TEXT, Event, PlainArgs, Text, shape_text
-from cdvft_bench.timing.traces.decoding import NONE as NONE
-from cdvft_bench.timing.traces.notes import Notes
+from cdvft_bench.timing.traces.files.decoding import NO_TEXT, Event, PlainArgs, Text, shape_text
+from cdvft_bench.timing.traces.files.decoding import NONE as NONE
+from cdvft_bench.timing.traces.files.notes import Notes
 
 Ints = NDArray[np.int64]
 MICRO = 1_000_000

@@ -8,26 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.core.timed import TraceSummary
-from cdvft_bench.timing.traces import gaps
-from cdvft_bench.timing.traces.attribution import shares
-from cdvft_bench.timing.traces.columns import NONE, Ints
-from cdvft_bench.timing.traces.devices import (
-    Account,
-    accounts,
-    device_times,
-    queue_delay,
-    queue_depth,
-    stream_times,
-)
-from cdvft_bench.timing.traces.families import family_of, label, short_kernel
-from cdvft_bench.timing.traces.host_analysis import HostWork, in_seconds, sorted_counts, tally
-from cdvft_bench.timing.traces.intervals import union
-from cdvft_bench.timing.traces.linking import Links
-from cdvft_bench.timing.traces.model import SECOND, Trace
-from cdvft_bench.timing.traces.operators import bare
-from cdvft_bench.timing.traces.result import Calls, Communication, Detail, Graphs, KernelTimes, StepTimes
-from cdvft_bench.timing.traces.roles import Role
-from cdvft_bench.timing.traces.runtime import (
+from cdvft_bench.timing.traces.events.attribution import shares
+from cdvft_bench.timing.traces.events.columns import NONE, Ints
+from cdvft_bench.timing.traces.events.intervals import union
+from cdvft_bench.timing.traces.events.linking import Links
+from cdvft_bench.timing.traces.events.model import SECOND, Trace
+from cdvft_bench.timing.traces.events.roles import Role
+from cdvft_bench.timing.traces.events.windows import Windows
+from cdvft_bench.timing.traces.names.families import family_of, label, short_kernel
+from cdvft_bench.timing.traces.names.operators import bare
+from cdvft_bench.timing.traces.names.runtime import (
     GRAPH,
     LAUNCH,
     LAUNCHING,
@@ -36,8 +26,18 @@ from cdvft_bench.timing.traces.runtime import (
     begins_capture,
     call_kind,
 )
-from cdvft_bench.timing.traces.verdict import Evidence, Use, judge_device
-from cdvft_bench.timing.traces.windows import Windows
+from cdvft_bench.timing.traces.summary import gaps
+from cdvft_bench.timing.traces.summary.devices import (
+    Account,
+    accounts,
+    device_times,
+    queue_delay,
+    queue_depth,
+    stream_times,
+)
+from cdvft_bench.timing.traces.summary.host_analysis import HostWork, in_seconds, sorted_counts, tally
+from cdvft_bench.timing.traces.summary.result import Calls, Communication, Detail, Graphs, KernelTimes, StepTimes
+from cdvft_bench.timing.traces.summary.verdict import Evidence, Use, judge_device
 
 NO_OPERATOR = "(no operator)"
 LARGEST_GAPS = 10

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cdvft_bench.timing.traces.columns import Ints
+from cdvft_bench.timing.traces.events.columns import Ints
 
 
 @dataclass(frozen=True)

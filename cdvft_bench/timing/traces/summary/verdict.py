@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cdvft_bench.timing.traces.families import coarse as coarse_family
-from cdvft_bench.timing.traces.gaps import INPUT, LAUNCH, OVERHEAD, STALL, UNTOLD, WAITING
+from cdvft_bench.timing.traces.names.families import coarse as coarse_family
+from cdvft_bench.timing.traces.summary.gaps import INPUT, LAUNCH, OVERHEAD, STALL, UNTOLD, WAITING
 
 VERDICTS = (
     "launch-bound",

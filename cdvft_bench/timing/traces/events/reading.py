@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.timing.traces.columns import Builder
-from cdvft_bench.timing.traces.decoding import plain_events
-from cdvft_bench.timing.traces.model import Trace, make_trace
-from cdvft_bench.timing.traces.notes import Notes
-from cdvft_bench.timing.traces.scanning import Scanner
-from cdvft_bench.timing.traces.source import WAY_OUT, blocks
+from cdvft_bench.timing.traces.events.columns import Builder
+from cdvft_bench.timing.traces.events.model import Trace, make_trace
+from cdvft_bench.timing.traces.files.decoding import plain_events
+from cdvft_bench.timing.traces.files.notes import Notes
+from cdvft_bench.timing.traces.files.scanning import Scanner
+from cdvft_bench.timing.traces.files.source import WAY_OUT, blocks
 
 NOTHING = "it holds neither operators nor kernels; record with ProfilerActivity.CPU or CUDA"
 _BATCH = 4096
@@ -65,6 +65,6 @@ def from_events(events: Sequence[Any], document: Mapping[str, Any] | None = None
 
 def holds_work(trace: Trace) -> bool:
     """Whether a trace has operators, launches or kernels."""
-    from cdvft_bench.timing.traces.roles import Role
+    from cdvft_bench.timing.traces.events.roles import Role
 
     return len(trace.device) > 0 or bool((trace.host.role != Role.RANGE).any())

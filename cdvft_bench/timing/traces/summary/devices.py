@@ -7,13 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.timing.traces.columns import NONE, Ints
-from cdvft_bench.timing.traces.gaps import Host, Idle, between_kernels, idle
-from cdvft_bench.timing.traces.intervals import Stretches, union
-from cdvft_bench.timing.traces.linking import Links
-from cdvft_bench.timing.traces.model import SECOND, Trace
-from cdvft_bench.timing.traces.result import DeviceTimes, QueueLength, StreamTimes
-from cdvft_bench.timing.traces.windows import Windows
+from cdvft_bench.timing.traces.events.columns import NONE, Ints
+from cdvft_bench.timing.traces.events.intervals import Stretches, union
+from cdvft_bench.timing.traces.events.linking import Links
+from cdvft_bench.timing.traces.events.model import SECOND, Trace
+from cdvft_bench.timing.traces.events.windows import Windows
+from cdvft_bench.timing.traces.summary.gaps import Host, Idle, between_kernels, idle
+from cdvft_bench.timing.traces.summary.result import DeviceTimes, QueueLength, StreamTimes
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from cdvft_bench.timing.traces.families import operator_family
+from cdvft_bench.timing.traces.names.families import operator_family
 
 Kind = Literal["none", "composite", "kernel", "either"]
 NAMESPACES = ("aten::", "cdvft::")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cdvft_bench.timing.traces.columns import NONE
-from cdvft_bench.timing.traces.intervals import EMPTY, Stretches, union, union_of
-from cdvft_bench.timing.traces.linking import Links
-from cdvft_bench.timing.traces.model import Trace
-from cdvft_bench.timing.traces.roles import STEP, Role
+from cdvft_bench.timing.traces.events.columns import NONE
+from cdvft_bench.timing.traces.events.intervals import EMPTY, Stretches, union, union_of
+from cdvft_bench.timing.traces.events.linking import Links
+from cdvft_bench.timing.traces.events.model import Trace
+from cdvft_bench.timing.traces.events.roles import STEP, Role
 
 WARM_UP = 2.0
 """A step at the beginning that takes this many times as long as the median one is warm-up."""

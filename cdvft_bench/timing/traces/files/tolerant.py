@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from cdvft_bench.timing.traces.notes import Notes
+from cdvft_bench.timing.traces.files.notes import Notes
 
 _DEPTH = 64  # of nested values: no event is deeper
 _SPACE = re.compile(r"[\s\x00]*")

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.timing.traces.columns import MICRO, NONE, Ints
-from cdvft_bench.timing.traces.intervals import Stretches, union, union_of
-from cdvft_bench.timing.traces.linking import Links
-from cdvft_bench.timing.traces.model import SECOND, Trace
-from cdvft_bench.timing.traces.result import Gap
-from cdvft_bench.timing.traces.roles import Role
+from cdvft_bench.timing.traces.events.columns import MICRO, NONE, Ints
+from cdvft_bench.timing.traces.events.intervals import Stretches, union, union_of
+from cdvft_bench.timing.traces.events.linking import Links
+from cdvft_bench.timing.traces.events.model import SECOND, Trace
+from cdvft_bench.timing.traces.events.roles import Role
+from cdvft_bench.timing.traces.summary.result import Gap
 
 LAUNCH, STALL, INPUT, OVERHEAD, WAITING, UNTOLD = ("launch", "host stall", "input", "profiler", "waiting", "untold")
 """Why a device was idle: its next kernel was launched only just, or after the host had done something else, or after

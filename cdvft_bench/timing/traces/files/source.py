@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.timing.traces.notes import Notes
+from cdvft_bench.timing.traces.files.notes import Notes
 
 BLOCK = 1 << 19
 LIMIT = 16 << 30

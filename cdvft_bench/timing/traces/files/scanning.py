@@ -11,9 +11,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cdvft_bench.timing.traces.decoding import Event, decode, plain_event, raw_decode
-from cdvft_bench.timing.traces.notes import Notes
-from cdvft_bench.timing.traces.tolerant import HopelessError, parse_object
+from cdvft_bench.timing.traces.files.decoding import Event, decode, plain_event, raw_decode
+from cdvft_bench.timing.traces.files.notes import Notes
+from cdvft_bench.timing.traces.files.tolerant import HopelessError, parse_object
 
 LONGEST = 64 << 20
 """Bytes in which an event must end: more is no trace."""

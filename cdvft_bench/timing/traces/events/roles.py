@@ -13,9 +13,9 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.timing.traces.columns import Table
-from cdvft_bench.timing.traces.notes import Notes
-from cdvft_bench.timing.traces.operators import is_operator, known
+from cdvft_bench.timing.traces.events.columns import Table
+from cdvft_bench.timing.traces.files.notes import Notes
+from cdvft_bench.timing.traces.names.operators import is_operator, known
 
 
 class Role(IntEnum):

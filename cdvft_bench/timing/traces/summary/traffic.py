@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from cdvft_bench.timing.traces.families import coarse, operator_family
+from cdvft_bench.timing.traces.names.families import coarse, operator_family
 
 ITEMSIZE = {"float": 4, "double": 8, "c10::Half": 2, "c10::BFloat16": 2, "c10::complex<float>": 8,
             "c10::complex<double>": 16, "long int": 8, "long": 8, "int": 4, "short": 2, "bool": 1, "signed char": 1,

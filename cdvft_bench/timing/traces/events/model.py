@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.timing.traces.columns import NONE, Index, Ints, Table
-from cdvft_bench.timing.traces.decoding import shape
-from cdvft_bench.timing.traces.notes import Notes
-from cdvft_bench.timing.traces.operators import bare, is_operator, kind, known
-from cdvft_bench.timing.traces.roles import Role, roles
-from cdvft_bench.timing.traces.structure import Forest, nest
+from cdvft_bench.timing.traces.events.columns import NONE, Index, Ints, Table
+from cdvft_bench.timing.traces.events.roles import Role, roles
+from cdvft_bench.timing.traces.events.structure import Forest, nest
+from cdvft_bench.timing.traces.files.decoding import shape
+from cdvft_bench.timing.traces.files.notes import Notes
+from cdvft_bench.timing.traces.names.operators import bare, is_operator, kind, known
 
 SECOND = 1e12  # picoseconds
 _DEVICE = re.compile(r"(?:GPU|XPU|NPU|HPU|TPU|MTIA|MLU|GCU|IPU|MUSA|DCU)[\s:#]*\d+", re.I)

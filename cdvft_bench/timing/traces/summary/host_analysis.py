@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.core.timed import TraceSummary
-from cdvft_bench.timing.traces.attribution import Scopes, shares
-from cdvft_bench.timing.traces.columns import Ints
-from cdvft_bench.timing.traces.families import operator_family
-from cdvft_bench.timing.traces.intervals import Stretches, union
-from cdvft_bench.timing.traces.linking import Links
-from cdvft_bench.timing.traces.model import SECOND, Trace
-from cdvft_bench.timing.traces.operators import bare
-from cdvft_bench.timing.traces.result import Detail, KernelTimes, OperatorTimes, StepTimes
-from cdvft_bench.timing.traces.roles import Role
-from cdvft_bench.timing.traces.traffic import moved_bytes, product
-from cdvft_bench.timing.traces.verdict import Evidence, judge_cpu
-from cdvft_bench.timing.traces.windows import Windows
+from cdvft_bench.timing.traces.events.attribution import Scopes, shares
+from cdvft_bench.timing.traces.events.columns import Ints
+from cdvft_bench.timing.traces.events.intervals import Stretches, union
+from cdvft_bench.timing.traces.events.linking import Links
+from cdvft_bench.timing.traces.events.model import SECOND, Trace
+from cdvft_bench.timing.traces.events.roles import Role
+from cdvft_bench.timing.traces.events.windows import Windows
+from cdvft_bench.timing.traces.names.families import operator_family
+from cdvft_bench.timing.traces.names.operators import bare
+from cdvft_bench.timing.traces.summary.result import Detail, KernelTimes, OperatorTimes, StepTimes
+from cdvft_bench.timing.traces.summary.traffic import moved_bytes, product
+from cdvft_bench.timing.traces.summary.verdict import Evidence, judge_cpu
 
 
 class HostWork:

@@ -1,0 +1,1 @@
+"""Events as columns: their roles, what encloses and what launched what, ranges and windows of time."""

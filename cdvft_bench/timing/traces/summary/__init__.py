@@ -1,0 +1,1 @@
+"""Sums, gaps, queues and verdicts of a trace."""
