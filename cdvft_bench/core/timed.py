@@ -105,8 +105,8 @@ class TraceSummary:
         operators: ATen operators called on the host (top level and nested), views included.
         launches: kernels, copies and fills that ran on the device; on a CPU, ``dispatched``.
         host_seconds: host time inside operators. device_seconds: time of kernels on the device (CPU: 0.0).
-        families: seconds by kernel family, see ``timing.traces.names.rules``; device time where there is a device, self CPU
-            time of operators otherwise.
+        families: seconds by kernel family, see ``timing.traces.names.rules``; device time where there is a device,
+            self CPU time of operators otherwise.
         by_operator: launches by the ATen operator that made them, "(no operator)" where none did.
         device: "cpu", "cuda" (ROCm's devices, too), or another accelerator's name as its profiler writes it.
         dispatched: leaf operators: those that reach a kernel, views and bare allocations left out.
@@ -126,8 +126,8 @@ class TraceSummary:
         queue_delay_seconds: median time from a launching call's start to its first kernel's start; None unknown.
         queue_depth: median number of a device's kernels launched and not yet finished when another is launched; None
             unknown.
-        moved_bytes: bytes that operators read and write, see ``timing.traces.summary.traffic``, on a device of those whose
-            kernels were timed; None where no shapes were recorded.
+        moved_bytes: bytes that operators read and write, see ``timing.traces.summary.traffic``, on a device of those
+            whose kernels were timed; None where no shapes were recorded.
         family_bytes: the same by kernel family.
         bytes_per_second: achieved bandwidth: ``moved_bytes`` over the time in which those kernels (CPU: operators) ran;
             None unknown.

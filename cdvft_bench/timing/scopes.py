@@ -3,8 +3,8 @@
 Inside :func:`scoped` an adapted layer runs under ``cdvft_bench::adapter``, the layer that it adapts
 under ``cdvft_bench::base``, and so does the rest of a model. The innermost range counts. A backward operator belongs
 where its forward operator ran: torch.profiler gives both the same sequence number, and
-``timing.traces.events.attribution`` follows it. Storing a gradient belongs to the node that made the gradient, after which
-the engine does it at once.
+``timing.traces.events.attribution`` follows it. Storing a gradient belongs to the node that made the gradient, after
+which the engine does it at once.
 
 What cannot be told apart, and stands under "neither":
 
