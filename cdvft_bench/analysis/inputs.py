@@ -32,7 +32,8 @@ from cdvft_bench.claims.sources.trained import is_results
 from cdvft_bench.claims.verdict import Verification
 from cdvft_bench.claims.verdict_file import read_verdicts
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
+from cdvft_bench.core.files import is_file, is_folder, shown
+from cdvft_bench.core.reading import read_json
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
 from cdvft_bench.expressivity.findings.finding import FINDINGS, Finding, read_findings
@@ -191,8 +192,8 @@ def latest(records: Iterable[Record]) -> tuple[list[Record], int]:
     return kept, seen - len(kept)
 
 
-def _age(record: Record) -> tuple[bool, str, float]:
-    return record.status == "ok", record.created, record.seconds
+def _age(record: Record) -> tuple[bool, int, float]:
+    return record.status == "ok", record.order, record.seconds
 
 
 def _order(record: Record) -> tuple[object, ...]:
@@ -208,12 +209,11 @@ def read_evaluation(path: Path) -> tuple[Evaluation, PublishedComparison | None]
     Raises:
         UserError: the file cannot be read, or is no such file.
     """
+    advice = "give what 'cdvft-bench evaluate --output' wrote"
     try:
-        document = msgspec.json.decode(path.read_bytes(), type=_Predictions)
-    except OSError as error:
-        raise UserError(f"predictions {shown(path)} cannot be read: {error.strerror or error}") from error
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise UserError(f"{shown(path)} holds no predictions of 'cdvft-bench evaluate --output': {error}") from error
+        document = msgspec.convert(read_json(path, "predictions", advice), _Predictions)
+    except msgspec.ValidationError as error:
+        raise UserError(f"{shown(path)} holds no predictions: {error}; {advice}") from error
     return document.evaluation, document.published
 
 
@@ -224,13 +224,13 @@ def short_name(path: Path, among: Sequence[Path]) -> str:
 
 
 def _files(path: Path) -> list[Path]:
-    if path.is_dir():
+    if is_folder(path):
         known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS)
         inside = [p for p in sorted(path.rglob("*")) if p.is_file() and (p.name in known or p.name.endswith(STORES))]
         return [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
-    if path.exists() and not path.name.endswith((*STORES, ".jsonl", ".json")):
+    if is_file(path) and not path.name.endswith((*STORES, ".jsonl", ".json")):
         raise UserError(f"{shown(path)} is no store and no results; give .sqlite, .jsonl.gz, .jsonl or a folder")
-    if not path.exists():
+    if not is_file(path):
         raise UserError(f"{shown(path)} is not there; give a store, a file of results, or a folder of them")
     return [path]
 

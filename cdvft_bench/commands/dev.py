@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.core.files import write_file
 from cdvft_bench.commands.shared import COUNT
+from cdvft_bench.core.files import write_file
 
 
 @click.group()

@@ -105,7 +105,7 @@ def is_whole(path: Path) -> bool:
     Loading a damaged library ends the process.
     """
     try:
-        seal = json.loads(_seal(path).read_text())
+        seal = json.loads(_seal(path).read_text(encoding="utf-8"))
         found = path.lstat()
         if hasattr(os, "getuid") and (found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)):
             return False

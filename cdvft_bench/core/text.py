@@ -63,6 +63,7 @@ def markdown(value: object) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
+# The wide forms of East Asian writing among them.
 _FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 

@@ -13,16 +13,13 @@ from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.claims.table import rows
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.folders import check_replaceable, write_folder
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import clean, harmless
 from cdvft_bench.report.page import cards
 from cdvft_bench.report.page.build import page
 from cdvft_bench.report.page.latex import latex_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-_FORMULAS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the beginning of a formula, the wide forms of East Asian writing among them."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +57,8 @@ def write_report(
     if not campaign.records and not campaign.runs:
         names = ", ".join(origin.name for origin in campaign.origins) or "no file"
         raise UserError(f"{names}: no record to report; run a grid first (cdvft-bench run)")
+    check_replaceable(out_dir)
     target = out_dir.resolve()
-    check_replaceable(target)
     files = {"report.html": page(campaign, title=title, command=command, claims=claims).encode()}
     for name, frame in tables(campaign).items():
         files[f"tables/{name}.csv"] = csv(frame)
@@ -140,10 +137,6 @@ def notes(campaign: Campaign) -> DataFrame:
 
 def csv(frame: DataFrame) -> bytes:
     """A frame as CSV; a text that a spreadsheet would run as a formula gets an apostrophe in front."""
-
-    def harmless(value: object) -> object:
-        return f"'{value}" if isinstance(value, str) and value.lstrip()[:1] in _FORMULAS else value
-
     return frame.map(harmless).to_csv(index=False, lineterminator="\n").encode()
 
 

@@ -43,7 +43,7 @@ COMPILING_S = 300.0
 def _this_cpu() -> str:
     """What machine code for this CPU may differ by: a home folder may be shared by several."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.is_file() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
     features = sorted({line for line in lines if line.startswith(("flags", "Features"))})
     return "\n".join([platform.system(), platform.machine(), *features])
 
@@ -113,7 +113,7 @@ def _compile(command: Sequence[str], folder: Path, target: Path) -> None:
 
 def _found_or_compiled(compiler: Sequence[str], flags: Sequence[str]) -> ctypes.CDLL | str:
     """The library, of this compiler where there is one, else of any that was here earlier; or why there is none."""
-    sources = [(FOLDER / name).read_text() for name in SOURCES]
+    sources = [(FOLDER / name).read_text(encoding="utf-8") for name in SOURCES]
     stem = f"native-{_digest(*sources, *flags, _this_cpu())}-"
     folder = private_folder(cache_folder())
     if not compiler or shutil.which(compiler[0]) is None:

@@ -15,7 +15,7 @@ import torch
 def address() -> int | None:
     """Of the function that runs a region in the pool; None where it is not found."""
     maps = Path("/proc/self/maps")
-    lines = maps.read_text().splitlines() if maps.is_file() else []
+    lines = maps.read_text(encoding="utf-8").splitlines() if maps.is_file() else []
     paths = {line.split(maxsplit=5)[5] for line in lines if "omp" in line}
     own = str(Path(torch.__file__).parent)
     for path in sorted(paths, key=lambda path: (not path.startswith(own), path)):  # torch brings its own
