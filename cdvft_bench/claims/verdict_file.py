@@ -44,7 +44,9 @@ def read_verdicts(path: str | Path) -> Verification:
         UserError: it cannot be read, is none of this kind or of a later version, or is damaged.
     """
     document = read_json(path, "verdicts", _ADVICE)
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    if not isinstance(document, dict):
+        raise UserError(f"verdicts {shown(path)}: it is no JSON object; {_ADVICE}")
+    if document.get("format") != FORMAT:
         raise UserError(f"{shown(path)} holds no verdicts; give the file of 'cdvft-bench verify --output'")
     version = document.get("version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:

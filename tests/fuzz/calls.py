@@ -37,7 +37,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("sweep",): Call({"grid": "grid.toml", "store": "out.sqlite", "engine": "formula"}),
     ("import",): Call({"rows": ("slice.jsonl",), "store": "out.sqlite"}),
     ("export",): Call({"store": "store.sqlite", "output": "out.jsonl"}),
-    ("report",): Call({"stores": ("store.sqlite",), "output": "out"}, costly=True),
+    ("report",): Call({"paths": ("store.sqlite",), "verdicts": "verdicts.json", "output": "out"}, costly=True),
     ("compare",): Call({"a": "store.sqlite", "b": "records.jsonl.gz"}),
     ("verify",): Call({"ledger": "ledger.toml"}),
     ("plan",): Call({"width": "16", "tokens": "4"}),
@@ -59,6 +59,8 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "methods"): Call({"names": ("lora",)}),
     ("dev", "exact"): Call({"names": ("lora",), "cases": "1"}, costly=True),
     ("dev", "floors"): Call({}),
+    ("dev", "commands"): Call({}, costly=True),
+    ("dev", "coverage"): Call({"draws": "1", "output": "out.md"}, costly=True),
     ("peft",): Call({"script": "script.py"}),
 }
 """Of every command; a test says where one lacks."""
@@ -104,6 +106,9 @@ NAMED: dict[str, tuple[str, ...]] = {
     "task": ("bbc", "hub:", "hub:a/b/c/d", "arithmetic"),
     "address": ("localhost:1", "auto", "ray://x"),
     "strategy": ("fsdp", "ddp", "zero"),
+    "formats": ("png", "svg,pdf", "bmp", ",", "png,png"),
+    "verdicts": ("steps.json", "config.json"),
+    "evaluation": ("verdicts.json", "rates.json"),
     "ledger": ("cdvft", "triton", "expressivity"),
 }  # fmt: skip
 """Beside what its type gives, by a parameter's name."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from cdvft_bench.claims import verify, write_verdicts
 from cdvft_bench.sweep.store import Store
 from cdvft_bench.sweep.tables import write_table
 
@@ -144,6 +145,7 @@ def make_good(folder: Path) -> dict[str, Path]:
     (folder / "grid.toml").write_text(GRID, encoding="utf-8")
     (folder / "ledger.toml").write_text(LEDGER, encoding="utf-8")
     (folder / "preset.toml").write_text(PRESET, encoding="utf-8")
+    write_verdicts(folder / "verdicts.json", verify(folder / "ledger.toml"))
     profile = folder / "profile"
     profile.mkdir()
     for name in ("environment.json", "findings.jsonl"):

@@ -36,7 +36,10 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_every_command_has_a_call() -> None:
-    assert {path for path, _ in commands()} == set(CALLS)
+    known = dict(commands())
+    assert set(known) == set(CALLS)
+    for path, call in CALLS.items():
+        assert set(call.values) <= {parameter.name for parameter in known[path].params}, path
 
 
 @pytest.mark.timeout(24 * 3600)

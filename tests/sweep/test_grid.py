@@ -151,7 +151,7 @@ def test_bad_grids_are_refused_in_one_line(tmp_path, old, new, message) -> None:
 
 
 def test_bad_names() -> None:
-    with pytest.raises(UserError, match="neither a preset"):
+    with pytest.raises(UserError, match="give a TOML file, or a preset"):
         read_grid("quickly")
     with pytest.raises(UserError, match="dtype 'int8'"):
         make_case("lora", {}, "layer", "8x8", dtype="int8")
