@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.accuracy.published import _NAMES as PUBLISHED
+from cdvft_bench.accuracy.trial import BASE, HEAD
 from cdvft_bench.expressivity.budget import _METHODS as FAMILIES
 from cdvft_bench.methods import make_method, method_class, method_names, own_method_names
 from cdvft_bench.methods._peft import PeftMethod
@@ -22,7 +23,7 @@ README = (Path(__file__).parents[2] / "README.md").read_text()
 @pytest.mark.parametrize(
     "names",
     [
-        set(KNOWN),
+        set(KNOWN) - {HEAD, BASE},
         set(BARE),
         set(FAMILIES.values()),
         set(PUBLISHED),

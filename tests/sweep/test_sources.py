@@ -239,11 +239,12 @@ def test_models_on_a_gpu_share_their_frozen_weights() -> None:
 def test_copies_share_frozen_weights_but_not_what_is_trained() -> None:
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)).requires_grad_(False)
     lora = Case("lora", (), "model", "minilm", 1, 4, device="cuda")
-    copied = sources._copied(model, lora)
+    copied = sources._copied(model, lora, share=True)
     pairs = list(zip(model.parameters(), copied.parameters(), strict=True))
     assert all(a.data_ptr() == b.data_ptr() and a is not b for a, b in pairs)
     copied.requires_grad_()
     assert not any(p.requires_grad for p in model.parameters())
-    for case in (replace(lora, method="full"), replace(lora, method="bitfit"), replace(lora, device="cpu")):
-        own = sources._copied(model, case)
+    writers = [(replace(lora, method=name), True) for name in ("full", "bitfit")]
+    for case, share in (*writers, (replace(lora, device="cpu"), False)):
+        own = sources._copied(model, case, share)
         assert all(a.data_ptr() != b.data_ptr() for a, b in zip(model.parameters(), own.parameters(), strict=True))
