@@ -12,10 +12,20 @@ from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Score, scores
 from cdvft_bench.analysis.accuracy.starts import by_start, starts_said
-from cdvft_bench.analysis.evidence import Answer, Evidence, Given, Word, grouped, keys, known, over_lora, place
 from cdvft_bench.analysis.frame import Entry
-from cdvft_bench.analysis.gains import cheaper, pair
-from cdvft_bench.analysis.limits import transforms
+from cdvft_bench.analysis.questions.evidence import (
+    Answer,
+    Evidence,
+    Given,
+    Word,
+    grouped,
+    keys,
+    known,
+    over_lora,
+    place,
+)
+from cdvft_bench.analysis.questions.gains import cheaper, pair
+from cdvft_bench.analysis.questions.limits import transforms
 from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.text import clean, listed, plural, prefixed, significant
 

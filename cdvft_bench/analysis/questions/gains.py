@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cdvft_bench.analysis.evidence import Answer, Evidence, Given, Word, keys, known, over, place
 from cdvft_bench.analysis.frame import CONVENTION, Entry, between, interval_of
 from cdvft_bench.analysis.overview import representatives
+from cdvft_bench.analysis.questions.evidence import Answer, Evidence, Given, Word, keys, known, over, place
 from cdvft_bench.analysis.sentences import word_of
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import interval, listed, plural, times

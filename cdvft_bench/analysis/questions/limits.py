@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from cdvft_bench.analysis.evidence import FFT_METHODS, Answer, Evidence, Given, Word, grouped, keys, ran
 from cdvft_bench.analysis.frame import Entry
+from cdvft_bench.analysis.questions.evidence import FFT_METHODS, Answer, Evidence, Given, Word, grouped, keys, ran
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural
 
 QUESTION = (
