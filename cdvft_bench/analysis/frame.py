@@ -317,8 +317,8 @@ def interval_of(row: Mapping[str, object], name: str) -> Interval | None:
 def between(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Interval | None:
     """Time of one row over another's of the same group of ``COMPARABLE``; None where it is not known.
 
-    Over LoRA r = 8 it is paired by round. Else both are taken over the frozen subject of their own run, and the
-    interval is the widest that the two intervals allow.
+    Over LoRA r = 8 it is paired by round. Else both are taken over the frozen subject of their own run, as if
+    the two were independent.
     """
     paired = interval_of(ours, "lora")
     if paired is not None and theirs["setting"] == "LoRA r=8":
@@ -326,6 +326,4 @@ def between(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Interva
     mine, other = interval_of(ours, "frozen"), interval_of(theirs, "frozen")
     if mine is None or other is None or other.value <= 0:
         return None
-    low = mine.low / other.high if mine.low is not None and other.high else None
-    high = mine.high / other.low if mine.high is not None and other.low else None
-    return Interval(mine.value / other.value, low, high)
+    return mine.over(other)

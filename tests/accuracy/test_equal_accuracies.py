@@ -35,8 +35,6 @@ from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.analysis.accuracy.maps import best_by, cells, rate_verdict, slope
 from cdvft_bench.analysis.accuracy.starts import by_start, starts_said
 
-pytest.importorskip("scipy")
-
 N = 800
 
 

@@ -28,7 +28,6 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.sweep.step_times import StepCost, StepTimes, read_steps, write_steps
 
-pytest.importorskip("scipy")
 PROFILES = Path(__file__).parents[2] / "profiles"
 
 

@@ -138,7 +138,11 @@ def test_another_peer_is_compared_over_the_frozen_subject() -> None:
     theirs = {"setting": "b", "frozen": 1.5, "frozen_low": 1.4, "frozen_high": 1.6}
     found = between(ours, theirs)
     assert found is not None
-    assert (found.value, found.low, found.high) == pytest.approx((1.2 / 1.5, 1.1 / 1.6, 1.3 / 1.4))
+    down, up = (
+        math.hypot(math.log(1.2 / 1.1), math.log(1.6 / 1.5)),
+        math.hypot(math.log(1.3 / 1.2), math.log(1.5 / 1.4)),
+    )
+    assert (found.value, found.low, found.high) == pytest.approx((0.8, 0.8 * math.exp(-down), 0.8 * math.exp(up)))
     assert between(ours, theirs | {"setting": "LoRA r=8"}) == Interval(0.9, 0.9, 0.9)
     assert between(ours | dict.fromkeys(("lora", "frozen"), math.nan), theirs) is None
 

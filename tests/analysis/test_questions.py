@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 
 from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, unpacked
-from cdvft_bench.analysis.evidence import Evidence, Given
 from cdvft_bench.analysis.frame import records_frame
-from cdvft_bench.analysis.gains import against
-from cdvft_bench.analysis.questions import answers
+from cdvft_bench.analysis.questions.answers import answers
+from cdvft_bench.analysis.questions.evidence import Evidence, Given
+from cdvft_bench.analysis.questions.gains import against
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.expressivity.findings.finding import Finding, Label

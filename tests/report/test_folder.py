@@ -103,7 +103,6 @@ def test_no_records_is_the_users_to_mend(tmp_path: Path) -> None:
 
 
 def test_pictures_are_drawn_on_request_alone(tmp_path: Path) -> None:
-    pytest.importorskip("scipy")
     options = ["report", str(PROFILES / "accuracy-cpu-small"), str(PROFILES / "cpu-quick"), "--output"]
     done = CliRunner().invoke(main, [*options, str(tmp_path / "r"), "--figures", "pdf,png"])
     assert done.exit_code == 0, done.output
@@ -126,7 +125,6 @@ def test_a_report_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
 
 
 def test_accuracy_pages_are_of_the_same_kind(tmp_path: Path) -> None:
-    pytest.importorskip("scipy")
     small, maps = PROFILES / "accuracy-cpu-small", PROFILES / "accuracy-cpu-maps" / "results.jsonl"
     steps = ["--steps", str(small / "steps.json")]
     done = CliRunner().invoke(main, ["pareto", str(small / "results.jsonl"), *steps, "--output", str(tmp_path / "p")])

@@ -21,6 +21,7 @@ from cdvft_bench.analysis.sentences import headline
 from cdvft_bench.claims.ledger.terms import WORDS, Origin, Word
 from cdvft_bench.claims.verdict import Claimed, Reading, SourceResult, Verdict, Verification
 from cdvft_bench.report.page.build import page
+from cdvft_bench.report.page.cards import first_clause
 from tests.made_records import ENVIRONMENTS, HOSTILE, campaign_of, failed, make_records, with_timing
 
 COMMAND = "cdvft-bench report records.sqlite --output report"
@@ -186,6 +187,15 @@ def test_claims_stand_with_those_to_see_first(plain: str) -> None:
     assert found.text.count("fails") >= 1
     assert "because It is so." in found.words
     assert "A paper, section 3" in found.words
+
+
+def test_a_reason_is_cut_at_no_semicolon_within_brackets() -> None:
+    assert (
+        first_clause("chosen together (needed; not each will do); by chance")
+        == "chosen together (needed; not each will do)"
+    )
+    assert first_clause("off by 3 %; at 4096 (and; more)") == "off by 3 %"
+    assert first_clause("") == ""
 
 
 def test_without_verdicts_it_says_how_to_judge_and_without_claims_nothing() -> None:

@@ -64,7 +64,6 @@ def test_labels_do_not_overlap_and_stay_inside(seed: int) -> None:
 
 
 def test_the_recorded_profiles_are_drawn_alike_twice() -> None:
-    pytest.importorskip("scipy")
     campaign = read(PROFILES / "cpu-quick", PROFILES / "accuracy-cpu-small")
     methods = dict(zip(campaign.frame["setting"], campaign.frame["method"], strict=True))
     drawn, again = (pictures(campaign.overview, methods, campaign.studies) for _ in range(2))

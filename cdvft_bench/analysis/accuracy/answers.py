@@ -21,10 +21,15 @@ def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequenc
     return {"R3": _settings(runs, found), "R4": _generation(runs, found), "R6": _worth(runs, found, fronts)}
 
 
+def told_apart(d: Difference) -> bool:
+    """Whether a difference is beyond chance: by the corrected p, and its own interval leaves 0 out."""
+    return d.p_holm < CHANCE and d.interval.side(0.0) != "undecided"
+
+
 def verdict(d: Difference) -> str:
     """Better, worse or neither, by the corrected p."""
     size = f"{100 * d.mean:+.1f} points{percent_bounds(d.interval)}"
-    if d.p_holm >= CHANCE or d.interval.side(0.0) == "undecided":
+    if not told_apart(d):
         return f"not told apart ({size}, p = {d.p_holm:.2f})"
     return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
 

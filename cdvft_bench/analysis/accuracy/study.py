@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Difference, Score, scores
 from cdvft_bench.accuracy.trial import TrialResult
-from cdvft_bench.analysis.accuracy.answers import BASELINE, CHANCE, answers, differences_to
+from cdvft_bench.analysis.accuracy.answers import BASELINE, answers, differences_to, told_apart
 from cdvft_bench.analysis.accuracy.fronts import Front, fronts_of
 from cdvft_bench.analysis.sentences import Headline
 from cdvft_bench.claims.sources.trained import workload_of
@@ -63,10 +63,10 @@ class Study:
         found = next((d for d in self.differences() if d.label == PAPER), None)
         if ours is None or found is None:
             return None
-        word = "not told apart from" if found.p_holm >= CHANCE else "above" if found.mean > 0 else "below"
         bounds = (
             "no interval" if ours.low is None or ours.high is None else f"{_points(ours.low)}, {_points(ours.high)}"
         )
+        word = "not told apart from" if not told_apart(found) else "above" if found.mean > 0 else "below"
         return Headline(
             before=f"{clean(self.name.split(' (')[0])}: {PAPER} scores",
             value=f"{_points(ours.mean)} % [{bounds}]",

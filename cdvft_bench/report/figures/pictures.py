@@ -56,7 +56,10 @@ def overview_picture(found: Overview, methods: Mapping[str, str], ground: Ground
     shown = found.panels[:PANELS]
     rows = [row for row in found.rows if any(row in panel.cells for panel in shown)]
     figure, axes = blank(len(shown), 1.35 + 0.25 * len(rows), sharey=True, sharex=True)
-    figure.suptitle(picture_title(found), x=0.01, ha="left", fontweight="bold", fontsize=10.5)
+    size = 10.5
+    title = figure.suptitle(picture_title(found), x=0.01, ha="left", fontweight="bold", fontsize=size)
+    while title.get_window_extent().x1 > 0.95 * figure.bbox.x1 and size > 6:
+        title.set_fontsize(size := size - 0.25)
     for one, panel in zip(axes, shown, strict=True):
         _panel(one, panel, rows, methods, found, ground)
     axes[0].set_yticks(range(len(rows)), [shorten(row, 26) for row in rows])

@@ -11,12 +11,12 @@ from cdvft_bench.accuracy.published import SOURCE, published_runs
 from cdvft_bench.analysis.accuracy.maps import cells, maps_said, rate_maps, setting_map
 from cdvft_bench.analysis.accuracy.published import published_frame
 from cdvft_bench.analysis.accuracy.study import Study
-from cdvft_bench.analysis.evidence import Answer, Evidence, Given
 from cdvft_bench.analysis.frame import COLUMNS
 from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.peers import regret_said, ways
-from cdvft_bench.analysis.questions import answers
+from cdvft_bench.analysis.questions.answers import answers
+from cdvft_bench.analysis.questions.evidence import Answer, Evidence, Given
 from cdvft_bench.analysis.sentences import Headline, Trust, headline, three_sentences, trust
 from cdvft_bench.claims.table import rows
 from cdvft_bench.core.text import clean, plural

@@ -69,12 +69,17 @@ class Judged:
     how: str
 
 
+def first_clause(text: str) -> str:
+    """What comes before the first semicolon that stands outside of brackets."""
+    return re.split(r"; (?![^()]*\))", text)[0]
+
+
 def judged(verification: Verification) -> Judged:
     """Cards of a file of verdicts, those that fail or hold only on a condition first."""
     cards = []
     for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
         word, said = verdict.word, clean(row.verdict)
-        reason = said.removeprefix(word).strip() if word == "holds only if" else clean(row.detail).split("; ")[0]
+        reason = said.removeprefix(word).strip() if word == "holds only if" else first_clause(clean(row.detail))
         cards.append(
             Card(
                 id=clean(row.id),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.accuracy.analysis import Difference
-from cdvft_bench.analysis.accuracy.answers import CHANCE
+from cdvft_bench.analysis.accuracy.answers import told_apart
 from cdvft_bench.analysis.accuracy.maps import HeatMap
 from cdvft_bench.analysis.accuracy.study import PAPER, Study
 from cdvft_bench.analysis.cases import PATHS, title_of
@@ -173,7 +173,7 @@ def study_view(study: Study) -> View:
 def _difference(one: Difference, study: Study) -> View:
     method = next(score.method for score in study.scores if score.label == one.label)
     shown = {"label": one.label, "method": method, "value": one.mean, "low": one.low, "high": one.high}
-    return shown | {"p": one.p_holm, "sure": one.p_holm < CHANCE}
+    return shown | {"p": one.p_holm, "sure": told_apart(one)}
 
 
 def map_view(found: HeatMap) -> View:

@@ -1,0 +1,1 @@
+"""What reviewers asked, answered from a frame of records, runs, verdicts and findings."""

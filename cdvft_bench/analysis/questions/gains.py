@@ -1,0 +1,108 @@
+"""R5: whether fewer FLOPs make a training step faster. CDVFT beside LoRA r = 8 and FourierFT, workload by workload."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from cdvft_bench.analysis.frame import CONVENTION, Entry, between, interval_of
+from cdvft_bench.analysis.overview import representatives
+from cdvft_bench.analysis.questions.evidence import Answer, Evidence, Given, Word, keys, known, over, place
+from cdvft_bench.analysis.sentences import word_of
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.text import interval, listed, plural, times
+
+QUESTION = "Do fewer FLOPs make fine-tuning cheaper end to end, or do kernel launches and memory traffic eat the gain?"
+
+
+@dataclass(frozen=True)
+class Against:
+    """A step of CDVFT at the paper's setting beside another method's, on one workload.
+
+    Attributes:
+        other: the other method.
+        flops: of the adapter by formula, over the other's; None unknown.
+        time: over the other's. paired: timed in the same rounds; else the interval is the widest that the two
+            ratios to the frozen subject allow.
+        evidence: the sentence.
+    """
+
+    other: str
+    flops: float | None
+    time: Interval
+    paired: bool
+    evidence: Evidence
+
+
+def pair(rows: Sequence[Entry]) -> tuple[Entry | None, Entry | None]:
+    """CDVFT at the paper's setting, as ``overview`` chooses it, and LoRA r = 8, of one comparable group."""
+    ours = next((row for row in representatives(rows) if row["method"] == "cdvft"), None)
+    return ours, next((row for row in rows if row["setting"] == "LoRA r=8"), None)
+
+
+def against(given: Given) -> Iterator[Against]:
+    """Every step of CDVFT beside LoRA r = 8's, and beside FourierFT's (its fastest setting)."""
+    for rows in given.groups:
+        ours, lora = pair([row for row in rows if known(row, "frozen") or known(row, "lora")])
+        if ours is None or ours["pass"] != "step":
+            continue
+        if lora is not None and (time := interval_of(ours, "lora")) is not None:
+            yield _against(ours, lora, "LoRA r=8", time, True)
+        timed = [row for row in rows if row["method"] == "fourierft" and known(row, "frozen")]
+        other = min(timed, key=lambda row: row["frozen"], default=None)
+        if other is not None and (time := between(ours, other)) is not None:
+            yield _against(ours, other, other["label"], time, False)
+
+
+def _against(ours: Entry, other: Entry, name: str, time: Interval, paired: bool) -> Against:
+    flops = over(ours["adapter_flops"], other["adapter_flops"])
+    launches = over(ours["launches"], other["launches"])
+    said = [f"{times(v)} the {n}" for v, n in ((flops, f'FLOPs ("{CONVENTION}")'), (launches, "launches")) if v]
+    said.append(f"{interval(time.value, time.low, time.high)} the time")
+    text = f"{place(ours)}: {ours['label']} takes {listed(said)} of {name}."
+    return Against(name, flops, time, paired, Evidence(text, "records", keys([ours, other])))
+
+
+def cheaper(given: Given) -> Answer:
+    """R5. Where CDVFT takes fewer FLOPs: "yes" if its step is faster on all those workloads, "no" on none.
+
+    Faster: the whole 95 % interval of the time ratio lies below 1. Against LoRA r = 8, and against FourierFT.
+    """
+    compared = list(against(given))
+    evidence = [one.evidence for one in compared]
+    bound = [row["verdict"] for row in given.done if row["method"] == "cdvft" and row["verdict"]]
+    if set(bound) - {"unknown"}:
+        counts = ", ".join(f"{bound.count(word):,} {word}" for word in sorted(set(bound)))
+        evidence.append(Evidence(f"What binds CDVFT's calls, by their traces: {counts}.", "records"))
+    said = given.verdict("step-time-like-lora")
+    evidence += [said] if said else []
+    missing = [] if any(row["kind"] == "model" for row in given.rows) else ["whole models: only layers are recorded"]
+    if not any(row["device"] == "cuda" for row in given.rows):
+        missing.append("a GPU: not measured")
+    if not compared:
+        plain = "No step of CDVFT is recorded beside LoRA r=8 or FourierFT."
+        return Answer("R5", QUESTION, "not measured", plain, tuple(evidence), tuple(missing))
+    sentences = []
+    for title, paired in (("LoRA r=8", True), ("FourierFT", False)):
+        rows = [one for one in compared if one.paired == paired]
+        if rows:
+            words = [word_of(one.time) for one in rows]
+            open_ = words.count("not told apart") + words.count("no interval")
+            sentences.append(
+                f"Beside {title}, on {plural(len(rows), 'workload')}, a step of CDVFT (m = 2, largest p) takes fewer "
+                f"FLOPs on {sum(_fewer(one) for one in rows)}; it is faster on {words.count('faster')}, slower on "
+                f"{words.count('slower')}, and no difference is shown on {open_}."
+            )
+    gains = [one for one in compared if _fewer(one)]
+    faster = sum(word_of(one.time) == "faster" for one in gains)
+    word: Word = "yes" if gains and faster == len(gains) else "in part" if faster else "no"
+    sentences.append(
+        f"Where it takes fewer FLOPs, it is faster on {faster} of {len(gains)}."
+        if gains
+        else "It takes fewer FLOPs on none of them, so there is no gain to eat."
+    )
+    return Answer("R5", QUESTION, word, " ".join(sentences), tuple(evidence), tuple(missing))
+
+
+def _fewer(one: Against) -> bool:
+    return one.flops is not None and one.flops < 1
