@@ -115,20 +115,16 @@ def read_changes(path: Path) -> dict[str, Tensor]:
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         reason = reason_of(error)
         raise UserError(f"weights {shown(path)} cannot be read: {reason}; write them with numpy.savez") from error
-    result = {}
+    result, at = {}, shown(path)
     for name, array in arrays.items():
         if name == SOURCE:
             continue
         if array.ndim != 2 or array.dtype.kind not in "fiu":
-            raise UserError(
-                f"{shown(path)}: array {name!r} has shape {array.shape}, {array.dtype}; give a real 2-D matrix"
-            )
+            raise UserError(f"{at}: array {name!r} has shape {array.shape}, {array.dtype}; give a real 2-D matrix")
         change = torch.from_numpy(array.astype(np.float64))
         if not bool(torch.isfinite(change).all()) or not bool(change.any()):
-            raise UserError(
-                f"{shown(path)}: array {name!r} is zero or not finite; give tuned minus base of a changed layer"
-            )
+            raise UserError(f"{at}: array {name!r} is zero or not finite; give tuned minus base of a changed layer")
         result[name] = change
     if not result:
-        raise UserError(f"{shown(path)} holds no array; give at least one 2-D matrix")
+        raise UserError(f"{at} holds no array; give at least one 2-D matrix")
     return result
