@@ -101,6 +101,12 @@ def test_run_writes_store_and_report_and_goes_on_where_it_stopped(tmp_path: Path
         (["report", "nothing.sqlite"], "is not there"),
         (["count", "lora", "--layer", "8x8", "--device", "cuda"], "torch sees no GPU"),
         (["trace", "nothing.json"], "nothing.json"),
+        (["count", "lora", "rank=2", "--layer", "16x16", "--batch", "1000000000"], "15,259 GiB at the least"),
+        (["time", "lora", "rank=2", "--layer", "99999999999x99999999999"], "give fewer sequences or tokens"),
+        (["time", "lora", "--layer", "8x8", "--precision", "nan"], "nan is no finite number > 0"),
+        (["calibrate", "--threads", "100000"], "threads = 100000 is not between 1 and"),
+        (["compare", "x" * 300, "y"], "is not there"),
+        (["predict", "lora", "--layer", "a\nb"], "'a\\nb' is neither"),
     ],
 )
 def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, arguments, message) -> None:

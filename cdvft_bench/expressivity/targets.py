@@ -109,19 +109,22 @@ def read_changes(path: Path) -> dict[str, Tensor]:
                 raise ValueError(f"it unpacks to more than {UNPACKED >> 30} GiB")
         with np.load(path, allow_pickle=False) as arrays_of:
             arrays = {name: arrays_of[name] for name in arrays_of.files}
+        foreign = next((name for name, array in arrays.items() if not isinstance(array, np.ndarray)), None)
+        if foreign is not None:
+            raise ValueError(f"{foreign!r} in it is no array")
     except (OSError, ValueError, EOFError, KeyError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         reason = reason_of(error)
         raise UserError(f"weights {shown(path)} cannot be read: {reason}; write them with numpy.savez") from error
-    result = {}
+    result, at = {}, shown(path)
     for name, array in arrays.items():
         if name == SOURCE:
             continue
         if array.ndim != 2 or array.dtype.kind not in "fiu":
-            raise UserError(f"{path}: array {name!r} has shape {array.shape}, {array.dtype}; give a real 2-D matrix")
+            raise UserError(f"{at}: array {name!r} has shape {array.shape}, {array.dtype}; give a real 2-D matrix")
         change = torch.from_numpy(array.astype(np.float64))
         if not bool(torch.isfinite(change).all()) or not bool(change.any()):
-            raise UserError(f"{path}: array {name!r} is zero or not finite; give tuned minus base of a changed layer")
+            raise UserError(f"{at}: array {name!r} is zero or not finite; give tuned minus base of a changed layer")
         result[name] = change
     if not result:
-        raise UserError(f"{path} holds no array; give at least one 2-D matrix")
+        raise UserError(f"{at} holds no array; give at least one 2-D matrix")
     return result

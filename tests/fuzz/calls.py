@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,15 +138,16 @@ class Try:
     sure: bool = False
 
 
-def tries(seed: int, number: int, cheap: bool) -> Iterator[Try]:
+def tries(seed: int, number: int, cheap: bool, only: Collection[str] = ()) -> Iterator[Try]:
     """Calls of all commands in turn, each with one or two values changed.
 
     Args:
         seed: of the draws. number: of calls. cheap: leave out those that may take more than a moment.
+        only: first words of the commands to call; none for all of them.
     """
     rng = random.Random(seed)
     table = dict(commands())
-    at = sorted(table)
+    at = sorted(path for path in table if not only or path[0] in only)
     made = 0
     while made < number:
         for path in rng.sample(at, len(at)):
