@@ -149,6 +149,7 @@ def library(dtype: torch.dtype, width: int = 0, counted: bool = False) -> ctypes
     flags = [*FLAGS, *TARGETS[target], *(["-DDOUBLE"] if dtype == torch.float64 else [])]
     flags += [*([f"-DWIDTH={width}"] if width else []), *(["-DCOUNTED"] if counted else [])]
     try:
+        flags += shlex.split(os.environ.get("CDVFT_BENCH_CFLAGS", ""))  # later options win
         return _found_or_compiled(shlex.split(named), flags)
     except subprocess.CalledProcessError as error:
         said = (error.stderr or "").strip().splitlines() or [f"status {error.returncode}"]
