@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from cdvft_bench.analytic.roofline import Rates, rates_from_json
+from cdvft_bench.analytic.roofline import Rates, load_rates, rates_from_json
 from cdvft_bench.core.caches import alone_in, cache_folder, private_folder
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import write_file
@@ -55,8 +55,8 @@ def quick_rates(threads: int) -> Rates:
 
 def _kept(path: Path) -> Rates | None:
     try:
-        return rates_from_json(json.loads(path.read_text()))
-    except (OSError, ValueError, UserError):
+        return load_rates(path)
+    except UserError:
         return None
 
 
