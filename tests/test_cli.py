@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from cdvft_bench.cli import main
 from cdvft_bench.execution import native
+from cdvft_bench.execution.rates.measured import Effort
 
 
 def call(*arguments: str) -> Result:
@@ -173,8 +174,8 @@ def test_plan_ranks_the_paths() -> None:
 def test_calibrate_writes_rates_that_plan_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "rates.json"
     monkeypatch.setenv("CDVFT_BENCH_RATES", str(path))
-    monkeypatch.setattr("cdvft_bench.timing.calibrate.LEAST_S", 1e-4)
-    monkeypatch.setattr("cdvft_bench.timing.calibrate.LARGEST", 1e6)
+    brief = Effort(point_s=1e-4, calls=1, repeats=2, rows=(16, 128), traffic=(4, 64), largest=1e6)
+    monkeypatch.setattr("cdvft_bench.timing.calibrate.FULL", brief)
     result = call("calibrate", "--threads", "1")
     assert result.exit_code == 0, result.output
     assert json.loads(path.read_text())["source"] == "measured"

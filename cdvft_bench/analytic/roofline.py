@@ -37,6 +37,7 @@ class Rates:
         threads: CPU threads that the rates hold for; 0 on a GPU.
         native: real FLOP/s of the compiled kernels, transforms and element-wise work together, against their FLOPs;
             empty where they were not calibrated: ``fft`` then stands in.
+        cpu: a digest of the CPU that they were measured on; empty on a GPU, and where nobody knows.
     """
 
     device: str
@@ -50,6 +51,7 @@ class Rates:
     threads: int = 0
     native: Curve = ()
     notes: tuple[str, ...] = field(default=())
+    cpu: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for a JSON file."""
@@ -83,6 +85,7 @@ def rates_from_json(document: Any) -> Rates:
             threads=int(_number(document, "threads", 0)),
             native=curve(document["native"]) if document.get("native") else (),
             notes=tuple(map(str, document.get("notes", ()))),
+            cpu=str(document.get("cpu", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UserError(

@@ -88,3 +88,44 @@ def commands(ctx: click.Context) -> None:
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
     click.echo(manual(root), nl=False)
+
+
+@dev.command()
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("native", "avx2"),
+    show_default=True,
+    help="CPU to compile for: native, avx2, sse.",
+)
+@click.option(
+    "--budget", default=330.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring in all."
+)
+@click.option("--processes", default=3, show_default=True, type=click.IntRange(1), help="Processes of each target.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
+@click.option("--neighbours", default=0, show_default=True, type=click.IntRange(0, 64), help="Busy processes beside.")
+@click.option("--quick", is_flag=True, help="Two rows alone.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: every process's medians.")
+def widths(
+    targets: tuple[str, ...],
+    budget: float,
+    processes: int,
+    threads: int,
+    neighbours: int,
+    quick: bool,
+    output: Path | None,
+) -> None:
+    """Print the compiled kernels' time over LoRA's for several vector widths, by turns. Under 8 minutes on 2 cores."""
+    import json
+    from dataclasses import asdict
+
+    from cdvft_bench.core.files import write_file
+    from cdvft_bench.sweep import widths as bench
+
+    rows = bench.QUICK if quick else bench.ROWS
+    with bench.busy_neighbours(neighbours):
+        found = bench.measure(targets, rows, budget, processes, threads)
+    if output is not None:
+        write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
+    click.echo(bench.table(found, rows))

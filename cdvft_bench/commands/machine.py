@@ -44,7 +44,7 @@ def selftest(comparisons: int, device: str, as_json: bool) -> None:
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the user's own.")
 def calibrate(device: str, threads: int | None, output: Path | None) -> None:
-    """Measure what this machine can do: the rates by which plan and path="auto" choose. Under a minute."""
+    """Measure what this machine can do: the rates by which plan and path="auto" choose. Under half a minute."""
     from cdvft_bench.execution.planner import rates_path
     from cdvft_bench.timing import calibrate as bench
 

@@ -117,24 +117,27 @@ def is_whole(path: Path) -> bool:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, wait_s: float = WAIT_S) -> Iterator[None]:
-    """Hold a private folder's lock; what was left unfinished by processes that ended is swept away.
+def alone_in(folder: Path, name: str, wait_s: float = WAIT_S) -> Iterator[bool]:
+    """Hold a lock of a private folder; yields whether there are such locks here.
 
     The lock is the process's: it is let go when that ends, however it ends.
 
     Raises:
         TimeoutError: another process held it all the while.
     """
-    with (folder / "lock").open("a") as file:
-        locked = _lock(file.fileno(), folder, wait_s)
+    with (folder / name).open("a") as file:
+        locked = _lock(file.fileno(), folder / name, wait_s)
         try:
-            if locked:
-                for old in folder.glob(UNFINISHED + "*"):
-                    shutil.rmtree(old, ignore_errors=True)
-            yield
+            yield locked
         finally:
             if locked:  # before a forked child closes its copy of the file
                 _unlock(file.fileno())
+
+
+def sweep(folder: Path) -> None:
+    """Remove what processes that ended left unfinished; only for who is alone."""
+    for old in folder.glob(UNFINISHED + "*"):
+        shutil.rmtree(old, ignore_errors=True)
 
 
 def workspace(folder: Path) -> tempfile.TemporaryDirectory[str]:
@@ -142,7 +145,7 @@ def workspace(folder: Path) -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=folder)
 
 
-def _lock(file: int, folder: Path, wait_s: float) -> bool:
+def _lock(file: int, path: Path, wait_s: float) -> bool:
     """Whether the lock is held; file systems without locks have none, and files are put into place whole anyway."""
     try:
         import fcntl
@@ -154,7 +157,7 @@ def _lock(file: int, folder: Path, wait_s: float) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > until:
-                raise TimeoutError(f"another process has held {folder / 'lock'} for {wait_s:.0f} s") from None
+                raise TimeoutError(f"another process has held {path} for {wait_s:.0f} s") from None
             time.sleep(0.05)
         except OSError:
             return False

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from cdvft_bench.analytic.circulant import Factor
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.execution.radices import stages
+from cdvft_bench.execution.native.radices import stages
 
 
 @dataclass(frozen=True)

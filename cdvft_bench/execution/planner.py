@@ -1,7 +1,8 @@
 """Which path to take: predicted time and memory of every path that can execute a layer.
 
-The costs are the closed forms of ``costs``, the rates those of ``cdvft-bench calibrate``, or built-in ones where the
-device was never calibrated. ``python -m cdvft_bench.timing.calibrate`` measures them on a bare node.
+The costs are the closed forms of ``costs``, the rates those of ``cdvft-bench calibrate``, or quickly
+measured ones where the CPU was never calibrated. ``python -m cdvft_bench.timing.calibrate`` measures them on a bare
+node.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 MATMUL_PATHS = ("fused", "stored", "merged", "merged_dense")
 
-# One set of rates a kind of device, for devices that were not calibrated.
+# One set of rates a kind of device, where nothing of the device itself is known.
 BUILT_IN = {
     "cpu": Rates(
         device="two cores of a server CPU (AVX-512)",
@@ -201,28 +202,44 @@ def _read_rates(path: Path, changed: int) -> Rates:
 
 
 def device_rates(device: str) -> Rates:
-    """Calibrated rates of "cpu" or "cuda" where there are some, else built-in ones, which say so.
+    """Rates of "cpu" or "cuda" to plan by; they say where they come from.
+
+    Calibrated ones where there are some, of a CPU only if it was this one: a home may be shared by several machines.
+    Else a CPU's are measured in about two seconds, once, and a GPU's are a datasheet's.
 
     Raises:
         UserError: the file of calibrated rates is damaged.
     """
     try:
-        path = rates_path(device)
+        path: Path | None = rates_path(device)
     except UserError:  # nobody's rates
-        return BUILT_IN[device]
-    if not is_file(path):
-        return BUILT_IN[device]
-    return _read_rates(path, path.stat().st_mtime_ns)
+        path = None
+    found = _read_rates(path, path.stat().st_mtime_ns) if path is not None and is_file(path) else None
+    if device != "cpu":
+        return found or BUILT_IN[device]
+    import torch
+
+    from cdvft_bench.execution.rates.measured import this_cpu
+    from cdvft_bench.execution.rates.quick import quick_rates
+
+    named = bool(os.environ.get("CDVFT_BENCH_RATES"))
+    return found if found and (named or found.cpu == this_cpu()) else quick_rates(torch.get_num_threads())
+
+
+def pick_for(problem: Problem) -> str:
+    """The path predicted to be fastest with torch's present number of threads."""
+    import torch
+
+    return _pick_for(problem, torch.get_num_threads())
 
 
 @lru_cache(maxsize=4096)
-def pick_for(problem: Problem) -> str:
-    """The path predicted to be fastest."""
+def _pick_for(problem: Problem, threads: int) -> str:
     return rank(problem)[0].path
 
 
 @lru_cache(maxsize=4096)
-def _pick(*sizes: Any) -> str:
+def _pick(threads: int, *sizes: Any) -> str:
     # At every call of a layer: hashing numbers costs less than making a Problem.
     return pick_for(Problem(*sizes))
 
@@ -238,7 +255,10 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
         return "fused"  # what runs anywhere, where nothing is known of the device or the plan would be too long
     dtype = str(x.dtype).removeprefix("torch.")
     d_in = int(x.shape[-1])  # int(): tracers hand sizes over as tensors
+    import torch
+
     picked = _pick(
+        torch.get_num_threads(),
         d_in,
         d_out,
         int(circulants[0].shape[2]),

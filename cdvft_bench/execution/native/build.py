@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from cdvft_bench.core.caches import alone_in, cache_folder, is_whole, private_folder, put, workspace
+from cdvft_bench.core.caches import alone_in, cache_folder, is_whole, private_folder, put, sweep, workspace
 
 FOLDER = Path(__file__).parent
 SOURCES = ("layer.c", "fft.h", "columns.h", "numbers.h")
@@ -40,7 +40,7 @@ COMPILING_S = 300.0
 """How long a compiler may take, on a machine that is busy otherwise."""
 
 
-def _this_cpu() -> str:
+def this_cpu() -> str:
     """What machine code for this CPU may differ by: a home folder may be shared by several."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
@@ -114,7 +114,7 @@ def _compile(command: Sequence[str], folder: Path, target: Path) -> None:
 def _found_or_compiled(compiler: Sequence[str], flags: Sequence[str]) -> ctypes.CDLL | str:
     """The library, of this compiler where there is one, else of any that was here earlier; or why there is none."""
     sources = [(FOLDER / name).read_text(encoding="utf-8") for name in SOURCES]
-    stem = f"native-{_digest(*sources, *flags, _this_cpu())}-"
+    stem = f"native-{_digest(*sources, *flags, this_cpu())}-"
     folder = private_folder(cache_folder())
     if not compiler or shutil.which(compiler[0]) is None:
         for path in sorted(folder.glob(f"{stem}*.so")):
@@ -124,7 +124,9 @@ def _found_or_compiled(compiler: Sequence[str], flags: Sequence[str]) -> ctypes.
     target = folder / f"{stem}{_digest(*compiler, _version(tuple(compiler)))}.so"
     found = _loaded(target)
     if found is None:
-        with alone_in(folder):
+        with alone_in(folder, "lock") as alone:
+            if alone:
+                sweep(folder)
             found = _loaded(target)  # by whoever had the lock
             if found is None:
                 _compile([*compiler, *flags], folder, target)
@@ -147,6 +149,7 @@ def library(dtype: torch.dtype, width: int = 0, counted: bool = False) -> ctypes
     flags = [*FLAGS, *TARGETS[target], *(["-DDOUBLE"] if dtype == torch.float64 else [])]
     flags += [*([f"-DWIDTH={width}"] if width else []), *(["-DCOUNTED"] if counted else [])]
     try:
+        flags += shlex.split(os.environ.get("CDVFT_BENCH_CFLAGS", ""))  # later options win
         return _found_or_compiled(shlex.split(named), flags)
     except subprocess.CalledProcessError as error:
         said = (error.stderr or "").strip().splitlines() or [f"status {error.returncode}"]

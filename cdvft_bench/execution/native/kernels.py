@@ -19,7 +19,7 @@ from torch import Tensor
 from cdvft_bench.execution.native import pool
 from cdvft_bench.execution.native.build import BYTES, library
 from cdvft_bench.execution.native.operands import FORMATS, ITEMSIZE, check, readable
-from cdvft_bench.execution.radices import stages
+from cdvft_bench.execution.native.radices import stages
 from cdvft_bench.execution.scratch import address
 
 MOST = 16
@@ -108,6 +108,13 @@ def lanes_for(dtype: torch.dtype, p: int) -> int:
     return 0
 
 
+def _of_lanes(dtype: torch.dtype, lanes: int, counted: bool = False) -> ctypes.CDLL | str:
+    """The library with vectors of so many entries; the widest are the compiler's own choice."""
+    widest = library(dtype)
+    width = 0 if isinstance(widest, str) or widest.lanes() == lanes else lanes * ITEMSIZE[dtype]
+    return library(dtype, width, counted)
+
+
 def missing(dtype: torch.dtype) -> str:
     """Why there are no kernels for a dtype of factors; empty where there are. Compiles them at the first call."""
     if dtype not in ITEMSIZE:
@@ -140,7 +147,7 @@ def misfit(dtype: torch.dtype, p: int, circulants: int) -> str:
 @cache  # structures hold their addresses
 def _tables(p: int, dtype: torch.dtype, lanes: int) -> tuple[Tensor, tuple[int, ...]]:
     """Roots of unity as the kernels read them, aligned, and the radices."""
-    made, radices = library(dtype, lanes * ITEMSIZE[dtype]), stages(p, lanes)
+    made, radices = _of_lanes(dtype, lanes), stages(p, lanes)
     assert not isinstance(made, str)
     assert radices is not None
     given, n = _ints(*radices), ctypes.c_int64(len(radices))
@@ -240,7 +247,7 @@ def _new_layer(
 ) -> _Held:
     c = circulants[0]
     lanes = lanes_for(c.dtype, c.shape[2])
-    made = misfit(c.dtype, c.shape[2], len(circulants)) or library(c.dtype, lanes * ITEMSIZE[c.dtype], counted)
+    made = misfit(c.dtype, c.shape[2], len(circulants)) or _of_lanes(c.dtype, lanes, counted)
     if isinstance(made, str):
         raise RuntimeError(f"path 'native' cannot execute this layer: {made}")
     tables, radices = _tables(c.shape[2], c.dtype, lanes)
@@ -270,7 +277,7 @@ def _new_layer(
 def countable(dtype: torch.dtype, p: int) -> bool:
     """Whether the instrumented kernels for blocks of p are there, or can be compiled."""
     lanes = lanes_for(dtype, p) if dtype in ITEMSIZE else 0
-    return bool(lanes) and not isinstance(library(dtype, lanes * ITEMSIZE[dtype], counted=True), str)
+    return bool(lanes) and not isinstance(_of_lanes(dtype, lanes, counted=True), str)
 
 
 def _seen(layer: _Layer) -> None:

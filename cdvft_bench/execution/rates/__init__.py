@@ -1,0 +1,1 @@
+"""What a device can do, measured: by which the planner plans."""

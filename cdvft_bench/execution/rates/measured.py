@@ -1,0 +1,194 @@
+"""A device's rates, measured: what predictions divide by. torch alone, so that a bare node can, and a first plan."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cdvft_bench.execution import native
+from cdvft_bench.execution.native import build
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long to measure.
+
+    Attributes:
+        point_s: seconds of a point (a kernel of one size), unless two calls take longer. calls: of a point, at least.
+        repeats: of all points, of which the best counts: for seconds on end a shared machine may lend half its cores.
+        rows: of products and transforms. traffic: rows of 1,024 numbers that are moved. dtypes: of products.
+        largest: entries of the largest operand.
+    """
+
+    point_s: float
+    calls: int
+    repeats: int
+    rows: tuple[int, ...]
+    traffic: tuple[int, ...]
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    largest: float = 2e8
+
+
+QUICK = Effort(0.04, 5, 1, (16, 128, 1024), (4, 256, 1024, 4096))
+"""Some two seconds on two cores."""
+FULL = Effort(0.12, 7, 3, (16, 128, 1024, 4096), (4, 64, 256, 1024, 4096, 16384))
+"""Under half a minute on two cores."""
+GPU = Effort(0.1, 7, 3, (16, 128, 1024, 4096, 16384), (16, 256, 4096, 32768, 131072))
+LOG2_768 = 9.585
+
+
+def this_cpu() -> str:
+    """A digest of what a CPU's rates depend on, torch's number of threads and its version aside."""
+    return hashlib.sha256(f"{build.this_cpu()}\0{platform.processor()}\0{os.cpu_count()}".encode()).hexdigest()[:16]
+
+
+def measure(device: torch.device, effort: Effort) -> dict[str, Any]:
+    """Curves of rates, the best of repeated calls, under the names that ``analytic.roofline.Rates`` has for them."""
+    bench = _Bench(device, effort)
+    found = [bench.curves() for _ in range(effort.repeats)]
+    return {
+        **{key: _best([one[key] for one in found]) for key in found[0]},
+        "launch_s": min(bench.launch() for _ in range(effort.repeats)),
+    }
+
+
+def _best(found: list[Any]) -> Any:
+    """The best rate of every point of several curves, or of dictionaries of curves."""
+    if isinstance(found[0], dict):
+        return {key: _best([one[key] for one in found]) for key in found[0]}
+    best: dict[float, float] = {}
+    for size, rate in (point for one in found for point in one):
+        best[size] = max(rate, best.get(size, 0.0))
+    return sorted(best.items())
+
+
+class _Bench:
+    def __init__(self, device: torch.device, effort: Effort) -> None:
+        self.device, self.effort = device, effort
+        self.generator = torch.Generator(device).manual_seed(0)  # the user's random numbers stay as they are
+
+    def curves(self) -> dict[str, Any]:
+        return {
+            "matmul": {dtype: self.matmul(getattr(torch, dtype)) for dtype in self.effort.dtypes},
+            "complex_bmm": self.complex_bmm(),
+            "fft": self.fft(),
+            "native": self.native(),
+            "bandwidth": {
+                "elementwise": self.traffic(lambda x, y: torch.mul(x, 1.5, out=y)),
+                "reduction": self.traffic(lambda x, _: x.sum(0), operands=1),
+                "copy": self.traffic(lambda x, y: y.copy_(x)),
+            },
+        }
+
+    def seconds(self, call: Callable[[], object]) -> float:
+        """Least seconds of a call.
+
+        The least, not the median: a rate says what the device can do, and other work only ever takes away from it.
+        """
+        effort, begun = self.effort, time.perf_counter()
+        self.once(call)
+        times = [self.once(call)]
+        while time.perf_counter() - begun < effort.point_s or (
+            len(times) < effort.calls and time.perf_counter() - begun < 2 * effort.point_s
+        ):
+            times.append(self.once(call))
+        return min(times)
+
+    def once(self, call: Callable[[], object]) -> float:
+        if self.device.type == "cuda":
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            call()
+            end.record()
+            torch.cuda.synchronize(self.device)
+            return start.elapsed_time(end) / 1e3
+        begun = time.perf_counter()
+        call()
+        return time.perf_counter() - begun
+
+    def normal(self, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.randn(*shape, device=self.device, generator=self.generator, dtype=torch.float32).to(dtype)
+
+    def matmul(self, dtype: torch.dtype) -> Points:
+        found = []
+        for rows in self.effort.rows:
+            for width in (768, 4096) if self.device.type == "cuda" else (768,):
+                if rows * width <= self.effort.largest:
+                    x, w = self.normal(rows, width, dtype=dtype), self.normal(width, width, dtype=dtype)
+                    taken = self.seconds(lambda x=x, w=w: x @ w)  # type: ignore[misc]
+                    found.append((2.0 * rows * width * width, 2.0 * rows * width * width / taken))
+        return _best([found])
+
+    def complex_bmm(self) -> Points:
+        found = []
+        for rows in (128, 1024):
+            for blocks, length in ((4, 192), (12, 64)):
+                bins = length // 2 + 1
+                x = torch.fft.rfft(self.normal(rows, blocks, length)).permute(2, 0, 1).contiguous()
+                c = torch.fft.rfft(self.normal(blocks, blocks, length)).permute(2, 1, 0).contiguous()
+                taken = self.seconds(lambda x=x, c=c: torch.bmm(x, c))  # type: ignore[misc]
+                flops = 8.0 * bins * rows * blocks * blocks
+                found.append((flops, flops / taken))
+        return _best([found])
+
+    def fft(self) -> Points:
+        found = []
+        for rows in self.effort.rows[:4]:
+            x = self.normal(rows, 768)
+            spectrum = torch.fft.rfft(x)
+            taken = self.seconds(lambda x=x: torch.fft.rfft(x))  # type: ignore[misc]
+            taken += self.seconds(lambda s=spectrum: torch.fft.irfft(s, n=768))  # type: ignore[misc]
+            flops = 2.5 * 768 * LOG2_768 * rows
+            found.append((flops, 2 * flops / taken))
+        return _best([found])
+
+    def native(self) -> Points:
+        """FLOP/s of the compiled kernels, forward and backward together; empty where they cannot run."""
+        if self.device.type != "cpu" or native.missing(torch.float32):
+            return []
+        found: Points = []
+        n = 768
+        for rows in self.effort.rows[:4]:
+            x, g = self.normal(rows, n), self.normal(rows, n)
+            diagonals, circulants = [self.normal(n) for _ in range(2)], [self.normal(1, 1, n)]
+
+            def both(x: Tensor = x, g: Tensor = g, a: list[Tensor] = diagonals, c: list[Tensor] = circulants) -> None:
+                native.forward(x, None, a, c, n, 1.0, False)
+                native.backward(x, g, a, c, 1.0, False, True)
+
+            # Two rows are one complex signal: six transforms, and 44 FLOPs a point of vectors and spectra.
+            flops = rows / 2 * (6 * 5 * n * LOG2_768 + 44 * n)
+            found.append((flops / 2, flops / self.seconds(both)))
+        return _best([found])
+
+    def traffic(self, call: Callable[[Tensor, Tensor], Tensor], operands: int = 2) -> Points:
+        """Bytes a second of a call that reads one operand and writes the other, or reads one alone."""
+        found: Points = []
+        for rows in self.effort.traffic:
+            if rows * 1024 <= self.effort.largest:
+                x, y = self.normal(rows, 1024), self.normal(rows, 1024)
+                taken = self.seconds(lambda x=x, y=y: call(x, y))  # type: ignore[misc]
+                bytes_ = float(operands) * x.numel() * x.element_size()
+                found.append((bytes_, bytes_ / taken))
+        return _best([found])
+
+    def launch(self) -> float:
+        """Seconds from one small launch to the next."""
+        x = self.normal(16)
+        many = 200
+
+        def launches() -> None:
+            for _ in range(many):
+                x.mul(1.5)
+
+        return self.seconds(launches) / many
