@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution.fused import Plan, flattened, scaled, unflattened
-from cdvft_bench.execution.splits import LARGEST_FACTOR, padded, split, widths
+from cdvft_bench.execution.splits import LARGEST_FACTOR, fold_split, fold_tile, padded, split, widths
+from cdvft_bench.execution.triton_costs import SUM_COLUMNS
 from cdvft_reference.operands import check_like, check_operands, memory
 
 LARGEST_HALF, LARGEST_FULL = 4096, 2048
@@ -40,6 +41,13 @@ def rows_at_once(p: int, activations: torch.dtype) -> int:
     return max(1, _largest(activations) // math.prod(widths(p)))
 
 
+def kernels_run(device: torch.device) -> bool:
+    """Whether Triton's kernels can run on the device's tensors: on a GPU, or interpreted."""
+    return importlib.util.find_spec("triton") is not None and (
+        device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    )
+
+
 def misfit(
     device: torch.device, dtype: torch.dtype, activations: torch.dtype, blocks: tuple[int, int], p: int, circulants: int
 ) -> str:
@@ -51,7 +59,7 @@ def misfit(
     """
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if not kernels_run(device):
         return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
     if circulants != 1 or blocks != (1, 1):
         return f"it takes one circulant factor of one block, not {circulants} of {blocks[0]} x {blocks[1]}"
@@ -199,3 +207,41 @@ def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
         DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=rows, COLUMNS=columns,
     )  # fmt: skip
     return out
+
+
+FOLD_WARPS = 4
+"""Warps of both fold kernels: no register is spilled on any GPU they were compiled for (profiles/gpu-static)."""
+
+
+def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
+    """Gradients of a_1, a_3 and c (of c alone without diagonals) from ``dense = g^T x``, which is read once.
+
+    Two kernels: sums over tiles, and the sums of those; both in an order of their own, so that equal inputs give equal
+    bits. See ``fold_kernel``.
+
+    Args:
+        dense: (d_out, d_in), contiguous, of any dtype up to that of the factors. diagonals, c: checked operands.
+    """
+    from cdvft_bench.execution.triton_kernels import fold_kernel, fold_sums_kernel
+
+    d_out, d_in = dense.shape
+    *diagonals, c = _memory((*diagonals, c))
+    q_out, q_in, p = c.shape
+    tile = int(fold_tile(p))
+    bands, tiles, pieces = (int(n) for n in fold_split(q_out * q_in, p))
+    first, last = diagonals or (c, c)
+    lines = (q_out * bands, q_in * bands) if diagonals else (0, 0)
+    part_first, part_last = c.new_empty(lines[0] * d_in), c.new_empty(lines[1] * d_out)
+    part_c = c.new_empty(q_out * q_in * pieces * 2 * bands * 2 * tile)
+    fold_kernel[(bands * pieces, q_out * q_in)](
+        dense, first, last, c, part_first, part_last, part_c, d_out, d_in, p, q_in, tiles, pieces,
+        DIAGONALS=bool(diagonals), ROW=plan.row, TILE=tile, num_warps=FOLD_WARPS,
+    )  # fmt: skip
+    grads = [torch.empty_like(t) for t in (*diagonals, c)]
+    programs = [-(-d // SUM_COLUMNS) if diagonals else 0 for d in (d_in, d_out)]
+    fold_sums_kernel[(sum(programs) + -(-c.numel() // SUM_COLUMNS),)](
+        part_first, part_last, part_c, grads[0], grads[-2] if diagonals else grads[0], grads[-1], d_out, d_in, p,
+        lines[0], lines[1], pieces, c.numel(), plan.alpha, programs[0], programs[1],
+        ROW=plan.row, TILE=tile, COLUMNS=SUM_COLUMNS, num_warps=FOLD_WARPS,
+    )  # fmt: skip
+    return grads
