@@ -32,13 +32,18 @@ PROGRAMS = 512
 """Programs of the backward kernel, each with its own partial sums: several for every multiprocessor."""
 
 
-def _largest(activations: torch.dtype) -> int:
-    return LARGEST_FULL if activations == torch.float32 else LARGEST_HALF
+MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
+"""Tile and warps of the merged weight's kernel."""
+
+
+def largest(full: bool) -> int:
+    """Entries of an operand that a program holds, for float32 (``full``) or 16-bit activations."""
+    return LARGEST_FULL if full else LARGEST_HALF
 
 
 def rows_at_once(p: int, activations: torch.dtype) -> int:
     """Rows of x that a program holds."""
-    return max(1, _largest(activations) // math.prod(widths(p)))
+    return max(1, largest(activations == torch.float32) // math.prod(widths(p)))
 
 
 def kernels_run(device: torch.device) -> bool:
@@ -67,7 +72,7 @@ def misfit(
         return f"its factors are float32, not {str(dtype).removeprefix('torch.')}"
     if split(p) is None:
         return f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}"
-    if math.prod(widths(p)) > _largest(activations):
+    if math.prod(widths(p)) > largest(activations == torch.float32):
         return f"p = {p} with activations of {str(activations).removeprefix('torch.')} exceeds the shared memory"
     return ""
 
@@ -100,9 +105,14 @@ def _circulant_gradient(moment: Tensor, p1: int, p2: int, row: bool) -> Tensor:
     return torch.fft.ifft(summed.t().reshape(-1)).real.contiguous()
 
 
-def precision(dtype: torch.dtype) -> str:
+def products(full: bool) -> str:
     """Of the matrix units: TF32 keeps more bits than 16-bit activations have; three TF32 products for float32."""
-    return "tf32x3" if dtype == torch.float32 else "tf32"
+    return "tf32x3" if full else "tf32"
+
+
+def precision(dtype: torch.dtype) -> str:
+    """:func:`products` for activations of a dtype."""
+    return products(dtype == torch.float32)
 
 
 def _memory(factors: Sequence[Tensor]) -> list[Tensor]:
@@ -201,10 +211,10 @@ def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     weight = weight.resolve_neg()
     *diagonals, c = _memory((*diagonals, c))
     first, last = diagonals or (c, c)
-    rows, columns = 16, 256
-    merged_weight_kernel[(-(-d_out // rows), -(-d_in // columns))](
+    merged_weight_kernel[(-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS))](
         weight, first, last, c, out, d_out, d_in, c.shape[2], c.shape[1], plan.alpha, *weight.stride(),
-        DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=rows, COLUMNS=columns,
+        DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=MERGED_ROWS, COLUMNS=MERGED_COLUMNS,
+        num_warps=MERGED_WARPS,
     )  # fmt: skip
     return out
 
