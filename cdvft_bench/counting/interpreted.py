@@ -60,16 +60,10 @@ class Launched:
 
     def moved(self) -> dict[str, Moved]:
         """Bytes by argument, without those that were not touched."""
-        found = {
-            name: Moved(
-                a.touched[0].size * a.size,
-                a.read,
-                a.written,
-                int(a.touched[0].sum()) * a.size,
-                int(a.touched[1].sum()) * a.size,
-            )
-            for name, a in self.arguments.items()
-        }
+        found = {}
+        for name, a in self.arguments.items():
+            read, written = (int(marks.sum()) * a.size for marks in a.touched)
+            found[name] = Moved(a.touched[0].size * a.size, a.read, a.written, read, written)
         return {name: m for name, m in found.items() if m.read or m.written}
 
 
