@@ -101,5 +101,5 @@ def kernels(output: Path, limit: float) -> None:
     path = output / "kernels.jsonl"
     compiled = static_evidence.record(path, limit_s=limit)
     interpreted = static_traffic.record(output / "traffic.jsonl")
-    write_file(output / "README.md", static_evidence.readme([row for _, row in read_log(path)]).encode())
+    write_file(output / "README.md", static_evidence.readme([row for _, row in read_log(path)]))
     click.echo(f"{output}: {compiled} kernels compiled and {interpreted} layers interpreted anew")
