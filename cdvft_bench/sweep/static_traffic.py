@@ -40,7 +40,7 @@ class Layer:
 
 LAYERS = tuple(
     Layer(*shape, diagonals, dtype)
-    for shape in ((768, 768, 768), (384, 768, 384), (300, 500, 125))
+    for shape in ((384, 384, 384), (192, 384, 192), (200, 300, 75))
     for diagonals in (2, 0)
     for dtype in ("bfloat16", "float32")
 )
