@@ -219,8 +219,9 @@ def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     return out
 
 
-FOLD_WARPS = 4
-"""Warps of both fold kernels: no register is spilled on any GPU they were compiled for (profiles/gpu-static)."""
+FOLD_WARPS, SUM_WARPS = 8, 4
+"""Warps of the two fold kernels: with eight the first spills no register on any GPU that it was compiled for, with four
+it did on sm_100 (profiles/gpu-static)."""
 
 
 def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
@@ -252,6 +253,6 @@ def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     fold_sums_kernel[(sum(programs) + -(-c.numel() // SUM_COLUMNS),)](
         part_first, part_last, part_c, grads[0], grads[-2] if diagonals else grads[0], grads[-1], d_out, d_in, p,
         lines[0], lines[1], pieces, c.numel(), plan.alpha, programs[0], programs[1],
-        ROW=plan.row, TILE=tile, COLUMNS=SUM_COLUMNS, num_warps=FOLD_WARPS,
+        ROW=plan.row, TILE=tile, COLUMNS=SUM_COLUMNS, num_warps=SUM_WARPS,
     )  # fmt: skip
     return grads

@@ -65,7 +65,7 @@ def merged_weight(d_in: int, d_out: int, p: int, dtype: str, diagonals: bool, ro
 
 def fold(d_in: int, d_out: int, p: int, dtype: str, diagonals: bool, row: bool) -> Iterator[Launch]:
     """``triton_path.fold_gradients``: its two launches."""
-    from cdvft_bench.execution.triton_path import FOLD_WARPS
+    from cdvft_bench.execution.triton_path import FOLD_WARPS, SUM_WARPS
 
     factor = Factor(d_in, d_out, p, 1, "float32")
     q_in, blocks, n = int(factor.q_in), int(factor.q_in * factor.q_out), int(factor.parameters)
@@ -84,7 +84,7 @@ def fold(d_in: int, d_out: int, p: int, dtype: str, diagonals: bool, row: bool) 
     second |= {"programs_first": programs[0], "programs_last": programs[1]}
     constants = {"ROW": row, "TILE": tile, "COLUMNS": SUM_COLUMNS}
     yield Launch(
-        "fold_sums_kernel", "merged_dense", second, constants, FOLD_WARPS, sum(programs) - -(-n // SUM_COLUMNS)
+        "fold_sums_kernel", "merged_dense", second, constants, SUM_WARPS, sum(programs) - -(-n // SUM_COLUMNS)
     )
 
 
