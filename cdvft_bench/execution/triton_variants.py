@@ -83,9 +83,7 @@ def fold(d_in: int, d_out: int, p: int, dtype: str, diagonals: bool, row: bool) 
     second |= {"lines_first": lines[0], "lines_last": lines[1]}
     second |= {"programs_first": programs[0], "programs_last": programs[1]}
     constants = {"ROW": row, "TILE": tile, "COLUMNS": SUM_COLUMNS}
-    yield Launch(
-        "fold_sums_kernel", "merged_dense", second, constants, SUM_WARPS, sum(programs) - -(-n // SUM_COLUMNS)
-    )
+    yield Launch("fold_sums_kernel", "merged_dense", second, constants, SUM_WARPS, sum(programs) - -(-n // SUM_COLUMNS))
 
 
 def on_chip(d_in: int, d_out: int, p: int, tokens: int, dtype: str, diagonals: bool) -> Iterator[Launch]:
