@@ -7,6 +7,7 @@ a compiler may take minutes. Recording goes on where it was stopped.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import json
 import os
@@ -62,7 +63,8 @@ class Job:
     @property
     def key(self) -> str:
         """What tells it from the others."""
-        return json.dumps([self.launch.kernel, self.target, self.launch.warps, self._compiled()], sort_keys=True)
+        said = json.dumps([self.launch.kernel, self.target, self.launch.warps, self._compiled()], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
 
     def _compiled(self) -> dict[str, object]:
         """All that the compiled code depends on: of a number, whether it is 1 or divisible by 16."""

@@ -218,6 +218,53 @@ for (d_in, d_out, p), m, dtype, splits.FOLD_PROGRAMS in itertools.product(
 """
 
 
+AROUND = """
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from cdvft_bench.execution import adapted_linear, triton_kernels
+
+seen = []
+
+class Launch:
+    def __init__(self, name): self.name = name
+    def __getitem__(self, grid): return lambda *a, **k: seen.append(self.name)
+
+for name in [name for name in vars(triton_kernels) if name.endswith("_kernel")]:
+    setattr(triton_kernels, name, Launch(name))
+
+class Dispatched(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        # Views alias what they are given; an allocation launches nothing.
+        given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        moves = not (isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() in given)
+        if moves and "empty" not in name:
+            seen.append(name)
+        return out
+
+d = 256
+ends, c = [torch.randn(d, requires_grad=True) for _ in range(2)], torch.randn(1, 1, d, requires_grad=True)
+W, x = torch.randn(d, d).bfloat16(), torch.randn(64, d).bfloat16().requires_grad_()
+for path, forward, backward in [
+    ("merged_dense", ["merged_weight_kernel", "mm"],
+     ["merged_weight_kernel", "mm", "mm", "fold_kernel", "fold_sums_kernel"]),
+    ("triton", ["_fft_r2c", "stack", "constant_pad_nd", "mm", "forward_kernel"],
+     ["mm", "backward_kernel", "sum", "complex", "clone", "_fft_c2c", "clone", "mul", "sum"]),
+]:
+    adapted_linear(x, W, None, ends, [c], alpha=0.5, path=path).sum().backward()  # makes what is made once
+    seen.clear()
+    with Dispatched():
+        h = adapted_linear(x, W, None, ends, [c], alpha=0.5, path=path)
+    assert seen == forward, (path, seen)
+    g = torch.ones_like(h)
+    seen.clear()
+    with Dispatched():
+        torch.autograd.grad(h, [x, *ends, c], g)
+    assert sorted(seen) == sorted(backward), (path, seen)
+"""
+
+
 def interpret(program: str, *arguments: str) -> None:
     """Run a program under Triton's interpreter; skips where this Triton's cannot do with this numpy."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
@@ -305,6 +352,12 @@ def test_the_fold_equals_the_oracle_under_the_interpreter(seed) -> None:
 def test_merged_weight_and_fold_move_what_the_closed_forms_say() -> None:
     """Every entry of W and of the dense gradient is read once, every partial sum written once."""
     interpret(MOVED)
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_what_torch_launches_around_the_kernels() -> None:
+    """Seven launches a step of merged_dense, two frozen products among them; fourteen of triton."""
+    interpret(AROUND)
 
 
 @pytest.mark.slow
