@@ -1,4 +1,4 @@
-"""What only maintainers need: tables of the documentation, READMEs of profiles, coverage of intervals."""
+"""What only maintainers need: tables of the documentation, READMEs of profiles, intervals' coverage, kernels."""
 
 from __future__ import annotations
 
@@ -120,7 +120,6 @@ def widths(
     import json
     from dataclasses import asdict
 
-    from cdvft_bench.core.files import write_file
     from cdvft_bench.sweep import widths as bench
 
     rows = bench.QUICK if quick else bench.ROWS
@@ -129,3 +128,18 @@ def widths(
     if output is not None:
         write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
     click.echo(bench.table(found, rows))
+
+
+@dev.command()
+@click.option("--output", default="gpu-static", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--limit", default=150.0, show_default=True, help="Seconds that one kernel may compile.")
+def kernels(output: Path, limit: float) -> None:
+    """Compile every Triton kernel for every GPU, without one, and count what it moves; goes on where it was stopped."""
+    from cdvft_bench.core.log import read_log
+    from cdvft_bench.sweep import static_evidence, static_traffic
+
+    path = output / "kernels.jsonl"
+    compiled = static_evidence.record(path, limit_s=limit)
+    interpreted = static_traffic.record(output / "traffic.jsonl")
+    write_file(output / "README.md", static_evidence.readme([row for _, row in read_log(path)]))
+    click.echo(f"{output}: {compiled} kernels compiled and {interpreted} layers interpreted anew")

@@ -250,6 +250,26 @@ class SelfTest:
 
 
 @dataclass(frozen=True)
+class Replays:
+    """A case and what it is compared with as CUDA graphs, their replays timed side by side.
+
+    Attributes:
+        timing: seconds of one call, and the case's ratios; None where it, or all the others, could not be captured.
+        inputs: that a replay goes through in turn.
+        differences: by contender, the largest relative norm of the difference between a gradient after a replay and
+            after the same calls made eagerly; None where a call leaves no gradient.
+        notes: what could not be captured, after which operator, and why.
+        clocks_mhz: of the GPU before and after; empty where it does not say.
+    """
+
+    timing: Timing | None
+    inputs: int
+    differences: dict[str, float | None]
+    notes: tuple[str, ...] = ()
+    clocks_mhz: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Timed:
     """The clock's part of a record.
 
@@ -261,6 +281,7 @@ class Timed:
         energy: of one call; None not measured.
         selftest: the clock against itself on this machine, at the start of the run that the case belongs to; None
             not made.
+        replays: the case beside the frozen subject and LoRA as CUDA graphs; None not made.
     """
 
     timing: Timing | None
@@ -270,3 +291,4 @@ class Timed:
     modes: Modes | None = None
     energy: Energy | None = None
     selftest: SelfTest | None = None
+    replays: Replays | None = None

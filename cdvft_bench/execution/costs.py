@@ -23,9 +23,10 @@ from cdvft_bench.analytic.kernels import (
     times,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
+from cdvft_bench.execution import triton_costs
 from cdvft_bench.execution.native_costs import circulant_backward, circulant_forward
 from cdvft_bench.execution.spectral_costs import Spectral, column_dot, scaled
-from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE, piece, widths
+from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE, piece
 
 FAST_PATHS = ("fused", "stored", "merged", "merged_dense", "native", "triton")
 
@@ -58,6 +59,11 @@ class FastLayer:
     def _half(self) -> bool:
         return self.dtype != self._adapter
 
+    @property
+    def _by_kernels(self) -> bool:
+        """Whether Triton's kernels build the merged weight and fold the dense gradient."""
+        return self.device == "cuda" and self._adapter == "float32"
+
     def _in_pieces(self, of_rows: Callable[[Count], Kernels]) -> Kernels:
         """Kernels of all pieces of the rows."""
         n = piece(self.tokens, self.layer.d_in, self.layer.d_out, self.device)
@@ -67,7 +73,8 @@ class FastLayer:
     def forward(self) -> Kernels:
         """The forward pass, base and change."""
         if self.path == "triton":
-            return self._triton_forward()
+            fused = triton_costs.forward_kernel(self.layer, self.tokens, self.factors[0], self.dtype)
+            return (*frozen_forward(self.layer, self.tokens, self.dtype), fused)
         if self.path == "native":
             return self._native_forward()
         return self._fused_forward() if self.path in ("fused", "stored") else self._merged_forward()
@@ -75,7 +82,10 @@ class FastLayer:
     def backward(self) -> Kernels:
         """The backward pass, with the gradient of the input."""
         if self.path == "triton":
-            return self._triton_backward()
+            fused = triton_costs.backward_kernel(
+                self.layer, self.tokens, self.factors[0], self.dtype, bool(self.diagonals)
+            )
+            return (*frozen_backward(self.layer, self.tokens, self.dtype), fused)
         if self.path == "native":
             return self._native_backward()
         if self.path in ("fused", "stored"):
@@ -102,7 +112,7 @@ class FastLayer:
         if self.path in ("merged", "merged_dense", "native"):
             return saved
         if self.path == "triton":
-            return saved + 2 * self._triton_area * size
+            return saved + 2 * triton_costs.area(self.factors[0]) * size
         for f in self.factors:
             saved = saved + 2 * f.q_out * f.q_in * f.bins * size
             if self.path == "stored":
@@ -233,6 +243,8 @@ class FastLayer:
         (f,) = self.factors
         d_in, d_out, dtype = self.layer.d_in, self.layer.d_out, self._adapter
         square, n = f.parameters * f.p, self.layer.weights
+        if self._by_kernels:
+            return (triton_costs.merged_weight_kernel(self.layer, f, self.dtype, bool(self.diagonals)),)
         kernels = self._circulant_view(f)
         if not self.diagonals:
             kernels += (copy("new_full", d_in, dtype, reads=0),)
@@ -282,6 +294,9 @@ class FastLayer:
         square, n = f.parameters * f.p, self.layer.weights
         rows, columns = f.q_out * f.p, f.q_in * f.p
         ragged = flag((rows != d_out) | (columns != d_in))
+        if self._by_kernels:
+            product = mm(d_out, self.tokens, d_in, self.dtype)
+            return (product, *triton_costs.fold_kernels(self.layer, f, self.dtype, bool(self.diagonals)))
         kernels: Kernels = (
             mm(d_out, self.tokens, d_in, self.dtype),
             *casts(n, self.dtype, dtype, inward=True),
@@ -316,31 +331,6 @@ class FastLayer:
         layer, t = self.layer, self.tokens
         change = circulant_backward(layer, t, self.factors, self.diagonals, self.dtype)
         return change, _onto(mm(t, layer.d_out, layer.d_in, self.dtype))
-
-    # --- execution.triton_path ---------------------------------------------------------------
-    # No dispatcher sees inside a Triton kernel: these serve predictions, and leave out the small transforms of c.
-
-    @property
-    def _triton_area(self) -> int:
-        p1, p2 = widths(int(self.factors[0].p))
-        return p1 * p2
-
-    def _triton(self, op: str, transforms: int, read: Count, written: Count) -> Kernel:
-        p1, p2 = widths(int(self.factors[0].p))
-        # A transform multiplies by the first DFT matrix twice and by the second four times; so does an inverse.
-        macs = transforms * self.tokens * p1 * p2 * (2 * p1 + 4 * p2)
-        size = ITEMSIZE[self.dtype]
-        return Kernel(op, "matmul", macs=macs, read=read * size, written=written * size)
-
-    def _triton_forward(self) -> Kernels:
-        n_in, n_out = self.tokens * self.layer.d_in, self.tokens * self.layer.d_out
-        fused = self._triton("forward_kernel", 2, n_in + n_out, n_out)
-        return (*frozen_forward(self.layer, self.tokens, self.dtype), fused)
-
-    def _triton_backward(self) -> Kernels:
-        n_in, n_out = self.tokens * self.layer.d_in, self.tokens * self.layer.d_out
-        fused = self._triton("backward_kernel", 4 if self.diagonals else 3, 2 * n_in + n_out, n_in)
-        return (*frozen_backward(self.layer, self.tokens, self.dtype), fused)
 
 
 def _onto(product: Kernel) -> Kernel:

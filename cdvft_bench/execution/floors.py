@@ -18,6 +18,7 @@ from cdvft_bench.analytic.roofline import Rates, kernel_seconds
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem, device_rates
 from cdvft_bench.execution.splits import widths
+from cdvft_bench.execution.triton_costs import fold_kernels, merged_weight_kernel
 from cdvft_bench.execution.triton_path import PROGRAMS, rows_at_once
 
 SHAPES = tuple((d, tokens) for d in (768, 1024, 2048, 4096) for tokens in (1024, 8192, 32768))
@@ -72,11 +73,10 @@ def floors(d: int, tokens: int, rates: Rates, dtype: str = "bfloat16") -> Iterat
     """Every kernel on a d x d layer with one block a factor, activations and weight of ``dtype``."""
     problem = Problem(d, d, d, tokens=tokens, dtype=dtype, device="cuda")
     layer = FastLayer(problem.layer, tokens, dtype, problem.factors, 2, 1.0, "triton", "cuda")
-    size, vectors = ITEMSIZE[dtype], 3 * d * 4
-    merged = Kernel("merged_weight_kernel", "elementwise", flops=3 * d * d, read=d * d * size + vectors,
-                    written=d * d * size)  # fmt: skip
+    merged = merged_weight_kernel(problem.layer, problem.factors[0], dtype, True)
+    folds = fold_kernels(problem.layer, problem.factors[0], dtype, True)
     p1, p2 = widths(d)
-    for kernel in (merged, layer.forward()[-1], layer.backward()[-1]):
+    for kernel in (merged, *folds, layer.forward()[-1], layer.backward()[-1]):
         moved = int(kernel.read + kernel.written)
         floor = moved / rates.bandwidth["copy"][-1][1]
         yield Floor(kernel.op, d, tokens, moved, floor, max(floor, kernel_seconds(kernel, rates, dtype)))

@@ -6,12 +6,12 @@ time. The buffer is shared by all layers of a device and dtype and never saved: 
 few tokens, takes the change's part of the input's gradient from the factors' gradients, which need it anyway.
 
 The factors' gradients come from the activations by FFT (the passes of ``fused``), or for m = 2 from the dense
-gradient ``g^T x``, folded along the wrapped diagonals of each block.
+gradient ``g^T x``, folded along the wrapped diagonals of each block. On a GPU with Triton two kernels build the merged
+weight and fold the dense gradient, each with one read of its matrix, where the factors are float32.
 """
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +42,11 @@ def _padded(a: Tensor, n: int) -> Tensor:
     return torch.nn.functional.pad(a, (0, n - a.shape[0])) if a.shape[0] != n else a
 
 
+def _by_kernels(c: Tensor) -> bool:
+    """Whether Triton's kernels take over, which compute in float32."""
+    return c.dtype == torch.float32 and triton_path.kernels_run(c.device)
+
+
 def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], plan: Plan) -> Tensor:
     """``W + alpha dW`` (d_out, d_in) in W's dtype, in scratch memory: valid until the next call.
 
@@ -61,7 +66,7 @@ def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Seque
         return _merged_by_rows(weight, diagonals, circulants, plan)
     (c,) = circulants
     d_out, d_in = weight.shape
-    if weight.is_cuda and importlib.util.find_spec("triton") is not None:
+    if _by_kernels(c):
         out = buffer("merged", d_out * d_in, weight.dtype, weight.device).view(d_out, d_in)
         return triton_path.merged_weight(weight, list(diagonals), c, plan, out)
     blocks = circulant_view(c, plan.row)
@@ -172,7 +177,10 @@ def _backward(
 def _fold_gradients(x: Tensor, g: Tensor, diagonals: Sequence[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
     """Gradients of the factors of m = 2 from the dense gradient ``g^T x``."""
     q_out, q_in, p = c.shape
-    dense = torch.mm(g.t(), x.to(g.dtype)).to(c.dtype)
+    dense = torch.mm(g.t(), x.to(g.dtype))
+    if _by_kernels(c):
+        return triton_path.fold_gradients(dense, list(diagonals), c, plan)
+    dense = dense.to(c.dtype)
     padding = (0, q_in * p - dense.shape[1], 0, q_out * p - dense.shape[0])
     if any(padding):
         dense = torch.nn.functional.pad(dense, padding)

@@ -32,10 +32,8 @@ PATHS: tuple[Path, ...] = get_args(Path)
 """What each does is told in docs/execution.md; "auto" lets the planner pick one of them."""
 
 
-def _plan_of_graph(
-    d_in: int, d_out: int, p: int, m: int, dtype: torch.dtype, own: torch.dtype, device: str, training: bool
-) -> str:
-    """The planner's pick for as many tokens as a problem has where none are given; ``own`` is the factors' dtype."""
+def _plan_of_graph(d_in: int, d_out: int, p: int, m: int, dtype: torch.dtype, device: str, training: bool) -> str:
+    """The planner's pick for as many tokens as a problem has where none are given."""
     from cdvft_bench.analytic.circulant import LARGEST_M
     from cdvft_bench.analytic.kernels import ITEMSIZE
     from cdvft_bench.execution.planner import BUILT_IN, Problem, pick_for
@@ -44,8 +42,7 @@ def _plan_of_graph(
         return "fused"  # as in planner.pick
     name = str(dtype).removeprefix("torch.")
     activations = name if name in ITEMSIZE else "float32"
-    picked = pick_for(Problem(d_in, d_out, p, m, dtype=activations, device=device, training=training))
-    return "fused" if picked == "triton" and own != torch.float32 else picked
+    return pick_for(Problem(d_in, d_out, p, m, dtype=activations, device=device, training=training))
 
 
 # Called while a graph is traced, never traced itself; one plan for all numbers of tokens, else each new one would
@@ -77,8 +74,8 @@ def _resolve(path: str, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequ
         _, q_in, p = circulants[0].shape
         # Of x itself every size may be symbolic in a graph; a factor's are numbers.
         d_in = diagonals[0].shape[0] if diagonals else q_in * p
-        own, training = circulants[0].dtype, circulants[0].requires_grad
-        return plan_of_graph(d_in, d_out, p, len(diagonals), x.dtype, own, x.device.type, training)
+        training = circulants[0].requires_grad
+        return plan_of_graph(d_in, d_out, p, len(diagonals), x.dtype, x.device.type, training)
     if path == "auto":
         from cdvft_bench.execution.planner import pick
 

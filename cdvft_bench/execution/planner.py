@@ -28,6 +28,10 @@ from cdvft_bench.execution.costs import FastLayer
 if TYPE_CHECKING:
     from torch import Tensor
 
+NOT_PICKED = ("triton",)
+"""Paths that "auto" leaves alone, though they can execute a layer and are ranked: the on-chip FFT spills registers in
+every configuration that was compiled (profiles/gpu-static), which no predicted time holds, and no clock has seen it."""
+
 MATMUL_PATHS = ("fused", "stored", "merged", "merged_dense")
 
 # One set of rates a kind of device, where nothing of the device itself is known.
@@ -50,7 +54,13 @@ BUILT_IN = {
     "cuda": Rates(
         device="NVIDIA H200",
         source="NVIDIA H200 Tensor Core GPU datasheet (SXM): peak rates, no efficiency taken off",
-        matmul={"float32": ((1e9, 6.7e13),), "bfloat16": ((1e9, 9.89e14),), "float16": ((1e9, 9.89e14),)},
+        matmul={
+            "float32": ((1e9, 6.7e13),),
+            "bfloat16": ((1e9, 9.89e14),),
+            "float16": ((1e9, 9.89e14),),
+            "tfloat32": ((1e9, 4.945e14),),
+            "tfloat32x3": ((1e9, 1.648e14),),  # three products for one
+        },
         complex_bmm=((1e9, 6.7e13),),
         fft=((1e9, 6.7e13),),
         bandwidth=dict.fromkeys(("elementwise", "reduction", "copy"), ((1000000.0, 4800000000000.0),)),
@@ -235,7 +245,7 @@ def pick_for(problem: Problem) -> str:
 
 @lru_cache(maxsize=4096)
 def _pick_for(problem: Problem, threads: int) -> str:
-    return rank(problem)[0].path
+    return next(e.path for e in rank(problem) if e.path not in NOT_PICKED)
 
 
 @lru_cache(maxsize=4096)
@@ -257,7 +267,7 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
     d_in = int(x.shape[-1])  # int(): tracers hand sizes over as tensors
     import torch
 
-    picked = _pick(
+    return _pick(
         torch.get_num_threads(),
         d_in,
         d_out,
@@ -268,8 +278,6 @@ def pick(x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], d
         device,
         circulants[0].requires_grad,
     )
-    # The plan is for factors of the activations' dtype, or of float32; these may be float64 all the same.
-    return "fused" if picked == "triton" and str(circulants[0].dtype) != "torch.float32" else picked
 
 
 def planned(

@@ -5,7 +5,8 @@ No torch: the closed forms of ``costs`` split as the execution does.
 
 from __future__ import annotations
 
-from cdvft_bench.analytic.kernels import Count
+from cdvft_bench.analytic.circulant import flag
+from cdvft_bench.analytic.kernels import Count, larger
 from cdvft_bench.core.errors import UserError
 
 PIECE = 2**20
@@ -25,6 +26,9 @@ LARGEST_FACTOR = 128
 BY_PRODUCT = 2
 """Up to so many tokens an output the merged path takes the change's part of the input's gradient from the factors'
 gradients, of which it is a by-product: cheaper than building the merged weight a second time."""
+
+FOLD_PROGRAMS = 512
+"""Programs of the fold kernel that are wanted: several for every multiprocessor of a GPU."""
 
 
 def piece(rows: Count, d_in: Count, d_out: Count, device: str) -> Count:
@@ -56,3 +60,16 @@ def widths(p: int) -> tuple[int, int]:
     if pair is None:
         raise UserError(f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}, as path 'triton' needs")
     return padded(pair[0]), padded(pair[1])
+
+
+def fold_tile(p: Count) -> Count:
+    """Rows and columns of the square tiles that the fold kernel reads: 16 for small blocks, else 32."""
+    return 16 + 16 * flag(p > 16)
+
+
+def fold_split(blocks: Count, p: Count) -> tuple[Count, Count, Count]:
+    """Tiles along a block's side, tiles that a program walks along a diagonal, programs that share a diagonal."""
+    bands = -(-p // fold_tile(p))
+    wanted = larger(blocks * bands * bands // FOLD_PROGRAMS, 1)
+    tiles = bands + wanted - larger(bands, wanted)  # the smaller one
+    return bands, tiles, -(-bands // tiles)

@@ -1,4 +1,4 @@
-"""Triton kernels: the merged weight in one pass, and diagonal-circulant-diagonal with the FFT held on chip.
+"""Triton kernels: merged weight and fold, one pass each, and diagonal-circulant-diagonal with the FFT held on chip.
 
 The transform of p = p1 * p2 points is two products with small DFT matrices and a twiddle between them
 (Cooley and Tukey), so that matrix units do it and nothing leaves the chip::
@@ -189,3 +189,114 @@ def backward_kernel(
     at = tl.program_id(0) * 2 * P1 * P2 + i1 * P2 + i2
     tl.store(moment + at, tl.sum(tl.reshape(sum_re, (P1, B, P2)), 1))
     tl.store(moment + P1 * P2 + at, tl.sum(tl.reshape(sum_im, (P1, B, P2)), 1))
+
+
+@triton.jit
+def fold_kernel(
+    dense, first, last, c, part_first, part_last, part_c, d_out, d_in, p, q_in, tiles, pieces,
+    DIAGONALS: tl.constexpr, ROW: tl.constexpr, TILE: tl.constexpr,
+):  # fmt: skip
+    """Sums of ``dense = g^T x`` (d_out, d_in) for the gradients of a_1, a_3 and c; reads it once, adds nothing twice.
+
+    A program walks ``tiles`` square tiles of one block that lie along a wrapped diagonal, ``r - s`` the same from tile
+    to tile: what belongs to c stays in registers until the end. A tile is skewed on chip, such that the entries of one
+    diagonal stand in one column: entry (r, k) of the skewed tile is (r, (r - k) mod TILE), of diagonal k where r >= k
+    and k - TILE where not.
+
+    Partial sums, written once each: ``part_first`` (q_out bands, d_in), ``part_last`` (q_in bands, d_out), and
+    ``part_c`` (q_out q_in, pieces, 2 bands, 2, TILE), by diagonals of tiles (from -bands), then k >= 0 and k < 0.
+    """
+    bands = tl.cdiv(p, TILE)
+    block = tl.program_id(1)
+    i, j = block // q_in, block % q_in
+    band, piece = tl.program_id(0) % bands, tl.program_id(0) // bands
+    kind = part_c.dtype.element_ty
+    entry = tl.arange(0, TILE)
+    r_tile, k_tile = entry[:, None], entry[None, :]
+    skew = (r_tile - k_tile) & (TILE - 1)
+    ahead = tl.zeros((TILE,), kind)  # of tiles that wrap around, which lie above the block's diagonal
+    ahead_low = tl.zeros((TILE,), kind)
+    behind = tl.zeros((TILE,), kind)
+    behind_low = tl.zeros((TILE,), kind)
+    for step in range(tiles):
+        down = piece * tiles + step
+        across = tl.where(down < band, down - band + bands, down - band)
+        r, s = down * TILE + entry, across * TILE + entry
+        row, column = i * p + r, j * p + s
+        in_rows, in_columns = (r < p) & (row < d_out), (s < p) & (column < d_in)
+        inside = in_rows[:, None] & in_columns[None, :]
+        value = tl.load(dense + row.to(tl.int64)[:, None] * d_in + column[None, :], mask=inside, other=0.0).to(kind)
+        weighted = value
+        if DIAGONALS:
+            a = tl.load(first + column, mask=in_columns, other=0.0)
+            b = tl.load(last + row, mask=in_rows, other=0.0)
+            lag = s[None, :] - r[:, None] if ROW else r[:, None] - s[None, :]
+            lag = tl.where(lag < 0, lag + p, lag)
+            entries = value * tl.load(c + block.to(tl.int64) * p + lag, mask=inside, other=0.0)
+            tl.store(
+                part_first + (i * bands + down).to(tl.int64) * d_in + column,
+                tl.sum(entries * b[:, None], 0),
+                mask=in_columns & (0 * entry + down < bands),
+            )
+            tl.store(
+                part_last + (j * bands + across).to(tl.int64) * d_out + row,
+                tl.sum(entries * a[None, :], 1),
+                mask=in_rows,
+            )
+            weighted = value * a[None, :] * b[:, None]
+        skewed = tl.gather(weighted, skew, 1)
+        high = tl.sum(tl.where(r_tile >= k_tile, skewed, 0.0), 0)
+        low = tl.sum(tl.where(r_tile < k_tile, skewed, 0.0), 0)
+        wraps = down < band
+        ahead += tl.where(wraps, high, 0.0)
+        ahead_low += tl.where(wraps, low, 0.0)
+        behind += tl.where(wraps, 0.0, high)
+        behind_low += tl.where(wraps, 0.0, low)
+    at = part_c + ((block * pieces + piece).to(tl.int64) * 2 * bands + band) * 2 * TILE + entry
+    tl.store(at, ahead)
+    tl.store(at + TILE, ahead_low)
+    tl.store(at + bands * 2 * TILE, behind)
+    tl.store(at + bands * 2 * TILE + TILE, behind_low)
+
+
+@triton.jit
+def _summed(parts, out, width, lines, alpha, index, COLUMNS: tl.constexpr):
+    """out = alpha times the sum of the ``lines`` lines of ``parts`` (lines, width), for COLUMNS columns."""
+    at = index * COLUMNS + tl.arange(0, COLUMNS)
+    total = tl.zeros((COLUMNS,), parts.dtype.element_ty)
+    place = at.to(tl.int64)
+    for _ in range(lines):
+        total += tl.load(parts + place, mask=at < width, other=0.0)
+        place += width
+    tl.store(out + at, total * alpha, mask=at < width)
+
+
+@triton.jit
+def fold_sums_kernel(
+    part_first, part_last, part_c, grad_first, grad_last, grad_c, d_out, d_in, p, lines_first, lines_last, pieces,
+    size_c, alpha, programs_first, programs_last,
+    ROW: tl.constexpr, TILE: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """The three gradients from ``fold_kernel``'s partial sums, times alpha; each entry by one program, in order."""
+    program = tl.program_id(0)
+    if program < programs_first:
+        _summed(part_first, grad_first, d_in, lines_first, alpha, program, COLUMNS)
+    elif program < programs_first + programs_last:
+        _summed(part_last, grad_last, d_out, lines_last, alpha, program - programs_first, COLUMNS)
+    else:
+        at = (program - programs_first - programs_last) * COLUMNS + tl.arange(0, COLUMNS)
+        valid = at < size_c
+        block, k = at // p, at % p
+        if ROW:
+            k = tl.where(k == 0, 0, p - k)
+        bands = tl.cdiv(p, TILE)
+        total = tl.zeros((COLUMNS,), part_c.dtype.element_ty)
+        for piece in range(pieces):
+            line = (block.to(tl.int64) * pieces + piece) * 2 * bands
+            for wrapped in tl.static_range(2):
+                lag = k - wrapped * p + bands * TILE  # from the first diagonal of tiles, never negative
+                tile, e = lag // TILE, lag % TILE
+                total += tl.load(part_c + (line + tile) * 2 * TILE + e, mask=valid, other=0.0)
+                below = valid & (tile + 1 < 2 * bands)
+                total += tl.load(part_c + ((line + tile + 1) * 2 + 1) * TILE + e, mask=below, other=0.0)
+        tl.store(grad_c + at, total * alpha, mask=valid)

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution.fused import Plan, flattened, scaled, unflattened
-from cdvft_bench.execution.splits import LARGEST_FACTOR, padded, split, widths
+from cdvft_bench.execution.splits import LARGEST_FACTOR, fold_split, fold_tile, padded, split, widths
+from cdvft_bench.execution.triton_costs import SUM_COLUMNS
 from cdvft_reference.operands import check_like, check_operands, memory
 
 LARGEST_HALF, LARGEST_FULL = 4096, 2048
@@ -31,13 +32,25 @@ PROGRAMS = 512
 """Programs of the backward kernel, each with its own partial sums: several for every multiprocessor."""
 
 
-def _largest(activations: torch.dtype) -> int:
-    return LARGEST_FULL if activations == torch.float32 else LARGEST_HALF
+MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
+"""Tile and warps of the merged weight's kernel."""
+
+
+def largest(full: bool) -> int:
+    """Entries of an operand that a program holds, for float32 (``full``) or 16-bit activations."""
+    return LARGEST_FULL if full else LARGEST_HALF
 
 
 def rows_at_once(p: int, activations: torch.dtype) -> int:
     """Rows of x that a program holds."""
-    return max(1, _largest(activations) // math.prod(widths(p)))
+    return max(1, largest(activations == torch.float32) // math.prod(widths(p)))
+
+
+def kernels_run(device: torch.device) -> bool:
+    """Whether Triton's kernels can run on the device's tensors: on a GPU, or interpreted."""
+    return importlib.util.find_spec("triton") is not None and (
+        device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
+    )
 
 
 def misfit(
@@ -51,7 +64,7 @@ def misfit(
     """
     if importlib.util.find_spec("triton") is None:
         return "the package triton is not installed"
-    if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+    if not kernels_run(device):
         return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
     if circulants != 1 or blocks != (1, 1):
         return f"it takes one circulant factor of one block, not {circulants} of {blocks[0]} x {blocks[1]}"
@@ -59,7 +72,7 @@ def misfit(
         return f"its factors are float32, not {str(dtype).removeprefix('torch.')}"
     if split(p) is None:
         return f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}"
-    if math.prod(widths(p)) > _largest(activations):
+    if math.prod(widths(p)) > largest(activations == torch.float32):
         return f"p = {p} with activations of {str(activations).removeprefix('torch.')} exceeds the shared memory"
     return ""
 
@@ -92,9 +105,14 @@ def _circulant_gradient(moment: Tensor, p1: int, p2: int, row: bool) -> Tensor:
     return torch.fft.ifft(summed.t().reshape(-1)).real.contiguous()
 
 
-def precision(dtype: torch.dtype) -> str:
+def products(full: bool) -> str:
     """Of the matrix units: TF32 keeps more bits than 16-bit activations have; three TF32 products for float32."""
-    return "tf32x3" if dtype == torch.float32 else "tf32"
+    return "tf32x3" if full else "tf32"
+
+
+def precision(dtype: torch.dtype) -> str:
+    """:func:`products` for activations of a dtype."""
+    return products(dtype == torch.float32)
 
 
 def _memory(factors: Sequence[Tensor]) -> list[Tensor]:
@@ -193,9 +211,48 @@ def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     weight = weight.resolve_neg()
     *diagonals, c = _memory((*diagonals, c))
     first, last = diagonals or (c, c)
-    rows, columns = 16, 256
-    merged_weight_kernel[(-(-d_out // rows), -(-d_in // columns))](
+    merged_weight_kernel[(-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS))](
         weight, first, last, c, out, d_out, d_in, c.shape[2], c.shape[1], plan.alpha, *weight.stride(),
-        DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=rows, COLUMNS=columns,
+        DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=MERGED_ROWS, COLUMNS=MERGED_COLUMNS,
+        num_warps=MERGED_WARPS,
     )  # fmt: skip
     return out
+
+
+FOLD_WARPS, SUM_WARPS = 8, 4
+"""Warps of the two fold kernels: with eight the first spills no register on any GPU that it was compiled for, with four
+it did on sm_100 (profiles/gpu-static)."""
+
+
+def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
+    """Gradients of a_1, a_3 and c (of c alone without diagonals) from ``dense = g^T x``, which is read once.
+
+    Two kernels: sums over tiles, and the sums of those; both in an order of their own, so that equal inputs give equal
+    bits. See ``fold_kernel``.
+
+    Args:
+        dense: (d_out, d_in), contiguous, of any dtype up to that of the factors. diagonals, c: checked operands.
+    """
+    from cdvft_bench.execution.triton_kernels import fold_kernel, fold_sums_kernel
+
+    d_out, d_in = dense.shape
+    *diagonals, c = _memory((*diagonals, c))
+    q_out, q_in, p = c.shape
+    tile = int(fold_tile(p))
+    bands, tiles, pieces = (int(n) for n in fold_split(q_out * q_in, p))
+    first, last = diagonals or (c, c)
+    lines = (q_out * bands, q_in * bands) if diagonals else (0, 0)
+    part_first, part_last = c.new_empty(lines[0] * d_in), c.new_empty(lines[1] * d_out)
+    part_c = c.new_empty(q_out * q_in * pieces * 2 * bands * 2 * tile)
+    fold_kernel[(bands * pieces, q_out * q_in)](
+        dense, first, last, c, part_first, part_last, part_c, d_out, d_in, p, q_in, tiles, pieces,
+        DIAGONALS=bool(diagonals), ROW=plan.row, TILE=tile, num_warps=FOLD_WARPS,
+    )  # fmt: skip
+    grads = [torch.empty_like(t) for t in (*diagonals, c)]
+    programs = [-(-d // SUM_COLUMNS) if diagonals else 0 for d in (d_in, d_out)]
+    fold_sums_kernel[(sum(programs) + -(-c.numel() // SUM_COLUMNS),)](
+        part_first, part_last, part_c, grads[0], grads[-2] if diagonals else grads[0], grads[-1], d_out, d_in, p,
+        lines[0], lines[1], pieces, c.numel(), plan.alpha, programs[0], programs[1],
+        ROW=plan.row, TILE=tile, COLUMNS=SUM_COLUMNS, num_warps=SUM_WARPS,
+    )  # fmt: skip
+    return grads

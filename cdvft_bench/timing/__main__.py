@@ -42,7 +42,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--output", required=True, type=Path, help="rows, .jsonl")
     add("--budget", type=seconds, default=None, help="of the whole slice, as 540s or 9m (default: none)")
     add("--case-budget", type=seconds, default=1.0, help="of timing a case (default: 1s)")
-    add("--energy", type=seconds, default=None, help="of repeating a call for its energy (default: 2s on cuda)")
+    add(
+        "--energy",
+        type=some_seconds,
+        default=None,
+        help="of repeating a call for its energy, 0 for none (on cuda: 2s)",
+    )
     add("--precision", type=float, default=0.05, help="half-width of a ratio's interval (default: %(default)s)")
     add("--threads", type=int, default=None, help="torch's CPU threads (default: as they are)")
     add("--seed", type=int, default=0, help="of weights, inputs and order (default: %(default)s)")
@@ -60,6 +65,11 @@ def seconds(text: str) -> float:
         return parse_seconds(text)
     except UserError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def some_seconds(text: str) -> float:
+    """As :func:`seconds`, or none of them: "0"."""
+    return 0.0 if text.strip() in ("0", "0s") else seconds(text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

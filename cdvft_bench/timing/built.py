@@ -30,7 +30,9 @@ class Target:
 
     Attributes:
         name: of the case. module: it. call: one pass. fixed: the same on one input, as a graph needs it.
-        optimizer: of what is trained, or None.
+        optimizer: of what is trained, or None. turns: inputs that ``call`` goes round.
+        gradients: of the last call: its input's, where it takes one, then those of what is trained; empty after a
+            forward pass.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Target:
     call: Callable[[], object]
     fixed: Callable[[], object]
     optimizer: torch.optim.Optimizer | None = None
+    turns: int = 1
+    gradients: Callable[[], list[Tensor]] = list
 
 
 @dataclass(frozen=True)
@@ -50,7 +54,8 @@ class Built:
         forward: runs the forward pass with autograd recording and returns its output.
         step: runs forward, backward, and an AdamW update where anything is trained.
         advance: goes on to the next input, of which a layer on a GPU has several; None where there is one.
-        optimizer: of what is trained; None where nothing is.
+        optimizer: of what is trained; None where nothing is. turns: inputs that there are.
+        leaf: the input whose turn it is, where it takes a gradient.
     """
 
     module: nn.Module
@@ -59,6 +64,13 @@ class Built:
     step: Callable[[], object]
     advance: Callable[[], None] | None = None
     optimizer: torch.optim.Optimizer | None = None
+    turns: int = 1
+    leaf: Callable[[], Tensor | None] = lambda: None
+
+    def gradients(self) -> list[Tensor]:
+        """Of the last step: the input's, where it takes one, then those of what is trained."""
+        tensors = [self.leaf(), *(p for p in self.module.parameters() if p.requires_grad)]
+        return [t.grad for t in tensors if t is not None and t.grad is not None]
 
     def target(self, name: str, pass_: CasePass) -> Target:
         """The pass to measure, on another input each time where there are several."""
@@ -70,7 +82,9 @@ class Built:
             advance()
             return fixed()
 
-        return Target(name, self.module, fixed if advance is None else call, fixed, self.optimizer)
+        taken = self.gradients if pass_ == "step" else list
+        call_ = fixed if advance is None else call
+        return Target(name, self.module, call_, fixed, self.optimizer, self.turns, taken)
 
 
 def random_linear(
@@ -138,6 +152,7 @@ def built_layer(module: nn.Module, x: Tensor, seed: int = 0) -> Built:
         lambda: turn.current,
         advance if len(turn) > 1 else None,
         seed,
+        len(turn),
     )
 
 
@@ -161,6 +176,7 @@ def _built(
     leaf: Callable[[], Tensor | None],
     advance: Callable[[], None] | None,
     seed: int,
+    turns: int = 1,
 ) -> Built:
     trained = [p for p in module.parameters() if p.requires_grad]
     # Capturable: a CUDA graph may hold the update; the fused kernel is the same either way.
@@ -182,4 +198,4 @@ def _built(
         if optimizer is not None:
             optimizer.step()
 
-    return Built(module, inputs, forward, step, advance, optimizer)
+    return Built(module, inputs, forward, step, advance, optimizer, turns, leaf)

@@ -40,12 +40,16 @@ def memory_gib() -> float | None:
         return None
 
 
+REVISION = "CDVFT_BENCH_REVISION"
+"""Environment variable that names the revision where the code came without its repository, as on a bare node."""
+
+
 def _revision() -> str | None:
     here = Path(__file__).resolve().parent
     top = _run(["git", "rev-parse", "--show-toplevel"], here)
     # Installed into somebody else's checkout (a virtual environment inside it), that revision is not ours.
     if top is None or (Path(top) / "cdvft_bench" / "timing").resolve() != here:
-        return None
+        return os.environ.get(REVISION, "").strip() or None
     revision = _run(["git", "rev-parse", "--short=12", "HEAD"], here)
     changes = _run(["git", "status", "--porcelain", "--untracked-files=no", "cdvft_bench", "reference"], Path(top))
     return revision and revision + ("+changes" if changes else "")

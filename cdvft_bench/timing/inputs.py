@@ -21,7 +21,7 @@ def random_inputs(
     copies: int | None = 1,
     requires_grad: bool = False,
 ) -> list[Tensor]:
-    """Tensors of random values; the same seed gives the same values on every device.
+    """Tensors of random values, drawn on the device; the same seed gives the same values on the same kind of device.
 
     Zeros and constants are no substitute: kernels run faster on them than on real data, and they hide
     outputs that were never written.
@@ -41,15 +41,15 @@ def random_inputs(
         raise UserError(f"copies = {copies} is too small; it must be >= 1, or None to exceed the cache")
     if dtype == torch.bool:
         raise UserError("random_inputs draws no booleans; draw integers and compare them")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(device).manual_seed(seed)
 
     def draw() -> Tensor:
         if dtype.is_complex or dtype.is_floating_point:
             wide = dtype if dtype in (torch.float64, torch.complex64, torch.complex128) else torch.float32
-            values = torch.randn(*shape, dtype=wide, generator=generator)
+            values = torch.randn(*shape, dtype=wide, device=device, generator=generator)
         else:
-            values = torch.randint(1, 128, tuple(shape), generator=generator)
-        return values.to(device=device, dtype=dtype).requires_grad_(requires_grad)
+            values = torch.randint(1, 128, tuple(shape), device=device, generator=generator)
+        return values.to(dtype).requires_grad_(requires_grad)
 
     tensors = [draw()]
     if copies is None:

@@ -28,6 +28,7 @@ from cdvft_bench.timing.bare import build
 from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.environment import read_environment
 from cdvft_bench.timing.measure import Plan, measure
+from cdvft_bench.timing.replaying import replays_apart
 from cdvft_bench.timing.selftest import selftest
 
 Say = Callable[[str], None]
@@ -137,13 +138,16 @@ def time_case(case: Case, settings: Settings) -> Timed:
         seed=case.seed,
     )
     notes = [f"{case.method}: plain torch, with the operators of the suite's own"] if case.method == "lora" else []
-    return measure(
+    timed = measure(
         build(case).target(case.plain_label, case.pass_),
         lambda: [build(other).target(name, other.pass_) for name, other in baselines(case).items()],
         case.device,
         plan,
         notes,
     )
+    if "graph" not in settings.modes or torch.device(case.device).type != "cuda" or case.method == FROZEN:
+        return timed
+    return replace(timed, replays=replays_apart(case, settings.case_s, settings.precision))
 
 
 def _selftests(devices: set[str], settings: Settings) -> dict[str, SelfTest]:

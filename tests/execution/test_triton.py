@@ -161,6 +161,110 @@ for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (9
 """
 
 
+MOVED = """
+import itertools, torch
+from triton.runtime.interpreter import InterpreterBuilder as Builder
+from cdvft_bench.execution import splits, triton_costs, triton_path
+from cdvft_bench.execution.fused import Plan
+from cdvft_bench.execution.planner import Problem
+from cdvft_reference.cdvft import FactorShapes
+
+moved = {"read": [], "written": []}
+load, store = Builder.create_masked_load, Builder.create_masked_store
+
+def counted_load(self, pointers, mask, *rest):
+    moved["read"].append(pointers.data[mask.data])
+    return load(self, pointers, mask, *rest)
+
+def counted_store(self, pointers, value, mask, *rest):
+    moved["written"].append(pointers.data[mask.data])
+    return store(self, pointers, value, mask, *rest)
+
+Builder.create_masked_load, Builder.create_masked_store = counted_load, counted_store
+made = []
+new_empty = torch.Tensor.new_empty
+torch.Tensor.new_empty = lambda self, *a, **k: made.append(new_empty(self, *a, **k)) or made[-1]
+
+def within(way, tensors):
+    found = torch.cat([torch.as_tensor(a.astype("int64")).ravel() for a in moved[way]] or [torch.empty(0).long()])
+    spans = [(t.data_ptr(), t.numel() * t.element_size(), t.element_size()) for t in tensors]
+    return [int(((found >= at) & (found < at + n)).sum()) * size for at, n, size in spans]
+
+for (d_in, d_out, p), m, dtype, splits.FOLD_PROGRAMS in itertools.product(
+    [(30, 48, 48), (70, 33, 16), (100, 130, 100)], (2, 0), (torch.float32, torch.bfloat16), (4, 512)
+):
+    name = str(dtype).removeprefix("torch.")
+    problem = Problem(d_in, d_out, p, m, 1, name, "cuda")
+    factor, shapes = problem.factors[0], FactorShapes(d_in, d_out, 2, p)
+    ends = [torch.randn(s) for s in shapes.diagonals] if m else []
+    c, W = torch.randn(*shapes.circulants[0]), torch.randn(d_out, d_in).to(dtype)
+    vectors = [*ends, c]
+    size = sum(t.numel() * 4 for t in vectors)
+
+    kernel = triton_costs.merged_weight_kernel(problem.layer, factor, name, bool(m))
+    moved["read"].clear(), moved["written"].clear()
+    out = triton_path.merged_weight(W, ends, c, Plan(d_out, 0.5), torch.empty_like(W))
+    assert sum(within("read", [W])) + size == kernel.read, (d_in, d_out, p, m, name)
+    assert sum(within("written", [out])) == kernel.written
+
+    first, second = triton_costs.fold_kernels(problem.layer, factor, name, bool(m))
+    moved["read"].clear(), moved["written"].clear(), made.clear()
+    grads = triton_path.fold_gradients(W, ends, c, Plan(d_out, 0.5))
+    parts = [t for t in made[:3] if t.numel()]  # the interpreter makes tensors of its own after them
+    assert sum(within("read", [W])) + (size if m else 0) == first.read
+    assert sum(within("written", parts)) == first.written, (within("written", parts), first.written)
+    assert sum(within("read", parts)) == second.read, (within("read", parts), second.read)
+    assert sum(within("written", grads)) == second.written
+"""
+
+
+AROUND = """
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from cdvft_bench.execution import adapted_linear, triton_kernels
+
+seen = []
+
+class Launch:
+    def __init__(self, name): self.name = name
+    def __getitem__(self, grid): return lambda *a, **k: seen.append(self.name)
+
+for name in [name for name in vars(triton_kernels) if name.endswith("_kernel")]:
+    setattr(triton_kernels, name, Launch(name))
+
+class Dispatched(TorchDispatchMode):
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        name = func.overloadpacket.__name__
+        # Views alias what they are given; an allocation launches nothing.
+        given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
+        moves = not (isinstance(out, torch.Tensor) and out.untyped_storage().data_ptr() in given)
+        if moves and "empty" not in name:
+            seen.append(name)
+        return out
+
+d = 256
+ends, c = [torch.randn(d, requires_grad=True) for _ in range(2)], torch.randn(1, 1, d, requires_grad=True)
+W, x = torch.randn(d, d).bfloat16(), torch.randn(64, d).bfloat16().requires_grad_()
+for path, forward, backward in [
+    ("merged_dense", ["merged_weight_kernel", "mm"],
+     ["merged_weight_kernel", "mm", "mm", "fold_kernel", "fold_sums_kernel"]),
+    ("triton", ["_fft_r2c", "stack", "constant_pad_nd", "mm", "forward_kernel"],
+     ["mm", "backward_kernel", "sum", "complex", "clone", "_fft_c2c", "clone", "mul", "sum"]),
+]:
+    adapted_linear(x, W, None, ends, [c], alpha=0.5, path=path).sum().backward()  # makes what is made once
+    seen.clear()
+    with Dispatched():
+        h = adapted_linear(x, W, None, ends, [c], alpha=0.5, path=path)
+    assert seen == forward, (path, seen)
+    g = torch.ones_like(h)
+    seen.clear()
+    with Dispatched():
+        torch.autograd.grad(h, [x, *ends, c], g)
+    assert sorted(seen) == sorted(backward), (path, seen)
+"""
+
+
 def interpret(program: str, *arguments: str) -> None:
     """Run a program under Triton's interpreter; skips where this Triton's cannot do with this numpy."""
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
@@ -174,6 +278,93 @@ def interpret(program: str, *arguments: str) -> None:
 def test_the_interpreter_counts_what_the_closed_forms_say() -> None:
     """Multiply-adds of the matrix unit, and the activations' bytes: no dispatcher sees inside of a kernel."""
     interpret(COUNTED)
+
+
+FOLDED = """
+import itertools, sys, torch
+from cdvft_bench.execution import adapted_linear, splits
+from cdvft_bench.execution.fused import Plan
+from cdvft_bench.execution.triton_path import fold_gradients
+from cdvft_reference.cdvft import FactorShapes, cdvft_dense
+from cdvft_reference.circulant import dense_block_circulant
+
+torch.manual_seed(int(sys.argv[1]))
+relative = lambda a, b: float((a - b).detach().double().norm() / b.detach().double().norm())
+
+def layer(d_in, d_out, p, tokens, row, diagonal, dtype):
+    # Path merged_dense, all of it by kernels, against the dense change in float64.
+    shapes = FactorShapes(d_in, d_out, 2, p)
+    D = [torch.randn(s, requires_grad=True) for s in shapes.diagonals] if diagonal else []
+    C = [torch.randn(s, requires_grad=True) for s in shapes.circulants]
+    x, W, b = (torch.randn(*s).to(dtype) for s in ((tokens, d_in), (d_out, d_in), (d_out,)))
+    g, convention = torch.randn(tokens, d_out).to(dtype), "row" if row else "column"
+    x.requires_grad_()
+    h = adapted_linear(x, W, b, D, C, alpha=0.7, path="merged_dense", convention=convention)
+    ours = [h, *torch.autograd.grad(h, [x, *D, *C], g)]
+    F64 = [t.detach().double().requires_grad_() for t in (x, *D, *C)]
+    D64, C64 = F64[1:1 + len(D)], F64[1 + len(D):]
+    dense = cdvft_dense(D64, C64, d_out, convention) if D else dense_block_circulant(C64[0], d_in, d_out, convention)
+    exact = torch.nn.functional.linear(F64[0], W.double() + 0.7 * dense, b.double())
+    theirs = [exact, *torch.autograd.grad(exact, F64, g.double())]
+    bound = 1e-5 if dtype == torch.float32 else 1e-2
+    errors = [relative(a, b) for a, b in zip(ours, theirs, strict=True)]
+    assert max(errors) < bound, (d_in, d_out, p, tokens, row, diagonal, dtype, splits.FOLD_PROGRAMS, errors)
+
+shapes = [(8, 8, 8, 3), (30, 48, 48, 9), (70, 33, 16, 7), (7, 5, 3, 4), (100, 130, 100, 5), (1, 1, 1, 1)]
+for (d_in, d_out, p, tokens), row, diagonal in itertools.product(shapes, (False, True), (True, False)):
+    for splits.FOLD_PROGRAMS in (1, 9, 512) if p > 32 else (512,):  # one program along a diagonal, some, one a tile
+        layer(d_in, d_out, p, tokens, row, diagonal, torch.float32)
+layer(100, 230, 100, 5, False, True, torch.bfloat16)
+# The same bits every time, and operands of any strides.
+c, ends = torch.randn(1, 1, 64), [torch.randn(100, 2)[:64, 0], torch.randn(64).neg()]
+for dtype in (torch.float32, torch.bfloat16):
+    dense = torch.randn(64, 64).to(dtype)
+    once, again = (fold_gradients(dense, ends, c, Plan(64, 0.3)) for _ in range(2))
+    assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
+"""
+
+WIDE = """
+import torch
+from cdvft_bench.execution.fused import Plan
+from cdvft_bench.execution.merged import _fold_gradients
+from cdvft_bench.execution.triton_path import fold_gradients
+
+d = int(__import__("sys").argv[1])
+torch.manual_seed(d)
+ends, c = [torch.randn(d), torch.randn(d)], torch.randn(1, 1, d)
+for dtype in (torch.float32, torch.bfloat16):
+    dense = torch.randn(d, d).to(dtype)
+    wide = [t.double() for t in (*ends, c)]
+    # g = dense^T and x = I give g^T x = dense.
+    exact = _fold_gradients(torch.eye(d).double(), dense.double().t().contiguous(), wide[:2], wide[2], Plan(d, 0.7))
+    for ours, theirs in zip(fold_gradients(dense, ends, c, Plan(d, 0.7)), exact, strict=True):
+        assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+@pytest.mark.parametrize("seed", [0])
+def test_the_fold_equals_the_oracle_under_the_interpreter(seed) -> None:
+    interpret(FOLDED, str(seed))
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_merged_weight_and_fold_move_what_the_closed_forms_say() -> None:
+    """Every entry of W and of the dense gradient is read once, every partial sum written once."""
+    interpret(MOVED)
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_what_torch_launches_around_the_kernels() -> None:
+    """Seven launches a step of merged_dense, two frozen products among them; fourteen of triton."""
+    interpret(AROUND)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+@pytest.mark.parametrize("d", [768, 1024, 2048, 4096])
+def test_a_wide_fold_equals_the_oracle_under_the_interpreter(d) -> None:
+    interpret(WIDE, str(d))
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)

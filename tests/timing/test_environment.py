@@ -104,3 +104,10 @@ def test_outside_a_checkout_there_is_no_revision(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert environment._revision() is None
+
+
+def test_a_revision_is_named_where_the_repository_is_absent(monkeypatch) -> None:
+    monkeypatch.setattr(environment, "_run", lambda *_: None)
+    assert environment.read_environment().revision is None
+    monkeypatch.setenv(environment.REVISION, " abc123 ")
+    assert environment.read_environment().revision == "abc123"

@@ -354,3 +354,13 @@ def test_the_command_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFix
 
 def test_times_have_units() -> None:
     assert [seconds(t) for t in ("540", "540s", "9m", "0.5h")] == [540, 540, 540, 1800]
+
+
+def test_energy_of_no_seconds_is_none_of_it() -> None:
+    from cdvft_bench.timing.__main__ import _parser
+
+    least = ["--layers", "8x8", "--tokens", "4", "--methods", "frozen", "--output", "rows.jsonl"]
+    assert _parser().parse_args([*least, "--energy", "0"]).energy == 0
+    assert _parser().parse_args([*least, "--energy", "3s"]).energy == 3
+    with pytest.raises(SystemExit):
+        _parser().parse_args([*least, "--energy", "-1"])

@@ -15,7 +15,7 @@ from cdvft_bench.core.reading import packaged, parse_toml, read_text
 _LEDGER_KEYS = ("title", "version")
 _FOLDER = ("cdvft_bench.claims", "ledgers")
 _OWN = ("cdvft.toml", "expressivity.toml")
-_NAMED = ("cdvft", "expressivity", "triton")
+_NAMED = ("cdvft", "expressivity", "kernels", "triton")
 
 
 def read_ledger(path: str | Path | None = None) -> Ledger:

@@ -1,0 +1,117 @@
+"""Loads and stores of Triton kernels, counted entry by entry while Triton's interpreter runs them on the CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from cdvft_bench.core.errors import UserError
+
+
+@dataclass
+class Argument:
+    """One pointer argument of one launch.
+
+    Attributes:
+        size: bytes of an entry. touched: which entries were read, and which written. read, written: bytes, an entry
+            that is read again counted again.
+    """
+
+    address: int
+    size: int
+    touched: tuple[np.ndarray, np.ndarray]
+    read: int = 0
+    written: int = 0
+
+    def note(self, addresses: np.ndarray, stores: bool) -> None:
+        """Note those of the addresses that lie in this argument."""
+        marks = self.touched[stores]
+        at = addresses.astype(np.int64).ravel() - self.address
+        at = at[(at >= 0) & (at < marks.size * self.size)] // self.size
+        marks[at] = True
+        if stores:
+            self.written += at.size * self.size
+        else:
+            self.read += at.size * self.size
+
+
+@dataclass(frozen=True)
+class Moved:
+    """Bytes of an argument: of all its entries, moved in all, and of distinct entries."""
+
+    size: int
+    read: int
+    written: int
+    distinct_read: int
+    distinct_written: int
+
+
+@dataclass
+class Launched:
+    """One launch: the kernel's name and its pointer arguments by name."""
+
+    kernel: str
+    arguments: dict[str, Argument] = field(default_factory=dict)
+
+    def moved(self) -> dict[str, Moved]:
+        """Bytes by argument, without those that were not touched."""
+        found = {}
+        for name, a in self.arguments.items():
+            read, written = (int(marks.sum()) * a.size for marks in a.touched)
+            found[name] = Moved(a.touched[0].size * a.size, a.read, a.written, read, written)
+        return {name: m for name, m in found.items() if m.read or m.written}
+
+
+@contextmanager
+def watch_launches() -> Iterator[list[Launched]]:
+    """Note what every launch in the block moves; of two arguments that are one tensor the first is charged.
+
+    Raises:
+        UserError: TRITON_INTERPRET=1 was not set before Triton was imported.
+    """
+    from triton.runtime import interpreter as interpreter_
+
+    from cdvft_bench.execution import triton_kernels
+
+    interpreter: Any = interpreter_
+    if not isinstance(triton_kernels.fold_kernel, interpreter.InterpretedFunction):
+        raise UserError("kernels are not interpreted here; set TRITON_INTERPRET=1 before Python starts")
+    builder, function = interpreter.InterpreterBuilder, interpreter.InterpretedFunction
+    load, store, run = builder.create_masked_load, builder.create_masked_store, function.run
+    seen: list[Launched] = []
+
+    def noted(pointers: Any, mask: Any, stores: bool) -> None:
+        addresses = pointers.data[mask.data]
+        for argument in seen[-1].arguments.values():
+            argument.note(addresses, stores)
+
+    def counted_load(self: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
+        noted(pointers, mask, False)
+        return load(self, pointers, mask, *rest)
+
+    def counted_store(self: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
+        noted(pointers, mask, True)
+        return store(self, pointers, value, mask, *rest)
+
+    def counted_run(self: Any, *args: Any, **kwargs: Any) -> Any:
+        launched = Launched(self.fn.__name__)
+        taken = set()
+        for name, value in [*zip(self.arg_names, args, strict=False), *kwargs.items()]:
+            if isinstance(value, torch.Tensor) and value.numel() and value.data_ptr() not in taken:
+                taken.add(value.data_ptr())
+                span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
+                marks = (np.zeros(span, bool), np.zeros(span, bool))
+                launched.arguments[name] = Argument(value.data_ptr(), value.element_size(), marks)
+        seen.append(launched)
+        return run(self, *args, **kwargs)
+
+    builder.create_masked_load, builder.create_masked_store, function.run = counted_load, counted_store, counted_run
+    try:
+        yield seen
+    finally:
+        builder.create_masked_load, builder.create_masked_store, function.run = load, store, run
