@@ -51,6 +51,11 @@ def path_title(path: str) -> str:
     return PATHS.get(path, clean(path).replace("_", " "))
 
 
+def in_words(text: object) -> str:
+    """A text that the suite made, with the name of the hand-derived path as a reader knows it."""
+    return re.sub(r"\bhandwritten\b", PATHS["handwritten"], clean(text))
+
+
 def title_of(method: str) -> str:
     """How tables and figures write a method's name."""
     try:

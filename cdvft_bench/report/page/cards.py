@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from typing import TYPE_CHECKING
 
+from cdvft_bench.analysis.cases import in_words
 from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.sentences import with_bounds
 from cdvft_bench.claims.ledger.terms import WORDS
@@ -78,16 +79,16 @@ def judged(verification: Verification) -> Judged:
     """Cards of a file of verdicts, those that fail or hold only on a condition first."""
     cards = []
     for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
-        word, said = verdict.word, clean(row.verdict)
-        reason = said.removeprefix(word).strip() if word == "holds only if" else first_clause(clean(row.detail))
+        word, said = verdict.word, in_words(row.verdict)
+        reason = said.removeprefix(word).strip() if word == "holds only if" else first_clause(in_words(row.detail))
         cards.append(
             Card(
                 id=clean(row.id),
                 word=word,
                 statement=clean(row.statement),
                 reason=f"only if {reason}" if word == "holds only if" else reason,
-                detail=clean(row.detail),
-                numbers=tuple(part for part in clean(row.numbers).split(" · ") if part),
+                detail=in_words(row.detail),
+                numbers=tuple(part for part in in_words(row.numbers).split(" · ") if part),
                 origin=clean(row.origin),
                 pinned="" if row.as_pinned else clean(row.pinned),
             )
@@ -129,7 +130,7 @@ def prediction_tables(found: Evaluation, published: PublishedComparison | None) 
     tables = [Table("How far predictions miss", head, tuple(errors), caption, wide=(0,))]
     if found.farthest:
         far = [
-            (clean(f.prediction.label), clean(f"{f.prediction.subject}, {f.prediction.pass_}"),
+            (in_words(f.prediction.label), clean(f"{f.prediction.subject}, {f.prediction.pass_}"),
              f"{f.prediction.ratio:.2f}", clean(f.cause), clean(f.evidence))
             for f in found.farthest
         ]  # fmt: skip

@@ -9,7 +9,7 @@ from cdvft_bench.accuracy.analysis import Difference
 from cdvft_bench.analysis.accuracy.answers import told_apart
 from cdvft_bench.analysis.accuracy.maps import HeatMap
 from cdvft_bench.analysis.accuracy.study import PAPER, Study
-from cdvft_bench.analysis.cases import PATHS, title_of
+from cdvft_bench.analysis.cases import PATHS, in_words, title_of
 from cdvft_bench.analysis.frame import COMPARABLE, entries
 from cdvft_bench.analysis.overview import COSTS, Overview
 from cdvft_bench.analysis.sentences import picture_title, trimmed, word_of
@@ -227,7 +227,7 @@ def prediction_view(found: Evaluation) -> View:
     return {
         "points": [
             {
-                "label": one.label,
+                "label": in_words(one.label),
                 "method": one.method,
                 "where": clean(f"{one.subject}, {one.pass_}, {one.tokens:,} tokens, {one.dtype}"),
                 "kind": one.kind,
