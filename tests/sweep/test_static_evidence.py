@@ -89,7 +89,7 @@ def test_the_recorded_profile_holds_what_the_ledger_says() -> None:
     rows = [row for _, row in read_log(PROFILE / "kernels.jsonl")]
     wanted = {job.key for job in jobs() if job.launch.path not in NOT_PICKED}
     assert wanted <= {row["key"] for row in rows}
-    assert {v.claimed.id: v.word for v in verify_ledger("kernels").verdicts} == {
+    assert {v.claim.id: v.word for v in verify_ledger("kernels").verdicts} == {
         "no-kernel-spills": "holds", "traffic-of-kernels": "holds",
     }  # fmt: skip
     assert static_evidence.readme(rows) == (PROFILE / "README.md").read_text()
