@@ -64,12 +64,16 @@ class ModelLinear:
 
 @dataclass(frozen=True)
 class Attention:
-    """Self-attention of a model: layers, query heads, key/value heads, width of a head."""
+    """Self-attention of a model: layers, query heads, key/value heads, width of a head; whether it runs fused.
+
+    Attention whose scores get a learned bias by distance does not: its backward pass keeps the probabilities.
+    """
 
     layers: int
     heads: int
     key_value_heads: int
     head_dim: int
+    fused: bool = True
 
 
 @dataclass(frozen=True)
@@ -259,8 +263,9 @@ def _read_shape(model: nn.Module, config: PretrainedConfig, name: str, targets: 
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = Attention(
-        config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads, head_dim
-    )
+        config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads, head_dim,
+        fused=not any(name.endswith("relative_attention_bias") for name, _ in model.named_modules()),
+    )  # fmt: skip
     patch_macs, image_tokens = 0, None
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

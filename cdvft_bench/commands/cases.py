@@ -2,17 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvft_bench.commands.shared import Positive, case_of, case_options, emit, seconds
+from cdvft_bench.commands.networks import (
+    BY,
+    SORTS,
+    count_network,
+    is_network,
+    method_of,
+    network_options,
+    open_model,
+    predict_network,
+    split_targets,
+    utilisation,
+)
+from cdvft_bench.commands.shared import Positive, case_of, case_options, emit, pairs_of, seconds
+from cdvft_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from cdvft_bench.counting.networks import Network
+    from cdvft_bench.methods import Method
+    from cdvft_bench.sweep.network_cost import NetworkCost
 
 
 @click.command()
 @case_options
-def predict(as_json: bool, **options: Any) -> None:
-    """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes."""
+@network_options
+def predict(as_json: bool, targets: tuple[str, ...], task: str | None, inputs: str | None, **options: Any) -> None:
+    """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes.
+
+    --model also takes a folder with a config.json, a config.json, a hub id, or package.module:factory: then the base is
+    counted as it would run, and the adapter alone is the closed form.
+    """
+    if is_network(options["model"], targets, task, inputs):
+        from cdvft_bench.report.terminal.networks import show_network_cost
+
+        _, _, cost = _network(options, split_targets(targets), task, inputs)
+        emit(cost, as_json, lambda: show_network_cost(_title(options), cost))
+        return
     from cdvft_bench.report.terminal.cases import show_predicted
     from cdvft_bench.sweep import evaluate as sources
 
@@ -23,9 +52,37 @@ def predict(as_json: bool, **options: Any) -> None:
 
 @click.command()
 @case_options
+@network_options
 @click.option("--hardware", is_flag=True, help="Also read the processor's own counters, by perf or ncu.")
-def count(as_json: bool, hardware: bool, **options: Any) -> None:
-    """Count what METHOD really does: fvcore, operator dispatch, saved activations, beside the closed form."""
+@click.option("--by", type=click.Choice(BY), help="Of a model: by module as a tree, or by operator.")
+@click.option("--sort", type=click.Choice(SORTS), default="order", show_default=True, help="Of --by module.")
+@click.option("--depth", default=3, show_default=True, help="Of the tree of --by module.")
+@click.option("--checkpoint", default=0, metavar="K", help="Compute every K-th block again in the backward pass.")
+@click.option("--step-time", type=float, metavar="SECONDS", help="Of a measured step: its share of --gpu's peak (MFU).")
+@click.option("--gpu", help="A GPU of the table, e.g. h100; goes with --step-time.")
+def count(
+    as_json: bool, hardware: bool, targets: tuple[str, ...], task: str | None, inputs: str | None, by: str | None,
+    sort: str, depth: int, checkpoint: int, step_time: float | None, gpu: str | None, **options: Any,
+) -> None:  # fmt: skip
+    """Count what METHOD really does: fvcore, operator dispatch, saved activations, beside the closed form.
+
+    --model also takes a folder with a config.json, a config.json, a hub id, or package.module:factory, which is run
+    without its numbers. METHOD may be left out of --by: then the frozen network is counted.
+    """
+    of_network = bool(by or checkpoint or step_time is not None)
+    if is_network(options["model"], targets, task, inputs) or of_network:
+        if options["model"] is None:
+            raise UserError("--by, --checkpoint and --step-time go with --model")
+        if hardware:
+            raise UserError("--hardware runs the case: it goes with --layer or a model of the table, without --by")
+        if (step_time is None) != (gpu is None):
+            raise UserError("--step-time and --gpu go together")
+        if depth < 0 or checkpoint < 0:
+            raise UserError("--depth and --checkpoint take integers from 0 on")
+        _count_network(
+            options, split_targets(targets), task, inputs, by, sort, depth, checkpoint, step_time, gpu, as_json
+        )
+        return
     from cdvft_bench.report.terminal.cases import show_counted
     from cdvft_bench.sweep import evaluate as sources
     from cdvft_bench.sweep.executed import count_executed
@@ -35,6 +92,55 @@ def count(as_json: bool, hardware: bool, **options: Any) -> None:
     executed = count_executed(case) if hardware else None
     told = counted if executed is None else {"counted": counted, "executed": executed}
     emit(told, as_json, lambda: show_counted(case, sources.predict(case), counted, executed))
+
+
+def _title(options: dict[str, Any]) -> str:
+    return f"{options['model']}: {options['batch']} × {options['sequence']} tokens, {options['dtype']}"
+
+
+def _network(
+    options: dict[str, Any], targets: tuple[str, ...], task: str | None, inputs: str | None, checkpoint: int = 0
+) -> tuple[Network, Method | None, NetworkCost]:
+    if options["layer"] is not None:
+        raise UserError("give either --layer (e.g. 768x768 or roberta-base:query) or --model (e.g. minilm)")
+    for name, value in (("--batch", options["batch"]), ("--tokens", options["sequence"])):
+        if value < 1:
+            raise UserError(f"{name} {value} is not a positive integer")
+    if options["device"] not in ("cpu", "cuda"):
+        raise UserError(f"device {options['device']!r} is not known; use cpu or cuda")
+    method = method_of(options["method"] or "frozen", list(pairs_of(options["hyperparameters"]).items()))
+    network, usual = open_model(options["model"], options["dtype"], task, inputs)
+    workload = (options["batch"], options["sequence"])
+    cost = predict_network(
+        network, usual, method, targets, workload, options["dtype"], options["device"], checkpoint
+    )  # fmt: skip
+    return network, method, cost
+
+
+def _count_network(
+    options: dict[str, Any], targets: tuple[str, ...], task: str | None, inputs: str | None, by: str | None, sort: str,
+    depth: int, checkpoint: int, step_time: float | None, gpu: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    from cdvft_bench.report.terminal.networks import show_modules, show_network_cost, show_operators
+
+    network, method, cost = _network(options, targets, task, inputs, checkpoint)
+    workload = (options["batch"], options["sequence"])
+    counted = count_network(network, cost, method, workload, options["device"])
+    used = None if step_time is None else utilisation(cost, step_time, str(gpu), options["dtype"])
+
+    def show() -> None:
+        if by == "operator":
+            show_operators(_title(options), counted)
+        elif by == "module" or method is None:
+            show_modules(_title(options), counted, depth, sort)
+        else:
+            show_network_cost(_title(options), cost)
+            show_modules(_title(options), counted, depth, sort)
+        if used is not None:
+            click.echo(f"model FLOPs utilisation: {used[0]:.1%} of {used[1]}'s dense {options['dtype']} peak")
+
+    told: dict[str, Any] = {"predicted": cost, "counted": counted}
+    emit(told if used is None else {**told, "utilisation": used[0]}, as_json, show)
 
 
 @click.command()

@@ -12,7 +12,7 @@ from cdvft_bench.core.case import parse_value
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
 
@@ -46,10 +46,10 @@ LEFT = 3
 def case_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options that say what to predict, count or time."""
     options = [
-        click.argument("method"),
+        click.argument("method", required=False),
         click.argument("hyperparameters", nargs=-1, metavar="[NAME=VALUE]..."),
         click.option("--layer", "layer", help="d_in x d_out as 768x768, or a model's layer as roberta-base:query."),
-        click.option("--model", "model", help="A whole model of the table, e.g. minilm (instead of --layer)."),
+        click.option("--model", "model", help="A whole model (instead of --layer): of the table, e.g. minilm."),
         click.option("--batch", type=COUNT, default=1, show_default=True, help="Sequences."),
         click.option("--tokens", "sequence", type=COUNT, default=128, show_default=True, help="Tokens a sequence."),
         click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations."),
@@ -66,7 +66,7 @@ def case_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def case_of(
-    method: str,
+    method: str | None,
     hyperparameters: tuple[str, ...],
     layer: str | None,
     model: str | None,
@@ -83,16 +83,28 @@ def case_of(
     """
     from cdvft_bench.sweep.grid import make_case
 
+    if method is None:
+        raise UserError("give a METHOD, as lora or cdvft")
     if (layer is None) == (model is None):
         raise UserError("give either --layer (e.g. 768x768 or roberta-base:query) or --model (e.g. minilm)")
+    pairs = pairs_of(hyperparameters)
+    kind: SubjectKind = "layer" if layer is not None else "model"
+    return make_case(method, pairs, kind, layer or model or "", batch, sequence, dtype, pass_, device)
+
+
+def pairs_of(hyperparameters: Iterable[str]) -> dict[str, Value]:
+    """Hyperparameters of the command line.
+
+    Raises:
+        UserError: one is not NAME=VALUE.
+    """
     pairs: dict[str, Value] = {}
     for text in hyperparameters:
         name, equals, value = text.partition("=")
         if not equals or not name or not value:
             raise UserError(f"hyperparameter {text!r} is not NAME=VALUE, as in m=2 or block_size=768")
         pairs[name] = parse_value(value)
-    kind: SubjectKind = "layer" if layer is not None else "model"
-    return make_case(method, pairs, kind, layer or model or "", batch, sequence, dtype, pass_, device)
+    return pairs
 
 
 def emit(value: object, as_json: bool, show: Callable[[], None]) -> None:

@@ -77,3 +77,49 @@ class Counted:
     fvcore: FvcoreCount | None
     saved_bytes: int
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModuleCount:
+    """What one module of a network did itself, without the modules inside it.
+
+    Attributes:
+        name: its path, "" of the network. kind: its class.
+        calls: forward calls; a shared module has several, one that inputs never reach none.
+        linear: of a linear layer d_in, d_out, and whether it has a bias; None of others.
+        rows: of a linear layer, how many rows a call had, and how many calls had as many.
+        parameters: entries of its own ones.
+        forward, backward: its operators.
+    """
+
+    name: str
+    kind: str
+    calls: int
+    linear: tuple[int, int, bool] | None
+    rows: tuple[tuple[int, int], ...]
+    parameters: int
+    forward: PassCount
+    backward: PassCount
+
+
+@dataclass(frozen=True)
+class CountedNetwork:
+    """A network's passes, in all and by module.
+
+    Attributes:
+        kind: its class. parameters, trainable: entries, shared ones once.
+        forward, backward: in all; backward None where the output needs no gradient.
+        macs: multiply-adds of both passes by operator.
+        saved_bytes: activations kept for backward, distinct storages, parameters and buffers excluded.
+        modules: in the network's order, the network itself first. notes: what could not be counted, and why.
+    """
+
+    kind: str
+    parameters: int
+    trainable: int
+    forward: PassCount
+    backward: PassCount | None
+    macs: dict[str, int]
+    saved_bytes: int
+    modules: tuple[ModuleCount, ...]
+    notes: tuple[str, ...] = ()

@@ -15,15 +15,82 @@ from torch._ops import OpOverload
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdvft_bench.core.counted import PassCount
+from cdvft_bench.counting.handles import Price
 from cdvft_bench.counting.native_operators import NAMESPACE, fft_flops, watched
 from cdvft_bench.counting.operator_prices import price_of
 from cdvft_bench.execution.native import Counts
 from cdvft_bench.tensors import plain_parts, tensors_in
 
-_NO_KERNEL = {"_unsafe_view", "detach", "alias", "lift_fresh", "_local_scalar_dense", "is_same_size", "sym_size"} | {
-    "_sparse_coo_tensor_with_dims_and_tensors"
-}
+_NO_KERNEL = {
+    "as_strided_",
+    "_unsafe_view",
+    "detach",
+    "alias",
+    "lift_fresh",
+    "_local_scalar_dense",
+    "is_same_size",
+    "sym_size",
+} | {"_sparse_coo_tensor_with_dims_and_tensors"}
 _WITHOUT_OUTPUT = {"_linalg_check_errors"}  # reads a solver's error codes back
+
+
+class Tally:
+    """Launches added up; ``macs`` are their multiply-adds by operator."""
+
+    def __init__(self) -> None:
+        self._operators: Counter[str] = Counter()
+        self.macs: Counter[str] = Counter()
+        self._unpriced: Counter[str] = Counter()
+        self._macs = 0
+        self._elementwise = 0
+        self._ffts = 0
+        self._fft_flops = 0.0
+        self._read = 0
+        self._written = 0
+        self._compiled_additions = 0
+        self._compiled_multiplications = 0
+
+    def add(self, name: str, moved: tuple[int, int], price: Price | None) -> None:
+        """Count a launch: its operator, the bytes that it reads and writes, and its arithmetic, None where unpriced."""
+        self._operators[name] += 1
+        self._read += moved[0]
+        self._written += moved[1]
+        if price is None:
+            self._unpriced[name] += 1
+            return
+        self._macs += price.macs
+        self.macs[name] += price.macs
+        self._elementwise += price.flops
+        self._ffts += price.transforms
+        self._fft_flops += price.fft_flops
+
+    def add_seen(self, name: str, seen: Sequence[Counts]) -> None:
+        """An operator of this suite, by what its kernels were seen to do."""
+        self._operators[name] += 1
+        for counts in seen:
+            self._elementwise += counts.elementwise
+            self._ffts += counts.transforms
+            self._fft_flops += fft_flops(counts)
+            self._read += counts.read
+            self._written += counts.written
+            self._compiled_additions += counts.additions
+            self._compiled_multiplications += counts.multiplications
+
+    def result(self) -> PassCount:
+        """What was counted so far."""
+        return PassCount(
+            macs=self._macs,
+            elementwise_flops=self._elementwise,
+            ffts=self._ffts,
+            fft_flops=self._fft_flops,
+            launches=sum(self._operators.values()),
+            operators=dict(sorted(self._operators.items())),
+            unpriced=dict(sorted(self._unpriced.items())),
+            read=self._read,
+            written=self._written,
+            compiled_additions=self._compiled_additions,
+            compiled_multiplications=self._compiled_multiplications,
+        )
 
 
 class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is in a with statement
@@ -44,16 +111,7 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
 
     def __init__(self) -> None:
         super().__init__()
-        self._operators: Counter[str] = Counter()
-        self._unpriced: Counter[str] = Counter()
-        self._macs = 0
-        self._elementwise = 0
-        self._ffts = 0
-        self._fft_flops = 0.0
-        self._read = 0
-        self._written = 0
-        self._compiled_additions = 0
-        self._compiled_multiplications = 0
+        self._tally = Tally()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,45 +129,13 @@ class count_dispatch(TorchDispatchMode):  # noqa: N801 - reads as the verb it is
 
     def result(self) -> PassCount:
         """What was counted so far."""
-        return PassCount(
-            macs=self._macs,
-            elementwise_flops=self._elementwise,
-            ffts=self._ffts,
-            fft_flops=self._fft_flops,
-            launches=sum(self._operators.values()),
-            operators=dict(sorted(self._operators.items())),
-            unpriced=dict(sorted(self._unpriced.items())),
-            read=self._read,
-            written=self._written,
-            compiled_additions=self._compiled_additions,
-            compiled_multiplications=self._compiled_multiplications,
-        )
+        return self._tally.result()
 
     def _count_seen(self, name: str, seen: Sequence[Counts]) -> None:
-        """An operator of this suite, by what its kernels were seen to do."""
-        self._operators[name] += 1
-        for counts in seen:
-            self._elementwise += counts.elementwise
-            self._ffts += counts.transforms
-            self._fft_flops += fft_flops(counts)
-            self._read += counts.read
-            self._written += counts.written
-            self._compiled_additions += counts.additions
-            self._compiled_multiplications += counts.multiplications
+        self._tally.add_seen(name, seen)
 
     def _count(self, name: str, outputs: list[Tensor], func: Any, args: Any, kwargs: Mapping[str, Any]) -> None:
-        self._operators[name] += 1
-        read, written = traffic(name, args, kwargs, outputs)
-        self._read += read
-        self._written += written
-        price = price_of(name, func, args, kwargs, outputs)
-        if price is None:
-            self._unpriced[name] += 1
-            return
-        self._macs += price.macs
-        self._elementwise += price.flops
-        self._ffts += price.transforms
-        self._fft_flops += price.fft_flops
+        self._tally.add(name, traffic(name, args, kwargs, outputs), price_of(name, func, args, kwargs, outputs))
 
 
 def _is_ours(func: Any) -> bool:

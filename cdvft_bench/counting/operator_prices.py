@@ -20,6 +20,7 @@ Usage::
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -64,7 +65,9 @@ PRICES: dict[str, Handle | None] = {
                 pixel_shuffle channel_shuffle im2col searchsorted bucketize repeat_interleave expand_copy
                 permute_copy embedding_sparse_backward _assert_async cummax isin
                 _nested_tensor_from_mask _nested_tensor_from_mask_left_aligned _nested_from_padded
-                to_padded_tensor
+                to_padded_tensor histc logical_and_ logical_or_ logical_not_ _is_all_true _is_any_true
+                upsample_nearest2d upsample_nearest2d_backward
+                max_pool2d_with_indices_backward max_pool3d_with_indices_backward
                 """,
                 None,
             ),
@@ -136,6 +139,13 @@ PRICES: dict[str, Handle | None] = {
             ("_fused_rms_norm_backward", h.rms_norm_backward),
             ("avg_pool2d", h.pooled(2)),
             ("avg_pool3d", h.pooled(3)),
+            ("index_add index_add_", lambda a, k, o: Price(flops=a[3].numel())),  # entries of the source, added
+            ("col2im", h.an_input(1)),
+            ("_weight_norm_interface", h.an_input(3)),  # a square, a sum, a product
+            ("_weight_norm_interface_backward", h.an_input(6)),
+            ("upsample_bilinear2d", h.an_output(7)),  # four products, three sums
+            ("upsample_bilinear2d_backward", h.an_input(8)),
+            ("avg_pool2d_backward", lambda a, k, o: Price(flops=a[0].numel() * (1 + math.prod(a[2])))),
             ("_adaptive_avg_pool2d _adaptive_avg_pool3d", h.an_input(1)),
             ("_fused_adamw_", h.fused_update),
         )

@@ -42,7 +42,8 @@ def label(case: Case) -> str:
 # --- formula -------------------------------------------------------------------------------
 
 
-def _summed(kernels: Kernels) -> PredictedPass:
+def summed(kernels: Kernels) -> PredictedPass:
+    """A pass by its kernels."""
     sums = total(kernels)
     adapter = tuple(k for k in kernels if k.scope != "base")
     operators: Counter[str] = Counter()
@@ -74,9 +75,9 @@ def predict(case: Case) -> Predicted:
     covers = "linear layers and attention products, backward down to the embeddings; not norms, softmax, activations"
     return Predicted(
         parameters=int(cost.parameters),
-        forward=_summed(cost.forward),
-        backward=_summed(cost.backward),
-        update=_summed(cost.update),
+        forward=summed(cost.forward),
+        backward=summed(cost.backward),
+        update=summed(cost.update),
         saved_bytes=int(cost.saved_bytes) if layer else None,
         optimizer_bytes=int(cost.optimizer_bytes),
         covers="whole layer" if layer else covers,

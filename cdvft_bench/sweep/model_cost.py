@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from cdvft_bench.analytic.cost import Cost
-from cdvft_bench.analytic.kernels import Kernel, times
+from cdvft_bench.analytic.kernels import Kernel, Kernels, times
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
 from cdvft_bench.analytic.models import ModelShape, Rows, layer_shape, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case
@@ -76,7 +76,15 @@ def model_cost(
     groups: Counter[tuple[LinearShape, Rows, bool]] = Counter()
     for linear in shape.linears:
         groups[linear.shape, linear.rows, everything or linear.name in chosen] += 1
-    cost = Cost(0, 0, (_attention(shape, batch, sequence, 2),), (_attention(shape, batch, sequence, 5),))
+    patches: Kernels = ()
+    if shape.patch_macs:  # its own input is the image, which needs no gradient
+        patches = (Kernel("convolution", "matmul", 1, macs=batch * shape.patch_macs, scope="base"),)
+    cost = Cost(
+        0,
+        0,
+        (*patches, _attention(shape, batch, sequence, 2)),
+        (_attention(shape, batch, sequence, 5 if shape.attention.fused else 4),),
+    )
     adapters = Cost(0, 0)
     for (linear_shape, kind, adapted), n in groups.items():
         rows = batch * sequence if kind == "tokens" else batch
@@ -93,7 +101,7 @@ def model_cost(
 
 
 def _attention(shape: ModelShape, batch: int, sequence: int, products: int) -> Kernel:
-    # Forward: scores and values. Backward, fused: the scores again, and the gradients of v, probabilities, q and k.
+    # Forward: scores and values. Backward: the gradients of v, probabilities, q and k; fused, the scores again before.
     a = shape.attention
     macs = products * batch * a.heads * sequence**2 * a.head_dim
     return Kernel("scaled_dot_product_attention", "matmul", a.layers, macs=macs, scope="base")

@@ -1,0 +1,164 @@
+"""What predict and count answer of any network: a model of the table, a configuration, a hub id, a factory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdvft_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from cdvft_bench.core.case import Value
+    from cdvft_bench.core.counted import CountedNetwork
+    from cdvft_bench.counting.networks import Network
+    from cdvft_bench.methods import Method
+    from cdvft_bench.sweep.network_cost import NetworkCost
+
+BY = ("module", "operator")
+SORTS = ("order", "flops", "parameters", "activations")
+
+
+def network_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Options of a whole network."""
+    options = [
+        click.option(
+            "--targets", multiple=True, metavar="NAMES",
+            help="Layers to adapt, as PEFT's: names or endings with commas between, a regular expression, all-linear.",
+        ),
+        click.option("--task", help="Head of the network, as causal-lm or sequence-classification."),
+        click.option("--inputs", metavar="MODULE:FUNCTION", help="Makes example inputs of batch and tokens."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def is_network(model: str | None, targets: Sequence[str], task: str | None, inputs: str | None) -> bool:
+    """Whether the network must be built: it is not in the table, or is asked for with other layers or another head.
+
+    Raises:
+        UserError: layers, a head or inputs are given of no model.
+    """
+    from cdvft_bench.analytic.models import MODELS
+
+    if model is None:
+        given = [name for name, value in (("--targets", targets), ("--task", task), ("--inputs", inputs)) if value]
+        if given:
+            raise UserError(f"{given[0]} goes with --model")
+        return False
+    return model not in MODELS or bool(targets or task or inputs)
+
+
+def split_targets(given: Sequence[str]) -> tuple[str, ...]:
+    """Targets of the command line; a comma parts names, unless it stands in a regular expression."""
+    found: list[str] = []
+    for text in given:
+        plain = not set(text) & set("\\[](){}^$*+?|")
+        found += [part.strip() for part in text.split(",") if part.strip()] if plain else [text]
+    return tuple(found)
+
+
+def open_model(model: str, dtype: str, task: str | None, inputs: str | None) -> tuple[Network, tuple[str, ...]]:
+    """A network, and the layers that are adapted where none are named.
+
+    Raises:
+        UserError: there is none, or it cannot be built.
+    """
+    from cdvft_bench.analytic.kernels import ITEMSIZE
+    from cdvft_bench.analytic.models import MODELS, make_config
+    from cdvft_bench.counting.networks import open_network
+
+    if dtype not in ITEMSIZE:
+        raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(ITEMSIZE)}")
+    if model in MODELS:
+        spec = MODELS[model]
+        auto = None if task is not None else spec.auto
+        opened = open_network(model, task=task, dtype=dtype, config=make_config(spec), auto=auto, inputs=inputs)
+        return opened, spec.targets
+    network = open_network(model, task=task, dtype=dtype, inputs=inputs)
+    kind = getattr(getattr(network.module, "config", None), "model_type", "")
+    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
+
+    usual = USUAL.get(kind, ())
+    return network, (usual,) if isinstance(usual, str) else tuple(usual)
+
+
+def method_of(name: str, hyperparameters: Sequence[tuple[str, Value]]) -> Method | None:
+    """The method of the command line; None for "frozen"."""
+    from cdvft_bench.core.case import FROZEN
+    from cdvft_bench.methods import make_method
+
+    if name == FROZEN:
+        if hyperparameters:
+            raise UserError("frozen takes no hyperparameters")
+        return None
+    return make_method(name, dict(hyperparameters))
+
+
+def predict_network(
+    network: Network, usual: Sequence[str], method: Method | None, targets: Sequence[str], workload: tuple[int, int],
+    dtype: str, device: str, checkpointed: int = 0,
+) -> NetworkCost:  # fmt: skip
+    """Count the frozen network and put the method's closed form on its layers."""
+    from cdvft_bench.counting.by_module import count_modules
+    from cdvft_bench.sweep.network_cost import network_cost, select_targets
+
+    counted = count_modules(
+        network.module,
+        lambda: network.make_inputs(*workload),
+        to_embeddings=True,
+        device=device,
+        checkpointed=checkpointed,
+    )
+    named = tuple(targets) or tuple(usual)
+    chosen = [] if method is None or method.trains_all else select_targets(counted.modules, named, network.head)
+    return network_cost(counted, method, chosen, dtype, device=device)
+
+
+def count_network(
+    network: Network, cost: NetworkCost, method: Method | None, workload: tuple[int, int], device: str
+) -> CountedNetwork:
+    """Count the network with the adapter in it, as it trains: the backward pass ends at the first adapter.
+
+    Raises:
+        UserError: the method cannot be built without data.
+    """
+    from cdvft_bench.counting.by_module import count_modules
+    from cdvft_bench.counting.meta import without_data
+
+    if method is None:
+        return cost.base
+    try:
+        with without_data():
+            adapted: Any = method.adapt_model(network.module, cost.adapted)
+    except UserError:
+        raise
+    except Exception as error:  # PEFT or a method that reads its weights while it is built
+        said = next(iter(str(error).splitlines()), "")
+        raise UserError(f"{method.label} cannot be built without data: {type(error).__name__}: {said}") from error
+    return count_modules(adapted, lambda: network.make_inputs(*workload), device=device)
+
+
+def utilisation(cost: NetworkCost, seconds: float, gpu: str, dtype: str) -> tuple[float, str]:
+    """Share of a device's peak that a step of ``seconds`` reaches, by the products of both passes; and its name.
+
+    Raises:
+        UserError: the device or its rate is not known, or the time is not positive.
+    """
+    from cdvft_bench.predictor.devices import by_name, devices
+
+    device = devices().get(gpu) or by_name(gpu)
+    if device is None:
+        raise UserError(f"gpu {gpu!r} is not in the table; use one of {', '.join(devices())}")
+    if dtype not in device.flops:
+        raise UserError(f"{device.name} has no rate for dtype {dtype!r}; use one of {', '.join(device.flops)}")
+    if not 0 < seconds < float("inf"):
+        raise UserError(f"step time {seconds} is not a positive number of seconds")
+    share = 2 * (cost.forward.macs + cost.backward.macs) / (seconds * device.flops[dtype])
+    if share > 1:
+        raise UserError(
+            f"a step of {seconds:g} s would be {share:.2f} of {device.name}'s peak: no device goes beyond it"
+        )
+    return share, device.name

@@ -1,0 +1,128 @@
+"""What predict and count print of a whole network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from cdvft_bench.core.text import integer, prefixed
+from cdvft_bench.report.terminal.console import note, open_console, table
+
+if TYPE_CHECKING:
+    from cdvft_bench.core.counted import CountedNetwork, ModuleCount
+    from cdvft_bench.sweep.network_cost import NetworkCost
+
+
+def show_network_cost(title: str, cost: NetworkCost) -> None:
+    """Print what an adapter on a network costs."""
+    console = open_console()
+    passes = {"forward": cost.forward, "backward": cost.backward, "update": cost.update}
+    shown = table(f"{cost.method} on {title}", ["base counted, adapter by closed form", *passes])
+    shown.add_row("multiply-adds (mac)", *(integer(p.macs) for p in passes.values()))
+    for convention in cost.forward.flops:
+        shown.add_row(f"FLOPs, convention {convention}", *(prefixed(p.flops[convention]) for p in passes.values()))
+    shown.add_row("  of these the adapter's, flop", *(prefixed(p.adapter_flops["flop"]) for p in passes.values()))
+    shown.add_row("kernel launches", *(integer(p.launches) for p in passes.values()))
+    shown.add_row("  of these the adapter's", *(integer(p.adapter_launches) for p in passes.values()))
+    shown.add_row("bytes read", *(prefixed(p.read) for p in passes.values()))
+    shown.add_row("bytes written", *(prefixed(p.written) for p in passes.values()))
+    console.print(shown)
+    share = 100 * cost.parameters / cost.total_parameters if cost.total_parameters else 0.0
+    console.print(
+        f"trainable parameters {integer(cost.parameters)} beside {integer(cost.total_parameters)} of the network "
+        f"({share:.3g} %), in {integer(len(cost.adapted))} layers; activations kept for backward at most "
+        f"{integer(cost.saved_bytes)} bytes; optimiser state {integer(cost.optimizer_bytes)} bytes",
+        highlight=False,
+    )
+    for said in cost.notes:
+        note(console, "note", said)
+
+
+@dataclass
+class Sums:
+    """A module with everything inside it."""
+
+    module: ModuleCount
+    macs: int = 0
+    backward: int = 0
+    parameters: int = 0
+    written: int = 0
+    launches: int = 0
+
+
+def summed_tree(counted: CountedNetwork) -> dict[str, Sums]:
+    """Every module by name, with the sums over the modules inside it; the network itself is ""."""
+    found = {m.name: Sums(m) for m in counted.modules}
+    for m in counted.modules:
+        parts = m.name.split(".") if m.name else []
+        for n in range(len(parts) + 1):
+            into = found.get(".".join(parts[:n]))
+            if into is None:
+                continue
+            into.macs += m.forward.macs
+            into.backward += m.backward.macs
+            into.parameters += m.parameters
+            into.written += m.forward.written
+            into.launches += m.forward.launches + m.backward.launches
+    root = found.get("")
+    if root is not None:
+        root.parameters = counted.parameters  # shared ones once
+    return found
+
+
+def show_modules(title: str, counted: CountedNetwork, depth: int, sort: str) -> None:
+    """Print the tree of modules down to ``depth``, or a list of the innermost ones where it is sorted."""
+    console = open_console()
+    sums = summed_tree(counted)
+    columns = ["module", "kind", "calls", "parameters", "forward macs", "backward macs", "share", "activations"]
+    shown = table(title, columns, numeric_from=2)
+    whole = max(sums[""].macs + sums[""].backward, 1)
+    rows = [s for name, s in sums.items() if (name.count(".") + 1 if name else 0) <= depth]
+    if sort != "order":
+        parents = {name.rpartition(".")[0] for name in sums if name}
+        rows = [s for name, s in sums.items() if name not in parents and name]
+        key = {"flops": lambda s: s.macs + s.backward, "parameters": lambda s: s.parameters,
+               "activations": lambda s: s.written}[sort]  # fmt: skip
+        rows = sorted(rows, key=key, reverse=True)
+    for s in rows:
+        name = s.module.name
+        label = name if sort != "order" else "  " * (name.count(".") + 1) + name.rpartition(".")[2] if name else "(all)"
+        shown.add_row(
+            label, s.module.kind, integer(s.module.calls), integer(s.parameters), prefixed(s.macs),
+            prefixed(s.backward), f"{100 * (s.macs + s.backward) / whole:.1f} %", f"{prefixed(s.written)}B",
+        )  # fmt: skip
+    console.print(shown)
+    _ends(counted)
+
+
+def show_operators(title: str, counted: CountedNetwork) -> None:
+    """Print launches and products by operator."""
+    console = open_console()
+    shown = table(title, ["operator", "forward launches", "backward launches", "macs"])
+    backward = counted.backward.operators if counted.backward else {}
+    names = sorted({*counted.forward.operators, *backward}, key=lambda n: (-counted.macs.get(n, 0), n))
+    for name in names:
+        shown.add_row(
+            name, integer(counted.forward.operators.get(name, 0)), integer(backward.get(name, 0)),
+            integer(counted.macs.get(name, 0)),
+        )  # fmt: skip
+    console.print(shown)
+    _ends(counted)
+
+
+def _ends(counted: CountedNetwork) -> None:
+    console = open_console()
+    for name, pass_ in (("forward", counted.forward), ("backward", counted.backward)):
+        if pass_ is None:
+            continue
+        console.print(
+            f"{name}: {integer(pass_.macs)} multiply-adds, {integer(pass_.elementwise_flops)} element-wise FLOPs, "
+            f"{integer(pass_.launches)} launches",
+            highlight=False,
+        )
+        if pass_.unpriced:
+            said = ", ".join(f"{k} × {v}" for k, v in pass_.unpriced.items())
+            note(console, "note", f"{name}: no price for {said} ({sum(pass_.unpriced.values())} launches)")
+    console.print(f"activations kept for backward: {integer(counted.saved_bytes)} bytes", highlight=False)
+    for said in counted.notes:
+        note(console, "note", said)
