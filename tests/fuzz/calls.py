@@ -189,7 +189,8 @@ def _try(path: tuple[str, ...], command: click.Command, rng: random.Random) -> T
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         for one in value if isinstance(value, tuple) else (value,):
-            yield key, one
+            if isinstance(one, str):  # and no flag
+                yield key, one
 
 
 def _value(parameter: click.Parameter, rng: random.Random) -> tuple[Any, bool]:
