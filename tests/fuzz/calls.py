@@ -60,6 +60,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "exact"): Call({"names": ("lora",), "cases": "1"}, costly=True),
     ("dev", "floors"): Call({}),
     ("dev", "commands"): Call({}, costly=True),
+    ("dev", "kernels"): Call({"output": "out.json"}, costly=True),
     ("dev", "widths"): Call({"quick": True, "budget": "1", "output": "out.md"}, costly=True),
     ("dev", "coverage"): Call({"draws": "1", "output": "out.md"}, costly=True),
     ("peft",): Call({"script": "script.py"}),
