@@ -15,6 +15,7 @@ with a dot is left out. Nothing here judges, fits or times.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -226,8 +227,12 @@ def short_name(path: Path, among: Sequence[Path]) -> str:
 def _files(path: Path) -> list[Path]:
     if is_folder(path):
         known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS)
-        inside = [p for p in sorted(path.rglob("*")) if p.is_file() and (p.name in known or p.name.endswith(STORES))]
-        return [p for p in inside if not any(part.startswith(".") for part in p.relative_to(path).parts)]
+        inside = []
+        for root, folders, names in os.walk(path):  # what may not be entered is passed over
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            named = [name for name in names if name in known or name.endswith(STORES)]
+            inside += [Path(root, name) for name in named if not name.startswith(".")]
+        return sorted(filter(is_file, inside))
     if is_file(path) and not path.name.endswith((*STORES, ".jsonl", ".json")):
         raise UserError(f"{shown(path)} is no store and no results; give .sqlite, .jsonl.gz, .jsonl or a folder")
     if not is_file(path):

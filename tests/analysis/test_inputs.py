@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,3 +103,19 @@ def test_two_files_of_verdicts_have_to_be_chosen_from(tmp_path: Path) -> None:
         (tmp_path / folder / "verdicts.json").write_text("{}")
     with pytest.raises(UserError, match="name it by --verdicts"):
         read(tmp_path)
+
+
+def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    profile = Path(__file__).parents[2] / "profiles" / "cpu-quick" / "records.jsonl.gz"
+    for name in ("open", "closed", ".hidden"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "records.jsonl.gz").write_bytes(profile.read_bytes())
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    assert [origin.rows for origin in read(tmp_path, claims=False).origins] == [149]

@@ -60,6 +60,8 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "exact"): Call({"names": ("lora",), "cases": "1"}, costly=True),
     ("dev", "floors"): Call({}),
     ("dev", "commands"): Call({}, costly=True),
+    ("dev", "kernels"): Call({"output": "out.json"}, costly=True),
+    ("dev", "widths"): Call({"quick": True, "budget": "1", "output": "out.md"}, costly=True),
     ("dev", "coverage"): Call({"draws": "1", "output": "out.md"}, costly=True),
     ("peft",): Call({"script": "script.py"}),
 }
@@ -188,7 +190,8 @@ def _try(path: tuple[str, ...], command: click.Command, rng: random.Random) -> T
 def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for key, value in values.items():
         for one in value if isinstance(value, tuple) else (value,):
-            yield key, one
+            if isinstance(one, str):  # and no flag
+                yield key, one
 
 
 def _value(parameter: click.Parameter, rng: random.Random) -> tuple[Any, bool]:
