@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import signal
+import subprocess
+import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Timed
 from cdvft_bench.sweep import evaluate as sources
+from cdvft_bench.sweep.engines.isolation import Report
 from cdvft_bench.sweep.grid import Limits, make_case
+from cdvft_bench.timing.rounds import Rounds
 
 if TYPE_CHECKING:
     from cdvft_bench.sweep.engines.work import Evidence
@@ -93,3 +100,65 @@ def hold_the_lock(case: Case, limits: Limits) -> Evidence:
 def hang_at_3(case: Case, limits: Limits) -> Evidence:
     """Works until the case of seed 3, which never ends."""
     return hang(case, limits) if case.seed == 3 else slowly(case, limits)
+
+
+# --- groups: what goes wrong is chosen by m ----------------------------------------------------
+
+
+def setting(m: int, subject: str = "32x32") -> Case:
+    return make_case("cdvft", {"m": m}, "layer", subject, sequence=8)
+
+
+def trouble(case: Case) -> None:
+    """Go wrong as the setting says."""
+    m = dict(case.hyperparameters).get("m")
+    if m == 3:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if m == 4:
+        time.sleep(600)
+    if m == 5:
+        hoard = []
+        while True:
+            hoard.append(bytearray(64 * 2**20))
+    if m == 6:
+        raise RuntimeError("a library's\nerror of two lines")
+
+
+def rounds(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
+    """Seven rounds: a setting of m takes m milliseconds, m = 9 only in the company of the baselines alone."""
+    rng = random.Random(seed)
+    for i, case in enumerate(cases):
+        report.at(i)
+        trouble(case)
+        if dict(case.hyperparameters).get("m") == 9 and len(cases) > 3:
+            raise RuntimeError("not in company")
+        if dict(case.hyperparameters).get("m") == 10 and seed:
+            raise RuntimeError("not twice")
+    seconds = {
+        case.key: tuple(dict(case.hyperparameters).get("m", 1) * 1e-3 * rng.uniform(0.99, 1.01) for _ in range(7))  # type: ignore[operator]
+        for case in cases
+    }
+    report(Rounds(seconds, dict.fromkeys(seconds, 1), "perf_counter", 1))
+
+
+def slow_rounds(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
+    """Takes a moment, and imports nothing."""
+    time.sleep(0.05)
+    rounds(report, cases, budget_s, precision, seed)
+
+
+def tell(report: Report, cases: Sequence[Case], limits: Limits) -> None:
+    """The closed form; m = 7 dies on it."""
+    for i, case in enumerate(cases):
+        report.at(i)
+        if dict(case.hyperparameters).get("m") == 7:
+            os._exit(9)
+        report((case.key, sources.predict(case), None, Timed(None, None, None)))
+
+
+def start_others(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
+    """Hangs, with a process and a temporary file of its own; says through a file which process that is."""
+    _, _ = tempfile.mkstemp(prefix="left-over")
+    child = subprocess.Popen(["sleep", "600"])
+    Path(os.environ["SWEEP_TEST_MARK"]).write_text(str(child.pid))
+    time.sleep(600)

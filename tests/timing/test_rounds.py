@@ -7,7 +7,6 @@ import random
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from cdvft_bench.core.timed import Timing
 from cdvft_bench.timing.clock import Contender
@@ -62,6 +61,7 @@ def test_intervals_are_over_processes() -> None:
     assert (timing.processes, timing.split, timing.rounds, timing.group) == (4, (7, 8, 9, 10), 34, "key")
     assert [s.name for s in timing.samples] == ["CDVFT", "frozen", "lora r=8"]
     logs = [np.log(np.median(np.array(one.seconds["c"]) / np.array(one.seconds["l"]))) for one in given]
+    stats = pytest.importorskip("scipy.stats")
     low, high = stats.t.interval(0.95, 3, loc=np.mean(logs), scale=stats.sem(logs))
     ratio = timing.ratios["lora r=8"]
     assert (ratio.low, ratio.high) == (pytest.approx(math.exp(low)), pytest.approx(math.exp(high)))

@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import reduction
+from multiprocessing import reduction, util
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, TypeVar
@@ -39,6 +39,8 @@ SCRATCH = "cdvft-bench-"
 """Start of the names of folders for temporary files; the process that made one follows, see :func:`sweep_scratch`."""
 _MARK = struct.Struct("<qq")
 _ATTEMPTS = 3
+_SOCKET = 107 - len("/") - 8 - len("/listener-") - 8
+"""Bytes of a folder whose random name, and that of a socket in it, the kernel takes."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ class _Handle:
 def server(preload: Sequence[str]) -> Any:
     """A context whose processes are forked from a server that has imported ``preload``; it is started, and warm."""
     context = multiprocessing.get_context("forkserver")
+    config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
+    start = f"{SCRATCH}{os.getpid()}-"
+    short = len(os.fsencode(tempfile.gettempdir())) + len(start) < _SOCKET
+    if config.get("tempdir") is None and short:  # of the server's socket: in a folder that is known as this suite's
+        config["tempdir"] = tempfile.mkdtemp(prefix=start)
+        util.Finalize(None, shutil.rmtree, (config["tempdir"], True), exitpriority=-100)
     context.set_forkserver_preload([__name__, *preload])  # what a child's target lies in, too, or it imports torch anew
     first = context.Process(target=_nothing, daemon=True)  # the imports take seconds, which are not the first case's
     first.start()
