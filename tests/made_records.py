@@ -44,23 +44,70 @@ def shapes(d: int, tokens: int) -> Iterator[Shape]:
     yield Shape("frozen", "frozen", (), 0, 0, 0, 1, 0, {})
     for r in (8, 32):
         hyper = (("lora_alpha", 16), ("r", r))
-        yield Shape("lora", f"LoRA r={r}", hyper, 2 * d * r, 2 * tokens * d * r, 0, 1, 2 * tokens * d,
-                    {"mm": 2, "mul": 1, "add": 1})  # fmt: skip
+        yield Shape(
+            "lora",
+            f"LoRA r={r}",
+            hyper,
+            2 * d * r,
+            2 * tokens * d * r,
+            0,
+            1,
+            2 * tokens * d,
+            {"mm": 2, "mul": 1, "add": 1},
+        )
     sizes = [p for p in (d, d // 2, d // 4, d // 12) if p >= 1]
-    for path, operators in (("fft", {"mul": 3, "_fft_r2c": 2, "_fft_c2r": 1, "add": 1, "fill_": 2, "copy_": 1}),
-                            ("handwritten", {"mul": 3, "_fft_r2c": 2, "_fft_c2r": 1, "add": 1})):  # fmt: skip
+    for path, operators in (
+        ("fft", {"mul": 3, "_fft_r2c": 2, "_fft_c2r": 1, "add": 1, "fill_": 2, "copy_": 1}),
+        ("handwritten", {"mul": 3, "_fft_r2c": 2, "_fft_c2r": 1, "add": 1}),
+    ):
         for p in sizes:
             yield cdvft(d, tokens, 2, p, path, operators, "d" if p == d else p)
         for m in (1, 3, 4):
             yield cdvft(d, tokens, m, d, path, {k: v * max(1, m - 1) for k, v in operators.items()}, "d")
-    yield Shape("block_circulant", "BCA p=d", (), d, 0, 3 * tokens, d, 8 * tokens * d,
-                {"mul": 1, "_fft_r2c": 2, "_fft_c2r": 1, "add": 1})  # fmt: skip
-    yield Shape("c3a", "C3A", (("block_size", d // 2),), 2 * d, 0, 4 * tokens, d // 2, 20 * tokens * d,
-                {"mul": 2, "_fft_c2c": 3, "sum": 1, "_to_copy": 3, "add": 1})  # fmt: skip
-    yield Shape("fourierft", "FourierFT n=1000", (("n_frequency", 1000),), 1000, tokens * d * d, 2 * d, d,
-                3 * d * d, {"index_put_": 1, "_fft_c2c": 1, "mul": 1, "mm": 1, "add": 1})  # fmt: skip
-    yield Shape("vera", "VeRA r=256", (("r", 256),), d + 256, 2 * tokens * d * 256, 0, 1, 3 * tokens * d,
-                {"mm": 2, "mul": 2, "add": 1})  # fmt: skip
+    yield Shape(
+        "block_circulant",
+        "BCA p=d",
+        (),
+        d,
+        0,
+        3 * tokens,
+        d,
+        8 * tokens * d,
+        {"mul": 1, "_fft_r2c": 2, "_fft_c2r": 1, "add": 1},
+    )
+    yield Shape(
+        "c3a",
+        "C3A",
+        (("block_size", d // 2),),
+        2 * d,
+        0,
+        4 * tokens,
+        d // 2,
+        20 * tokens * d,
+        {"mul": 2, "_fft_c2c": 3, "sum": 1, "_to_copy": 3, "add": 1},
+    )
+    yield Shape(
+        "fourierft",
+        "FourierFT n=1000",
+        (("n_frequency", 1000),),
+        1000,
+        tokens * d * d,
+        2 * d,
+        d,
+        3 * d * d,
+        {"index_put_": 1, "_fft_c2c": 1, "mul": 1, "mm": 1, "add": 1},
+    )
+    yield Shape(
+        "vera",
+        "VeRA r=256",
+        (("r", 256),),
+        d + 256,
+        2 * tokens * d * 256,
+        0,
+        1,
+        3 * tokens * d,
+        {"mm": 2, "mul": 2, "add": 1},
+    )
 
 
 def cdvft(d: int, tokens: int, m: int, p: int, path: str, operators: dict[str, int], shown: object) -> Shape:
@@ -69,8 +116,17 @@ def cdvft(d: int, tokens: int, m: int, p: int, path: str, operators: dict[str, i
     if shown != "d":
         hyper.append(("block_size", p))
     label = f"CDVFT m={m} p={shown}" + ("" if path == "fft" else f" {path}")
-    return Shape("cdvft", label, tuple(sorted(hyper)), m * d + (m - 1) * q * d, 0, 3 * (m - 1) * tokens * q, p,
-                 8 * m * tokens * d, operators)  # fmt: skip
+    return Shape(
+        "cdvft",
+        label,
+        tuple(sorted(hyper)),
+        m * d + (m - 1) * q * d,
+        0,
+        3 * (m - 1) * tokens * q,
+        p,
+        8 * m * tokens * d,
+        operators,
+    )
 
 
 def predicted_pass(s: Shape, d: int, tokens: int, scale: int, base: int) -> PredictedPass:
@@ -83,24 +139,36 @@ def predicted_pass(s: Shape, d: int, tokens: int, scale: int, base: int) -> Pred
         "paper": scale * s.macs + fft / 2.5,
     }
     return PredictedPass(
-        macs=macs, elementwise_flops=elementwise, ffts=s.ffts * scale, launches=sum(operators.values()),
+        macs=macs,
+        elementwise_flops=elementwise,
+        ffts=s.ffts * scale,
+        launches=sum(operators.values()),
         read=4 * (d * d + tokens * d) * (1 + scale * len(s.operators)),
         written=4 * tokens * d * (1 + scale * len(s.operators)),
         flops={"mac": float(macs), "flop": 2.0 * macs + elementwise + fft, "paper": macs + fft / 2.5},
         fft_flops={"mac": 0.0, "flop": fft, "paper": fft / 2.5},
-        operators=operators, adapter_flops=adapter, adapter_launches=sum(s.operators.values()) * scale,
-    )  # fmt: skip
+        operators=operators,
+        adapter_flops=adapter,
+        adapter_launches=sum(s.operators.values()) * scale,
+    )
 
 
 def update_pass(s: Shape) -> PredictedPass:
     n = 1 if s.parameters else 0
     flops = {"mac": 0.0, "flop": 14.0 * s.parameters + n, "paper": 0.0}
     return PredictedPass(
-        macs=0, elementwise_flops=14 * s.parameters + n, ffts=0, launches=2 * n,
-        read=16 * s.parameters, written=12 * s.parameters, flops=flops, fft_flops=dict.fromkeys(flops, 0.0),
+        macs=0,
+        elementwise_flops=14 * s.parameters + n,
+        ffts=0,
+        launches=2 * n,
+        read=16 * s.parameters,
+        written=12 * s.parameters,
+        flops=flops,
+        fft_flops=dict.fromkeys(flops, 0.0),
         operators={"_foreach_add_": n, "_fused_adamw_": n} if n else {},
-        adapter_flops=flops, adapter_launches=2 * n,
-    )  # fmt: skip
+        adapter_flops=flops,
+        adapter_launches=2 * n,
+    )
 
 
 def counted_pass(p: PredictedPass, extra: dict[str, int]) -> PassCount:
@@ -108,15 +176,27 @@ def counted_pass(p: PredictedPass, extra: dict[str, int]) -> PassCount:
     for name, n in extra.items():
         operators[name] = operators.get(name, 0) + n
     return PassCount(
-        macs=p.macs, elementwise_flops=p.elementwise_flops, ffts=p.ffts, fft_flops=p.fft_flops["flop"],
-        launches=sum(operators.values()), operators=operators,
-    )  # fmt: skip
+        macs=p.macs,
+        elementwise_flops=p.elementwise_flops,
+        ffts=p.ffts,
+        fft_flops=p.fft_flops["flop"],
+        launches=sum(operators.values()),
+        operators=operators,
+    )
 
 
 def make_record(
-    s: Shape, subject: str, d: int, batch: int, sequence: int, pass_: CasePass, rng: random.Random,
-    dtype: str = "float32", device: str = "cpu", environment: str = ENVIRONMENT,
-) -> Record:  # fmt: skip
+    s: Shape,
+    subject: str,
+    d: int,
+    batch: int,
+    sequence: int,
+    pass_: CasePass,
+    rng: random.Random,
+    dtype: str = "float32",
+    device: str = "cpu",
+    environment: str = ENVIRONMENT,
+) -> Record:
     tokens = batch * sequence
     case = Case(s.method, s.hyperparameters, "layer", subject, batch, sequence, dtype, pass_, device)
     base = tokens * d * d
@@ -128,12 +208,13 @@ def make_record(
     step = pass_ == "step"
     extra = {"copy_": 1} if s.method == "c3a" else {}
     counted = Counted(
-        parameters=s.parameters, forward=counted_pass(forward, extra),
+        parameters=s.parameters,
+        forward=counted_pass(forward, extra),
         backward=counted_pass(backward, extra) if step else None,
         update=counted_pass(update, {}) if step and s.parameters else None,
         fvcore=FvcoreCount(forward.macs, forward.fft_flops["flop"], forward.elementwise_flops, {"rfft": 1.0}, base),
         saved_bytes=4 * tokens * d * (1 + len(s.operators)),
-    )  # fmt: skip
+    )
     launches = forward.launches + (backward.launches + update.launches if step else 0)
     frozen_ms = 1e3 * base * (3 if step else 1) / 2e10
     ratio = 1.0 if s.method == "frozen" else 1.02 + 0.012 * launches + rng.uniform(0, 0.05)
@@ -153,9 +234,14 @@ def make_record(
 
 
 def make_records(
-    subject: str = "768x768", d: int = 768, workloads: tuple[tuple[int, int, CasePass], ...] = ((8, 128, "step"),),
-    seed: int = 0, device: str = "cpu", dtype: str = "float32", environment: str = ENVIRONMENT,
-) -> list[Record]:  # fmt: skip
+    subject: str = "768x768",
+    d: int = 768,
+    workloads: tuple[tuple[int, int, CasePass], ...] = ((8, 128, "step"),),
+    seed: int = 0,
+    device: str = "cpu",
+    dtype: str = "float32",
+    environment: str = ENVIRONMENT,
+) -> list[Record]:
     rng = random.Random(seed)
     return [
         make_record(s, subject, d, batch, sequence, pass_, rng, dtype, device, environment)

@@ -40,10 +40,15 @@ SMOLLM2 = pytest.mark.skipif(
     [
         pytest.param("causal_lm", ["--model", "tiny", "--steps", "20"], "served merged: [16, 17, 18, 19]", id="llama"),
         pytest.param("classify_text", ["--steps", "2", "--examples", "32"], "served merged:", id="minilm"),
-        pytest.param("causal_lm", ["--steps", "2", "--batch", "2"], "served merged:", id="smollm2",
-                     marks=[pytest.mark.slow, pytest.mark.timeout(900), SMOLLM2]),
+        pytest.param(
+            "causal_lm",
+            ["--steps", "2", "--batch", "2"],
+            "served merged:",
+            id="smollm2",
+            marks=[pytest.mark.slow, pytest.mark.timeout(900), SMOLLM2],
+        ),
     ],
-)  # fmt: skip
+)
 def test_examples(name: str, options: list[str], said: str, tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", str(DOCS / "examples" / f"{name}.py"), "--output", str(tmp_path / "a")]
     done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=DOCS.parent)

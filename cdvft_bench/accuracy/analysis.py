@@ -213,14 +213,27 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
         chosen = dict(first.trial.hyperparameters).get(scale_name(first.trial.method) or "")
         found.append(
             Score(
-                label, first.trial.method, accuracies, sum(r.diverged for r in runs), value.mean,
-                low, high,
-                first.trial.lr, len(set(rates)) > 1 and first.trial.lr in (min(rates), max(rates)), first.parameters,
-                first.step_flops, float(np.median(seconds)) if seconds else None, first.trial.hyperparameters,
-                float(chosen) if chosen is not None else None, first.training_bytes, max(peaks, default=None),
-                float(np.median(joules)) if joules else None, table, tuple(seeds),
+                label,
+                first.trial.method,
+                accuracies,
+                sum(r.diverged for r in runs),
+                value.mean,
+                low,
+                high,
+                first.trial.lr,
+                len(set(rates)) > 1 and first.trial.lr in (min(rates), max(rates)),
+                first.parameters,
+                first.step_flops,
+                float(np.median(seconds)) if seconds else None,
+                first.trial.hyperparameters,
+                float(chosen) if chosen is not None else None,
+                first.training_bytes,
+                max(peaks, default=None),
+                float(np.median(joules)) if joules else None,
+                table,
+                tuple(seeds),
             )
-        )  # fmt: skip
+        )
     return sorted(found, key=lambda s: (-s.mean, s.parameters, s.label))
 
 

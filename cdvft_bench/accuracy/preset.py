@@ -221,10 +221,16 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
     if "gain" in head and not ("full" in named and {HEAD, BASE} & {*named}):
         raise UserError(f"preset {where}: gain compares the method 'full' with {HEAD!r} or {BASE!r}; name both")
     return Preset(
-        str(head.get("name", where)), str(head.get("description", "")), tuple(contenders), tuple(seeds),
-        bool(head.get("map", False)), head.get("trials", 0), head.get("tune_examples"), head.get("tune_scored"),
+        str(head.get("name", where)),
+        str(head.get("description", "")),
+        tuple(contenders),
+        tuple(seeds),
+        bool(head.get("map", False)),
+        head.get("trials", 0),
+        head.get("tune_examples"),
+        head.get("tune_scored"),
         head.get("gain"),
-    )  # fmt: skip
+    )
 
 
 def _check_extending(head: Mapping[str, Any], scales: int, where: str) -> None:

@@ -130,12 +130,27 @@ def read_runs(kind: type[R], file: str, path: str | Path | None, limits: Mapping
 
 # --- joined to the formulas ----------------------------------------------------------------
 
-_NAMES = {"lora": {"r": "rank"}, "dora": {"r": "rank"}, "rslora": {"r": "rank"}, "lora_fa": {"r": "rank"},
-          "c3a": {"block_size": "block_size"}, "fourierft": {"n_frequency": "n_frequency"}, "vera": {"r": "rank"},
-          "boft": {"boft_block_size": "block_size"}, "oft": {}, "loha": {"r": "rank"}, "delora": {"r": "rank"},
-          "gralora": {"r": "rank"}, "lokr": {"r": "rank", "decompose_factor": "decompose_factor"},
-          "miss": {"r": "rank"}, "randlora": {"r": "rank"}, "road": {}, "waveft": {"n_frequency": "n_frequency"},
-          "hra": {"r": "rank"}, "ia3": {}}  # fmt: skip
+_NAMES = {
+    "lora": {"r": "rank"},
+    "dora": {"r": "rank"},
+    "rslora": {"r": "rank"},
+    "lora_fa": {"r": "rank"},
+    "c3a": {"block_size": "block_size"},
+    "fourierft": {"n_frequency": "n_frequency"},
+    "vera": {"r": "rank"},
+    "boft": {"boft_block_size": "block_size"},
+    "oft": {},
+    "loha": {"r": "rank"},
+    "delora": {"r": "rank"},
+    "gralora": {"r": "rank"},
+    "lokr": {"r": "rank", "decompose_factor": "decompose_factor"},
+    "miss": {"r": "rank"},
+    "randlora": {"r": "rank"},
+    "road": {},
+    "waveft": {"n_frequency": "n_frequency"},
+    "hra": {"r": "rank"},
+    "ia3": {},
+}
 """By method of the suite: its hyperparameters by PEFT's names, as far as they decide its cost."""
 _VARIANTS = {"bat", "mica", "bdlora", "mini"}
 """In a run's name: it is a variant of its method that the suite's formula does not cover."""

@@ -110,9 +110,12 @@ def load_task(name: str) -> Task:
         return _hub(name)
     readers: dict[str, Callable[[], Iterable[tuple[str, str]]]] = {"tweets": _tweets, "bbc-news": _bbc_news}
     pictures: dict[str, Callable[[], images.Labelled]] = {
-        "digits": images.digits, "fashion-mnist": images.fashion_mnist, "elpv": images.elpv,
-        "fashion-mnist-odd": partial(images.fashion_half, 1), "fashion-mnist-even": partial(images.fashion_half, 0),
-    }  # fmt: skip
+        "digits": images.digits,
+        "fashion-mnist": images.fashion_mnist,
+        "elpv": images.elpv,
+        "fashion-mnist-odd": partial(images.fashion_half, 1),
+        "fashion-mnist-even": partial(images.fashion_half, 0),
+    }
     if name == "tweets-distinct":
         return make_task(name, _tweets(), LICENCES[name], near_copies=False, shares=RANKING_SHARES)
     if name in STEPS:
@@ -290,8 +293,10 @@ def task_of_dataset(name: str, data: Any) -> Task:
         return _split(name, (), "the data set's own", problems, sum(a is not None for _, a in answers), "generation")
     text = next((c for c in ("text", "sentence", "content") if c in columns), None)
     if text is None or "label" not in columns:
-        raise UserError(f"task {name}: the data need a column 'text' or 'sentence', and 'label', or 'question' and "
-                        f"'answer'; they have {', '.join(columns)}")  # fmt: skip
+        raise UserError(
+            f"task {name}: the data need a column 'text' or 'sentence', and 'label', or 'question' and "
+            f"'answer'; they have {', '.join(columns)}"
+        )
     feature = data.features["label"]
     names = list(getattr(feature, "names", None) or [])
     rows = []

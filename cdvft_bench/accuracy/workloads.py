@@ -172,9 +172,17 @@ class GenerationWorkload(Workload):
         ids, mask = padded([prompt for prompt, _, _ in rows], end, self.device, left=True)
         most = max(NEW_TOKENS, SPARE_TOKENS + max(len(answer) for _, answer, _ in rows))
         made = cast(Any, self.body).generate(
-            input_ids=ids, attention_mask=mask, max_new_tokens=most, do_sample=False, num_beams=1,
-            pad_token_id=end, eos_token_id=end, temperature=None, top_p=None, top_k=None,
-        )  # fmt: skip
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=most,
+            do_sample=False,
+            num_beams=1,
+            pad_token_id=end,
+            eos_token_id=end,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+        )
         texts = words.batch_decode(made[:, ids.shape[1] :], skip_special_tokens=True)
         return [final_answer(text) == number for text, (_, _, number) in zip(texts, rows, strict=True)]
 
@@ -192,12 +200,17 @@ def make_workload(model: str, task: str, length: int, device: str) -> Workload:
     causal, vision = spec.auto == "AutoModelForCausalLM", spec.config.startswith("ViT")
     fits = {"text": not causal and not vision, "image": vision, "generation": causal}
     if not fits[loaded.kind]:
-        wanted = {"text": "an encoder of text such as minilm", "image": "a vision transformer such as vit-base",
-                  "generation": "a causal language model such as smollm2-135m"}  # fmt: skip
+        wanted = {
+            "text": "an encoder of text such as minilm",
+            "image": "a vision transformer such as vit-base",
+            "generation": "a causal language model such as smollm2-135m",
+        }
         raise UserError(f"model {model} does not suit task {task}, which needs {wanted[loaded.kind]}")
     kinds: dict[str, type[Workload]] = {
-        "text": TextWorkload, "image": ImageWorkload, "generation": GenerationWorkload,
-    }  # fmt: skip
+        "text": TextWorkload,
+        "image": ImageWorkload,
+        "generation": GenerationWorkload,
+    }
     return kinds[loaded.kind](model, loaded, length, device)
 
 

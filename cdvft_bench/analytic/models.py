@@ -116,63 +116,137 @@ MODELS: dict[str, ModelSpec] = {
         ModelSpec("roberta-large", "FacebookAI/roberta-large", "RobertaConfig", {**_ROBERTA, **_BERT_LARGE}),
         ModelSpec("vit-base", "google/vit-base-patch16-224-in21k", "ViTConfig", {}, targets=("q_proj", "v_proj")),
         ModelSpec(
-            "vit-large", "google/vit-large-patch16-224-in21k", "ViTConfig", _BERT_LARGE, targets=("q_proj", "v_proj"),
+            "vit-large",
+            "google/vit-large-patch16-224-in21k",
+            "ViTConfig",
+            _BERT_LARGE,
+            targets=("q_proj", "v_proj"),
         ),
         # Not published: ``cdvft-bench pretrain`` makes them.
         *(
             ModelSpec(
-                name, "made by cdvft-bench pretrain", "ViTConfig",
-                {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "intermediate_size": 512,
-                 "image_size": 28, "patch_size": 7, "num_channels": 1}, targets=("q_proj", "v_proj"),
+                name,
+                "made by cdvft-bench pretrain",
+                "ViTConfig",
+                {
+                    "hidden_size": 128,
+                    "num_hidden_layers": 4,
+                    "num_attention_heads": 4,
+                    "intermediate_size": 512,
+                    "image_size": 28,
+                    "patch_size": 7,
+                    "num_channels": 1,
+                },
+                targets=("q_proj", "v_proj"),
             )
             for name in ("vit-small-fashion", "vit-small-odd")
         ),
         ModelSpec(
-            "gpt2-medium", "openai-community/gpt2-medium", "GPT2Config", {"n_embd": 1024, "n_layer": 24, "n_head": 16},
-            "AutoModelForCausalLM", ("c_attn",),
+            "gpt2-medium",
+            "openai-community/gpt2-medium",
+            "GPT2Config",
+            {"n_embd": 1024, "n_layer": 24, "n_head": 16},
+            "AutoModelForCausalLM",
+            ("c_attn",),
         ),
         ModelSpec(
-            "mpnet-base", "sentence-transformers/all-mpnet-base-v2", "MPNetConfig",
-            {"vocab_size": 30527, "max_position_embeddings": 514}, targets=("q", "v"),
+            "mpnet-base",
+            "sentence-transformers/all-mpnet-base-v2",
+            "MPNetConfig",
+            {"vocab_size": 30527, "max_position_embeddings": 514},
+            targets=("q", "v"),
         ),
         ModelSpec(
-            "minilm", "sentence-transformers/all-MiniLM-L6-v2", "BertConfig",
-            {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536,
-             "vocab_size": 30522},
+            "minilm",
+            "sentence-transformers/all-MiniLM-L6-v2",
+            "BertConfig",
+            {
+                "hidden_size": 384,
+                "num_hidden_layers": 6,
+                "num_attention_heads": 12,
+                "intermediate_size": 1536,
+                "vocab_size": 30522,
+            },
         ),
         ModelSpec(
-            "smollm2-135m", "HuggingFaceTB/SmolLM2-135M-Instruct", "LlamaConfig",
-            {"vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-             "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
-             "max_position_embeddings": 8192, "rope_theta": 100000.0},
-            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+            "smollm2-135m",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "LlamaConfig",
+            {
+                "vocab_size": 49152,
+                "hidden_size": 576,
+                "intermediate_size": 1536,
+                "num_hidden_layers": 30,
+                "num_attention_heads": 9,
+                "num_key_value_heads": 3,
+                "tie_word_embeddings": True,
+                "max_position_embeddings": 8192,
+                "rope_theta": 100000.0,
+            },
+            "AutoModelForCausalLM",
+            ("q_proj", "v_proj"),
         ),
         ModelSpec(
-            "llama-2-7b", "meta-llama/Llama-2-7b-hf", "LlamaConfig",
-            {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-             "num_attention_heads": 32, "max_position_embeddings": 4096},
-            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+            "llama-2-7b",
+            "meta-llama/Llama-2-7b-hf",
+            "LlamaConfig",
+            {
+                "vocab_size": 32000,
+                "hidden_size": 4096,
+                "intermediate_size": 11008,
+                "num_hidden_layers": 32,
+                "num_attention_heads": 32,
+                "max_position_embeddings": 4096,
+            },
+            "AutoModelForCausalLM",
+            ("q_proj", "v_proj"),
         ),
         ModelSpec(
-            "llama-3.2-3b", "meta-llama/Llama-3.2-3B", "LlamaConfig",
-            _llama(hidden_size=3072, intermediate_size=8192, num_hidden_layers=28, num_attention_heads=24, head_dim=128,
-                   tie_word_embeddings=True, max_position_embeddings=131072),
-            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+            "llama-3.2-3b",
+            "meta-llama/Llama-3.2-3B",
+            "LlamaConfig",
+            _llama(
+                hidden_size=3072,
+                intermediate_size=8192,
+                num_hidden_layers=28,
+                num_attention_heads=24,
+                head_dim=128,
+                tie_word_embeddings=True,
+                max_position_embeddings=131072,
+            ),
+            "AutoModelForCausalLM",
+            ("q_proj", "v_proj"),
         ),
         ModelSpec(
-            "llama-3-8b", "meta-llama/Meta-Llama-3-8B", "LlamaConfig",
-            _llama(hidden_size=4096, intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32,
-                   max_position_embeddings=8192),
-            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+            "llama-3-8b",
+            "meta-llama/Meta-Llama-3-8B",
+            "LlamaConfig",
+            _llama(
+                hidden_size=4096,
+                intermediate_size=14336,
+                num_hidden_layers=32,
+                num_attention_heads=32,
+                max_position_embeddings=8192,
+            ),
+            "AutoModelForCausalLM",
+            ("q_proj", "v_proj"),
         ),
         ModelSpec(
-            "llama-3-70b", "meta-llama/Meta-Llama-3-70B", "LlamaConfig",
-            _llama(hidden_size=8192, intermediate_size=28672, num_hidden_layers=80, num_attention_heads=64,
-                   max_position_embeddings=8192),
-            "AutoModelForCausalLM", ("q_proj", "v_proj"),
+            "llama-3-70b",
+            "meta-llama/Meta-Llama-3-70B",
+            "LlamaConfig",
+            _llama(
+                hidden_size=8192,
+                intermediate_size=28672,
+                num_hidden_layers=80,
+                num_attention_heads=64,
+                max_position_embeddings=8192,
+            ),
+            "AutoModelForCausalLM",
+            ("q_proj", "v_proj"),
         ),
     )
-}  # fmt: skip
+}
 
 
 def model_spec(name: str) -> ModelSpec:
@@ -263,9 +337,12 @@ def _read_shape(model: nn.Module, config: PretrainedConfig, name: str, targets: 
     heads = config.num_attention_heads
     head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
     attention = Attention(
-        config.num_hidden_layers, heads, getattr(config, "num_key_value_heads", None) or heads, head_dim,
+        config.num_hidden_layers,
+        heads,
+        getattr(config, "num_key_value_heads", None) or heads,
+        head_dim,
         fused=not any(name.endswith("relative_attention_bias") for name, _ in model.named_modules()),
-    )  # fmt: skip
+    )
     patch_macs, image_tokens = 0, None
     for module in model.modules():
         if isinstance(module, nn.Conv2d):

@@ -22,13 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Add --claims and --claims-records."""
     group = parser.getgroup("claims", "claims judged by cdvft-bench")
     group.addoption(
-        "--claims", action="append", default=[], metavar="LEDGER",
+        "--claims",
+        action="append",
+        default=[],
+        metavar="LEDGER",
         help="collect the claims of this ledger (.toml) as tests; may be given more than once",
-    )  # fmt: skip
+    )
     group.addoption(
-        "--claims-records", action="append", default=[], metavar="FILE",
+        "--claims-records",
+        action="append",
+        default=[],
+        metavar="FILE",
         help="records for the clock (.sqlite, .jsonl, .jsonl.gz) or accuracy (.jsonl of train, .csv); may be repeated",
-    )  # fmt: skip
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

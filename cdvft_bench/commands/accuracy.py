@@ -42,9 +42,16 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     with fixed_threads(threads), bar:
         environment = read_environment()
         outcome = train_all(
-            read_presets(preset), output, asdict(environment), environment.key, device, seconds(budget),
-            say=bar.tell, workers=workers, measure=energy_while,
-        )  # fmt: skip
+            read_presets(preset),
+            output,
+            asdict(environment),
+            environment.key,
+            device,
+            seconds(budget),
+            say=bar.tell,
+            workers=workers,
+            measure=energy_while,
+        )
     refused = "; ".join(f"{name}: {reason}" for name, reason in outcome.refused.items())
     if outcome.due:
         if refused:
@@ -77,9 +84,13 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
 
     logging.disable_progress_bar()
     found = time_steps(
-        read_preset(preset), asdict(read_environment()), budget_s=seconds(budget) or 240.0, device=device,
-        threads=threads, say=click.echo,
-    )  # fmt: skip
+        read_preset(preset),
+        asdict(read_environment()),
+        budget_s=seconds(budget) or 240.0,
+        device=device,
+        threads=threads,
+        say=click.echo,
+    )
     write_steps(found, output)
     for warning in found.warnings:
         click.echo(f"Warning: {warning}", err=True)

@@ -61,9 +61,19 @@ def predict(as_json: bool, targets: tuple[str, ...], task: str | None, inputs: s
 @click.option("--step-time", type=float, metavar="SECONDS", help="Of a measured step: its share of --gpu's peak (MFU).")
 @click.option("--gpu", help="A GPU of the table, e.g. h100; goes with --step-time.")
 def count(
-    as_json: bool, hardware: bool, targets: tuple[str, ...], task: str | None, inputs: str | None, by: str | None,
-    sort: str, depth: int, checkpoint: int, step_time: float | None, gpu: str | None, **options: Any,
-) -> None:  # fmt: skip
+    as_json: bool,
+    hardware: bool,
+    targets: tuple[str, ...],
+    task: str | None,
+    inputs: str | None,
+    by: str | None,
+    sort: str,
+    depth: int,
+    checkpoint: int,
+    step_time: float | None,
+    gpu: str | None,
+    **options: Any,
+) -> None:
     """Count what METHOD really does: fvcore, operator dispatch, saved activations, beside the closed form.
 
     --model also takes a folder with a config.json, a config.json, a hub id, or package.module:factory, which is run
@@ -111,16 +121,23 @@ def _network(
     method = method_of(options["method"] or "frozen", list(pairs_of(options["hyperparameters"]).items()))
     network, usual = open_model(options["model"], options["dtype"], task, inputs)
     workload = (options["batch"], options["sequence"])
-    cost = predict_network(
-        network, usual, method, targets, workload, options["dtype"], options["device"], checkpoint
-    )  # fmt: skip
+    cost = predict_network(network, usual, method, targets, workload, options["dtype"], options["device"], checkpoint)
     return network, method, cost
 
 
 def _count_network(
-    options: dict[str, Any], targets: tuple[str, ...], task: str | None, inputs: str | None, by: str | None, sort: str,
-    depth: int, checkpoint: int, step_time: float | None, gpu: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    options: dict[str, Any],
+    targets: tuple[str, ...],
+    task: str | None,
+    inputs: str | None,
+    by: str | None,
+    sort: str,
+    depth: int,
+    checkpoint: int,
+    step_time: float | None,
+    gpu: str | None,
+    as_json: bool,
+) -> None:
     from cdvft_bench.report.terminal.networks import show_modules, show_network_cost, show_operators
 
     network, method, cost = _network(options, targets, task, inputs, checkpoint)

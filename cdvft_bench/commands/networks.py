@@ -24,12 +24,14 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
     """Options of a whole network."""
     options = [
         click.option(
-            "--targets", multiple=True, metavar="NAMES",
+            "--targets",
+            multiple=True,
+            metavar="NAMES",
             help="Layers to adapt, as PEFT's: names or endings with commas between, a regular expression, all-linear.",
         ),
         click.option("--task", help="Head of the network, as causal-lm or sequence-classification."),
         click.option("--inputs", metavar="MODULE:FUNCTION", help="Makes example inputs of batch and tokens."),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         command = option(command)
     return command
@@ -98,9 +100,15 @@ def method_of(name: str, hyperparameters: Sequence[tuple[str, Value]]) -> Method
 
 
 def predict_network(
-    network: Network, usual: Sequence[str], method: Method | None, targets: Sequence[str], workload: tuple[int, int],
-    dtype: str, device: str, checkpointed: int = 0,
-) -> NetworkCost:  # fmt: skip
+    network: Network,
+    usual: Sequence[str],
+    method: Method | None,
+    targets: Sequence[str],
+    workload: tuple[int, int],
+    dtype: str,
+    device: str,
+    checkpointed: int = 0,
+) -> NetworkCost:
     """Count the frozen network and put the method's closed form on its layers."""
     from cdvft_bench.counting.by_module import count_modules
     from cdvft_bench.sweep.network_cost import network_cost, select_targets

@@ -54,12 +54,16 @@ def case_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--tokens", "sequence", type=COUNT, default=128, show_default=True, help="Tokens a sequence."),
         click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations."),
         click.option(
-            "--pass", "pass_", type=click.Choice(["forward", "step"]), default="step", show_default=True,
+            "--pass",
+            "pass_",
+            type=click.Choice(["forward", "step"]),
+            default="step",
+            show_default=True,
             help="Forward alone, or forward, backward and AdamW update.",
         ),
         click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-    ]  # fmt: skip
+    ]
     for option in reversed(options):
         command = option(command)
     return command

@@ -27,9 +27,16 @@ def run_sweep(
     from cdvft_bench.sweep.run import run_grid
 
     outcome = run_grid(
-        grid, store_path, retry_failed=retry_failed, budget_s=seconds(budget), device=device, engine=engine,
-        address=address, precision=precision, first=first,
-    )  # fmt: skip
+        grid,
+        store_path,
+        retry_failed=retry_failed,
+        budget_s=seconds(budget),
+        device=device,
+        engine=engine,
+        address=address,
+        precision=precision,
+        first=first,
+    )
     if outcome.left:
         click.echo(f"{outcome.left} cases left; the same command goes on with them", err=True)
         return LEFT
@@ -42,9 +49,12 @@ GRID_HELP = "A preset's name (quick, wide, smoke, cpu-layers, paths, paper-layer
 @click.command()
 @click.option("--preset", "grid", default="quick", show_default=True, help=GRID_HELP)
 @click.option(
-    "--output", type=click.Path(path_type=Path, file_okay=False), default=Path("cdvft-bench-run"), show_default=True,
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("cdvft-bench-run"),
+    show_default=True,
     help="Folder of the store and the report; an interrupted run goes on where it stopped.",
-)  # fmt: skip
+)
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 @click.option("--budget", metavar="TIME", help="Time to spend, as 10m: what is left of it buys precision.")
 @click.option("--precision", type=float, help="Half-width of a ratio's interval to reach, instead of the grid's own.")
@@ -79,9 +89,11 @@ def run(
 @click.command()
 @click.argument("grid")
 @click.option(
-    "--store", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    "--store",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
     help="SQLite file of records; it is made, or gone on with.",
-)  # fmt: skip
+)
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 @click.option("--budget", metavar="TIME", help="Stop before this much time is spent, as 540s or 9m; go on later.")
 @click.option(
@@ -125,15 +137,17 @@ def sweep(
 @click.command("import")
 @click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "--store", type=click.Path(path_type=Path, dir_okay=False), required=True,
+    "--store",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
     help="SQLite file of records; it is made, or added to.",
-)  # fmt: skip
+)
 def import_rows(rows: tuple[Path, ...], store: Path) -> None:
     """Take over ROWS: stores of other machines (.sqlite, .jsonl.gz), tables of 'export' (.csv, .parquet), or .jsonl,
     what 'python -m cdvft_bench.timing' wrote on a bare node: these rows get their closed forms here.
 
     Every row keeps its environment, and a case that several machines timed has a row of each.
-    """  # fmt: skip
+    """
     from cdvft_bench.sweep.imports import check_rows, put_rows
     from cdvft_bench.sweep.store import Store
 

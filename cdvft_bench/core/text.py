@@ -23,9 +23,27 @@ ESCAPE = "cdvft_bench.escape"
 """Name of the handler of characters that a stream's encoding lacks: signs as plain letters, the rest escaped."""
 
 _PLAIN = {
-    "×": "x", "·": "*", "−": "-", "–": "-", "—": "-", "…": "...", "±": "+/-", "≤": "<=", "≥": ">=", "≈": "~",
-    "→": "->", "µ": "u", "μ": "u", "Δ": "d", "²": "^2", "³": "^3", "⁻": "^-", "√": "sqrt", "’": "'", "█": "#",
-}  # fmt: skip
+    "×": "x",
+    "·": "*",
+    "−": "-",
+    "–": "-",
+    "—": "-",
+    "…": "...",
+    "±": "+/-",
+    "≤": "<=",
+    "≥": ">=",
+    "≈": "~",
+    "→": "->",
+    "µ": "u",
+    "μ": "u",
+    "Δ": "d",
+    "²": "^2",
+    "³": "^3",
+    "⁻": "^-",
+    "√": "sqrt",
+    "’": "'",
+    "█": "#",
+}
 
 
 def _escaped(error: UnicodeError) -> tuple[str, int]:

@@ -125,10 +125,20 @@ def _machine(target: str, limits: Target, warps: int, code: Code, shared: int, s
             mix[kind] += n
     programs, limit = resident(limits, warps, code.registers, shared)
     return Machine(
-        target, warps, code.registers, code.local_bytes, mix.pop("spill load", 0), mix.pop("spill store", 0), shared,
-        dict(sorted(mix.items())), sum(code.opcodes.values()), programs,
-        programs * warps / limits.warps, limit, seconds,
-    )  # fmt: skip
+        target,
+        warps,
+        code.registers,
+        code.local_bytes,
+        mix.pop("spill load", 0),
+        mix.pop("spill store", 0),
+        shared,
+        dict(sorted(mix.items())),
+        sum(code.opcodes.values()),
+        programs,
+        programs * warps / limits.warps,
+        limit,
+        seconds,
+    )
 
 
 def _tool(name: str) -> str:
@@ -196,8 +206,24 @@ def family(opcode: str) -> str:
     return ""
 
 
-_WIDTHS = {"ubyte": 8, "sbyte": 8, "byte": 8, "ushort": 16, "sshort": 16, "short": 16, "dword": 32, "dwordx2": 64,
-           "dwordx3": 96, "dwordx4": 128, "b8": 8, "b16": 16, "b32": 32, "b64": 64, "b96": 96, "b128": 128}  # fmt: skip
+_WIDTHS = {
+    "ubyte": 8,
+    "sbyte": 8,
+    "byte": 8,
+    "ushort": 16,
+    "sshort": 16,
+    "short": 16,
+    "dword": 32,
+    "dwordx2": 64,
+    "dwordx3": 96,
+    "dwordx4": 128,
+    "b8": 8,
+    "b16": 16,
+    "b32": 32,
+    "b64": 64,
+    "b96": 96,
+    "b128": 128,
+}
 
 
 def _bits(opcode: str) -> int:

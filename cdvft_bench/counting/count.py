@@ -138,9 +138,20 @@ def _count_fused_update(parameters: list[nn.Parameter]) -> PassCount:
             steps = [torch.empty((), dtype=torch.float32, device="meta") for _ in values]
             torch._foreach_add_(steps, 1)
             torch._fused_adamw_(
-                values, gradients, first, second, [], steps, lr=0.0, beta1=0.9, beta2=0.999, weight_decay=0.0, eps=1e-8,
-                amsgrad=False, maximize=False,
-            )  # fmt: skip
+                values,
+                gradients,
+                first,
+                second,
+                [],
+                steps,
+                lr=0.0,
+                beta1=0.9,
+                beta2=0.999,
+                weight_decay=0.0,
+                eps=1e-8,
+                amsgrad=False,
+                maximize=False,
+            )
     return counter.result()
 
 

@@ -95,8 +95,12 @@ def _floats(model: nn.Module, *shape: int) -> Tensor:
 def _ids(config: Any, text: Any, batch: int, sequence: int) -> Tensor:
     """Ids that differ and avoid every special token of the configuration."""
     vocabulary = int(getattr(text, "vocab_size", None) or getattr(config, "vocab_size", 0) or 2)
-    reserved = {v for c in (config, text) for k, v in c.to_dict().items() if k.endswith(("token_id", "token_index"))
-                and isinstance(v, int)}  # fmt: skip
+    reserved = {
+        v
+        for c in (config, text)
+        for k, v in c.to_dict().items()
+        if k.endswith(("token_id", "token_index")) and isinstance(v, int)
+    }
     usable = [i for i in range(min(vocabulary, 512)) if i not in reserved] or [0]
     row = [usable[i % len(usable)] for i in range(sequence)]
     last = getattr(text, "eos_token_id", None)  # CLIP reads its text at the end token

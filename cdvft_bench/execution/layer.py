@@ -13,9 +13,12 @@ from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 
 
 def _run(
-    layer: CDVFTLinear | BlockCirculantLinear, x: Tensor, diagonals: Sequence[Tensor], circulants: Sequence[Tensor],
+    layer: CDVFTLinear | BlockCirculantLinear,
+    x: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
     path: str,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     """A layer in one go where its base is plain, else the base's own forward and the change beside it."""
     base: Any = layer.base
     if is_plain(base, x):

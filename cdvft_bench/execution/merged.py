@@ -137,16 +137,29 @@ class MergedFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         backward = torch.ops.cdvft.merged_backward.default if torch.compiler.is_compiling() else _backward
         grad_x, *grads = backward(
-            x, flattened(g).contiguous(), weight, factors, plan.diagonals, plan.alpha, plan.row, ctx.dense_gradient,
+            x,
+            flattened(g).contiguous(),
+            weight,
+            factors,
+            plan.diagonals,
+            plan.alpha,
+            plan.row,
+            ctx.dense_gradient,
             wanted,
-        )  # fmt: skip
+        )
         return (unflattened(grad_x, g) if wanted else None, None, None, None, None, *grads)
 
 
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, factors: Sequence[Tensor], diagonals: int, alpha: float, row: bool,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    factors: Sequence[Tensor],
+    diagonals: int,
+    alpha: float,
+    row: bool,
     dtype: torch.dtype | None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     plan = Plan(weight.shape[0], alpha, row, diagonals)
     merged = merged_weight(weight, factors[:diagonals], factors[diagonals:], plan)
     dtype = dtype or x.dtype
@@ -154,9 +167,16 @@ def _forward(
 
 
 def _backward(
-    x: Tensor, g: Tensor, weight: Tensor, factors: Sequence[Tensor], diagonals: int, alpha: float, row: bool,
-    dense_gradient: bool, wanted: bool,
-) -> list[Tensor]:  # fmt: skip
+    x: Tensor,
+    g: Tensor,
+    weight: Tensor,
+    factors: Sequence[Tensor],
+    diagonals: int,
+    alpha: float,
+    row: bool,
+    dense_gradient: bool,
+    wanted: bool,
+) -> list[Tensor]:
     """The gradient of x (T, d_in), empty unless ``wanted``, and those of the factors."""
     plan = Plan(weight.shape[0], alpha, row, diagonals)
     ends, circulants = factors[:diagonals], factors[diagonals:]
@@ -235,9 +255,16 @@ def _checked_forward(
 
 
 def _checked_backward(
-    x: Tensor, g: Tensor, weight: Tensor, factors: Sequence[Tensor], diagonals: int, alpha: float, row: bool,
-    dense_gradient: bool, wanted: bool,
-) -> list[Tensor]:  # fmt: skip
+    x: Tensor,
+    g: Tensor,
+    weight: Tensor,
+    factors: Sequence[Tensor],
+    diagonals: int,
+    alpha: float,
+    row: bool,
+    dense_gradient: bool,
+    wanted: bool,
+) -> list[Tensor]:
     _check_backward(x, g, weight, factors, diagonals)
     if dense_gradient and len(factors) - diagonals != 1:
         raise ValueError(f"{len(factors) - diagonals} circulants; the dense gradient is folded for one")
@@ -249,17 +276,30 @@ _library.impl("merged_backward", _checked_backward, "CompositeExplicitAutograd")
 
 
 def _forward_alike(
-    x: Tensor, weight: Tensor, bias: Tensor | None, factors: list[Tensor], diagonals: int, alpha: float, row: bool,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    factors: list[Tensor],
+    diagonals: int,
+    alpha: float,
+    row: bool,
     dtype: torch.dtype | None,
-) -> Tensor:  # fmt: skip
+) -> Tensor:
     _check(x, weight, bias, factors, diagonals)
     return x.new_empty((*x.shape[:-1], weight.shape[0]), dtype=dtype or x.dtype)
 
 
 def _backward_alike(
-    x: Tensor, g: Tensor, weight: Tensor, factors: list[Tensor], diagonals: int, alpha: float, row: bool,
-    dense_gradient: bool, wanted: bool,
-) -> list[Tensor]:  # fmt: skip
+    x: Tensor,
+    g: Tensor,
+    weight: Tensor,
+    factors: list[Tensor],
+    diagonals: int,
+    alpha: float,
+    row: bool,
+    dense_gradient: bool,
+    wanted: bool,
+) -> list[Tensor]:
     _check_backward(x, g, weight, factors, diagonals)
     return [x.new_empty(x.shape if wanted else (0,)), *(t.new_empty(t.shape) for t in factors)]
 

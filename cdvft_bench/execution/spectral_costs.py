@@ -54,11 +54,12 @@ class Spectral:
         f = self.factor
         padded = blocks * f.p
         return (
-            copy("constant_pad_nd", self.rows * padded, f.dtype, reads=self.rows * width,
-                 launches=flag(width != padded)),
+            copy(
+                "constant_pad_nd", self.rows * padded, f.dtype, reads=self.rows * width, launches=flag(width != padded)
+            ),
             fft("_fft_r2c", f.p, self.rows * blocks, f.dtype),
             self._copied(self.rows * blocks * f.bins),
-        )  # fmt: skip
+        )
 
     def signals(self, width: Count, blocks: Count) -> Kernels:
         f = self.factor
@@ -72,13 +73,27 @@ class Spectral:
         f, n = self.factor, self.rows * self.factor.bins
         several = self._few - self._single
         return (
-            elementwise("mul_" if in_place else "mul", n, f.dtype, flops=6, reads=n + f.bins, launches=self._single,
-                        complex_=True),
+            elementwise(
+                "mul_" if in_place else "mul",
+                n,
+                f.dtype,
+                flops=6,
+                reads=n + f.bins,
+                launches=self._single,
+                complex_=True,
+            ),
             elementwise("mul", n, f.dtype, flops=6, reads=n + f.bins, launches=several * outer, complex_=True),
-            elementwise("addcmul_", n, f.dtype, flops=8, reads=2 * n + f.bins, launches=several * outer * (inner - 1),
-                        complex_=True),
+            elementwise(
+                "addcmul_",
+                n,
+                f.dtype,
+                flops=8,
+                reads=2 * n + f.bins,
+                launches=several * outer * (inner - 1),
+                complex_=True,
+            ),
             bmm(f.bins, self.rows, inner, outer, f.dtype, complex_=True, launches=1 - self._few),
-        )  # fmt: skip
+        )
 
     def adjoint(self) -> Kernels:
         n = self.factor.q_out * self.factor.q_in * self.factor.bins
@@ -104,7 +119,8 @@ class Spectral:
         f = self.factor
         spectrum = f.q_out * f.q_in * f.bins
         return (
-            elementwise("_conj_physical", spectrum, f.dtype, flops=0, reads=spectrum, launches=flag(f.row),
-                        complex_=True),
+            elementwise(
+                "_conj_physical", spectrum, f.dtype, flops=0, reads=spectrum, launches=flag(f.row), complex_=True
+            ),
             fft("_fft_c2r", f.p, f.q_out * f.q_in, f.dtype),
-        )  # fmt: skip
+        )

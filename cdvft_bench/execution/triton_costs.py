@@ -70,8 +70,18 @@ def fold_kernels(layer: LinearShape, factor: Factor, dtype: str, diagonals: bool
     # no neighbour beyond the block.
     parts_read = blocks * pieces * (3 * p + (bands - 1) * tile)
     return (
-        Kernel("fold_kernel", "reduction", flops=(8 if diagonals else 1) * n,
-               read=n * ITEMSIZE[dtype] + vectors * own, written=(parts_ends + parts_c) * own),
-        Kernel("fold_sums_kernel", "reduction", flops=parts_ends + parts_read + ends + factor.parameters,
-               read=(parts_ends + parts_read) * own, written=(ends + factor.parameters) * own),
-    )  # fmt: skip
+        Kernel(
+            "fold_kernel",
+            "reduction",
+            flops=(8 if diagonals else 1) * n,
+            read=n * ITEMSIZE[dtype] + vectors * own,
+            written=(parts_ends + parts_c) * own,
+        ),
+        Kernel(
+            "fold_sums_kernel",
+            "reduction",
+            flops=parts_ends + parts_read + ends + factor.parameters,
+            read=(parts_ends + parts_read) * own,
+            written=(ends + factor.parameters) * own,
+        ),
+    )

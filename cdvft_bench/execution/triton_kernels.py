@@ -18,9 +18,23 @@ import triton.language as tl
 
 @triton.jit
 def merged_weight_kernel(
-    weight, first, last, c, out, d_out, d_in, p, q_in, alpha, weight_row, weight_column,
-    DIAGONALS: tl.constexpr, ROW: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+    weight,
+    first,
+    last,
+    c,
+    out,
+    d_out,
+    d_in,
+    p,
+    q_in,
+    alpha,
+    weight_row,
+    weight_column,
+    DIAGONALS: tl.constexpr,
+    ROW: tl.constexpr,
+    ROWS: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """out = W + alpha diag(last) C diag(first), tile by tile; reads W once, writes once, keeps the vectors in cache.
 
     ``weight_row`` and ``weight_column`` are the strides of W; all else is contiguous.
@@ -67,9 +81,19 @@ def _transform(
 
 @triton.jit
 def _inverse(
-    re, im, f1_re, f1_im, t_re, t_im, f2_re, f2_im, P1: tl.constexpr, B: tl.constexpr, P2: tl.constexpr,
+    re,
+    im,
+    f1_re,
+    f1_im,
+    t_re,
+    t_im,
+    f2_re,
+    f2_im,
+    P1: tl.constexpr,
+    B: tl.constexpr,
+    P2: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # fmt: skip
+):
     """The real part of p times the inverse FFT: (P1 B, P2) to (P1, B P2). The DFT matrices are symmetric."""
     z_re = tl.dot(re, f2_re, input_precision=PRECISION) + tl.dot(im, f2_im, input_precision=PRECISION)
     z_im = tl.dot(im, f2_re, input_precision=PRECISION) - tl.dot(re, f2_im, input_precision=PRECISION)
@@ -88,17 +112,39 @@ def _tables(f1, f2, twiddle, P1: tl.constexpr, B: tl.constexpr, P2: tl.constexpr
     at2 = i2[:, None] * P2 + i2[None, :]
     at = i1[:, None] * P2 + n2[None, :]
     return (
-        tl.load(f1 + at1), tl.load(f1 + P1 * P1 + at1), tl.load(twiddle + at), tl.load(twiddle + P1 * P2 + at),
-        tl.load(f2 + at2), tl.load(f2 + P2 * P2 + at2),
-    )  # fmt: skip
+        tl.load(f1 + at1),
+        tl.load(f1 + P1 * P1 + at1),
+        tl.load(twiddle + at),
+        tl.load(twiddle + P1 * P2 + at),
+        tl.load(f2 + at2),
+        tl.load(f2 + P2 * P2 + at2),
+    )
 
 
 @triton.jit
 def forward_kernel(
-    x, base, first, last, spectrum, f1, f2, twiddle, out, rows, d_in, d_out, p1, p2, scale,
-    DIAGONALS: tl.constexpr, BASE: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr, B: tl.constexpr,
+    x,
+    base,
+    first,
+    last,
+    spectrum,
+    f1,
+    f2,
+    twiddle,
+    out,
+    rows,
+    d_in,
+    d_out,
+    p1,
+    p2,
+    scale,
+    DIAGONALS: tl.constexpr,
+    BASE: tl.constexpr,
+    P1: tl.constexpr,
+    P2: tl.constexpr,
+    B: tl.constexpr,
     PRECISION: tl.constexpr,
-):  # fmt: skip
+):
     """out = base + scale * last * IFFT(spectrum * FFT(first * x)) on B rows; ``scale`` holds alpha / p."""
     f1_re, f1_im, t_re, t_im, f2_re, f2_im = _tables(f1, f2, twiddle, P1, B, P2)
     n1 = tl.arange(0, P1)[:, None]
@@ -126,11 +172,34 @@ def forward_kernel(
 
 @triton.jit
 def backward_kernel(
-    x, g, base, first, last, spectrum, f1, f2, twiddle, grad_x, grad_first, grad_last, moment, rows, d_in, d_out, p1,
-    p2, scale, tiles,
-    DIAGONALS: tl.constexpr, INPUT: tl.constexpr, BASE: tl.constexpr, P1: tl.constexpr, P2: tl.constexpr,
-    B: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    x,
+    g,
+    base,
+    first,
+    last,
+    spectrum,
+    f1,
+    f2,
+    twiddle,
+    grad_x,
+    grad_first,
+    grad_last,
+    moment,
+    rows,
+    d_in,
+    d_out,
+    p1,
+    p2,
+    scale,
+    tiles,
+    DIAGONALS: tl.constexpr,
+    INPUT: tl.constexpr,
+    BASE: tl.constexpr,
+    P1: tl.constexpr,
+    P2: tl.constexpr,
+    B: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """All gradients of the change in one pass over x and g; each program sums over ``tiles`` tiles of B rows.
 
     Partial sums of the diagonals' gradients (programs, p1 p2) and of ``conj(U) V`` (programs, 2, P1, P2) are written
@@ -193,9 +262,23 @@ def backward_kernel(
 
 @triton.jit
 def fold_kernel(
-    dense, first, last, c, part_first, part_last, part_c, d_out, d_in, p, q_in, tiles, pieces,
-    DIAGONALS: tl.constexpr, ROW: tl.constexpr, TILE: tl.constexpr,
-):  # fmt: skip
+    dense,
+    first,
+    last,
+    c,
+    part_first,
+    part_last,
+    part_c,
+    d_out,
+    d_in,
+    p,
+    q_in,
+    tiles,
+    pieces,
+    DIAGONALS: tl.constexpr,
+    ROW: tl.constexpr,
+    TILE: tl.constexpr,
+):
     """Sums of ``dense = g^T x`` (d_out, d_in) for the gradients of a_1, a_3 and c; reads it once, adds nothing twice.
 
     A program walks ``tiles`` square tiles of one block that lie along a wrapped diagonal, ``r - s`` the same from tile
@@ -273,10 +356,26 @@ def _summed(parts, out, width, lines, alpha, index, COLUMNS: tl.constexpr):
 
 @triton.jit
 def fold_sums_kernel(
-    part_first, part_last, part_c, grad_first, grad_last, grad_c, d_out, d_in, p, lines_first, lines_last, pieces,
-    size_c, alpha, programs_first, programs_last,
-    ROW: tl.constexpr, TILE: tl.constexpr, COLUMNS: tl.constexpr,
-):  # fmt: skip
+    part_first,
+    part_last,
+    part_c,
+    grad_first,
+    grad_last,
+    grad_c,
+    d_out,
+    d_in,
+    p,
+    lines_first,
+    lines_last,
+    pieces,
+    size_c,
+    alpha,
+    programs_first,
+    programs_last,
+    ROW: tl.constexpr,
+    TILE: tl.constexpr,
+    COLUMNS: tl.constexpr,
+):
     """The three gradients from ``fold_kernel``'s partial sums, times alpha; each entry by one program, in order."""
     program = tl.program_id(0)
     if program < programs_first:

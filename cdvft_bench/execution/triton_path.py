@@ -147,10 +147,29 @@ class TritonFunction(torch.autograd.Function):
         B = rows_at_once(p, x.dtype)
         first, last = (held[0], held[1]) if plan.diagonals else (x, x)
         forward_kernel[(-(-x.shape[0] // B),)](
-            x, out, first, last, spectrum, f1, f2, twiddle, out, x.shape[0], x.shape[1], plan.d_out, p1, p2,
-            plan.alpha / p, DIAGONALS=plan.diagonals > 0, BASE=base is not None, P1=P1, P2=P2, B=B,
-            PRECISION=precision(x.dtype), num_warps=WARPS,
-        )  # fmt: skip
+            x,
+            out,
+            first,
+            last,
+            spectrum,
+            f1,
+            f2,
+            twiddle,
+            out,
+            x.shape[0],
+            x.shape[1],
+            plan.d_out,
+            p1,
+            p2,
+            plan.alpha / p,
+            DIAGONALS=plan.diagonals > 0,
+            BASE=base is not None,
+            P1=P1,
+            P2=P2,
+            B=B,
+            PRECISION=precision(x.dtype),
+            num_warps=WARPS,
+        )
         ctx.plan, ctx.has_weight = plan, weight is not None
         # The factors as they were given: autograd then notices what changes them.
         ctx.save_for_backward(x, *((weight,) if weight is not None else ()), *factors, spectrum)
@@ -186,11 +205,35 @@ class TritonFunction(torch.autograd.Function):
         partial = x.new_empty(2, programs if plan.diagonals else 0, p, dtype=torch.float32)
         first, last = (factors[0], factors[1]) if plan.diagonals else (x, x)
         backward_kernel[(programs,)](
-            x, g, grad_x, first, last, spectrum, f1, f2, twiddle, grad_x, partial[0], partial[1], moment,
-            x.shape[0], x.shape[1], plan.d_out, p1, p2, plan.alpha / p, tiles,
-            DIAGONALS=plan.diagonals > 0, INPUT=wanted, BASE=base is not None, P1=P1, P2=P2, B=B,
-            PRECISION=precision(x.dtype), num_warps=WARPS,
-        )  # fmt: skip
+            x,
+            g,
+            grad_x,
+            first,
+            last,
+            spectrum,
+            f1,
+            f2,
+            twiddle,
+            grad_x,
+            partial[0],
+            partial[1],
+            moment,
+            x.shape[0],
+            x.shape[1],
+            plan.d_out,
+            p1,
+            p2,
+            plan.alpha / p,
+            tiles,
+            DIAGONALS=plan.diagonals > 0,
+            INPUT=wanted,
+            BASE=base is not None,
+            P1=P1,
+            P2=P2,
+            B=B,
+            PRECISION=precision(x.dtype),
+            num_warps=WARPS,
+        )
         grad_c = scaled(_circulant_gradient(moment.sum(0), p1, p2, plan.row), plan.alpha).view_as(c)
         diagonals: list[Tensor] = []
         if plan.diagonals:
@@ -212,10 +255,23 @@ def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     *diagonals, c = _memory((*diagonals, c))
     first, last = diagonals or (c, c)
     merged_weight_kernel[(-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS))](
-        weight, first, last, c, out, d_out, d_in, c.shape[2], c.shape[1], plan.alpha, *weight.stride(),
-        DIAGONALS=bool(diagonals), ROW=plan.row, ROWS=MERGED_ROWS, COLUMNS=MERGED_COLUMNS,
+        weight,
+        first,
+        last,
+        c,
+        out,
+        d_out,
+        d_in,
+        c.shape[2],
+        c.shape[1],
+        plan.alpha,
+        *weight.stride(),
+        DIAGONALS=bool(diagonals),
+        ROW=plan.row,
+        ROWS=MERGED_ROWS,
+        COLUMNS=MERGED_COLUMNS,
         num_warps=MERGED_WARPS,
-    )  # fmt: skip
+    )
     return out
 
 
@@ -245,14 +301,46 @@ def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     part_first, part_last = c.new_empty(lines[0] * d_in), c.new_empty(lines[1] * d_out)
     part_c = c.new_empty(q_out * q_in * pieces * 2 * bands * 2 * tile)
     fold_kernel[(bands * pieces, q_out * q_in)](
-        dense, first, last, c, part_first, part_last, part_c, d_out, d_in, p, q_in, tiles, pieces,
-        DIAGONALS=bool(diagonals), ROW=plan.row, TILE=tile, num_warps=FOLD_WARPS,
-    )  # fmt: skip
+        dense,
+        first,
+        last,
+        c,
+        part_first,
+        part_last,
+        part_c,
+        d_out,
+        d_in,
+        p,
+        q_in,
+        tiles,
+        pieces,
+        DIAGONALS=bool(diagonals),
+        ROW=plan.row,
+        TILE=tile,
+        num_warps=FOLD_WARPS,
+    )
     grads = [torch.empty_like(t) for t in (*diagonals, c)]
     programs = [-(-d // SUM_COLUMNS) if diagonals else 0 for d in (d_in, d_out)]
     fold_sums_kernel[(sum(programs) + -(-c.numel() // SUM_COLUMNS),)](
-        part_first, part_last, part_c, grads[0], grads[-2] if diagonals else grads[0], grads[-1], d_out, d_in, p,
-        lines[0], lines[1], pieces, c.numel(), plan.alpha, programs[0], programs[1],
-        ROW=plan.row, TILE=tile, COLUMNS=SUM_COLUMNS, num_warps=SUM_WARPS,
-    )  # fmt: skip
+        part_first,
+        part_last,
+        part_c,
+        grads[0],
+        grads[-2] if diagonals else grads[0],
+        grads[-1],
+        d_out,
+        d_in,
+        p,
+        lines[0],
+        lines[1],
+        pieces,
+        c.numel(),
+        plan.alpha,
+        programs[0],
+        programs[1],
+        ROW=plan.row,
+        TILE=tile,
+        COLUMNS=SUM_COLUMNS,
+        num_warps=SUM_WARPS,
+    )
     return grads

@@ -88,9 +88,9 @@ def ranks_of_layers(n: int) -> Tensor:
 
 def counted_dimensions(n: int) -> Tensor:
     """``min(n^2, P - (2m - 2) n / p)`` for the same shapes."""
-    return torch.tensor([
-        float(min(n * n, structure.parameter_count(s) - (2 * s.m - 2) * n // s.block_size)) for s in _square_shapes(n)
-    ])  # fmt: skip
+    return torch.tensor(
+        [float(min(n * n, structure.parameter_count(s) - (2 * s.m - 2) * n // s.block_size)) for s in _square_shapes(n)]
+    )
 
 
 def rank_of_layer_at_m2(n: int) -> float:

@@ -49,8 +49,10 @@ def check_whole(path: Path) -> None:
         for record in store.records():
             if record.environment not in environments:
                 key, lacks = record.case.key, record.environment
-                raise UserError(f"store {shown(path)} is damaged: record {key} names the environment {lacks!r}, which "
-                                "is missing; restore the file")  # fmt: skip
+                raise UserError(
+                    f"store {shown(path)} is damaged: record {key} names the environment {lacks!r}, which "
+                    "is missing; restore the file"
+                )
 
 
 def check_fields(path: Path) -> None:

@@ -184,9 +184,11 @@ def _layer(
             whole = replace(one, forward=kernels[0], backward=kernels[1], saved_bytes=saved)
         else:
             whole = replace(
-                whole, forward=whole.forward + kernels[0], backward=whole.backward + kernels[1],
+                whole,
+                forward=whole.forward + kernels[0],
+                backward=whole.backward + kernels[1],
                 saved_bytes=int(whole.saved_bytes) + saved,
-            )  # fmt: skip
+            )
     assert whole is not None
     return whole, (seen[0], seen[1])
 

@@ -34,12 +34,18 @@ LIMIT_S = 150.0
 TOKENS = 8192
 PICKED_SHAPES = tuple(
     (d_in, d_out, p, dtype, diagonals, row)
-    for d_in, d_out, p in ((768, 768, 768), (1024, 1024, 1024), (4096, 4096, 4096), (768, 3072, 768), (768, 768, 16),
-                           (1000, 600, 250))
+    for d_in, d_out, p in (
+        (768, 768, 768),
+        (1024, 1024, 1024),
+        (4096, 4096, 4096),
+        (768, 3072, 768),
+        (768, 768, 16),
+        (1000, 600, 250),
+    )
     for dtype in ("bfloat16", "float16", "float32")
     for diagonals in (True, False)
     for row in (False, True)
-)  # fmt: skip
+)
 """Layers whose launches differ in what a compiler sees: sizes divisible by 16 or not, one block or many, big or small
 ones, each dtype, with and without diagonals, each convention."""
 
@@ -113,10 +119,17 @@ def record(path: Path, compile_job: Compile | None = None, limit_s: float = LIMI
 def _row(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
     launch = job.launch
     return {
-        "key": job.key, "kernel": launch.kernel, "path": launch.path, "picked": launch.path not in NOT_PICKED,
-        "layer": job.layer, "dtype": job.dtype, "constants": dict(launch.constants), "target": job.target,
-        "programs": launch.programs, **found,
-    }  # fmt: skip
+        "key": job.key,
+        "kernel": launch.kernel,
+        "path": launch.path,
+        "picked": launch.path not in NOT_PICKED,
+        "layer": job.layer,
+        "dtype": job.dtype,
+        "constants": dict(launch.constants),
+        "target": job.target,
+        "programs": launch.programs,
+        **found,
+    }
 
 
 class Compiler:
@@ -132,9 +145,12 @@ class Compiler:
             UserError: Triton is not installed.
         """
         asked = {
-            "kernel": job.launch.kernel, "arguments": job.launch.arguments, "constants": job.launch.constants,
-            "target": job.target, "warps": job.launch.warps,
-        }  # fmt: skip
+            "kernel": job.launch.kernel,
+            "arguments": job.launch.arguments,
+            "constants": job.launch.constants,
+            "target": job.target,
+            "warps": job.launch.warps,
+        }
         process = self._process or self._started()
         assert process.stdin is not None
         assert process.stdout is not None
@@ -155,9 +171,13 @@ class Compiler:
             environment = {**os.environ, "TRITON_ALWAYS_COMPILE": "1", "TRITON_CACHE_DIR": folder}
         environment.pop("TRITON_INTERPRET", None)
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment,
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
             start_new_session=True,
-        )  # fmt: skip
+        )
         return self._process
 
     def close(self) -> None:

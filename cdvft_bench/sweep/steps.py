@@ -66,8 +66,11 @@ def time_steps(
         ordered = [first, *(label for label in calls if label != first)]
         timing = time_interleaved(
             [Contender(label, calls[label]) for label in ordered],
-            precision=0.01, budget_s=budget_s, max_rounds=max_rounds, device=device,
-        )  # fmt: skip
+            precision=0.01,
+            budget_s=budget_s,
+            max_rounds=max_rounds,
+            device=device,
+        )
         say(f"{timing.rounds} rounds of {len(ordered)} steps are timed")
         seconds = {s.name: median_interval(np.array(s.seconds)) for s in timing.samples}
         costs, how, energy = [], "", ""
@@ -80,6 +83,18 @@ def time_steps(
             costs.append(StepCost(label, seconds[label], ratio and ratio.inverse(), peak, used.joules))
     trial = preset.contenders[0].trial
     return StepTimes(
-        preset.name, trial.model, trial.task, trial.batch, device, timing.threads, timing.method, timing.rounds, first,
-        how, energy, tuple(costs), timing.warnings, dict(environment),
-    )  # fmt: skip
+        preset.name,
+        trial.model,
+        trial.task,
+        trial.batch,
+        device,
+        timing.threads,
+        timing.method,
+        timing.rounds,
+        first,
+        how,
+        energy,
+        tuple(costs),
+        timing.warnings,
+        dict(environment),
+    )

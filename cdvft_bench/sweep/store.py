@@ -255,10 +255,18 @@ class Store:
         self._db.execute(
             f"INSERT OR REPLACE INTO records (key, {_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                record.case.key, case, record.status, _text(record.label), *sources, _text(record.error),
-                record.environment, record.created, record.seconds, record.sequence,
+                record.case.key,
+                case,
+                record.status,
+                _text(record.label),
+                *sources,
+                _text(record.error),
+                record.environment,
+                record.created,
+                record.seconds,
+                record.sequence,
             ),
-        )  # fmt: skip
+        )
 
     def get(self, key: str, environment: str | None = None) -> Record | None:
         """The record of a case's key, of that environment or else the newest finished one; None where there is none."""

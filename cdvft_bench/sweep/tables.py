@@ -41,27 +41,29 @@ def to_table(store: Store) -> DataFrame:
         case, timed = record.case, record.timed
         timing = timed.timing if timed else None
         ratio = timing.ratios.get("frozen") if timing else None
-        rows.append({
-            "key": case.key,
-            "method": case.method,
-            "label": record.label,
-            "kind": case.kind,
-            "subject": case.subject,
-            "batch": case.batch,
-            "sequence": case.sequence,
-            "dtype": case.dtype,
-            "pass": case.pass_,
-            "device": case.device,
-            "status": record.status,
-            "error": record.error,
-            "parameters": record.predicted.parameters if record.predicted else None,
-            "median_s": timing.samples[0].median if timing and timing.samples else None,
-            "ratio_to_frozen": ratio.value if ratio else None,
-            "created": record.created,
-            "environment": record.environment,
-            "record": encoder.encode(record).decode(),
-            "environment_row": environments[record.environment],
-        })  # fmt: skip
+        rows.append(
+            {
+                "key": case.key,
+                "method": case.method,
+                "label": record.label,
+                "kind": case.kind,
+                "subject": case.subject,
+                "batch": case.batch,
+                "sequence": case.sequence,
+                "dtype": case.dtype,
+                "pass": case.pass_,
+                "device": case.device,
+                "status": record.status,
+                "error": record.error,
+                "parameters": record.predicted.parameters if record.predicted else None,
+                "median_s": timing.samples[0].median if timing and timing.samples else None,
+                "ratio_to_frozen": ratio.value if ratio else None,
+                "created": record.created,
+                "environment": record.environment,
+                "record": encoder.encode(record).decode(),
+                "environment_row": environments[record.environment],
+            }
+        )
     return DataFrame(rows, columns=list(rows[0]) if rows else ["record", "environment_row"], dtype=object)
 
 

@@ -112,10 +112,15 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"pass {min(unknown)!r} is not known; use {', '.join(PASSES)}")
     entries = list(
         expand(
-            _listed(options.layers), [int(t) for t in _listed(options.tokens)], _listed(options.methods),
-            dtypes=_listed(options.dtypes), passes=passes, device=options.device, seed=options.seed,
+            _listed(options.layers),
+            [int(t) for t in _listed(options.tokens)],
+            _listed(options.methods),
+            dtypes=_listed(options.dtypes),
+            passes=passes,
+            device=options.device,
+            seed=options.seed,
         )
-    )  # fmt: skip
+    )
     cases = [entry for entry in entries if isinstance(entry, Case)]
     reasons = [entry for entry in entries if not isinstance(entry, Case)]
     if reasons:
@@ -128,12 +133,17 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     cuda = options.device.startswith("cuda")
     settings = Settings(
-        budget_s=options.budget, case_s=options.case_budget, precision=options.precision,
-        modes=tuple(mode for mode in known if mode in modes), trace=not options.no_trace,
-        traces=options.traces, comparisons=options.selftest, threads=options.threads,
+        budget_s=options.budget,
+        case_s=options.case_budget,
+        precision=options.precision,
+        modes=tuple(mode for mode in known if mode in modes),
+        trace=not options.no_trace,
+        traces=options.traces,
+        comparisons=options.selftest,
+        threads=options.threads,
         energy_s=(2.0 if cuda else 0.0) if options.energy is None else options.energy,
         retry_failed=options.retry_failed,
-    )  # fmt: skip
+    )
     try:
         progress = run_slice(cases, options.output, settings, say)
     except BrokenDeviceError as error:

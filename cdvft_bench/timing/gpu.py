@@ -15,8 +15,13 @@ import torch
 
 CLOCK_DROP = 0.05  # relative drop of the clock that is worth a word
 # Bits of the driver's clock event reasons that mean less speed than asked for.
-_SLOWDOWNS = {0x4: "power cap", 0x8: "hardware slowdown", 0x20: "thermal limit (software)",
-              0x40: "thermal limit (hardware)", 0x80: "power brake"}  # fmt: skip
+_SLOWDOWNS = {
+    0x4: "power cap",
+    0x8: "hardware slowdown",
+    0x20: "thermal limit (software)",
+    0x40: "thermal limit (hardware)",
+    0x80: "power brake",
+}
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,11 @@ def time_replays(
     before = read_gpu(place)
     timing = time_interleaved(
         [Contender(one.target.name, one.replay) for one in ordered],
-        budget_s=budget_s, precision=precision, seed=seed, device=device,
-    )  # fmt: skip
+        budget_s=budget_s,
+        precision=precision,
+        seed=seed,
+        device=device,
+    )
     after = read_gpu(place)
     clocks = tuple(state.clock_mhz for state in (before, after) if state is not None)
     return Replays(_a_call(timing, targets[0].turns), targets[0].turns, differences, tuple(notes), clocks)

@@ -65,9 +65,13 @@ def measure(
     """
     others = list(beside())
     timing = time_interleaved(
-        [Contender(one.name, one.call) for one in (target, *others)], budget_s=plan.budget_s, precision=plan.precision,
-        seed=plan.seed, device=device, threads=plan.threads,
-    )  # fmt: skip
+        [Contender(one.name, one.call) for one in (target, *others)],
+        budget_s=plan.budget_s,
+        precision=plan.precision,
+        seed=plan.seed,
+        device=device,
+        threads=plan.threads,
+    )
     frozen_bytes = next((tensor_bytes(one.module) for one in (target, *others) if one.name == FROZEN), None)
     del others
     return replace(describe(target, device, plan, frozen_bytes, notes), timing=timing)
@@ -99,11 +103,17 @@ def describe(
         modes = _tried(
             "modes",
             lambda: time_modes(
-                target.fixed, device=device, modes=ways, budget_s=plan.budget_s, precision=plan.precision,
-                seed=plan.seed, threads=plan.threads, prepare_s=plan.prepare_s,
+                target.fixed,
+                device=device,
+                modes=ways,
+                budget_s=plan.budget_s,
+                precision=plan.precision,
+                seed=plan.seed,
+                threads=plan.threads,
+                prepare_s=plan.prepare_s,
             ),
             said,
-        )  # fmt: skip
+        )
         timed = replace(timed, modes=modes)
     return replace(timed, notes=tuple(said))
 

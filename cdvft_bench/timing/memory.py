@@ -151,8 +151,9 @@ def _metered(run: Callable[[], tuple[int, float]], place: torch.device) -> Energ
         calls, lasted = run()
         after = counter()
         if before is None or after is None or after <= before:
-            return Energy(None, "the driver's energy counter did not move, or could not be read again", calls,
-                          lasted / calls)  # fmt: skip
+            return Energy(
+                None, "the driver's energy counter did not move, or could not be read again", calls, lasted / calls
+            )
         return Energy((after - before) / 1e3 / calls, "NVML energy counter", calls, lasted / calls)
     sampler = _sample_power(uuid(place))
     if sampler is None:

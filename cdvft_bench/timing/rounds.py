@@ -164,10 +164,18 @@ def joined(
         said = f"{reached:.1%} was, in {len(split)} processes" if math.isfinite(reached) else "it has no interval"
         warnings = (f"the asked precision of {precision:.1%} was not reached, {said}",)
     return Timing(
-        samples, ratios, int(ends[-1]), found.method, found.threads, warnings,
-        {which: found.calls[key] for which, key in names.items()}, group, len(split),
-        max(correlations, default=None), split,
-    )  # fmt: skip
+        samples,
+        ratios,
+        int(ends[-1]),
+        found.method,
+        found.threads,
+        warnings,
+        {which: found.calls[key] for which, key in names.items()},
+        group,
+        len(split),
+        max(correlations, default=None),
+        split,
+    )
 
 
 def _samples(name: str, seconds: tuple[float, ...]) -> Samples:

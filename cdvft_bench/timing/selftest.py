@@ -47,9 +47,14 @@ def selftest(
     def compare(subject: Callable[[], object], at: int) -> tuple[Interval, float, tuple[str, ...]]:
         timing = time_interleaved(
             (Contender("subject", subject), Contender("call", work)),
-            precision=precision, budget_s=budget_s, max_rounds=max_rounds, seed=seed + at, device=device,
-            threads=threads, timer=timer,
-        )  # fmt: skip
+            precision=precision,
+            budget_s=budget_s,
+            max_rounds=max_rounds,
+            seed=seed + at,
+            device=device,
+            threads=threads,
+            timer=timer,
+        )
         return timing.ratios["call"], timing.samples[1].median, timing.warnings
 
     runs = [compare(work, at) for at in range(comparisons)]

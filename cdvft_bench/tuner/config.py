@@ -118,8 +118,10 @@ class CdvftConfig(PeftConfig):
         if self.bias not in ("none", "all", "cdvft_only"):
             raise UserError(f"bias {self.bias!r} is not known; use 'none', 'all' or 'cdvft_only'")
         if not self.diagonals and (self.m != 2 or self.m_pattern):
-            raise UserError(f"without diagonals there is one circulant factor and m has no meaning; leave m = {self.m} "
-                            "and m_pattern out")  # fmt: skip
+            raise UserError(
+                f"without diagonals there is one circulant factor and m has no meaning; leave m = {self.m} "
+                "and m_pattern out"
+            )
         for m in {self.m, *self.m_pattern.values()}:
             check_path(self.path, m if self.diagonals else 0)
             if self.init == "zero_circulant" and m < 2:

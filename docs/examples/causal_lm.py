@@ -24,8 +24,16 @@ from cdvft_bench.tuner import CdvftConfig, cdvft_param_groups, load_adapter
 def base(name: str) -> Any:
     torch.manual_seed(0)
     if name == "tiny":
-        return LlamaForCausalLM(LlamaConfig(hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
-                                            num_key_value_heads=2, intermediate_size=128, vocab_size=64))  # fmt: skip
+        return LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=64,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                num_key_value_heads=2,
+                intermediate_size=128,
+                vocab_size=64,
+            )
+        )
     return load_model(name) if name in PACKAGED else AutoModelForCausalLM.from_pretrained(name)
 
 

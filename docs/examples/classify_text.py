@@ -51,9 +51,15 @@ def main() -> None:
     model = get_peft_model(base(), config)
     model.print_trainable_parameters()
     arguments = TrainingArguments(
-        output_dir=str(options.output / "checkpoints"), max_steps=options.steps, per_device_train_batch_size=16,
-        logging_steps=max(options.steps // 5, 1), report_to=[], use_cpu=True, save_strategy="no", seed=0,
-    )  # fmt: skip
+        output_dir=str(options.output / "checkpoints"),
+        max_steps=options.steps,
+        per_device_train_batch_size=16,
+        logging_steps=max(options.steps // 5, 1),
+        report_to=[],
+        use_cpu=True,
+        save_strategy="no",
+        seed=0,
+    )
     optimizer = torch.optim.AdamW(cdvft_param_groups(model, lr=1e-2))
     trainer = Trainer(
         model=model, args=arguments, train_dataset=encoded("train", options.examples), optimizers=(optimizer, None)
@@ -69,8 +75,10 @@ def main() -> None:
             attention_mask=torch.stack([t["attention_mask"] for t in tests]),
         ).logits
     right = (logits.argmax(1) == torch.stack([t["labels"] for t in tests])).float().mean()
-    print(f"served merged: {100 * float(right):.1f} % of {len(tests)} test examples; a constant answer "
-          f"{100 * task.majority:.1f} %")  # fmt: skip
+    print(
+        f"served merged: {100 * float(right):.1f} % of {len(tests)} test examples; a constant answer "
+        f"{100 * task.majority:.1f} %"
+    )
 
 
 if __name__ == "__main__":

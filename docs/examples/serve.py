@@ -42,8 +42,16 @@ def main() -> None:
 
     torch.manual_seed(0)
     width = options.width
-    base = LlamaForCausalLM(LlamaConfig(hidden_size=width, num_hidden_layers=2, num_attention_heads=4,
-                                        num_key_value_heads=4, intermediate_size=2 * width, vocab_size=64))  # fmt: skip
+    base = LlamaForCausalLM(
+        LlamaConfig(
+            hidden_size=width,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=4,
+            intermediate_size=2 * width,
+            vocab_size=64,
+        )
+    )
     base.save_pretrained(options.output / "base")
     model = get_peft_model(
         copy.deepcopy(base), CdvftConfig(m=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
@@ -75,8 +83,10 @@ def main() -> None:
             lora: Any = PeftModel.from_pretrained(copy.deepcopy(base), folder).eval()
             logits = lora(prompts).logits
             weights = error(changes(lora.merge_and_unload(), base), exact)
-            print(f"LoRA of rank {rank}: weight change off by {weights:.1e}, its effect on logits by "
-                  f"{error(logits - plain, expected - plain):.1e}")  # fmt: skip
+            print(
+                f"LoRA of rank {rank}: weight change off by {weights:.1e}, its effect on logits by "
+                f"{error(logits - plain, expected - plain):.1e}"
+            )
 
 
 if __name__ == "__main__":

@@ -58,8 +58,10 @@ def writable_weight(base: nn.Module) -> nn.Parameter:
     if weight.numel() == 0:
         raise TypeError("the weight holds nothing here, as under ZeRO-3, which partitions it; gather it first")
     if weight.is_meta:
-        raise TypeError("the weight is on the meta device, offloaded or never loaded, and cannot take a change; load "
-                        "the base model's weights first")  # fmt: skip
+        raise TypeError(
+            "the weight is on the meta device, offloaded or never loaded, and cannot take a change; load "
+            "the base model's weights first"
+        )
     return weight
 
 

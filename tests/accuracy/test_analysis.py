@@ -99,8 +99,9 @@ def test_two_starts_of_one_method_are_two_contenders() -> None:
     runs += [run("random", 0.6, 1000, "validation", 1e-2), run("zero_diagonal", 0.9, 1000, "validation", 1e-3)]
     found = scores(runs)
     assert [(s.label, s.mean) for s in found] == [
-        ("CDVFT m=2 p=d zero_diagonal", pytest.approx(0.7)), ("CDVFT m=2 p=d random", pytest.approx(0.5)),
-    ]  # fmt: skip
+        ("CDVFT m=2 p=d zero_diagonal", pytest.approx(0.7)),
+        ("CDVFT m=2 p=d random", pytest.approx(0.5)),
+    ]
 
 
 def test_runs_at_a_rate_that_was_not_chosen_do_not_count() -> None:

@@ -47,9 +47,16 @@ def runs(
         trial = Trial("minilm", "tweets", method, tuple(values.items()), lr, seed=seed, evaluate=split)
         right = [bool(a) for a in row]
         found.append(
-            TrialResult(trial, trial.label, sum(right) / len(right), parameters=parameters, scored=len(right),
-                        right=packed(right), step_flops=1.0)
-        )  # fmt: skip
+            TrialResult(
+                trial,
+                trial.label,
+                sum(right) / len(right),
+                parameters=parameters,
+                scored=len(right),
+                right=packed(right),
+                step_flops=1.0,
+            )
+        )
     return found
 
 

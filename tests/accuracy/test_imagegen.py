@@ -48,8 +48,9 @@ def test_every_published_count_is_given_exactly_or_named() -> None:
         assert formula.label
     assert len(found) - len(without) == 19
     assert {name for name, (_, formula) in found.items() if formula.reason} - without == {
-        "boft-default", "full-finetuning-default",
-    }  # fmt: skip
+        "boft-default",
+        "full-finetuning-default",
+    }
 
 
 def test_a_formula_may_differ() -> None:

@@ -77,8 +77,14 @@ def _runner(optima: dict[str, float] = OPTIMA, tops: dict[str, float] = TOPS) ->
         right = [bool(good) for good in rng.random(trial.scored) < share]
         # Validation without noise, so that a test knows the best rate.
         accuracy = share if trial.evaluate == "validation" else sum(right) / len(right)
-        return TrialResult(trial, trial.label, accuracy, scored=len(right), right=packed(right),
-                           contender="LoRA r=8" if trial.method == "lora" else "")  # fmt: skip
+        return TrialResult(
+            trial,
+            trial.label,
+            accuracy,
+            scored=len(right),
+            right=packed(right),
+            contender="LoRA r=8" if trial.method == "lora" else "",
+        )
 
     return run
 
@@ -113,8 +119,11 @@ def test_every_method_has_as_many_trials_and_its_best_rate_inside(tmp_path: Path
     assert {(t.examples, t.scored) for trials in final.values() for t in trials} == {(64, 400)}
     # A method with a scale tries five rates and two scales, the others seven rates.
     assert {method: len({t.lr for t in trials}) for method, trials in tuned.items()} == {
-        "head": 7, "full": 7, "lora": 5, "cdvft": 5,
-    }  # fmt: skip
+        "head": 7,
+        "full": 7,
+        "lora": 5,
+        "cdvft": 5,
+    }
     found = scores(list(results.values()))
     assert len(found) == 4
     assert not any(s.at_edge for s in found)

@@ -33,9 +33,12 @@ def _search(
 
 
 @given(
-    st.floats(-7.0, 0.0), st.floats(-7.0, 0.0), st.sampled_from([2.0, 3.0, 4.0, 10.0]), st.integers(3, 9),
+    st.floats(-7.0, 0.0),
+    st.floats(-7.0, 0.0),
+    st.sampled_from([2.0, 3.0, 4.0, 10.0]),
+    st.integers(3, 9),
     st.floats(0.0, 0.02),
-)  # fmt: skip
+)
 def test_the_best_rate_lies_inside(middle: float, optimum: float, ratio: float, trials: int, noise: float) -> None:
     grid = Grid(10**middle, ratio)
     tried = _search(grid, trials, None, 10**optimum, noise)

@@ -135,8 +135,9 @@ def test_a_killed_run_goes_on(tmp_path: Path) -> None:
         "from cdvft_bench.accuracy.preset import read_preset; from cdvft_bench.accuracy.search import train; "
         "train(read_preset(sys.argv[1]), Path(sys.argv[2]), {}, 'k')"
     )
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "tiny.toml"), str(path)],
-                               stderr=subprocess.DEVNULL)  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", code, str(tmp_path / "tiny.toml"), str(path)], stderr=subprocess.DEVNULL
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and (not path.exists() or path.read_bytes().count(b"\n") < 4):
         time.sleep(0.05)
@@ -193,10 +194,21 @@ def test_energy_is_of_a_step_or_none_with_its_reason(preset: Preset, tmp_path: P
     assert run_trial(trial).energy == "no meter was asked for"
     # What was recorded before has no such field; it reads, and is not known.
     rows = [
-        asdict(TrialResult(replace(SMALL, method=method, hyperparameters=(), seed=seed, evaluate="test"), method, 0.5,
-                           parameters=8, scored=2, right="8", step_joules=joules, energy="x"))
-        for method, joules in (("lora", 2.0), ("block_circulant", 3.0), ("bitfit", None)) for seed in (0, 1)
-    ]  # fmt: skip
+        asdict(
+            TrialResult(
+                replace(SMALL, method=method, hyperparameters=(), seed=seed, evaluate="test"),
+                method,
+                0.5,
+                parameters=8,
+                scored=2,
+                right="8",
+                step_joules=joules,
+                energy="x",
+            )
+        )
+        for method, joules in (("lora", 2.0), ("block_circulant", 3.0), ("bitfit", None))
+        for seed in (0, 1)
+    ]
     old = [{k: v for k, v in row.items() if k not in ("step_joules", "energy")} for row in rows]
     for name, some in (("new", rows), ("old", old)):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in some))

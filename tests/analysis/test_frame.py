@@ -171,8 +171,10 @@ def made(label: str, method: str, subject: str = "768x768", **values: object) ->
     [
         (made("CDVFT m=2 p=768", "cdvft", m=2, block_size=768), "CDVFT m=2 p=d, torch.fft"),
         (made("CDVFT m=2 p=d auto", "cdvft", m=2, path="auto"), "CDVFT m=2 p=d"),
-        (made("CDVFT m=2 p=192 handwritten", "cdvft", m=2, block_size=192, path="handwritten"),
-         "CDVFT m=2 p=192, paper's backward"),
+        (
+            made("CDVFT m=2 p=192 handwritten", "cdvft", m=2, block_size=192, path="handwritten"),
+            "CDVFT m=2 p=192, paper's backward",
+        ),
         (made("CDVFT m=2 p=d merged_dense", "cdvft", m=2, path="merged_dense"), "CDVFT m=2 p=d, merged dense"),
         (made("C3A p=gcd", "c3a"), "C3A p=d"),
         (made("C3A p=128", "c3a", block_size=128), "C3A p=128"),
@@ -180,7 +182,7 @@ def made(label: str, method: str, subject: str = "768x768", **values: object) ->
         (made("BCA p=768", "block_circulant", "768x3072", block_size=768, path="auto"), "BCA p=d"),
         (made("LoRA r=8", "lora", rank=8), "LoRA r=8"),
     ],
-)  # fmt: skip
+)
 def test_labels_are_as_a_reader_knows_them(record: Record, label: str) -> None:
     assert records_frame([record])["label"].item() == label
 

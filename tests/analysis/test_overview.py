@@ -47,10 +47,20 @@ def test_a_method_stands_at_its_setting_on_its_fastest_path() -> None:
     assert found.focus == FOCUS
     (panel,) = found.panels
     assert set(panel.cells) == {
-        "frozen", "LoRA r=8", "LoRA r=32", FOCUS, "BCA p=d", "C3A", "FourierFT n=1000", "VeRA r=256",
-    }  # fmt: skip
-    ratios = {r.label: r.timed.timing.ratios["lora r=8"] for r in records if r.label.startswith(FOCUS) and r.timed
-              and r.timed.timing}  # fmt: skip
+        "frozen",
+        "LoRA r=8",
+        "LoRA r=32",
+        FOCUS,
+        "BCA p=d",
+        "C3A",
+        "FourierFT n=1000",
+        "VeRA r=256",
+    }
+    ratios = {
+        r.label: r.timed.timing.ratios["lora r=8"]
+        for r in records
+        if r.label.startswith(FOCUS) and r.timed and r.timed.timing
+    }
     fastest = min(ratios.values(), key=lambda ratio: ratio.value)
     assert panel.cells[FOCUS].time == fastest
     assert panel.cells["LoRA r=8"].time == Interval(1.0, 1.0, 1.0)

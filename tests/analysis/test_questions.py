@@ -77,9 +77,12 @@ def test_what_fft_methods_were_not_tried_on_is_open_with_the_command_that_measur
 
 
 def test_fft_methods_that_ran_everywhere_are_not_limited() -> None:
-    tried = [(f"{d}x{o}{kind}", dtype, device)
-             for d, o, kind in ((64, 64, ""), (96, 64, ""), (64, 64, "-int8"))
-             for dtype in ("float32", "bfloat16", "float16") for device in ("cpu", "cuda")]  # fmt: skip
+    tried = [
+        (f"{d}x{o}{kind}", dtype, device)
+        for d, o, kind in ((64, 64, ""), (96, 64, ""), (64, 64, "-int8"))
+        for dtype in ("float32", "bfloat16", "float16")
+        for device in ("cpu", "cuda")
+    ]
     records = [r for subject, dtype, device in tried for r in make_records(subject, 64, dtype=dtype, device=device)]
     ran = sum(r.case.method in ("cdvft", "block_circulant") for r in records)
     word, plain = answer("R2", records)
@@ -165,8 +168,10 @@ def settings_of(
 
 def test_the_start_is_answered_by_runs_that_differ_by_it_alone() -> None:
     zero = [started("zero_diagonal", right, seed) for seed, right in enumerate(("ff", "fe", "fe"))]
-    assert settings_of(zero) == ("Recorded at several values: seeds. Not measured: m, p, learning rate and "
-                                 "initialisation.", [])  # fmt: skip
+    assert settings_of(zero) == (
+        "Recorded at several values: seeds. Not measured: m, p, learning rate and initialisation.",
+        [],
+    )
     random = [started("random", right, seed) for seed, right in enumerate(("f0", "e0", "e0"))]
     random += [started("random", "ff", 1000, split="validation"), started("random", "00", 1000, 1e-2, "validation")]
     unnamed = [started(None, "00", seed) for seed in (0, 1)]  # the default again, in another study: counts once

@@ -40,9 +40,14 @@ CDVFT, LORA = ("cdvft", {"m": 2}), ("lora", {"rank": 8})
 
 
 def runs(
-    method: tuple[str, dict[str, int]], accuracy: float, seeds: Iterable[int] = range(5), task: str = "tweets",
-    lr: float = 1e-3, evaluate: str = "test", diverged: Sequence[int] = (),
-) -> list[TrialResult]:  # fmt: skip
+    method: tuple[str, dict[str, int]],
+    accuracy: float,
+    seeds: Iterable[int] = range(5),
+    task: str = "tweets",
+    lr: float = 1e-3,
+    evaluate: str = "test",
+    diverged: Sequence[int] = (),
+) -> list[TrialResult]:
     """Runs that answer the examples right whose difficulty is below an accuracy, but for a little noise by seed."""
     difficulty = np.random.default_rng(0).random(EXAMPLES)
     found = []
@@ -134,9 +139,11 @@ def test_the_setting_chosen_on_validation_data_is_compared(tmp_path: Path) -> No
     """The better rate on validation, and of two ranks the better one there, however they fare on the test split."""
     strong, weak = ("lora", {"rank": 8}), ("lora", {"rank": 1})
     tuning = [
-        *runs(strong, 0.9, [1000], evaluate="validation"), *runs(weak, 0.6, [1000], evaluate="validation"),
-        *runs(CDVFT, 0.9, [1000], evaluate="validation"), *runs(CDVFT, 0.5, [1000], evaluate="validation", lr=1e-2),
-    ]  # fmt: skip
+        *runs(strong, 0.9, [1000], evaluate="validation"),
+        *runs(weak, 0.6, [1000], evaluate="validation"),
+        *runs(CDVFT, 0.9, [1000], evaluate="validation"),
+        *runs(CDVFT, 0.5, [1000], evaluate="validation", lr=1e-2),
+    ]
     finals = [*runs(strong, 0.8), *runs(weak, 0.95), *runs(CDVFT, 0.82), *runs(CDVFT, 0.1, lr=1e-2)]
     verdict = judged(tmp_path, tuning, finals)
     assert verdict.word == "holds"

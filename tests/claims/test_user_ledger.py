@@ -99,15 +99,39 @@ THIN = '{ module = "mine:Thin", arguments = { rank = 4 }, formula = "mine:cost" 
 def test_laws_of_a_module_are_judged_by_both_witnesses(write) -> None:  # type: ignore[no-untyped-def]
     axis = 'over = "d", values = [64, 128, 192, 256, 320]'
     path = write(
-        claim("parameters", quantity='"parameters"', subject=THIN, layer='"64x32"',
-              law='{ kind = "equals", expected = 384 }', witnesses='["formula", "count"]'),
-        claim("linear", quantity='{ name = "flops", scope = "adapter", convention = "mac" }', subject=THIN,
-              law=f'{{ kind = "linear", {axis} }}', tolerance="0.01", witnesses='["formula", "count"]'),
-        claim("absent", quantity='"largest_allocation"', subject=THIN, layer='"256x256"', law='{ kind = "absent" }',
-              witnesses='["count"]'),
-        claim("whole", quantity='"parameters"', subject='{ module = "mine:Whole", build = "widths" }',
-              law=f'{{ kind = "exponent", expected = 2, {axis} }}', tolerance="0.01", witnesses='["count"]'),
-    )  # fmt: skip
+        claim(
+            "parameters",
+            quantity='"parameters"',
+            subject=THIN,
+            layer='"64x32"',
+            law='{ kind = "equals", expected = 384 }',
+            witnesses='["formula", "count"]',
+        ),
+        claim(
+            "linear",
+            quantity='{ name = "flops", scope = "adapter", convention = "mac" }',
+            subject=THIN,
+            law=f'{{ kind = "linear", {axis} }}',
+            tolerance="0.01",
+            witnesses='["formula", "count"]',
+        ),
+        claim(
+            "absent",
+            quantity='"largest_allocation"',
+            subject=THIN,
+            layer='"256x256"',
+            law='{ kind = "absent" }',
+            witnesses='["count"]',
+        ),
+        claim(
+            "whole",
+            quantity='"parameters"',
+            subject='{ module = "mine:Whole", build = "widths" }',
+            law=f'{{ kind = "exponent", expected = 2, {axis} }}',
+            tolerance="0.01",
+            witnesses='["count"]',
+        ),
+    )
     found = verify(path)
     assert [v.word for v in found.verdicts] == ["holds"] * 4, [v.detail for v in found.verdicts]
     assert found.as_pinned
@@ -115,15 +139,36 @@ def test_laws_of_a_module_are_judged_by_both_witnesses(write) -> None:  # type: 
 
 def test_a_module_that_builds_the_change_is_caught(write) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("absent", quantity='"largest_allocation"', subject='{ module = "mine:Thin" }', layer='"256x256"',
-              law='{ kind = "absent" }', witnesses='["count"]', verdict='"holds only if"', assumption='"not built"',
-              open='{ "subject.dense" = [false, true] }', only_if='{ "subject.dense" = [false] }'),
-        claim("pinned", quantity='"largest_allocation"', layer='"256x256"',
-              subject='{ module = "mine:Thin", arguments = { dense = true } }',
-              law='{ kind = "absent" }', witnesses='["count"]'),
-        claim("backward", quantity='"largest_allocation"', layer='"256x256"', subject='{ module = "mine:Behind" }',
-              law='{ kind = "absent" }', witnesses='["count"]', verdict='"fails"'),
-    )  # fmt: skip
+        claim(
+            "absent",
+            quantity='"largest_allocation"',
+            subject='{ module = "mine:Thin" }',
+            layer='"256x256"',
+            law='{ kind = "absent" }',
+            witnesses='["count"]',
+            verdict='"holds only if"',
+            assumption='"not built"',
+            open='{ "subject.dense" = [false, true] }',
+            only_if='{ "subject.dense" = [false] }',
+        ),
+        claim(
+            "pinned",
+            quantity='"largest_allocation"',
+            layer='"256x256"',
+            subject='{ module = "mine:Thin", arguments = { dense = true } }',
+            law='{ kind = "absent" }',
+            witnesses='["count"]',
+        ),
+        claim(
+            "backward",
+            quantity='"largest_allocation"',
+            layer='"256x256"',
+            subject='{ module = "mine:Behind" }',
+            law='{ kind = "absent" }',
+            witnesses='["count"]',
+            verdict='"fails"',
+        ),
+    )
     found = verify(path)
     assert [v.word for v in found.verdicts] == ["holds only if", "fails", "fails"]
     assert [v.as_pinned for v in found.verdicts] == [True, False, True]
@@ -132,11 +177,16 @@ def test_a_module_that_builds_the_change_is_caught(write) -> None:  # type: igno
 
 def test_a_law_that_a_module_breaks(write) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("slow", quantity='{ name = "flops", scope = "adapter", convention = "flop" }',
-              subject='{ module = "mine:Thin", arguments = { slow = true } }', tokens="1",
-              law='{ kind = "linear", over = "d", values = [32, 48, 64, 96, 128] }', tolerance="0.01",
-              witnesses='["count"]'),
-    )  # fmt: skip
+        claim(
+            "slow",
+            quantity='{ name = "flops", scope = "adapter", convention = "flop" }',
+            subject='{ module = "mine:Thin", arguments = { slow = true } }',
+            tokens="1",
+            law='{ kind = "linear", over = "d", values = [32, 48, 64, 96, 128] }',
+            tolerance="0.01",
+            witnesses='["count"]',
+        ),
+    )
     verdict = verify(path).verdicts[0]
     assert verdict.word == "fails"
     assert "n^2" in verdict.readings[0].results[0].text
@@ -144,10 +194,16 @@ def test_a_law_that_a_module_breaks(write) -> None:  # type: ignore[no-untyped-d
 
 def test_witnesses_that_disagree_are_named(write) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("apart", quantity='"parameters"', subject='{ module = "mine:Thin", formula = "mine:wrong" }',
-              layer='"64x32"', law='{ kind = "equals", expected = 384 }', witnesses='["formula", "count"]',
-              verdict='"fails"'),
-    )  # fmt: skip
+        claim(
+            "apart",
+            quantity='"parameters"',
+            subject='{ module = "mine:Thin", formula = "mine:wrong" }',
+            layer='"64x32"',
+            law='{ kind = "equals", expected = 384 }',
+            witnesses='["formula", "count"]',
+            verdict='"fails"',
+        ),
+    )
     verdict = verify(path).verdicts[0]
     assert "the sources disagree: count for it, formula against" in verdict.detail
     assert verdict.as_pinned
@@ -155,9 +211,15 @@ def test_witnesses_that_disagree_are_named(write) -> None:  # type: ignore[no-un
 
 def test_a_missing_witness_is_named(write) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("silent", quantity='"parameters"', subject='{ module = "mine:Thin" }', layer='"64x32"',
-              law='{ kind = "equals", expected = 384 }', witnesses='["formula", "count"]'),
-    )  # fmt: skip
+        claim(
+            "silent",
+            quantity='"parameters"',
+            subject='{ module = "mine:Thin" }',
+            layer='"64x32"',
+            law='{ kind = "equals", expected = 384 }',
+            witnesses='["formula", "count"]',
+        ),
+    )
     found = verify(path)
     assert found.verdicts[0].word == "not measured"
     assert "not available: formula (the module comes with no closed form; to supply it: give 'formula'" in (
@@ -177,9 +239,15 @@ def test_two_functions(write) -> None:  # type: ignore[no-untyped-def]
 
 def test_foreign_errors_are_one_line(write) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("boom", quantity='{ name = "launches" }', subject='{ module = "mine:Broken" }', layer='"64x32"',
-              law='{ kind = "at_most", expected = 9 }', witnesses='["count"]'),
-    )  # fmt: skip
+        claim(
+            "boom",
+            quantity='{ name = "launches" }',
+            subject='{ module = "mine:Broken" }',
+            layer='"64x32"',
+            law='{ kind = "at_most", expected = 9 }',
+            witnesses='["count"]',
+        ),
+    )
     with pytest.raises(UserError) as caught:
         verify(path)
     message = str(caught.value)
@@ -193,9 +261,15 @@ def test_foreign_errors_are_one_line(write) -> None:  # type: ignore[no-untyped-
 )
 def test_a_module_that_ends_at_import_is_a_clear_error(write, tmp_path: Path, body, cause) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("gone", quantity='{ name = "launches" }', subject=f'{{ module = "ends_{cause[:4]}:Layer" }}',
-              layer='"64x32"', law='{ kind = "at_most", expected = 9 }', witnesses='["count"]'),
-    )  # fmt: skip
+        claim(
+            "gone",
+            quantity='{ name = "launches" }',
+            subject=f'{{ module = "ends_{cause[:4]}:Layer" }}',
+            layer='"64x32"',
+            law='{ kind = "at_most", expected = 9 }',
+            witnesses='["count"]',
+        ),
+    )
     (path.parent / f"ends_{cause[:4]}.py").write_text(body)
     with pytest.raises(UserError, match=f"does not import \\({cause}\\); install it, or put it in the ledger's folder"):
         verify(path)
@@ -203,10 +277,19 @@ def test_a_module_that_ends_at_import_is_a_clear_error(write, tmp_path: Path, bo
 
 def test_the_pin_has_values_too(write) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("rank", quantity='"parameters"', subject=THIN, layer='"64x32"', law='{ kind = "equals", expected = 384 }',
-              witnesses='["count"]', verdict='"holds only if"', assumption='"rank"',
-              open='{ "subject.rank" = [2, 4, 8] }', only_if='{ "subject.rank" = [8] }'),
-    )  # fmt: skip
+        claim(
+            "rank",
+            quantity='"parameters"',
+            subject=THIN,
+            layer='"64x32"',
+            law='{ kind = "equals", expected = 384 }',
+            witnesses='["count"]',
+            verdict='"holds only if"',
+            assumption='"rank"',
+            open='{ "subject.rank" = [2, 4, 8] }',
+            only_if='{ "subject.rank" = [8] }',
+        ),
+    )
     verdict = verify(path).verdicts[0]
     assert dict(verdict.needed) == {"subject.rank": (4,)}
     assert verdict.pinned == "the ledger expects it to hold only with subject.rank = 8, it does with 4"
@@ -214,11 +297,23 @@ def test_the_pin_has_values_too(write) -> None:  # type: ignore[no-untyped-def]
 
 def test_module_command_and_junit(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     path = write(
-        claim("good", quantity='"parameters"', subject=THIN, layer='"64x32"', law='{ kind = "equals", expected = 384 }',
-              witnesses='["formula"]'),
-        claim("bad", quantity='"parameters"', subject=THIN, layer='"64x32"', law='{ kind = "equals", expected = 383 }',
-              witnesses='["formula"]'),
-    )  # fmt: skip
+        claim(
+            "good",
+            quantity='"parameters"',
+            subject=THIN,
+            layer='"64x32"',
+            law='{ kind = "equals", expected = 384 }',
+            witnesses='["formula"]',
+        ),
+        claim(
+            "bad",
+            quantity='"parameters"',
+            subject=THIN,
+            layer='"64x32"',
+            law='{ kind = "equals", expected = 383 }',
+            witnesses='["formula"]',
+        ),
+    )
     command = [sys.executable, "-m", "cdvft_bench", "verify", "--markdown", "table", "--ledger"]
     done = subprocess.run([*command, str(path)], capture_output=True, text=True)
     assert done.returncode == 1

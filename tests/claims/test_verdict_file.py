@@ -126,11 +126,12 @@ def test_any_verdicts_survive(tmp_path_factory: pytest.TempPathFactory, found: l
 GOOD = json.loads(
     to_json(
         Verification(
-            "t", "a.toml",
+            "t",
+            "a.toml",
             (Verdict(Claimed("x", "s", Origin("p", "s"), "parameters", "equals", "holds"), "holds", "d"),),
         )
     )
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize(

@@ -17,10 +17,13 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.reading import parse_json, parse_rows, parse_toml, read_json, read_rows, read_text, read_toml
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**30), 10**30) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none()
+    | st.booleans()
+    | st.integers(-(10**30), 10**30)
+    | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=8),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
-)  # fmt: skip
+)
 
 
 @given(VALUES)
@@ -28,8 +31,12 @@ def test_what_json_writes_is_read(value: Any) -> None:
     assert parse_json(json.dumps(value)) == value
 
 
-@given(st.lists(st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=2,
-                         max_size=2), max_size=5))  # fmt: skip
+@given(
+    st.lists(
+        st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")), min_size=2, max_size=2),
+        max_size=5,
+    )
+)
 def test_what_csv_writes_is_read(cells: list[list[str]]) -> None:
     import csv
     import io

@@ -95,9 +95,12 @@ def test_every_closed_form_is_what_is_counted(name: str) -> None:
 def test_a_shared_layer_counts_as_often_as_it_is_called() -> None:
     import transformers
 
-    net = open_network("albert", config=transformers.AlbertConfig(
-        hidden_size=768, num_attention_heads=12, intermediate_size=3072, num_hidden_layers=12
-    ))  # fmt: skip
+    net = open_network(
+        "albert",
+        config=transformers.AlbertConfig(
+            hidden_size=768, num_attention_heads=12, intermediate_size=3072, num_hidden_layers=12
+        ),
+    )
     found = count_modules(net.module, lambda: net.make_inputs(1, 128), to_embeddings=True)
     query = next(m for m in found.modules if m.name.endswith("attention.query"))
     assert query.calls == 12
@@ -140,8 +143,11 @@ def test_targets_are_those_of_peft(targets: tuple[str, ...]) -> None:
     chosen = select_targets(found.modules, targets, net.head)
     asked = targets[0] if len(targets) == 1 else list(targets)
     real = get_peft_model(materialised(net.module, tiny, config), LoraConfig(r=3, target_modules=asked))
-    theirs = {n.removeprefix("base_model.model.").removesuffix(".lora_A.default")
-              for n, _ in real.named_modules() if n.endswith("lora_A.default")}  # fmt: skip
+    theirs = {
+        n.removeprefix("base_model.model.").removesuffix(".lora_A.default")
+        for n, _ in real.named_modules()
+        if n.endswith("lora_A.default")
+    }
     assert {m.name for m in chosen} == theirs
     cost = network_cost(found, make_method("lora", {"rank": 3}), chosen, "float32", device="cpu")
     assert cost.parameters == sum(p.numel() for p in real.parameters() if p.requires_grad)

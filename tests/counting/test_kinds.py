@@ -61,9 +61,14 @@ def test_a_convolution_of_ones_sums_up_to_its_multiply_adds(seed, transposed) ->
     groups = rng.choice([1, 2, 3])
     inputs, outputs = groups * rng.randint(1, 3), groups * rng.randint(1, 3)
     layer = kind(
-        inputs, outputs, rng.randint(1, 3), stride=rng.randint(1, 3), dilation=rng.randint(1, 2), groups=groups,
+        inputs,
+        outputs,
+        rng.randint(1, 3),
+        stride=rng.randint(1, 3),
+        dilation=rng.randint(1, 2),
+        groups=groups,
         bias=rng.random() < 0.5,
-    )  # fmt: skip
+    )
     x = torch.ones(rng.randint(1, 3), inputs, *(rng.randint(5, 7) for _ in range(dimensions)), requires_grad=True)
     with torch.no_grad():
         for p in layer.parameters():
@@ -512,9 +517,14 @@ def test_every_price_is_of_an_operator_that_exists() -> None:
     from cdvft_bench.counting.operator_prices import PRICES
 
     later = {  # of newer versions of torch, or of builds for other devices
-        "_grouped_mm", "_scaled_grouped_mm", "_fused_rms_norm", "_fused_rms_norm_backward", "_addmm_activation",
-        "mkldnn_linear", "_weight_int4pack_mm_for_cpu",
-    }  # fmt: skip
+        "_grouped_mm",
+        "_scaled_grouped_mm",
+        "_fused_rms_norm",
+        "_fused_rms_norm_backward",
+        "_addmm_activation",
+        "mkldnn_linear",
+        "_weight_int4pack_mm_for_cpu",
+    }
     missing = {name for name in PRICES if "::" not in name and not hasattr(torch.ops.aten, name)}
     assert missing <= later
 

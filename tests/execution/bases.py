@@ -104,10 +104,20 @@ def pruned_bias(layer: nn.Linear) -> nn.Linear:
 ON_THE_LAYER: dict[str, Attach] = {
     f.__name__: f
     for f in (
-        forward_replaced, forward_hook, forward_pre_hook, backward_hook, backward_pre_hook, own_forward,
-        subclass_weight, parametrised, parametrised_bias, old_weight_norm, pruned, pruned_bias,
+        forward_replaced,
+        forward_hook,
+        forward_pre_hook,
+        backward_hook,
+        backward_pre_hook,
+        own_forward,
+        subclass_weight,
+        parametrised,
+        parametrised_bias,
+        old_weight_norm,
+        pruned,
+        pruned_bias,
     )
-}  # fmt: skip
+}
 
 
 @contextmanager

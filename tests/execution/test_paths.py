@@ -54,10 +54,17 @@ def dense(diagonals: list[Tensor], circulants: list[Tensor], d_in: int, d_out: i
 
 @settings(max_examples=150, deadline=None)
 @given(
-    d_in=st.integers(1, 24), d_out=st.integers(1, 24), m=st.integers(0, 4), p=st.integers(1, 26),
-    tokens=st.integers(1, 7), path=st.sampled_from(PATHS), row=st.booleans(), bias=st.booleans(),
-    alpha=st.sampled_from([1.0, -0.3]), seed=st.integers(0, 2**31),
-)  # fmt: skip
+    d_in=st.integers(1, 24),
+    d_out=st.integers(1, 24),
+    m=st.integers(0, 4),
+    p=st.integers(1, 26),
+    tokens=st.integers(1, 7),
+    path=st.sampled_from(PATHS),
+    row=st.booleans(),
+    bias=st.booleans(),
+    alpha=st.sampled_from([1.0, -0.3]),
+    seed=st.integers(0, 2**31),
+)
 def test_every_path_equals_the_oracle(d_in, d_out, m, p, tokens, path, row, bias, alpha, seed) -> None:
     torch.manual_seed(seed)
     if path == "merged_dense":
@@ -71,14 +78,18 @@ def test_every_path_equals_the_oracle(d_in, d_out, m, p, tokens, path, row, bias
     oracle = nn.functional.linear(x, weight + alpha * dense(diagonals, circulants, d_in, d_out, convention), b)
     h = adapted_linear(x, weight, b, diagonals, circulants, alpha=alpha, path=path, convention=convention)
     inputs = [x, *diagonals, *circulants]
-    for ours, theirs in zip([h, *torch.autograd.grad(h, inputs, g)],
-                            [oracle, *torch.autograd.grad(oracle, inputs, g)], strict=True):  # fmt: skip
+    for ours, theirs in zip(
+        [h, *torch.autograd.grad(h, inputs, g)], [oracle, *torch.autograd.grad(oracle, inputs, g)], strict=True
+    ):
         assert ours.shape == theirs.shape
         assert relative(ours, theirs) < 1e-12
     alone = change(x, diagonals, circulants, d_out, alpha=alpha, path=path, convention=convention)
     expected = x @ (alpha * dense(diagonals, circulants, d_in, d_out, convention)).T
-    for ours, theirs in zip([alone, *torch.autograd.grad(alone, inputs, g)],
-                            [expected, *torch.autograd.grad(expected, inputs, g)], strict=True):  # fmt: skip
+    for ours, theirs in zip(
+        [alone, *torch.autograd.grad(alone, inputs, g)],
+        [expected, *torch.autograd.grad(expected, inputs, g)],
+        strict=True,
+    ):
         assert relative(ours, theirs) < 1e-12
 
 
@@ -101,11 +112,13 @@ def test_a_gradient_that_nobody_wants_is_not_computed_and_changes_nothing(path) 
     diagonals, circulants = factors(12, 12, 2, 4, requires_grad=True)
     weight, x = torch.randn(12, 12), torch.randn(6, 12)
     g = torch.randn(6, 12)
-    without = torch.autograd.grad(adapted_linear(x, weight, None, diagonals, circulants, path=path),
-                                  [*diagonals, *circulants], g)  # fmt: skip
+    without = torch.autograd.grad(
+        adapted_linear(x, weight, None, diagonals, circulants, path=path), [*diagonals, *circulants], g
+    )
     x.requires_grad_(True)
-    with_x = torch.autograd.grad(adapted_linear(x, weight, None, diagonals, circulants, path=path),
-                                 [*diagonals, *circulants], g)  # fmt: skip
+    with_x = torch.autograd.grad(
+        adapted_linear(x, weight, None, diagonals, circulants, path=path), [*diagonals, *circulants], g
+    )
     for a, b in zip(without, with_x, strict=True):
         assert relative(a, b) < 1e-6
 

@@ -63,8 +63,12 @@ def test_closed_forms_count_every_piece(seed, device, monkeypatch) -> None:
     d_in, d_out, tokens = r.randint(1, 20), r.randint(1, 20), r.randint(1, 60)
     # On a GPU a merged weight is Triton's, which this machine cannot dispatch: test_triton.py interprets its kernels.
     paths = ["fused", "stored"] if device == "cuda" else ["fused", "stored", "merged"]
-    options = {"block_size": r.choice([None, r.randint(1, 22)]), "path": r.choice(paths),
-               "convention": r.choice(["column", "row"]), "alpha": r.choice([1.0, 0.5])}  # fmt: skip
+    options = {
+        "block_size": r.choice([None, r.randint(1, 22)]),
+        "path": r.choice(paths),
+        "convention": r.choice(["column", "row"]),
+        "alpha": r.choice([1.0, 0.5]),
+    }
     method = make_method(*r.choice([("cdvft", {**options, "m": r.choice([2, 3])}), ("block_circulant", options)]))
     dtype = r.choice(["float32", "bfloat16"])
     shape = LinearShape(d_in, d_out, r.random() < 0.5)

@@ -29,8 +29,16 @@ def test_rates_are_interpolated_and_end_flat() -> None:
 
 
 def test_a_kernel_takes_the_longest_of_its_parts() -> None:
-    flat = Rates("d", "test", {"float32": ((1, 1e9),)}, ((1, 1e9),), ((1, 1e9),),
-                 dict.fromkeys(("elementwise", "reduction", "copy"), ((1, 1e6),)), 1e-6, asynchronous=True)  # fmt: skip
+    flat = Rates(
+        "d",
+        "test",
+        {"float32": ((1, 1e9),)},
+        ((1, 1e9),),
+        ((1, 1e9),),
+        dict.fromkeys(("elementwise", "reduction", "copy"), ((1, 1e6),)),
+        1e-6,
+        asynchronous=True,
+    )
     copy = Kernel("copy_", "copy", read=1000, written=1000)
     assert kernel_seconds(copy, flat, "float32") == pytest.approx(2e-3)
     product = Kernel("mm", "matmul", macs=10**9, read=10, written=10)

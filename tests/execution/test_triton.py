@@ -411,9 +411,12 @@ def test_kernels_compile_for_a_gpu_and_fit_its_shared_memory(p, activations) -> 
     backward = {**forward, **dict.fromkeys(["grad_first", "grad_last", "moment"], "*fp32")}
     used = [
         compiled("forward_kernel", forward | dict.fromkeys(["x", "base", "out"], act), {**shape, "BASE": True}),
-        compiled("backward_kernel", backward | dict.fromkeys(["x", "g", "base", "grad_x"], act),
-                 {**shape, "BASE": True, "INPUT": True}),
-    ]  # fmt: skip
+        compiled(
+            "backward_kernel",
+            backward | dict.fromkeys(["x", "g", "base", "grad_x"], act),
+            {**shape, "BASE": True, "INPUT": True},
+        ),
+    ]
     assert max(used) <= SHARED_BYTES_OF_A_HOPPER_SM
 
 

@@ -105,21 +105,42 @@ m = 2
 """
 
 CONFIG = {
-    "model_type": "bert", "hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "intermediate_size": 32, "vocab_size": 50, "max_position_embeddings": 16,
-}  # fmt: skip
+    "model_type": "bert",
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "vocab_size": 50,
+    "max_position_embeddings": 16,
+}
 
 TRACE = {
     "schemaVersion": 1,
     "traceEvents": [
         {"ph": "X", "cat": "cpu_op", "name": "aten::mm", "pid": 1, "tid": 1, "ts": 1.0, "dur": 5.0, "args": {}},
-        {"ph": "X", "cat": "cuda_runtime", "name": "cudaLaunchKernel", "pid": 1, "tid": 1, "ts": 2.0, "dur": 1.0,
-         "args": {"correlation": 7}},
-        {"ph": "X", "cat": "kernel", "name": "sgemm", "pid": 0, "tid": 7, "ts": 4.0, "dur": 3.0,
-         "args": {"device": 0, "stream": 7, "correlation": 7, "grid": [1, 1, 1], "block": [32, 1, 1]}},
+        {
+            "ph": "X",
+            "cat": "cuda_runtime",
+            "name": "cudaLaunchKernel",
+            "pid": 1,
+            "tid": 1,
+            "ts": 2.0,
+            "dur": 1.0,
+            "args": {"correlation": 7},
+        },
+        {
+            "ph": "X",
+            "cat": "kernel",
+            "name": "sgemm",
+            "pid": 0,
+            "tid": 7,
+            "ts": 4.0,
+            "dur": 3.0,
+            "args": {"device": 0, "stream": 7, "correlation": 7, "grid": [1, 1, 1], "block": [32, 1, 1]},
+        },
         {"ph": "X", "cat": "user_annotation", "name": "ProfilerStep#1", "pid": 1, "tid": 1, "ts": 0.0, "dur": 9.0},
     ],
-}  # fmt: skip
+}
 
 
 def make_good(folder: Path) -> dict[str, Path]:
@@ -156,9 +177,30 @@ def make_good(folder: Path) -> dict[str, Path]:
 
 
 VALUES: tuple[Any, ...] = (
-    None, True, -1, 0, 10**40, -1.5, 1e308, "", "x", "d/3", "[red]", "=cmd", "\x1b[31m", "ü" * 300, [], {}, [[]],
-    [None], {"": ""}, {"kind": {}}, float("nan"), float("inf"), "2999-99-99",
-)  # fmt: skip
+    None,
+    True,
+    -1,
+    0,
+    10**40,
+    -1.5,
+    1e308,
+    "",
+    "x",
+    "d/3",
+    "[red]",
+    "=cmd",
+    "\x1b[31m",
+    "ü" * 300,
+    [],
+    {},
+    [[]],
+    [None],
+    {"": ""},
+    {"kind": {}},
+    float("nan"),
+    float("inf"),
+    "2999-99-99",
+)
 
 
 def replaced(value: Any, rng: random.Random) -> Any:

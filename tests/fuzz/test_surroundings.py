@@ -36,9 +36,11 @@ def called(calls: list[list[str]], folder: Path, before: str = "", **environment
     """Exit codes and what was printed, of calls in one process of its own."""
     done = subprocess.run(
         [sys.executable, "-c", CALLS.format(before=before), json.dumps(calls)],
-        capture_output=True, cwd=folder, timeout=240,
+        capture_output=True,
+        cwd=folder,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'reference'}", "OMP_NUM_THREADS": "1", **environment},
-    )  # fmt: skip
+    )
     told = done.stderr.decode(errors="replace")
     assert done.returncode == 0, told
     assert "Traceback" not in told
@@ -50,10 +52,17 @@ def test_texts_are_utf_8_and_terminals_ascii_in_the_c_locale(tmp_path: Path) -> 
     text = LEDGER.replace("LoRA trains more.", "LoRA trainiert 5,33 × mehr – “größer” 💥.")
     ledger.write_text(text, encoding="utf-8")
     codes, printed, _ = called(
-        [["verify", "--ledger", ledger.name], ["verify", "--ledger", ledger.name, "--json"],
-         ["verify", "--ledger", ledger.name, "--junit", "ö.xml", "--quiet"], ["predict", "lora", "rank=×"]],
-        tmp_path, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0",
-    )  # fmt: skip
+        [
+            ["verify", "--ledger", ledger.name],
+            ["verify", "--ledger", ledger.name, "--json"],
+            ["verify", "--ledger", ledger.name, "--junit", "ö.xml", "--quiet"],
+            ["predict", "lora", "rank=×"],
+        ],
+        tmp_path,
+        LC_ALL="C",
+        PYTHONUTF8="0",
+        PYTHONCOERCECLOCALE="0",
+    )
     assert codes == [0, 0, 0, 2]
     assert printed[: printed.index("{")].isascii()
     assert "5,33 x mehr -" in printed
@@ -71,10 +80,16 @@ def test_a_user_without_an_entry_in_passwd(tmp_path: Path) -> None:
     before = "from tests.fuzz.server import import_all; import_all()\n"  # such a user may not read the packages
     before += "os.setgid(54321); os.setuid(54321); [os.environ.pop(n, None) for n in ('HOME', 'USER', 'LOGNAME')]"
     codes, _, told = called(
-        [["plan", "--d", "16"], ["count", "cdvft", "m=2", "--layer", "16x16", "--tokens", "2"], ["doctor"],
-         ["calibrate", "--threads", "1"]],
-        tmp_path, before, XDG_CACHE_HOME="",
-    )  # fmt: skip
+        [
+            ["plan", "--d", "16"],
+            ["count", "cdvft", "m=2", "--layer", "16x16", "--tokens", "2"],
+            ["doctor"],
+            ["calibrate", "--threads", "1"],
+        ],
+        tmp_path,
+        before,
+        XDG_CACHE_HOME="",
+    )
     assert codes == [0, 0, 0, 2]
     assert "this user has no home folder; set XDG_CACHE_HOME" in told
 

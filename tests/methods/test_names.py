@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-
 import pytest
 
 from cdvft_bench.accuracy.published import _NAMES as PUBLISHED
 from cdvft_bench.accuracy.trial import BASE, HEAD
 from cdvft_bench.expressivity.budget import _METHODS as FAMILIES
-from cdvft_bench.methods import make_method, method_class, method_names, own_method_names
+from cdvft_bench.methods import method_class, own_method_names
 from cdvft_bench.methods._peft import PeftMethod
 from cdvft_bench.report.palette import KNOWN
 from cdvft_bench.sweep.grid import FROZEN
 from cdvft_bench.timing.bare import _BUILDERS as BARE
 from tests.mutation import mutants
-
-README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 @pytest.mark.parametrize(
@@ -44,18 +39,6 @@ def test_published_runs_of_every_method_of_peft_find_it() -> None:
     assert {n for n in own_method_names() if issubclass(method_class(n), PeftMethod)} == set(PUBLISHED)
     for name, values in PUBLISHED.items():
         assert set(values.values()) <= set(method_class(name).__dataclass_fields__)
-
-
-def test_the_readme_names_every_method() -> None:
-    found = re.search(r"\| method \| file \|.*?\n((?:\|.*\n)+)", README)
-    if found is None:
-        pytest.skip("the README has no table of methods")
-    rows = found[1].splitlines()[1:]
-    told = {title.strip() for row in rows for title in row.split("|")[1].split(",")}
-    known = {make_method(name).title.lower() for name in own_method_names()}
-    assert {title.lower() for title in told} - {"block-circulant"} == known
-    files = re.findall(r"`(\w+)\.py`", found[1])
-    assert set(files) <= set(method_names())
 
 
 def test_a_shared_file_is_checked_by_the_methods_that_use_it() -> None:

@@ -38,10 +38,31 @@ OWN_TESTS = [
 
 # Functions that hold no formula: they check input, keep integers exact, describe, or build the adapter.
 NO_FORMULA = {
-    "__post_init__", "_adapt", "_peak", "adapt_linear", "adapt_model", "added", "advised", "check", "check_blocks",
-    "check_count", "config", "convention", "countable", "divisors", "environment", "exact", "examples", "first_misfit",
-    "itemsize", "label", "no_extension", "options", "product", "resolved",
-}  # fmt: skip
+    "__post_init__",
+    "_adapt",
+    "_peak",
+    "adapt_linear",
+    "adapt_model",
+    "added",
+    "advised",
+    "check",
+    "check_blocks",
+    "check_count",
+    "config",
+    "convention",
+    "countable",
+    "divisors",
+    "environment",
+    "exact",
+    "examples",
+    "first_misfit",
+    "itemsize",
+    "label",
+    "no_extension",
+    "options",
+    "product",
+    "resolved",
+}
 WITHOUT_FORMULA = {"__init__", "base", "_values", "_circulant"}
 SHARED = {
     "circulant": ["cdvft", "block_circulant"],

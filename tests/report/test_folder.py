@@ -46,8 +46,13 @@ def test_all_files_are_there(tmp_path: Path) -> None:
     records[3] = failed(records[3], "out of memory")
     made = write(records, tmp_path / "r")
     assert {p.name for p in made.tables} == {
-        "records.csv", "passes.csv", "notes.csv", "environments.csv", "overview.csv", "overview.tex",
-    }  # fmt: skip
+        "records.csv",
+        "passes.csv",
+        "notes.csv",
+        "environments.csv",
+        "overview.csv",
+        "overview.tex",
+    }
     assert sorted(p.name for p in made.directory.iterdir()) == ["report.html", "tables"]
     assert not [p for p in tmp_path.iterdir() if p != made.directory]
     frame = pd.read_csv(made.directory / "tables" / "records.csv", keep_default_na=False)

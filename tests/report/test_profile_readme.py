@@ -49,8 +49,9 @@ def timed(method: str, values: dict[str, Value], d: int, tokens: int, ratio: flo
         return Interval(*(float(v) for v in np.quantile(values, [0.5, 0.1, 0.9])))
 
     timing = Timing(tuple(runs), {s.name: over(s) for s in runs[1:]}, 15, "cuda_event", 1)
-    return Record(case, "ok", label(case), None, None, Timed(timing, None, None), None, ENVIRONMENT,
-                  "2026-01-02T03:04:05Z", 2.0)  # fmt: skip
+    return Record(
+        case, "ok", label(case), None, None, Timed(timing, None, None), None, ENVIRONMENT, "2026-01-02T03:04:05Z", 2.0
+    )
 
 
 def ratio_of(m: int, d: int, tokens: int) -> float:
@@ -63,8 +64,11 @@ def campaign() -> list[Record]:
     records = []
     for d in WIDTHS:
         for tokens in TOKENS:
-            records += [timed("cdvft", {"m": m, "block_size": p}, d, tokens, ratio_of(m, d, tokens) + (p != d) * 0.3)
-                        for m in (2, 3) for p in (d, d // 4)]  # fmt: skip
+            records += [
+                timed("cdvft", {"m": m, "block_size": p}, d, tokens, ratio_of(m, d, tokens) + (p != d) * 0.3)
+                for m in (2, 3)
+                for p in (d, d // 4)
+            ]
             records += [timed("lora", {"rank": 8}, d, tokens, 1.2), timed("lora", {"rank": 64}, d, tokens, 0.9)]
             records.append(timed("c3a", {"block_size": d}, d, tokens, 1.5))
             records.append(timed("c3a", {"block_size": d // 8}, d, tokens, 1.3))
@@ -123,8 +127,10 @@ def test_the_share_of_launches_is_what_a_graph_saves(campaign: list[Record]) -> 
     def with_graph(record: Record) -> Record:
         rng = random.Random(record.case.key)
         seconds = [1e-3 * rng.uniform(0.5, 2) for _ in range(15)]
-        runs = (Samples("eager", tuple(seconds), 1e-3, 1e-3, 1e-3),
-                Samples("graph", tuple(s * 0.6 for s in seconds), 6e-4, 6e-4, 6e-4))  # fmt: skip
+        runs = (
+            Samples("eager", tuple(seconds), 1e-3, 1e-3, 1e-3),
+            Samples("graph", tuple(s * 0.6 for s in seconds), 6e-4, 6e-4, 6e-4),
+        )
         modes = Modes(Timing(runs, {}, 15, "cuda_event", 1), None, {}, {})
         assert record.timed is not None
         return replace(record, timed=replace(record.timed, modes=modes))

@@ -15,8 +15,12 @@ from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import LeftOut, read_grid
 
 SLICE = 600  # seconds: what a cluster lends at a time
-WIDTHS = {768: [768, 384, 192, 96, 64], 1024: [1024, 512, 256, 128, 64],
-          2048: [2048, 1024, 512, 256, 128, 64], 4096: [4096, 2048, 1024, 512, 256, 128, 64]}  # fmt: skip
+WIDTHS = {
+    768: [768, 384, 192, 96, 64],
+    1024: [1024, 512, 256, 128, 64],
+    2048: [2048, 1024, 512, 256, 128, 64],
+    4096: [4096, 2048, 1024, 512, 256, 128, 64],
+}
 TOKENS = [128, 512, 2048, 8192, 32768]
 
 
@@ -69,8 +73,14 @@ def test_models_are_those_of_the_paper(models: list[Case]) -> None:
     for case in models:
         by_model[case.subject].append(case)
     assert list(by_model) == [
-        "roberta-base", "roberta-large", "vit-base", "vit-large", "gpt2-medium", "llama-2-7b", "llama-3-8b",
-    ]  # fmt: skip
+        "roberta-base",
+        "roberta-large",
+        "vit-base",
+        "vit-large",
+        "gpt2-medium",
+        "llama-2-7b",
+        "llama-3-8b",
+    ]
     for name, cases in by_model.items():
         llama = name.startswith("llama")
         assert {c.dtype for c in cases} == ({"bfloat16"} if llama else {"float32", "bfloat16"})

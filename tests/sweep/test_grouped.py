@@ -77,9 +77,13 @@ def test_all_settings_share_their_rounds_over_three_processes(tmp_path: Path) ->
     cases = [FROZEN, LORA, setting(2), setting(8), setting(2, "48x48")]
     with Store(tmp_path / "s.sqlite", create=True) as store:
         done = grouped.run(
-            cases, store, timing=work.rounds, describing=work.tell, preload=PRELOAD,
+            cases,
+            store,
+            timing=work.rounds,
+            describing=work.tell,
+            preload=PRELOAD,
             first=lambda: told.extend(r.label for r in store.records()),
-        )  # fmt: skip
+        )
         assert (done.run, done.failed, done.left) == (5, 0, 0)
         assert len(told) == 5  # all were timed once when the first table was shown
         records = {r.case: r for r in store.records()}

@@ -77,8 +77,13 @@ def test_a_sweep_survives_the_death_of_a_node(tmp_path: Path) -> None:
 def test_misbehaving_cases_cost_themselves_alone(tmp_path: Path) -> None:
     import ray
 
-    ray.init(address="local", num_cpus=1, include_dashboard=False, log_to_driver=False,
-             runtime_env={"env_vars": {"PYTHONPATH": ROOT}})  # fmt: skip
+    ray.init(
+        address="local",
+        num_cpus=1,
+        include_dashboard=False,
+        log_to_driver=False,
+        runtime_env={"env_vars": {"PYTHONPATH": ROOT}},
+    )
     try:
         with Store(tmp_path / "s.sqlite", create=True) as store:
             limits = Limits(timeout_s=60, memory_gib=1)

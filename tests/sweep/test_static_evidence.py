@@ -21,9 +21,15 @@ from cdvft_bench.sweep.static_evidence import Job, jobs, record
 NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the package triton is not there")
 PROFILE = Path(__file__).parents[2] / "profiles" / "gpu-static"
 FACTS: dict[str, Any] = {
-    "registers": 72, "local_bytes": 0, "spills": False, "shared_bytes": 0, "mix": {"load 128": 4}, "occupancy": 0.5,
-    "limit": "registers", "compile_s": 1.0,
-}  # fmt: skip
+    "registers": 72,
+    "local_bytes": 0,
+    "spills": False,
+    "shared_bytes": 0,
+    "mix": {"load 128": 4},
+    "occupancy": 0.5,
+    "limit": "registers",
+    "compile_s": 1.0,
+}
 
 
 def test_every_kernel_is_asked_for_every_target_and_only_once() -> None:
@@ -62,8 +68,13 @@ def test_recording_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
 
 def test_claims_see_a_spill_a_failure_and_a_byte_too_many(tmp_path: Path, monkeypatch) -> None:
     row = {"picked": True, "dtype": "bfloat16", "target": "sm_90", "spills": False}
-    rows = [row, {**row, "spills": True}, {**row, "picked": False, "spills": True}, {**row, "target": "sm_80"},
-            {"picked": True, "dtype": "float32", "target": "sm_90", "error": "not compiled"}]  # fmt: skip
+    rows = [
+        row,
+        {**row, "spills": True},
+        {**row, "picked": False, "spills": True},
+        {**row, "target": "sm_80"},
+        {"picked": True, "dtype": "float32", "target": "sm_90", "error": "not compiled"},
+    ]
     monkeypatch.setattr(kernels, "_rows", lambda name: rows)
     assert kernels.kernels_that_spill("bfloat16", "sm_90") == 1
     assert kernels.kernels_that_spill("bfloat16", "sm_80") == 0
@@ -90,8 +101,9 @@ def test_the_recorded_profile_holds_what_the_ledger_says() -> None:
     wanted = {job.key for job in jobs() if job.launch.path not in NOT_PICKED}
     assert wanted <= {row["key"] for row in rows}
     assert {v.claim.id: v.word for v in verify_ledger("kernels").verdicts} == {
-        "no-kernel-spills": "holds", "traffic-of-kernels": "holds",
-    }  # fmt: skip
+        "no-kernel-spills": "holds",
+        "traffic-of-kernels": "holds",
+    }
     assert static_evidence.readme(rows) == (PROFILE / "README.md").read_text()
 
 

@@ -31,8 +31,12 @@ CASE = make_case("cdvft", {"m": 2, "block_size": "d/2"}, "layer", "48x32", seque
 def record(case=CASE, **changes) -> Record:
     timing = Timing(
         (Samples("CDVFT", (0.1, 0.2, 1 / 3), 0.2, 0.1, 1 / 3),),
-        {"frozen": Interval(1.5, 1.4, 1.6), "lora r=8": Interval(0.7, None, None)}, 3, "perf_counter", 2, ("drifted",),
-    )  # fmt: skip
+        {"frozen": Interval(1.5, 1.4, 1.6), "lora r=8": Interval(0.7, None, None)},
+        3,
+        "perf_counter",
+        2,
+        ("drifted",),
+    )
     count = PassCount(1, 2, 3, 4.5, 5, {"mm": 1}, {"strange": 2})
     values = {
         "case": case,
@@ -207,9 +211,13 @@ def test_keys_are_the_same_in_every_process() -> None:
     root = Path(__file__).parents[2]
     for seed in ("1", "2"):
         done = subprocess.run(
-            [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True,
+            [sys.executable, "-c", code],
+            cwd=root,
+            capture_output=True,
+            text=True,
+            check=True,
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": f"{root}:{root / 'reference'}"},
-        )  # fmt: skip
+        )
         assert done.stdout.strip() == CASE.key
 
 

@@ -55,8 +55,12 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     foreign.write_text("a,b\n1,2\n")
     damaged.write_text("record,environment_row\n{},{}\n")
     store = tmp_path / "s.sqlite"
-    for path, message in ((foreign, "no column 'record'"), (damaged, "line 2 is no record"),
-                          (tmp_path / "none.csv", "cannot be read"), (tmp_path / "x.txt", "must end in")):  # fmt: skip
+    for path, message in (
+        (foreign, "no column 'record'"),
+        (damaged, "line 2 is no record"),
+        (tmp_path / "none.csv", "cannot be read"),
+        (tmp_path / "x.txt", "must end in"),
+    ):
         with pytest.raises(UserError, match=message):
             read_table(path)
     for path in (foreign, damaged):

@@ -77,10 +77,16 @@ def install(monkeypatch: Any) -> SimpleNamespace:
 
     stream = SimpleNamespace(wait_stream=lambda other: None)
     for name, value in {
-        "is_available": lambda: True, "Event": _Event, "CUDAGraph": FakeGraph, "graph": graph,
-        "Stream": lambda: stream, "current_stream": lambda: stream, "stream": lambda s: nullcontext(),
-        "synchronize": lambda *a: None, "device": lambda d: nullcontext(),
-    }.items():  # fmt: skip
+        "is_available": lambda: True,
+        "Event": _Event,
+        "CUDAGraph": FakeGraph,
+        "graph": graph,
+        "Stream": lambda: stream,
+        "current_stream": lambda: stream,
+        "stream": lambda s: nullcontext(),
+        "synchronize": lambda *a: None,
+        "device": lambda d: nullcontext(),
+    }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr("cdvft_bench.timing.clock.flush_buffer", lambda device: torch.zeros(8))
     monkeypatch.setattr("cdvft_bench.timing.clock.read_gpu", lambda device: None)

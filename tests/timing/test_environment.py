@@ -49,11 +49,23 @@ def test_the_key_changes_with_everything_but_the_date() -> None:
     assert e.key == read_environment().key
     assert replace(e, date="2001-01-01").key == e.key
     others = {
-        "cpu": "other", "cores": e.cores + 1, "memory_gib": 1.5, "threads": e.threads + 1, "gpus": ("one",),
-        "driver": "1", "cuda": "0.1", "system": "Other 1", "python": "3.0", "torch": "0", "numpy": "0",
-        "packages": {"peft": "0"}, "revision": "other", "cpu_capability": "x", "fft_library": "x",
+        "cpu": "other",
+        "cores": e.cores + 1,
+        "memory_gib": 1.5,
+        "threads": e.threads + 1,
+        "gpus": ("one",),
+        "driver": "1",
+        "cuda": "0.1",
+        "system": "Other 1",
+        "python": "3.0",
+        "torch": "0",
+        "numpy": "0",
+        "packages": {"peft": "0"},
+        "revision": "other",
+        "cpu_capability": "x",
+        "fft_library": "x",
         "matmul_precision": "x",
-    }  # fmt: skip
+    }
     assert set(others) | {"date"} == set(asdict(e))
     keys = {replace(e, **{name: value}).key for name, value in others.items()}
     assert len(keys | {e.key}) == len(others) + 1

@@ -80,8 +80,14 @@ def test_a_plan_s_workspace_on_a_gpu() -> None:
         return {"ph": "i", "name": "[memory]", "ts": ts, "args": {"Device Type": device, "Bytes": size}}
 
     fft = {"ph": "X", "cat": "cpu_op", "name": "aten::_fft_r2c", "ts": 10, "dur": 10}
-    changes = [memory_event(1, 7 * MIB), memory_event(11, 4 * MIB), memory_event(12, 3 * MIB),
-               memory_event(13, 9 * MIB, device=0), memory_event(14, -3 * MIB), memory_event(25, 8 * MIB)]  # fmt: skip
+    changes = [
+        memory_event(1, 7 * MIB),
+        memory_event(11, 4 * MIB),
+        memory_event(12, 3 * MIB),
+        memory_event(13, 9 * MIB, device=0),
+        memory_event(14, -3 * MIB),
+        memory_event(25, 8 * MIB),
+    ]
     assert memory.workspace_of([fft, *changes], 1) == 3 * MIB
     assert memory.workspace_of([fft, *changes], 0) == 0  # kept, so a result
     assert memory.workspace_of(changes, 1) == 0

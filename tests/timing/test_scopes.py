@@ -145,8 +145,10 @@ def test_kernels_are_told_apart_on_a_gpu() -> None:
     events = [{**e, "name": names.get(e["name"], e["name"])} for e in training_step()]
     parts = analyse_events(events).parts
     assert {k: (p.launches, p.backward_launches, p.families) for k, p in parts.items()} == {
-        "base": (2, 1, {"matmul": 2}), "adapter": (2, 0, {"elementwise": 1, "fft": 1}), "neither": (1, 0, {"copy": 1}),
-    }  # fmt: skip
+        "base": (2, 1, {"matmul": 2}),
+        "adapter": (2, 0, {"elementwise": 1, "fft": 1}),
+        "neither": (1, 0, {"copy": 1}),
+    }
     assert parts["base"].seconds == pytest.approx(150e-6)
     assert parts["adapter"].seconds == pytest.approx(30e-6)
     assert analyse_events(training_step()).parts == {}  # somebody else's ranges are no parts

@@ -26,8 +26,14 @@ from cdvft_bench.timing.trace import read_trace, trace_call
 
 ROOT = Path(__file__).parents[2]
 QUICK = Settings(case_s=0.01, trace=False, comparisons=0)
-METHODS = ["frozen", "lora:rank=4", "cdvft:m=1+3:block_size=d+d/4", "cdvft:path=handwritten+merged", "block_circulant",
-           "block_circulant:path=fused"]  # fmt: skip
+METHODS = [
+    "frozen",
+    "lora:rank=4",
+    "cdvft:m=1+3:block_size=d+d/4",
+    "cdvft:path=handwritten+merged",
+    "block_circulant",
+    "block_circulant:path=fused",
+]
 
 
 def cases(*methods: str, **options: Any) -> list[Case]:
@@ -76,11 +82,28 @@ finally:
 def test_a_bare_node_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
     output = tmp_path / "rows.jsonl"
     command = [
-        sys.executable, "-c", BARE, "--layers", "32x24,16x16", "--tokens", "8", "--methods",
-        "frozen,lora,cdvft:m=2:block_size=d+d/2,block_circulant:path=handwritten+merged", "--output", str(output),
-        "--case-budget", "0.02s", "--threads", "1", "--budget", "1m", "--selftest", "2",
-        "--traces", str(tmp_path / "traces"),
-    ]  # fmt: skip
+        sys.executable,
+        "-c",
+        BARE,
+        "--layers",
+        "32x24,16x16",
+        "--tokens",
+        "8",
+        "--methods",
+        "frozen,lora,cdvft:m=2:block_size=d+d/2,block_circulant:path=handwritten+merged",
+        "--output",
+        str(output),
+        "--case-budget",
+        "0.02s",
+        "--threads",
+        "1",
+        "--budget",
+        "1m",
+        "--selftest",
+        "2",
+        "--traces",
+        str(tmp_path / "traces"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     rooms = set(re.findall(r"'cdvft_bench\.(\w+)'", done.stdout))
@@ -107,8 +130,15 @@ def test_bare_cases_are_the_suites_own(dtype: str, pass_: str) -> None:
     """The same key, and the same launched operators as PEFT's LoRA and the suite's layers."""
     for case in cases(dtypes=[dtype], passes=[pass_]):
         own = make_case(
-            case.method, dict(case.hyperparameters), "layer", case.subject, 1, 8, dtype, pass_  # type: ignore[arg-type]
-        )  # fmt: skip
+            case.method,
+            dict(case.hyperparameters),
+            "layer",
+            case.subject,
+            1,
+            8,
+            dtype,
+            pass_,  # type: ignore[arg-type]
+        )
         assert case.key == own.key
         subject = sources.build(own)
         expected = trace_call(subject.step if pass_ == "step" else subject.forward)
@@ -291,8 +321,9 @@ def test_a_compiled_step_runs_in_every_case(tmp_path: Path) -> None:
 
 def test_methods_expand() -> None:
     assert parse_method("cdvft:m=1+2:block_size=d/2") == [
-        ("cdvft", {"m": 1, "block_size": "d/2"}), ("cdvft", {"m": 2, "block_size": "d/2"}),
-    ]  # fmt: skip
+        ("cdvft", {"m": 1, "block_size": "d/2"}),
+        ("cdvft", {"m": 2, "block_size": "d/2"}),
+    ]
     entries = list(expand(["32x24", "32x24"], [8], ["cdvft:block_size=d/5+d/4"], passes=["step"]))
     assert [e if isinstance(e, str) else e.plain_label for e in entries] == [
         "cdvft on 32x24: block_size = 'd/5': 5 does not divide the subject's width 24",
@@ -334,8 +365,19 @@ def test_mistakes_are_named(given: dict[str, Any], part: str) -> None:
 
 def test_the_command_says_what_it_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.jsonl"
-    command = ["--layers", "16x16", "--tokens", "4", "--methods", "frozen,cdvft", "--output", str(path),
-               "--case-budget", "0.01", "--no-trace"]  # fmt: skip
+    command = [
+        "--layers",
+        "16x16",
+        "--tokens",
+        "4",
+        "--methods",
+        "frozen,cdvft",
+        "--output",
+        str(path),
+        "--case-budget",
+        "0.01",
+        "--no-trace",
+    ]
     assert main([*command, "--list"]) == 0
     assert not path.exists()
     assert len(capsys.readouterr().out.splitlines()) == 4

@@ -32,18 +32,33 @@ def one(name: str, dims: list[Any], types: list[str], **more: Any) -> int | None
         ("copy_", [[8, 6], [8, 6], []], [F, B, "Scalar"], {}, 48 * 6),
         ("fill_", [[8, 6], []], [F, "Scalar"], {}, 4 * 48),
         ("sum", [[8, 6], [], [], []], [F, "ScalarList", "Scalar", ""], {}, 4 * 48),
-        ("_fft_r2c", [[4, 64], [], [], []], [F, "ScalarList", "Scalar", "Scalar"],
-         {"Concrete Inputs": ["", "[1]", "0", "True"]}, 4 * 64 * 4 + 4 * 33 * 8),
-        ("_fft_r2c", [[4, 64], [], [], []], [F, "ScalarList", "Scalar", "Scalar"],
-         {"Concrete Inputs": ["", "[1]", "0", "False"]}, 4 * 64 * 4 + 4 * 64 * 8),
-        ("_fft_c2r", [[4, 33], [], [], []], [C, "ScalarList", "Scalar", "Scalar"],
-         {"Concrete Inputs": ["", "[1]", "2", "64"]}, 4 * 33 * 8 + 4 * 64 * 4),
+        (
+            "_fft_r2c",
+            [[4, 64], [], [], []],
+            [F, "ScalarList", "Scalar", "Scalar"],
+            {"Concrete Inputs": ["", "[1]", "0", "True"]},
+            4 * 64 * 4 + 4 * 33 * 8,
+        ),
+        (
+            "_fft_r2c",
+            [[4, 64], [], [], []],
+            [F, "ScalarList", "Scalar", "Scalar"],
+            {"Concrete Inputs": ["", "[1]", "0", "False"]},
+            4 * 64 * 4 + 4 * 64 * 8,
+        ),
+        (
+            "_fft_c2r",
+            [[4, 33], [], [], []],
+            [C, "ScalarList", "Scalar", "Scalar"],
+            {"Concrete Inputs": ["", "[1]", "2", "64"]},
+            4 * 33 * 8 + 4 * 64 * 4,
+        ),
         ("_fft_c2c", [[4, 64], [], [], []], [C, "ScalarList", "Scalar", "Scalar"], {}, 2 * 4 * 64 * 8),
         ("cat", [[[2, 3], [4, 3]], []], ["TensorList", "Scalar"], {}, 2 * 4 * 18),
         ("_fused_adamw_", [[[9]], [[9]], [[9]], [[9]], [], [[]]], ["TensorList"] * 6, {}, 4 * (7 * 9 + 2)),
         ("embedding", [[100, 8], [2, 5]], [F, "long int"], {}, 2 * 10 * 8 * 4 + 80),
     ],
-)  # fmt: skip
+)
 def test_bytes_by_hand(name: str, dims: list[Any], types: list[str], more: dict[str, Any], expected: int) -> None:
     assert one(name, dims, types, **more) == expected
 

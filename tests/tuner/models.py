@@ -51,28 +51,50 @@ def _logits(output: Any) -> Tensor:
 
 def bert() -> nn.Module:
     return BertForSequenceClassification(
-        BertConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48,
-                   vocab_size=VOCABULARY, num_labels=3)
-    )  # fmt: skip
+        BertConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            vocab_size=VOCABULARY,
+            num_labels=3,
+        )
+    )
 
 
 def gpt2() -> nn.Module:
-    return GPT2LMHeadModel(GPT2Config(n_embd=32, n_layer=2, n_head=2, vocab_size=VOCABULARY, n_positions=32,
-                                      bos_token_id=0, eos_token_id=1))  # fmt: skip
+    return GPT2LMHeadModel(
+        GPT2Config(
+            n_embd=32, n_layer=2, n_head=2, vocab_size=VOCABULARY, n_positions=32, bos_token_id=0, eos_token_id=1
+        )
+    )
 
 
 def llama() -> nn.Module:
     return LlamaForCausalLM(
-        LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                    intermediate_size=48, vocab_size=VOCABULARY)
-    )  # fmt: skip
+        LlamaConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=48,
+            vocab_size=VOCABULARY,
+        )
+    )
 
 
 def vit() -> nn.Module:
     return ViTForImageClassification(
-        ViTConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48, image_size=8,
-                  patch_size=4, num_labels=3)
-    )  # fmt: skip
+        ViTConfig(
+            hidden_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            intermediate_size=48,
+            image_size=8,
+            patch_size=4,
+            num_labels=3,
+        )
+    )
 
 
 KINDS = {

@@ -101,14 +101,24 @@ def test_sft_trainer(tmp_path: Path) -> None:
     clean = copy.deepcopy(base)
     rows = torch.randint(3, 60, (16, 6)).tolist()
     settings = SFTConfig(
-        output_dir=str(tmp_path), max_steps=3, save_steps=3, per_device_train_batch_size=4, learning_rate=1e-2,
-        report_to=[], use_cpu=True, bf16=False, dataset_kwargs={"skip_prepare_dataset": True},
-    )  # fmt: skip
+        output_dir=str(tmp_path),
+        max_steps=3,
+        save_steps=3,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        report_to=[],
+        use_cpu=True,
+        bf16=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )
     given = CdvftConfig(target_modules="all-linear", task_type="CAUSAL_LM")
     trainer = SFTTrainer(
-        model=base, args=settings, train_dataset=datasets.Dataset.from_dict({"input_ids": rows, "labels": rows}),
-        processing_class=tokenizer, peft_config=given,
-    )  # fmt: skip
+        model=base,
+        args=settings,
+        train_dataset=datasets.Dataset.from_dict({"input_ids": rows, "labels": rows}),
+        processing_class=tokenizer,
+        peft_config=given,
+    )
     trainer.train()
     ids = torch.tensor(rows[:2])
     with torch.no_grad():
@@ -132,13 +142,20 @@ def test_sentence_transformers(tmp_path: Path) -> None:
     before = model.encode(["a cat", "a dog"], convert_to_tensor=True)
     pairs = {"anchor": ["a cat sat", "the dog ran"] * 4, "positive": ["cat sits", "dog runs"] * 4}
     settings = library.SentenceTransformerTrainingArguments(
-        output_dir=str(tmp_path / "run"), max_steps=2, per_device_train_batch_size=4, learning_rate=1e-2, report_to=[],
-        use_cpu=True, save_strategy="no",
-    )  # fmt: skip
+        output_dir=str(tmp_path / "run"),
+        max_steps=2,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        report_to=[],
+        use_cpu=True,
+        save_strategy="no",
+    )
     library.SentenceTransformerTrainer(
-        model=model, args=settings, train_dataset=datasets.Dataset.from_dict(pairs),
+        model=model,
+        args=settings,
+        train_dataset=datasets.Dataset.from_dict(pairs),
         loss=MultipleNegativesRankingLoss(model),
-    ).train()  # fmt: skip
+    ).train()
     trained = model.encode(["a cat", "a dog"], convert_to_tensor=True)
     assert not torch.allclose(trained, before)
     model.save_pretrained(str(tmp_path / "saved"))

@@ -199,8 +199,11 @@ def test_a_named_path_is_checked_at_injection(monkeypatch: pytest.MonkeyPatch, t
             get_peft_model(net, CdvftConfig(target_modules=["first", "second"], **options))
         assert list(net.state_dict()) == before
 
-    refused(r"^first: path 'native' cannot execute this layer: p = 5 is not 4 times .*; use 'auto'", path="native",
-            block_size=5)  # fmt: skip
+    refused(
+        r"^first: path 'native' cannot execute this layer: p = 5 is not 4 times .*; use 'auto'",
+        path="native",
+        block_size=5,
+    )
     refused("fewer than 16 circulant factors", path="native", block_size=16, m=18)
     refused(r"^second: .* p = 11", path="native", block_size=16, block_size_pattern={"second": 11})
     refused("path 'triton' cannot execute this layer", path="triton", block_size=10)
@@ -296,9 +299,12 @@ class Broken:
         after = self.model.state_dict()
         layers = [m for m in self.model.modules() if isinstance(m, CdvftLinear)]
         same = set(after) == set(self.before)
-        return same and len(layers) == 2 and not any(m.merged_adapters for m in layers) and all(
-            torch.equal(after[n], t) or torch.isnan(t).any() for n, t in self.before.items()
-        )  # fmt: skip
+        return (
+            same
+            and len(layers) == 2
+            and not any(m.merged_adapters for m in layers)
+            and all(torch.equal(after[n], t) or torch.isnan(t).any() for n, t in self.before.items())
+        )
 
 
 def test_safe_merge_is_all_or_nothing() -> None:

@@ -71,8 +71,10 @@ def dispatched(model: nn.Module, folder: Path) -> nn.Module:
 
 
 WAYS: dict[str, Callable[[nn.Module, Path], nn.Module]] = {
-    "sequential": sequential, "disk": to_disk, "dispatched": dispatched,
-}  # fmt: skip
+    "sequential": sequential,
+    "disk": to_disk,
+    "dispatched": dispatched,
+}
 
 
 def made(way: str, order: str, given: CdvftConfig, folder: Path) -> tuple[Any, Any]:
@@ -243,9 +245,13 @@ def test_saved_adapters_on_a_model_dispatched_from_its_files(
     whole = adapted(copy.deepcopy(base), given).eval()
     whole.save_pretrained(tmp_path / "adapter")
     places: dict[str, Any] = {
-        "model.embed_tokens": "cpu", "model.layers.0": "cpu", "model.layers.1": "disk", "model.norm": "disk",
-        "model.rotary_emb": "cpu", "lm_head": "disk",
-    }  # fmt: skip
+        "model.embed_tokens": "cpu",
+        "model.layers.0": "cpu",
+        "model.layers.1": "disk",
+        "model.norm": "disk",
+        "model.rotary_emb": "cpu",
+        "lm_head": "disk",
+    }
     loaded = AutoModelForCausalLM.from_pretrained(
         tmp_path / "models--base", device_map=places, offload_folder=str(tmp_path / "offload")
     )

@@ -248,10 +248,17 @@ def test_patterns_and_selected_layers() -> None:
     kind = KINDS["encoder"]
     model = get_peft_model(
         kind.make(),
-        CdvftConfig(m=2, target_modules=["query", "value"], exclude_modules=["value"], layers_to_transform=[1],
-                    block_size_pattern={"layer.1.attention.self.query": 4}, m_pattern={"query": 3},
-                    modules_to_save=["classifier"], bias="cdvft_only"),
-    )  # fmt: skip
+        CdvftConfig(
+            m=2,
+            target_modules=["query", "value"],
+            exclude_modules=["value"],
+            layers_to_transform=[1],
+            block_size_pattern={"layer.1.attention.self.query": 4},
+            m_pattern={"query": 3},
+            modules_to_save=["classifier"],
+            bias="cdvft_only",
+        ),
+    )
     layers = {n: m for n, m in model.named_modules() if isinstance(m, CdvftLinear)}
     assert len(layers) == 1
     ((name, layer),) = layers.items()

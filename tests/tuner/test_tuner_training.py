@@ -36,8 +36,11 @@ def train(model: nn.Module, x: Tensor, y: Tensor, steps: int = 4) -> dict[str, T
 
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
-    return {n.replace("_fsdp_wrapped_module.", ""): p.detach().clone() for n, p in model.named_parameters()
-            if p.requires_grad}  # fmt: skip
+    return {
+        n.replace("_fsdp_wrapped_module.", ""): p.detach().clone()
+        for n, p in model.named_parameters()
+        if p.requires_grad
+    }
 
 
 def sharded(init: str = "random") -> tuple[Any, Tensor, Tensor]:
@@ -119,9 +122,18 @@ def trainer(folder: Path, steps: int, base: Callable[[], nn.Module]) -> Any:
         {"input_ids": torch.randint(3, 60, (8,), generator=generator), "labels": torch.tensor(i % 3)} for i in range(24)
     ]
     arguments = TrainingArguments(
-        output_dir=str(folder), max_steps=steps, per_device_train_batch_size=4, learning_rate=1e-2, save_steps=3,
-        logging_steps=1, report_to=[], use_cpu=True, disable_tqdm=True, seed=0, lr_scheduler_type="constant",
-    )  # fmt: skip
+        output_dir=str(folder),
+        max_steps=steps,
+        per_device_train_batch_size=4,
+        learning_rate=1e-2,
+        save_steps=3,
+        logging_steps=1,
+        report_to=[],
+        use_cpu=True,
+        disable_tqdm=True,
+        seed=0,
+        lr_scheduler_type="constant",
+    )
     return Trainer(model=model, args=arguments, train_dataset=data)
 
 

@@ -20,9 +20,10 @@ def kernels_that_spill(dtype: str = "", target: str = "") -> float:
         dtype: of the activations; "" for all. target: key of ``counting.occupancy.TARGETS``; "" for all.
     """
     rows = [
-        row for row in _rows("kernels.jsonl")
+        row
+        for row in _rows("kernels.jsonl")
         if row["picked"] and dtype in ("", row["dtype"]) and target in ("", row["target"])
-    ]  # fmt: skip
+    ]
     if not rows:
         raise NotAvailable(f"no kernel was compiled for {target or 'a target'} and {dtype or 'a dtype'}", _REMEDY)
     return float(sum("error" in row or row["spills"] for row in rows))

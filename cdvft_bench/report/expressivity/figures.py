@@ -55,9 +55,17 @@ def budget_figure(profile: Profile, folder: Path, n: int, axis: str) -> list[Pat
             half = [0.0 if p[1].high is None else p[1].high - p[1].value for p in points]
             below = [min(h, v - FLOOR / 2) for h, v in zip(half, y, strict=True)]
             panel.errorbar(
-                x, y, yerr=[below, half], color=_FAMILY_COLOURS[family], label=TITLES[family], marker="o", ms=3.5,
-                lw=0 if family == "cdvft" else 1, elinewidth=0.8, capsize=2,
-            )  # fmt: skip
+                x,
+                y,
+                yerr=[below, half],
+                color=_FAMILY_COLOURS[family],
+                label=TITLES[family],
+                marker="o",
+                ms=3.5,
+                lw=0 if family == "cdvft" else 1,
+                elinewidth=0.8,
+                capsize=2,
+            )
         panel.set_title(ensemble.replace("_", " "), fontsize=10)
         panel.set_xscale("log", base=2)
         panel.set_ylim(-0.03, 1.08)

@@ -41,9 +41,7 @@ def _number(value: float) -> str:
 def findings_section(found: Sequence[Finding]) -> str:
     """Every finding with its label and verdict, and its figures."""
     verdict = {True: "yes", False: "NO", None: NOT_MEASURED}
-    rows = [
-        [f"`{f.id}`", f"{f.statement} *{f.assumptions}*", f.label, verdict[f.holds]] for f in found
-    ]  # fmt: skip
+    rows = [[f"`{f.id}`", f"{f.statement} *{f.assumptions}*", f.label, verdict[f.holds]] for f in found]
     figures = [
         [f"`{f.id}`", ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in f.evidence.items())]
         for f in found
@@ -207,20 +205,29 @@ def structure_section(profile: Profile) -> str:
     shown = {n for n in (4, 8, 12) if n in {r["n"] for r in rows}} or {r["n"] for r in rows}
     dimensions = [
         [
-            str(r["n"]), str(r["block_size"]), str(r["m"]), str(r["parameters"]), str(r["redundancy"]), str(r["exact"]),
-            f"{100 * r['exact'] / r['n'] ** 2:.0f} %", f"{100 * r['exact'] / r['parameters']:.0f} %",
+            str(r["n"]),
+            str(r["block_size"]),
+            str(r["m"]),
+            str(r["parameters"]),
+            str(r["redundancy"]),
+            str(r["exact"]),
+            f"{100 * r['exact'] / r['n'] ** 2:.0f} %",
+            f"{100 * r['exact'] / r['parameters']:.0f} %",
         ]
         for r in rows
         if r["n"] in shown
-    ]  # fmt: skip
+    ]
     conditions = [
         [
-            str(r["n"]), str(r["block_size"]), str(r["m"]), r["point"].replace("_", " "),
+            str(r["n"]),
+            str(r["block_size"]),
+            str(r["m"]),
+            r["point"].replace("_", " "),
             f"{min(r['ranks'])}" if min(r["ranks"]) == max(r["ranks"]) else f"{min(r['ranks'])} to {max(r['ranks'])}",
             f"{math.exp(mean([math.log(c) for c in r['conditions']])):.3g}",
         ]
         for r in profile.of("conditioning")
-    ]  # fmt: skip
+    ]
     return (
         f"Exact dimensions ({len(rows)} shapes counted; widths {', '.join(map(str, sorted(shown)))} shown):\n\n"
         + table(["d", "p", "m", "parameters", "redundant", "dimension", "of d²", "effective"], dimensions)
@@ -251,11 +258,15 @@ def training_section(profile: Profile) -> str:
         early = [s["loss"] for r in mine if r["learning_rate"] == best for s in r["snapshots"] if s["step"] == 10]
         rows.append(
             [
-                ensemble.replace("_", " "), label.replace("_", " "), str(mine[0]["parameters"]),
-                *(plus_minus(losses[rate]) for rate in rates), plus_minus(early) if early else NOT_MEASURED,
-                plus_minus([s["rank"] for s in last]), plus_minus([s["stable_rank"] for s in last]),
+                ensemble.replace("_", " "),
+                label.replace("_", " "),
+                str(mine[0]["parameters"]),
+                *(plus_minus(losses[rate]) for rate in rates),
+                plus_minus(early) if early else NOT_MEASURED,
+                plus_minus([s["rank"] for s in last]),
+                plus_minus([s["stable_rank"] for s in last]),
             ]
-        )  # fmt: skip
+        )
     header = ["teacher", "adapter", "parameters", *(f"loss, lr {rate:g}" for rate in rates)]
     return (
         "Size of a circulant vector's gradient over the dense gradient's, entry by entry:\n\n"

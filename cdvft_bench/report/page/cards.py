@@ -118,10 +118,18 @@ def overview_table(found: Overview) -> Table:
 def prediction_tables(found: Evaluation, published: PublishedComparison | None) -> list[Table]:
     """Errors by device, kind, pass and split; what misses farthest; others' training times."""
     errors = [
-        (clean(e.device), f"{e.pass_} of a {e.kind}", e.split, f"{e.cases:,}", _factor(e.median), _factor(e.p90),
-         _factor(e.flops_median), "not known" if e.covered is None else f"{e.covered:.0%}")
+        (
+            clean(e.device),
+            f"{e.pass_} of a {e.kind}",
+            e.split,
+            f"{e.cases:,}",
+            _factor(e.median),
+            _factor(e.p90),
+            _factor(e.flops_median),
+            "not known" if e.covered is None else f"{e.covered:.0%}",
+        )
         for e in found.errors
-    ]  # fmt: skip
+    ]
     head = ("device", "what", "left out", "cases", "median", "90th percentile", "FLOPs alone", "in the interval")
     caption = (
         "Each record was predicted by a fit that had left out the case, its shape, its method, its campaign or its "
@@ -130,18 +138,34 @@ def prediction_tables(found: Evaluation, published: PublishedComparison | None) 
     tables = [Table("How far predictions miss", head, tuple(errors), caption, wide=(0,))]
     if found.farthest:
         far = [
-            (in_words(f.prediction.label), clean(f"{f.prediction.subject}, {f.prediction.pass_}"),
-             f"{f.prediction.ratio:.2f}", clean(f.cause), clean(f.evidence))
+            (
+                in_words(f.prediction.label),
+                clean(f"{f.prediction.subject}, {f.prediction.pass_}"),
+                f"{f.prediction.ratio:.2f}",
+                clean(f.cause),
+                clean(f.evidence),
+            )
             for f in found.farthest
-        ]  # fmt: skip
-        tables.append(Table("Farthest off", ("setting", "case", "predicted ÷ measured", "cause", "evidence"),
-                            tuple(far), wide=(3, 4)))  # fmt: skip
+        ]
+        tables.append(
+            Table(
+                "Farthest off",
+                ("setting", "case", "predicted ÷ measured", "cause", "evidence"),
+                tuple(far),
+                wide=(3, 4),
+            )
+        )
     if published is not None and published.runs:
         others = [
-            (clean(r.experiment), f"{r.published_s:,.0f}", f"{r.published_ratio:.2f}", f"{r.predicted_ratio:.2f}",
-             f"{r.flops_ratio:.2f}")
+            (
+                clean(r.experiment),
+                f"{r.published_s:,.0f}",
+                f"{r.published_ratio:.2f}",
+                f"{r.predicted_ratio:.2f}",
+                f"{r.flops_ratio:.2f}",
+            )
             for r in published.runs
-        ]  # fmt: skip
+        ]
         said = (
             f"Published by {clean(published.source)}; ratios to {clean(published.reference)}. Predicted and published "
             f"order agree at {_range(published.rank_correlation)} (1 is the same order; FLOPs alone "

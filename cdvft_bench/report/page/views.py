@@ -105,8 +105,10 @@ def ways_view(found: DataFrame, title: str) -> View | None:
         cells = {}
         for row in entries(group):
             name = "lora" if row["lora"] == row["lora"] else "frozen"
-            bounds = [None if row[f"{name}_{end}"] != row[f"{name}_{end}"] else row[f"{name}_{end}"]
-                      for end in ("low", "high")]  # fmt: skip
+            bounds = [
+                None if row[f"{name}_{end}"] != row[f"{name}_{end}"] else row[f"{name}_{end}"]
+                for end in ("low", "high")
+            ]
             cells[row["way"]] = ratio_cell(Interval(row[name], *bounds)) | {"label": f"{row['setting']}, {row['way']}"}
         panels.append(
             {

@@ -64,10 +64,15 @@ def _best(choices: Sequence[Choice]) -> list[Choice]:
 
 def _row(choice: Choice) -> list[str]:
     return [
-        clean(choice.label), _range(choice.step_s), significant(choice.tokens_per_s.value, 3),
-        f"{choice.over_frozen:.3f}", _bytes(choice.memory.total), integer(choice.parameters),
-        _bytes(choice.checkpoint_bytes), clean(choice.why),
-    ]  # fmt: skip
+        clean(choice.label),
+        _range(choice.step_s),
+        significant(choice.tokens_per_s.value, 3),
+        f"{choice.over_frozen:.3f}",
+        _bytes(choice.memory.total),
+        integer(choice.parameters),
+        _bytes(choice.checkpoint_bytes),
+        clean(choice.why),
+    ]
 
 
 def _show_budget(choice: Choice) -> None:
@@ -87,9 +92,15 @@ def _show_scaling(choice: Choice) -> None:
     for s in sorted(choice.scaling, key=lambda s: s.gpus):
         network = "none" if s.algorithm == "none" else f"{_seconds(s.communication_s)} ({s.algorithm})"
         table.add_row(
-            integer(s.gpus), _seconds(s.step_s.value), significant(s.tokens_per_s.value, 3), f"{s.efficiency:.1%}",
-            _bytes(s.payload_bytes if s.gpus > 1 else 0), _bytes(s.sent_bytes), network, _bytes(s.memory.total),
-        )  # fmt: skip
+            integer(s.gpus),
+            _seconds(s.step_s.value),
+            significant(s.tokens_per_s.value, 3),
+            f"{s.efficiency:.1%}",
+            _bytes(s.payload_bytes if s.gpus > 1 else 0),
+            _bytes(s.sent_bytes),
+            network,
+            _bytes(s.memory.total),
+        )
     open_console().print(table)
 
 
@@ -114,33 +125,64 @@ def _show_serving(choice: Choice) -> None:
 def show_evaluation(evaluation: Evaluation, published: PublishedComparison) -> None:
     """Print errors by device and pass, efficiencies, the predictions farthest from the truth, and others' times."""
     console = open_console()
-    columns = ["device", "of", "pass", "left out", "cases", "groups", "median", "p90", "FLOPs: median", "p90",
-               "no launches: median", "p90", "in 95 %"]  # fmt: skip
+    columns = [
+        "device",
+        "of",
+        "pass",
+        "left out",
+        "cases",
+        "groups",
+        "median",
+        "p90",
+        "FLOPs: median",
+        "p90",
+        "no launches: median",
+        "p90",
+        "in 95 %",
+    ]
     table = _table("errors of predicted times, cases left out", columns, text=(0, 1, 2, 3))
     for e in evaluation.errors:
         errors = (e.median, e.p90, e.flops_median, e.flops_p90, e.bytes_median, e.bytes_p90)
         covered = "no interval" if e.covered is None else f"{e.covered:.0%}"
         table.add_row(
-            clean(e.device), e.kind, e.pass_, e.split, integer(e.cases), integer(e.groups),
-            *(f"{x:.0%}" for x in errors), covered,
-        )  # fmt: skip
+            clean(e.device),
+            e.kind,
+            e.pass_,
+            e.split,
+            integer(e.cases),
+            integer(e.groups),
+            *(f"{x:.0%}" for x in errors),
+            covered,
+        )
     console.print(table)
-    table = _table("fitted efficiencies: share of the rate that is reached", ["device", "kind", "efficiency", "95 %",
-                   "share of time", "prior's weight"], text=(0, 1))  # fmt: skip
+    table = _table(
+        "fitted efficiencies: share of the rate that is reached",
+        ["device", "kind", "efficiency", "95 %", "share of time", "prior's weight"],
+        text=(0, 1),
+    )
     for f in evaluation.efficiencies:
         table.add_row(
-            clean(f.device), clean(f.kind), f"{f.value.value:.2f}", f"{f.value.low:.2f}–{f.value.high:.2f}",
-            f"{f.share:.0%}", f"{f.prior:.0%}",
-        )  # fmt: skip
+            clean(f.device),
+            clean(f.kind),
+            f"{f.value.value:.2f}",
+            f"{f.value.low:.2f}–{f.value.high:.2f}",
+            f"{f.share:.0%}",
+            f"{f.prior:.0%}",
+        )
     console.print(table)
     columns = ["method", "subject", "pass", "measured", "predicted", "cause", "evidence"]
     table = _table("farthest from the truth", columns, text=(0, 1, 2, 5, 6))
     for one in evaluation.farthest:
         p = one.prediction
         table.add_row(
-            clean(p.label), clean(f"{p.subject}, {p.tokens} tokens"), p.pass_, _seconds(p.measured_s),
-            _seconds(p.predicted_s.value), clean(one.cause), clean(one.evidence),
-        )  # fmt: skip
+            clean(p.label),
+            clean(f"{p.subject}, {p.tokens} tokens"),
+            p.pass_,
+            _seconds(p.measured_s),
+            _seconds(p.predicted_s.value),
+            clean(one.cause),
+            clean(one.evidence),
+        )
     console.print(table)
     _show_published(published)
     _lines("rates", (f"{device}: {source}" for device, source in evaluation.rates.items()))
@@ -149,16 +191,31 @@ def show_evaluation(evaluation: Evaluation, published: PublishedComparison) -> N
 
 
 def _show_published(found: PublishedComparison) -> None:
-    columns = ["run", "as", "published", "predicted", "ratio published", "predicted", "by FLOPs", "memory published",
-               "predicted"]  # fmt: skip
+    columns = [
+        "run",
+        "as",
+        "published",
+        "predicted",
+        "ratio published",
+        "predicted",
+        "by FLOPs",
+        "memory published",
+        "predicted",
+    ]
     title = f"training times as published, {clean(found.device)}; ratios to {clean(found.reference)}"
     table = _table(title, columns, text=(0, 1))
     for p in found.runs:
         table.add_row(
-            clean(p.experiment), clean(p.label), f"{p.published_s:,.0f} s", f"{p.predicted_s:,.0f} s",
-            f"{p.published_ratio:.2f}", f"{p.predicted_ratio:.2f}", f"{p.flops_ratio:.2f}", _bytes(p.published_bytes),
+            clean(p.experiment),
+            clean(p.label),
+            f"{p.published_s:,.0f} s",
+            f"{p.predicted_s:,.0f} s",
+            f"{p.published_ratio:.2f}",
+            f"{p.predicted_ratio:.2f}",
+            f"{p.flops_ratio:.2f}",
+            _bytes(p.published_bytes),
             _bytes(p.predicted_bytes),
-        )  # fmt: skip
+        )
     open_console().print(table)
     ours, theirs = found.rank_correlation, found.flops_rank_correlation
     _lines(

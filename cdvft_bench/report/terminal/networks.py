@@ -81,16 +81,25 @@ def show_modules(title: str, counted: CountedNetwork, depth: int, sort: str) -> 
     if sort != "order":
         parents = {name.rpartition(".")[0] for name in sums if name}
         rows = [s for name, s in sums.items() if name not in parents and name]
-        key = {"flops": lambda s: s.macs + s.backward, "parameters": lambda s: s.parameters,
-               "activations": lambda s: s.written}[sort]  # fmt: skip
+        key = {
+            "flops": lambda s: s.macs + s.backward,
+            "parameters": lambda s: s.parameters,
+            "activations": lambda s: s.written,
+        }[sort]
         rows = sorted(rows, key=key, reverse=True)
     for s in rows:
         name = s.module.name
         label = name if sort != "order" else "  " * (name.count(".") + 1) + name.rpartition(".")[2] if name else "(all)"
         shown.add_row(
-            label, s.module.kind, integer(s.module.calls), integer(s.parameters), prefixed(s.macs),
-            prefixed(s.backward), f"{100 * (s.macs + s.backward) / whole:.1f} %", f"{prefixed(s.written)}B",
-        )  # fmt: skip
+            label,
+            s.module.kind,
+            integer(s.module.calls),
+            integer(s.parameters),
+            prefixed(s.macs),
+            prefixed(s.backward),
+            f"{100 * (s.macs + s.backward) / whole:.1f} %",
+            f"{prefixed(s.written)}B",
+        )
     console.print(shown)
     _ends(counted)
 
@@ -103,9 +112,11 @@ def show_operators(title: str, counted: CountedNetwork) -> None:
     names = sorted({*counted.forward.operators, *backward}, key=lambda n: (-counted.macs.get(n, 0), n))
     for name in names:
         shown.add_row(
-            name, integer(counted.forward.operators.get(name, 0)), integer(backward.get(name, 0)),
+            name,
+            integer(counted.forward.operators.get(name, 0)),
+            integer(backward.get(name, 0)),
             integer(counted.macs.get(name, 0)),
-        )  # fmt: skip
+        )
     console.print(shown)
     _ends(counted)
 

@@ -76,10 +76,15 @@ def time_cases(report: Report, cases: Sequence[Case], budget_s: float, precision
     baseline = cases[min(1, len(cases) - 1)]  # LoRA
     report(
         time_rounds(
-            contenders, baseline.key, precision=precision, budget_s=budget_s * len(cases), seed=seed,
-            device=cases[0].device, at=report.at,
+            contenders,
+            baseline.key,
+            precision=precision,
+            budget_s=budget_s * len(cases),
+            seed=seed,
+            device=cases[0].device,
+            at=report.at,
         )
-    )  # fmt: skip
+    )
 
 
 def describe_cases(report: Report, cases: Sequence[Case], limits: Limits) -> None:
@@ -89,9 +94,12 @@ def describe_cases(report: Report, cases: Sequence[Case], limits: Limits) -> Non
     for i, case in enumerate(cases):
         report.at(i)
         timed = sources.describe_case(
-            case, budget_s=limits.budget_s, precision=limits.precision, modes=limits.modes,
+            case,
+            budget_s=limits.budget_s,
+            precision=limits.precision,
+            modes=limits.modes,
             prepare_s=limits.timeout_s / 4,
-        )  # fmt: skip
+        )
         report((case.key, sources.predict(case), sources.count(case), timed))
 
 
