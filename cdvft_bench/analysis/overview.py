@@ -4,7 +4,7 @@ A method is shown at one setting: CDVFT at m = 2, circulant methods at the large
 LoRA at every rank. Of the paths that execute a setting it is shown on ``auto``, what a user gets; where that was not
 timed, on the fastest that was. A layer or model is shown at one workload: a training step rather than a forward pass,
 one with CDVFT on ``auto`` rather than without, then the one with most methods, most tokens, and the newest records.
-Panels are ordered likewise, whole models before layers.
+Panels are ordered likewise: those with most methods first, and of equals whole models before layers.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def overview(frame: DataFrame) -> Overview:
             best[place] = (merit, panel, focus["setting"] if focus else "")
     ordered = sorted(
         best.values(),
-        key=lambda item: (not item[0][0], not item[0][1], item[1].kind != "model", -item[0][2], item[1].title),
+        key=lambda item: (not item[0][0], not item[0][1], -item[0][2], item[1].kind != "model", item[1].title),
     )
     panels = tuple(panel for _, panel, _ in ordered)
     named = [setting for _, _, setting in ordered if setting]
