@@ -96,7 +96,7 @@ def test_run_writes_store_and_report_and_goes_on_where_it_stopped(tmp_path: Path
         (["predict", "lora", "rank=0", "--layer", "8x8"], "rank = 0"),
         (["predict", "lora", "--layer", "8x8", "--dtype", "int4"], "dtype 'int4'"),
         (["predict", "lora", "--layer", "8x8", "--tokens", "0"], "0 is not in the range"),
-        (["predict", "lora", "--model", "gpt-9"], "'gpt-9' is not in the table"),
+        (["predict", "lora", "--model", "gpt-9"], "'gpt-9' is not in the table of models"),
         (["count", "cdvft", "m=two", "--layer", "8x8"], "m = 'two'"),
         (["sweep", "nothing", "--store", "x.sqlite"], "give a TOML file, or a preset"),
         (["report", "nothing.sqlite"], "is not there"),

@@ -153,9 +153,16 @@ def import_rows(rows: tuple[Path, ...], store: Path) -> None:
 
     for path in rows:  # before anything is written
         check_rows(path)
-    with Store(store, create=True) as opened:
-        for path in rows:
-            click.echo(f"{put_rows(opened, path)} records: {path}")
+    fresh = not store.exists()
+    try:
+        with Store(store, create=True) as opened:
+            for path in rows:
+                click.echo(f"{put_rows(opened, path)} records: {path}")
+    except UserError:
+        if fresh:  # what holds nothing that was asked for is not left behind
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                store.with_name(store.name + suffix).unlink(missing_ok=True)
+        raise
 
 
 @click.command()

@@ -169,7 +169,9 @@ def read_configuration(model: str) -> Any:
         raise
     except Exception as error:  # transformers raises whatever a wrong value leads to
         what = (
-            f"{path} is no transformers config.json" if path.is_file() else f"no configuration of {model!r} was found"
+            f"{path} is no transformers config.json"
+            if path.is_file()
+            else f"{model!r} is not in the table of models, no config.json, and no configuration of it was found"
         )
         raise UserError(f"{what}: {_line(error)}") from error
 

@@ -88,7 +88,7 @@ def test_any_config_file(tmp_path: Path) -> None:
     assert shape_from_config(path).linears == model_shape("minilm").linears
     for text in ("{", '{"model_type": "no-such-model"}', "[]"):
         path.write_text(text)
-        with pytest.raises(UserError, match=r"is no transformers config\.json"):
+        with pytest.raises(UserError, match=r"config .*config\.json"):
             shape_from_config(path)
-    with pytest.raises(UserError, match="is no transformers"):
+    with pytest.raises(UserError, match="config .*none.json"):
         shape_from_config(tmp_path / "none.json")

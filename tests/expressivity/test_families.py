@@ -135,9 +135,9 @@ def test_changes_are_read_and_bad_ones_named(tmp_path):
     with pytest.raises(UserError, match="'query' is zero"):
         read_changes(bad)
     bad.write_text("not an archive")
-    with pytest.raises(UserError, match="not a readable"):
+    with pytest.raises(UserError, match="cannot be read"):
         read_changes(bad)
-    with pytest.raises(UserError, match="does not exist"):
+    with pytest.raises(UserError, match="are not there"):
         read_changes(tmp_path / "none.npz")
     np.save(tmp_path / "one.npy", np.ones((2, 2)))
     with pytest.raises(UserError, match="single array"):

@@ -142,7 +142,7 @@ def test_models_by_name_and_by_config_file(tmp_path: Path) -> None:
     assert found.shape.targets == ("q_proj", "v_proj")  # PEFT's for this architecture
     assert find_model(str(path), ("up_proj",)).shape.targets == ("up_proj",)
     path.write_text("{}")
-    with pytest.raises(UserError, match=r"is no transformers config\.json"):
+    with pytest.raises(UserError, match=r"give a transformers config\.json"):
         find_model(str(path))
     with pytest.raises(UserError, match=r"neither in the table .*llama-3-8b.* nor a transformers config\.json"):
         find_model("llama-9")

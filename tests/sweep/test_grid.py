@@ -105,7 +105,7 @@ def test_the_quick_preset_is_the_main_job() -> None:
     cdvft = [dict(c.hyperparameters) for c in cases if c.method == "cdvft" and c.subject == "roberta-base:query"]
     assert {c["m"] for c in cdvft} == {1, 2, 3}
     assert {c["block_size"] for c in cdvft if c["m"] == 2} == {768, 384, 192}
-    assert not any("path" in c for c in cdvft)  # what users get
+    assert {c["path"] for c in cdvft} == {"auto"}  # what users get
     assert {c.pass_ for c in cases} == {"step"}
     assert {c.method for c in read_grid("wide")} == {*eight, "boft", "frozen"}
 

@@ -65,7 +65,8 @@ def run(cases: Sequence[Case], path: Path, **options: object) -> tuple[SweepResu
             preload=PRELOAD,
             **options,  # type: ignore[arg-type]
         )
-        return found, {r.case.plain_label + (r.case.subject[2:] and ""): r for r in store.records()}
+        records = {r.case.plain_label + r.case.subject.removeprefix("32x32"): r for r in store.records()}
+        return found, records
 
 
 def processes(store: Store) -> int:

@@ -55,7 +55,7 @@ def test_each_call_on_a_gpu_takes_another_input(monkeypatch: pytest.MonkeyPatch,
 
     built = bare("lora", pass_, rank=2)
     built.module.register_forward_pre_hook(look)
-    own = sources._target("lora", make_case("lora", {"rank": 2}, "layer", "32x24", sequence=8, pass_=pass_))
+    own = sources.target(make_case("lora", {"rank": 2}, "layer", "32x24", sequence=8, pass_=pass_), "lora")
     own.module.register_forward_pre_hook(look)
     for target in (built, own):
         seen.clear()

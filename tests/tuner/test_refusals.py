@@ -66,7 +66,7 @@ def test_bad_adapter_files_leave_the_model_alone(tmp_path: Path) -> None:
     (variant("torn") / "adapter_model.safetensors").write_bytes(b"\x10\x00torn")
     refused("torn", "is damaged")
     (variant("garbled") / "adapter_config.json").write_text("{")
-    refused("garbled", "is damaged")
+    refused("garbled", "cannot be read: it is no JSON")
     other = variant("other")
     text = (other / "adapter_config.json").read_text()
     (other / "adapter_config.json").write_text(text.replace('"CDVFT"', '"LORA"'))
