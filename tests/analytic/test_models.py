@@ -90,5 +90,5 @@ def test_any_config_file(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(UserError, match=r"config .*config\.json"):
             shape_from_config(path)
-    with pytest.raises(UserError, match="config .*none.json"):
+    with pytest.raises(UserError, match=r"config .*none\.json"):
         shape_from_config(tmp_path / "none.json")

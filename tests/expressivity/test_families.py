@@ -140,5 +140,5 @@ def test_changes_are_read_and_bad_ones_named(tmp_path):
     with pytest.raises(UserError, match="are not there"):
         read_changes(tmp_path / "none.npz")
     np.save(tmp_path / "one.npy", np.ones((2, 2)))
-    with pytest.raises(UserError, match="it is no .npz"):
+    with pytest.raises(UserError, match=r"it is no \.npz"):
         read_changes(tmp_path / "one.npy")
