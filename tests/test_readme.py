@@ -31,7 +31,7 @@ def test_commands_are_known() -> None:
     assert len(named) > 6
     for line in named:
         name, *arguments = shlex.split(line)
-        main.commands[name].make_context(name, arguments, resilient_parsing=True)
+        main.commands[name].make_context(name, arguments)
 
 
 def test_the_workflow_is_one_and_its_steps_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

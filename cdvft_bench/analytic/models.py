@@ -16,7 +16,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.files import shown
 from cdvft_bench.core.reading import read_json
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import shorten
 
 if TYPE_CHECKING:
     from torch import nn
@@ -314,7 +314,7 @@ def read_config(path: Path) -> PretrainedConfig:
     try:
         return transformers.AutoConfig.for_model(**values)
     except Exception as error:  # each architecture's config checks its values in its own way
-        raise UserError(f"config {shown(path)} is none of transformers: {clean(error)}") from error
+        raise UserError(f"config {shown(path)} is none of transformers: {shorten(error, 200)}") from error
 
 
 def _read_shape(model: nn.Module, config: PretrainedConfig, name: str, targets: tuple[str, ...]) -> ModelShape:

@@ -70,7 +70,7 @@ def clean(value: object) -> str:
 
 
 def shorten(value: object, limit: int = 44) -> str:
-    """``clean`` text of at most ``limit`` characters, for a figure."""
+    """``clean`` text of at most ``limit`` characters, for a figure or one line of another's message."""
     text = clean(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

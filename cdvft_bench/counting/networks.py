@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import shorten
 from cdvft_bench.counting.examples import example_inputs
 from cdvft_bench.counting.meta import without_data
 
@@ -245,4 +246,5 @@ def _heads(module: nn.Module) -> frozenset[str]:
 
 
 def _line(error: BaseException) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return shorten(first, 200)  # transformers lists every architecture that it knows
