@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 
 from cdvft_bench.core.interval import LEAST_ROUNDS, LEAST_SEEDS, Interval
 from cdvft_bench.core.student import LEVEL, mean_interval
+from cdvft_bench.core.ties import DIGITS
 
 Array = NDArray[np.float64]
 
 SIGNIFICANT = 0.01  # p of the rank test under which a drift is spoken of
 FIRST_LOOK, LOOKS, CONFIRM = 10, 1.25, 1.5  # rounds until the first look, and factors to the next ones
+SAME = 10.0**-DIGITS  # relative difference up to which two figures are the same
 WIDEST = 0.9  # correlation of neighbouring rounds beyond which it is not told how much less they say
 
 
@@ -128,9 +130,14 @@ def lag1(values: Array) -> float | None:
 
 
 def _ranks(values: Array) -> Array:
-    """Ranks from 1; tied values share their mean rank."""
-    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return np.asarray((np.cumsum(counts) - (counts - 1) / 2)[which])
+    """Ranks from 1; tied values share their mean rank. Neighbours that rounding alone tells apart are tied."""
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    group = np.concatenate([[0], np.cumsum(np.diff(ordered) > SAME * np.abs(ordered[1:]))])
+    counts = np.bincount(group)
+    ranks = np.empty(len(values))
+    ranks[order] = (np.cumsum(counts) - (counts - 1) / 2)[group]
+    return ranks
 
 
 def rank_test(first: Array, last: Array) -> float:

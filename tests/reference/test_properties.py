@@ -26,10 +26,6 @@ widths = st.integers(1, 40)
 conventions = st.sampled_from(["column", "row"])
 
 
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm().clamp_min(1e-300))
-
-
 def draw_factors(shapes: FactorShapes, seed: int) -> tuple[list[Tensor], list[Tensor], torch.Generator]:
     generator = torch.Generator().manual_seed(seed)
     draw = [
@@ -69,10 +65,12 @@ def test_block_circulant_paths_agree(d_in, d_out, p, convention, seed) -> None:
     c = torch.randn(*block_circulant_shape(d_in, d_out, p), dtype=torch.float64, generator=generator)
     x = torch.randn(5, d_in, dtype=torch.float64, generator=generator)
     want = x @ dense_block_circulant(c, d_in, d_out, convention).T
-    assert relative(block_circulant_fft(x, c, d_out, convention), want) <= TOLERANCE
+    # A sum may cancel: errors are relative to the sizes of its terms.
+    allowed = TOLERANCE * float((x.abs() @ dense_block_circulant(c.abs(), d_in, d_out, convention).T).norm())
+    assert float((block_circulant_fft(x, c, d_out, convention) - want).norm()) <= allowed
     with torch.enable_grad():
         c.requires_grad_()
-        assert relative(block_circulant_handwritten(x, c, d_out, convention).detach(), want) <= TOLERANCE
+        assert float((block_circulant_handwritten(x, c, d_out, convention).detach() - want).norm()) <= allowed
 
 
 def test_first_column_and_first_row_conventions() -> None:

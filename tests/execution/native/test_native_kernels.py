@@ -27,8 +27,7 @@ from cdvft_bench.execution import (
 from cdvft_bench.execution.native import kernels, pool
 from cdvft_bench.timing.clock import fixed_threads
 from cdvft_reference import CDVFTLinear
-from cdvft_reference.circulant import Convention
-from tests.execution.test_paths import dense, factors, relative
+from tests.execution.test_paths import factors, hold_to_the_oracle, relative
 
 pytestmark = pytest.mark.skipif(
     bool(native.missing(torch.float32)), reason=f"no compiled kernels: {native.missing(torch.float32)}"
@@ -37,24 +36,7 @@ DOUBLE = {"dtype": torch.float64}
 
 
 def compare(d_in: int, d_out: int, m: int, p: int, tokens: int, row: bool, bias: bool, alpha: float, seed: int) -> None:
-    torch.manual_seed(seed)
-    convention: Convention = "row" if row else "column"
-    diagonals, circulants = factors(d_in, d_out, m, p, requires_grad=True, **DOUBLE)
-    weight, b = torch.randn(d_out, d_in, **DOUBLE), torch.randn(d_out, **DOUBLE) if bias else None
-    x = torch.randn(2, tokens, d_in, requires_grad=True, **DOUBLE)
-    g = torch.randn(2, tokens, d_out, **DOUBLE)
-    delta = alpha * dense(diagonals, circulants, d_in, d_out, convention)
-    h = adapted_linear(x, weight, b, diagonals, circulants, alpha=alpha, path="native", convention=convention)
-    alone = change(x, diagonals, circulants, d_out, alpha=alpha, path="native", convention=convention)
-    inputs = [x, *diagonals, *circulants]
-    for found, oracle in ((h, nn.functional.linear(x, weight + delta, b)), (alone, x @ delta.T)):
-        for ours, theirs in zip(
-            [found, *torch.autograd.grad(found, inputs, g)],
-            [oracle, *torch.autograd.grad(oracle, inputs, g, retain_graph=True)],
-            strict=True,
-        ):
-            assert ours.shape == theirs.shape
-            assert relative(ours, theirs) < 1e-12
+    hold_to_the_oracle("native", d_in, d_out, m, p, tokens, row, bias, alpha, seed)
 
 
 @settings(max_examples=80, deadline=None)
