@@ -126,7 +126,7 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, argu
 def test_export_is_read_like_a_store(tmp_path: Path) -> None:
     from cdvft_bench.sweep.engines.local import run
     from cdvft_bench.sweep.grid import make_case
-    from cdvft_bench.sweep.store import Store
+    from cdvft_bench.sweep.storage.store import Store
     from tests.sweep.work import predict_only
 
     with Store(tmp_path / "s.sqlite", create=True) as store:

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdvft_bench.cli import main
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.__main__ import main as bare
 
 GRID = """

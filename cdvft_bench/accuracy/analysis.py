@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.accuracy.results import final_runs, tuning_runs
-from cdvft_bench.accuracy.trial import BASE, TrialResult, Value, scale_name, unpacked
+from cdvft_bench.accuracy.training.trial import BASE, TrialResult, Value, scale_name, unpacked
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_SEEDS, Interval
 from cdvft_bench.core.student import half_width, joint_freedom, tail

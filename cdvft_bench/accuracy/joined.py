@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from cdvft_bench.core.caches import user_cache
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.caches import user_cache
 
 LIMIT = 16 * 2**30
 """Bytes that the packages of a model may unpack to."""

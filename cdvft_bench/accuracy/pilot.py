@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from cdvft_bench.accuracy.analysis import Score, estimate, paired, scores
 from cdvft_bench.accuracy.power import detectable
-from cdvft_bench.accuracy.trial import BASE, HEAD, TrialResult
+from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult
 
 FULL = "full"
 

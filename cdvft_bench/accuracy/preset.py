@@ -57,9 +57,9 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.accuracy.rates import FIRST, Grid
-from cdvft_bench.accuracy.trial import BASE, HEAD, MOST, Trial, Value
+from cdvft_bench.accuracy.training.trial import BASE, HEAD, MOST, Trial, Value
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.reading import packaged, parse_toml, read_toml
+from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool")
 _EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "gain")

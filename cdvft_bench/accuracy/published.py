@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
-from cdvft_bench.core.reading import packaged, parse_json, parse_rows, read_rows
+from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.reading import packaged, parse_json, parse_rows, read_rows
 from cdvft_bench.core.ties import steady
 
 if TYPE_CHECKING:

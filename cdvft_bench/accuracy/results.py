@@ -9,9 +9,9 @@ from typing import Any
 import msgspec
 
 from cdvft_bench.accuracy.rates import DIVERGED, inner
-from cdvft_bench.accuracy.trial import Trial, TrialResult, with_start
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult, with_start
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.log import damaged, read_log
+from cdvft_bench.core.io.log import damaged, read_log
 
 
 def read_results(path: Path) -> tuple[list[TrialResult], dict[str, dict[str, Any]]]:

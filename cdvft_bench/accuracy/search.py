@@ -24,16 +24,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from cdvft_bench.accuracy.fit import Measure, run_trial, unread
 from cdvft_bench.accuracy.pilot import FULL, pilot_of
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.rates import enclosed_after, walk
 from cdvft_bench.accuracy.results import best_run, reached, read_results, row_of
-from cdvft_bench.accuracy.trial import BASE, HEAD, Trial, TrialResult, scale_name, scaled, with_setting, with_start
+from cdvft_bench.accuracy.training.fit import Measure, run_trial, unread
+from cdvft_bench.accuracy.training.trial import (
+    BASE,
+    HEAD,
+    Trial,
+    TrialResult,
+    scale_name,
+    scaled,
+    with_setting,
+    with_start,
+)
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file
-from cdvft_bench.core.log import Log
+from cdvft_bench.core.io.files import is_file
+from cdvft_bench.core.io.log import Log
 
 TUNING_SEED = 1000
 """Of initial values and batches while a method is tuned; final runs have the preset's seeds."""

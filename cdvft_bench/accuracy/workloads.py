@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
-from cdvft_bench.accuracy.arithmetic import Problem, final_answer
-from cdvft_bench.accuracy.images import Picture
-from cdvft_bench.accuracy.tasks import Example, Task, load_task
+from cdvft_bench.accuracy.training.arithmetic import Problem, final_answer
+from cdvft_bench.accuracy.training.images import Picture
+from cdvft_bench.accuracy.training.tasks import Example, Task, load_task
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Workload(ABC):
 
     def load(self) -> nn.Module:
         """The model with its pretrained weights."""
-        from cdvft_bench.accuracy.models import load_model
+        from cdvft_bench.accuracy.training.models import load_model
 
         self.body = load_model(self.model, device=self.device)
         return self.body
@@ -233,7 +233,7 @@ def _task(name: str) -> Task:
 @lru_cache(maxsize=2)
 def tokenizer(model: str) -> Any:
     """The tokenizer of a model, from its package or the hub."""
-    from cdvft_bench.accuracy.models import load_tokenizer
+    from cdvft_bench.accuracy.training.models import load_tokenizer
 
     return load_tokenizer(model)
 

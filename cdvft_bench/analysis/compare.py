@@ -144,7 +144,7 @@ def compare_records(
 
 def compare_stores(a: Path, b: Path, *, tolerance: float = TOLERANCE, basis: Basis = "time") -> Comparison:
     """Compare two stores, SQLite or text form, see :func:`compare_records`."""
-    from cdvft_bench.sweep.store import Store
+    from cdvft_bench.sweep.storage.store import Store
 
     with Store(a) as one, Store(b) as other:
         return compare_records(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.study import Study, studies
 from cdvft_bench.analysis.frame import records_frame
 from cdvft_bench.analysis.overview import Overview, overview
@@ -33,14 +33,14 @@ from cdvft_bench.claims.sources.trained import is_results
 from cdvft_bench.claims.verdict import Verification
 from cdvft_bench.claims.verdict_file import read_verdicts
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file, is_folder, shown
-from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.io.files import is_file, is_folder, shown
+from cdvft_bench.core.io.reading import read_json
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
 from cdvft_bench.expressivity.findings.finding import FINDINGS, Finding, read_findings
 from cdvft_bench.predictor.results import Evaluation, PublishedComparison
 from cdvft_bench.sweep.step_times import StepTimes, read_steps
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from pandas import DataFrame

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
-from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.reading import read_json
 from cdvft_bench.core.text import shorten
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from typing import Any
 
 from cdvft_bench.analytic.kernels import Kernel, Kernels
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
-from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.reading import read_json
 
 Curve = tuple[tuple[float, float], ...]
 """A rate against the size of a kernel: (size, units a second), sizes increasing."""

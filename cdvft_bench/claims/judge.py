@@ -27,7 +27,7 @@ from cdvft_bench.claims.verdict import Reading, SourceResult, Verdict, Verificat
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.ties import steady
 from cdvft_bench.timing.clock import fixed_threads
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.timing.machine.environment import read_environment
 
 SHOWN = 6
 """Settings that hold which a verdict lists; the rest are counted."""

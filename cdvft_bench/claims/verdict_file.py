@@ -8,10 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from cdvft_bench.claims.verdict import Verification
-from cdvft_bench.core.decode import decode
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown, write_file
-from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.io.decode import decode
+from cdvft_bench.core.io.files import shown, write_file
+from cdvft_bench.core.io.reading import read_json
 
 FORMAT = "cdvft-bench verdicts"
 VERSION = 1

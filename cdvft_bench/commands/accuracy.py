@@ -33,8 +33,8 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     from cdvft_bench.accuracy.search import train_all
     from cdvft_bench.sweep.progress import progress
     from cdvft_bench.timing.clock import fixed_threads, require_device
-    from cdvft_bench.timing.environment import read_environment
-    from cdvft_bench.timing.memory import energy_while
+    from cdvft_bench.timing.machine.environment import read_environment
+    from cdvft_bench.timing.machine.memory import energy_while
 
     logging.disable_progress_bar()
     require_device(device)
@@ -80,7 +80,7 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
     from cdvft_bench.accuracy.preset import read_preset
     from cdvft_bench.sweep.step_times import write_steps
     from cdvft_bench.sweep.steps import time_steps
-    from cdvft_bench.timing.environment import read_environment
+    from cdvft_bench.timing.machine.environment import read_environment
 
     logging.disable_progress_bar()
     found = time_steps(
@@ -158,8 +158,8 @@ def pretrain(
     model: str | None, examples: int | None, epochs: int | None, seed: int | None, output: Path | None
 ) -> None:
     """Pretrain a small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
-    from cdvft_bench.accuracy import pretrain as vision
     from cdvft_bench.accuracy.joined import cache_folder
+    from cdvft_bench.accuracy.training import pretrain as vision
 
     name = vision.MODEL if model is None else model
     folder = output or cache_folder() / name

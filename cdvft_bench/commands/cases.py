@@ -22,7 +22,7 @@ from cdvft_bench.commands.shared import Positive, case_of, case_options, emit, p
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from cdvft_bench.counting.networks import Network
+    from cdvft_bench.counting.network.build import Network
     from cdvft_bench.methods import Method
     from cdvft_bench.sweep.network_cost import NetworkCost
 

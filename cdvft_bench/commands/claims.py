@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 
 
 @click.command()

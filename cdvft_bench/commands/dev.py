@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from cdvft_bench.commands.shared import COUNT
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 
 
 @click.group()
@@ -40,7 +40,7 @@ def methods(names: tuple[str, ...]) -> None:
 def exact(names: tuple[str, ...], cases: int) -> None:
     """Compare formula and count of METHODs (all of them, if none is named) on random layers; exit 1 on a difference."""
     from cdvft_bench.methods import method_names
-    from cdvft_bench.sweep.exactness import check_method
+    from cdvft_bench.sweep.probes.exactness import check_method
 
     agreed = True
     for name in names or method_names():
@@ -120,7 +120,7 @@ def widths(
     import json
     from dataclasses import asdict
 
-    from cdvft_bench.sweep import widths as bench
+    from cdvft_bench.sweep.probes import widths as bench
 
     rows = bench.QUICK if quick else bench.ROWS
     with bench.busy_neighbours(neighbours):
@@ -135,8 +135,8 @@ def widths(
 @click.option("--limit", default=150.0, show_default=True, help="Seconds that one kernel may compile.")
 def kernels(output: Path, limit: float) -> None:
     """Compile every Triton kernel for every GPU, without one, and count what it moves; goes on where it was stopped."""
-    from cdvft_bench.core.log import read_log
-    from cdvft_bench.sweep import static_evidence, static_traffic
+    from cdvft_bench.core.io.log import read_log
+    from cdvft_bench.sweep.probes import static_evidence, static_traffic
 
     path = output / "kernels.jsonl"
     compiled = static_evidence.record(path, limit_s=limit)

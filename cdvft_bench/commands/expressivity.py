@@ -54,8 +54,8 @@ def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers
 )
 def changes(output: Path, model: str, task: str, layers: str, lr: float, examples: int, epochs: int, seed: int) -> None:
     """Fine-tune a model in full and save what that did to its weights, for run --weights."""
-    from cdvft_bench.accuracy.trial import Trial
-    from cdvft_bench.expressivity.finetune import changes_of, describe, save_changes
+    from cdvft_bench.accuracy.training.trial import Trial
+    from cdvft_bench.expressivity.fitting.finetune import changes_of, describe, save_changes
 
     if output.suffix != ".npz":
         raise UserError(f"output {output} does not end in .npz; give it that ending")

@@ -31,7 +31,7 @@ def selftest(comparisons: int, device: str, as_json: bool) -> None:
     Exits with 1 when an interval lies more than 1 % away from 1, or when doubled work is not found to be doubled.
     """
     from cdvft_bench.report.terminal.cases import show_selftest
-    from cdvft_bench.timing.selftest import selftest as run_selftest
+    from cdvft_bench.timing.machine.selftest import selftest as run_selftest
 
     result = run_selftest(comparisons=comparisons, device=device)
     emit(result, as_json, lambda: show_selftest(result))

@@ -12,7 +12,7 @@ from cdvft_bench.core.errors import UserError
 if TYPE_CHECKING:
     from cdvft_bench.core.case import Value
     from cdvft_bench.core.counted import CountedNetwork
-    from cdvft_bench.counting.networks import Network
+    from cdvft_bench.counting.network.build import Network
     from cdvft_bench.methods import Method
     from cdvft_bench.sweep.network_cost import NetworkCost
 
@@ -70,7 +70,7 @@ def open_model(model: str, dtype: str, task: str | None, inputs: str | None) -> 
     """
     from cdvft_bench.analytic.kernels import ITEMSIZE
     from cdvft_bench.analytic.models import MODELS, make_config
-    from cdvft_bench.counting.networks import open_network
+    from cdvft_bench.counting.network.build import open_network
 
     if dtype not in ITEMSIZE:
         raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(ITEMSIZE)}")
@@ -110,7 +110,7 @@ def predict_network(
     checkpointed: int = 0,
 ) -> NetworkCost:
     """Count the frozen network and put the method's closed form on its layers."""
-    from cdvft_bench.counting.by_module import count_modules
+    from cdvft_bench.counting.network.by_module import count_modules
     from cdvft_bench.sweep.network_cost import network_cost, select_targets
 
     counted = count_modules(
@@ -133,8 +133,8 @@ def count_network(
     Raises:
         UserError: the method cannot be built without data.
     """
-    from cdvft_bench.counting.by_module import count_modules
-    from cdvft_bench.counting.meta import without_data
+    from cdvft_bench.counting.network.by_module import count_modules
+    from cdvft_bench.counting.network.meta import without_data
 
     if method is None:
         return cost.base

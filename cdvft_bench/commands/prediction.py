@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cdvft_bench.commands.shared import COUNT, emit
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 
 
 @click.command()

@@ -9,7 +9,7 @@ import click
 
 from cdvft_bench.commands.shared import LEFT, Positive, seconds
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
+from cdvft_bench.core.io.files import shown
 
 
 def run_sweep(
@@ -148,8 +148,8 @@ def import_rows(rows: tuple[Path, ...], store: Path) -> None:
 
     Every row keeps its environment, and a case that several machines timed has a row of each.
     """
-    from cdvft_bench.sweep.imports import check_rows, put_rows
-    from cdvft_bench.sweep.store import Store
+    from cdvft_bench.sweep.storage.imports import check_rows, put_rows
+    from cdvft_bench.sweep.storage.store import Store
 
     for path in rows:  # before anything is written
         check_rows(path)
@@ -174,9 +174,9 @@ def export(store: Path, output: Path) -> None:
     The same records give the same bytes; every command that reads a store reads this form too. As .csv or .parquet
     it is a table for other tools, which 'import' reads back.
     """
-    from cdvft_bench.sweep.imports import check_fields
-    from cdvft_bench.sweep.store import Store
-    from cdvft_bench.sweep.tables import SUFFIXES, write_table
+    from cdvft_bench.sweep.storage.imports import check_fields
+    from cdvft_bench.sweep.storage.store import Store
+    from cdvft_bench.sweep.storage.tables import SUFFIXES, write_table
 
     check_fields(store)
     if output.suffix in SUFFIXES:

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
-from cdvft_bench.core.reading import reason_of
+from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.reading import reason_of
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

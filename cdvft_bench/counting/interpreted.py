@@ -76,7 +76,7 @@ def watch_launches() -> Iterator[list[Launched]]:
     """
     from triton.runtime import interpreter as interpreter_
 
-    from cdvft_bench.execution import triton_kernels
+    from cdvft_bench.execution.triton import kernels as triton_kernels
 
     interpreter: Any = interpreter_
     if not isinstance(triton_kernels.fold_kernel, interpreter.InterpretedFunction):

@@ -13,7 +13,7 @@ from functools import cache
 
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.exact_fft import count_fft
+from cdvft_bench.counting.fft.exact import count_fft
 from cdvft_bench.counting.tallied import Complex, Real, Tally
 
 CONVENTIONS = ("mac", "flop", "paper", "tallied")

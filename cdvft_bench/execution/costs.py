@@ -23,10 +23,10 @@ from cdvft_bench.analytic.kernels import (
     times,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_backward, frozen_forward
-from cdvft_bench.execution import triton_costs
 from cdvft_bench.execution.native_costs import circulant_backward, circulant_forward
 from cdvft_bench.execution.spectral_costs import Spectral, column_dot, scaled
 from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE, piece
+from cdvft_bench.execution.triton import costs as triton_costs
 
 FAST_PATHS = ("fused", "stored", "merged", "merged_dense", "native", "triton")
 

@@ -18,8 +18,8 @@ from cdvft_bench.analytic.roofline import Rates, kernel_seconds
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem, device_rates
 from cdvft_bench.execution.splits import widths
-from cdvft_bench.execution.triton_costs import fold_kernels, merged_weight_kernel
-from cdvft_bench.execution.triton_path import PROGRAMS, rows_at_once
+from cdvft_bench.execution.triton.costs import fold_kernels, merged_weight_kernel
+from cdvft_bench.execution.triton.path import PROGRAMS, rows_at_once
 
 SHAPES = tuple((d, tokens) for d in (768, 1024, 2048, 4096) for tokens in (1024, 8192, 32768))
 

@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cdvft_bench.execution import spectral, triton_path
+from cdvft_bench.execution import spectral
 from cdvft_bench.execution.fused import Plan, flattened, gradients, is_by_block, scaled, spectra_of_factors, unflattened
 from cdvft_bench.execution.scratch import buffer
 from cdvft_bench.execution.splits import BY_PRODUCT, ROWS_AT_ONCE
+from cdvft_bench.execution.triton import path as triton_path
 from cdvft_reference.operands import check_base, check_like, check_operands
 
 

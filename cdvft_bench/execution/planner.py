@@ -19,9 +19,9 @@ from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, mm
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
 from cdvft_bench.analytic.roofline import Rates, load_rates, predict_seconds
-from cdvft_bench.core.caches import cache_folder
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file
+from cdvft_bench.core.io.caches import cache_folder
+from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FastLayer
 
@@ -129,8 +129,8 @@ class Problem:
         """The suite's own kernels for the device, by path: why they cannot execute it here, "" where they can."""
         import torch
 
-        from cdvft_bench.execution import triton_path
         from cdvft_bench.execution.native import path as native_path
+        from cdvft_bench.execution.triton import path as triton_path
 
         first, device = self.factors[0], torch.device(self.device)
         adapter, activations = getattr(torch, first.dtype), getattr(torch, self.dtype)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from cdvft_bench.expressivity.fitting.targets import read_changes
 from cdvft_bench.expressivity.presets import Job
-from cdvft_bench.expressivity.targets import read_changes
 
 
 def change_jobs(path: Path, seed: int) -> list[Job]:

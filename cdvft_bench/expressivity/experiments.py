@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdvft_bench.expressivity import families, redundancy, structure, theorem, training
+from cdvft_bench.expressivity import redundancy, structure, theorem
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.gradients import gradient_scale
-from cdvft_bench.expressivity.solver import Approximation, SolverOptions, fit_cdvft
-from cdvft_bench.expressivity.targets import draw_targets, read_changes, read_source
+from cdvft_bench.expressivity.fitting import families, training
+from cdvft_bench.expressivity.fitting.gradients import gradient_scale
+from cdvft_bench.expressivity.fitting.solver import Approximation, SolverOptions, fit_cdvft
+from cdvft_bench.expressivity.fitting.targets import draw_targets, read_changes, read_source
 from cdvft_reference.cdvft import FactorShapes
 from cdvft_reference.layer import CDVFTLinear
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.expressivity.targets import ENSEMBLES
+from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 
 
 @dataclass(frozen=True)

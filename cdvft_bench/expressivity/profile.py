@@ -20,9 +20,9 @@ import torch
 
 from cdvft_bench import __version__
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file, shown, write_file
-from cdvft_bench.core.log import Log, damaged, read_log, write_log
-from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.io.files import is_file, shown, write_file
+from cdvft_bench.core.io.log import Log, damaged, read_log, write_log
+from cdvft_bench.core.io.reading import read_json
 from cdvft_bench.expressivity.experiments import EXPERIMENTS, Row
 from cdvft_bench.expressivity.presets import Job
 

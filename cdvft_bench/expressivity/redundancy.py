@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.solver import SolverOptions, fit_all
+from cdvft_bench.expressivity.fitting.solver import SolverOptions, fit_all
 from cdvft_reference.cdvft import FactorShapes
 
 _SAME = 1e-5

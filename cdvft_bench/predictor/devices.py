@@ -11,8 +11,8 @@ from typing import Any
 
 from cdvft_bench.analytic.roofline import Rates, load_rates
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file
-from cdvft_bench.core.reading import packaged, parse_toml
+from cdvft_bench.core.io.files import is_file
+from cdvft_bench.core.io.reading import packaged, parse_toml
 
 _FILE = "devices.toml"
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.environment import Environment
-from cdvft_bench.core.files import is_file
+from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.devices import read_rates
 from cdvft_bench.predictor.evaluation import device_name, evaluate, hold
 from cdvft_bench.predictor.results import Evaluation
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 
 BESIDE = "rates.json"
 """What ``cdvft-bench calibrate --output`` is called when it lies beside a profile."""

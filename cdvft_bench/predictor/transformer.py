@@ -23,7 +23,7 @@ from cdvft_bench.analytic.models import (
     shape_from_config,
 )
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file
+from cdvft_bench.core.io.files import is_file
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig

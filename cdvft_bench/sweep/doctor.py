@@ -71,7 +71,7 @@ def examine() -> list[Finding]:
     """Look at this machine; nothing is timed, and nothing is written but kernels to the cache."""
     import torch
 
-    from cdvft_bench.accuracy.models import package_status
+    from cdvft_bench.accuracy.training.models import package_status
     from cdvft_bench.counting.hardware import probe_hardware
 
     cores = os.cpu_count() or 1

@@ -121,7 +121,7 @@ def _quantise(layer: nn.Linear) -> None:
 
 @cache
 def _base_model(subject: str, dtype: str, device: str, seed: int) -> nn.Module:
-    from cdvft_bench.accuracy.models import PACKAGED, load_model
+    from cdvft_bench.accuracy.training.models import PACKAGED, load_model
 
     # Real weights where a package has them; times and counts do not depend on them.
     real = subject in PACKAGED
@@ -264,8 +264,8 @@ def describe_case(
     prepare_s: float | None = None,
 ) -> Timed:
     """The trace, memory, energy and modes of a case, without its times; arguments as of :func:`time_case`."""
+    from cdvft_bench.timing.machine.memory import tensor_bytes
     from cdvft_bench.timing.measure import Plan, describe
-    from cdvft_bench.timing.memory import tensor_bytes
 
     plan = Plan(budget_s, precision, None if modes is None else tuple(modes), prepare_s=prepare_s, seed=case.seed)
     frozen = tensor_bytes(build(replace(case, method=FROZEN, hyperparameters=()), share=True).module)

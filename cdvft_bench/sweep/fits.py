@@ -6,7 +6,7 @@ from cdvft_bench.analytic.linear import itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.timing.environment import memory_gib
+from cdvft_bench.timing.machine.environment import memory_gib
 
 
 def least_bytes(case: Case) -> int:

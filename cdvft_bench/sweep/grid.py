@@ -45,8 +45,8 @@ from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case, CasePass, SubjectKind, Value, width_fraction
 from cdvft_bench.core.errors import MisfitError, UserError
-from cdvft_bench.core.files import shown
-from cdvft_bench.core.reading import packaged, parse_toml, read_toml
+from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
 from cdvft_bench.core.timed import Mode
 from cdvft_bench.methods import make_method
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.lock import RunLock
+from cdvft_bench.core.io.lock import RunLock
 from cdvft_bench.sweep.engines import formula, grouped, local, ray
 from cdvft_bench.sweep.engines.isolation import sweep_scratch
 from cdvft_bench.sweep.engines.work import COMPARISONS
 from cdvft_bench.sweep.grid import Grid, LeftOut, read_grid
-from cdvft_bench.sweep.keeping import SweepResult, Traces
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.keeping import SweepResult, Traces
+from cdvft_bench.sweep.storage.store import Store
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from typing import Any
 import msgspec
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown, write_file
 from cdvft_bench.core.interval import Interval
-from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.io.files import shown, write_file
+from cdvft_bench.core.io.reading import read_json
 
 
 @dataclass(frozen=True)

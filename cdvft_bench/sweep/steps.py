@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from cdvft_bench.accuracy.fit import Training
 from cdvft_bench.accuracy.preset import Preset
-from cdvft_bench.accuracy.trial import BASE, with_start
+from cdvft_bench.accuracy.training.fit import Training
+from cdvft_bench.accuracy.training.trial import BASE, with_start
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.step_times import StepCost, StepTimes
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
-from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory
+from cdvft_bench.timing.machine.memory import measure_energy, optimizer_bytes, peak_memory
 from cdvft_bench.timing.statistics import median_interval
 
 AGAINST = "LoRA r=8"

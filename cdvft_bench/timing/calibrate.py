@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.execution.rates.measured import FULL, GPU, measure, this_cpu
 from cdvft_bench.timing.clock import fixed_threads, require_device
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.timing.machine.environment import read_environment
 
 
 def calibrate(device: str = "cpu", threads: int | None = None) -> dict[str, Any]:

@@ -23,8 +23,8 @@ import torch
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS
 from cdvft_bench.core.timed import Samples, Timing
-from cdvft_bench.timing.gpu import GpuState, read_gpu, throttling
 from cdvft_bench.timing.inputs import l2_bytes
+from cdvft_bench.timing.machine.gpu import GpuState, read_gpu, throttling
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift, lag1, machine_speed, median_interval
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them

@@ -20,7 +20,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import Replays, Samples, Timing
 from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.clock import Contender, require_device, time_interleaved
-from cdvft_bench.timing.gpu import read_gpu
+from cdvft_bench.timing.machine.gpu import read_gpu
 from cdvft_bench.timing.modes import capture
 
 

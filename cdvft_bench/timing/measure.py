@@ -13,7 +13,7 @@ from cdvft_bench.core.case import FROZEN
 from cdvft_bench.core.timed import Memory, Mode, Timed, TraceSummary
 from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.clock import Contender, time_interleaved
-from cdvft_bench.timing.memory import measure_energy, optimizer_bytes, peak_memory, tensor_bytes
+from cdvft_bench.timing.machine.memory import measure_energy, optimizer_bytes, peak_memory, tensor_bytes
 from cdvft_bench.timing.modes import time_modes
 from cdvft_bench.timing.scopes import scoped
 from cdvft_bench.timing.trace import export_trace, trace_call

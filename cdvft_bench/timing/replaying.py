@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from cdvft_bench.core.case import Case, baselines, case_from
-from cdvft_bench.core.decode import decode
+from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.timed import Replays
 from cdvft_bench.timing.bare import build
 from cdvft_bench.timing.built import Target, built_layer

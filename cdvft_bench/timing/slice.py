@@ -21,15 +21,15 @@ import torch
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import FROZEN, Case, baselines, case_from
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
-from cdvft_bench.core.log import Log
+from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Mode, SelfTest, Timed
 from cdvft_bench.timing.bare import build
 from cdvft_bench.timing.clock import fixed_threads, require_device
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.timing.machine.environment import read_environment
+from cdvft_bench.timing.machine.selftest import selftest
 from cdvft_bench.timing.measure import Plan, measure
 from cdvft_bench.timing.replaying import replays_apart
-from cdvft_bench.timing.selftest import selftest
 
 Say = Callable[[str], None]
 

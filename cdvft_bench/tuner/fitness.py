@@ -13,8 +13,8 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import triton_path
 from cdvft_bench.execution.native import path as native_path
+from cdvft_bench.execution.triton import path as triton_path
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import CdvftLayer, Settings, settings_of, widths
 from cdvft_bench.tuner.offload import loader

@@ -9,8 +9,8 @@ from typing import Any
 from torch import nn
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file
-from cdvft_bench.core.reading import read_json
+from cdvft_bench.core.io.files import is_file
+from cdvft_bench.core.io.reading import read_json
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.layer import CdvftLayer, Settings
 from cdvft_bench.tuner.offload import offload_hook

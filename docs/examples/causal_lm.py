@@ -16,8 +16,8 @@ from peft import get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from cdvft_bench.accuracy.arithmetic import make_problems
-from cdvft_bench.accuracy.models import PACKAGED, load_model, load_tokenizer
+from cdvft_bench.accuracy.training.arithmetic import make_problems
+from cdvft_bench.accuracy.training.models import PACKAGED, load_model, load_tokenizer
 from cdvft_bench.tuner import CdvftConfig, cdvft_param_groups, load_adapter
 
 

@@ -14,8 +14,8 @@ import torch
 from peft import get_peft_model
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trainer, TrainingArguments
 
-from cdvft_bench.accuracy.models import model_source
-from cdvft_bench.accuracy.tasks import load_task
+from cdvft_bench.accuracy.training.models import model_source
+from cdvft_bench.accuracy.training.tasks import load_task
 from cdvft_bench.tuner import CdvftConfig, cdvft_param_groups, load_adapter
 
 TARGETS = {"minilm": ["query", "value"], "mpnet-base": ["q", "v"]}

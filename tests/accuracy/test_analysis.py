@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cdvft_bench.accuracy.analysis import CostOf, differences, estimate, front_shares, holm, scores
-from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, packed
+from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.answers import verdict
 from cdvft_bench.core.errors import UserError
 

@@ -29,7 +29,7 @@ from cdvft_bench.accuracy.analysis import (
     scores,
     seed_deviation,
 )
-from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, packed
+from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.answers import answers
 from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.analysis.accuracy.maps import best_by, cells, rate_verdict, slope

@@ -12,11 +12,11 @@ import torch
 from click.testing import CliRunner
 
 from cdvft_bench.accuracy import search
-from cdvft_bench.accuracy.fit import run_trial
 from cdvft_bench.accuracy.preset import Preset, read_preset, read_presets
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.search import planned, train, train_all
-from cdvft_bench.accuracy.trial import Trial, TrialResult
+from cdvft_bench.accuracy.training.fit import run_trial
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult
 from cdvft_bench.cli import main
 from cdvft_bench.core import budget
 from cdvft_bench.core.errors import UserError

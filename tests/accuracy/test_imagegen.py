@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.accuracy.imagegen import ImageRun, image_formula, image_linears, image_parameters, image_runs
 from cdvft_bench.accuracy.published import formula_of
+from cdvft_bench.accuracy.training.imagegen import ImageRun, image_formula, image_linears, image_parameters, image_runs
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import method_names
 

@@ -8,7 +8,7 @@ import pytest
 
 from cdvft_bench.accuracy.preset import Preset, read_presets
 from cdvft_bench.accuracy.search import left, pending
-from cdvft_bench.accuracy.trial import BASE, HEAD
+from cdvft_bench.accuracy.training.trial import BASE, HEAD
 from cdvft_bench.analytic.models import model_shape, target_linears
 from cdvft_bench.methods import make_method
 

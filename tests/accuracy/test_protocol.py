@@ -13,12 +13,12 @@ import pytest
 
 from cdvft_bench.accuracy import search
 from cdvft_bench.accuracy.analysis import scores
-from cdvft_bench.accuracy.fit import CURVE, batches, run_trial, thinned
 from cdvft_bench.accuracy.pilot import pilot_of
 from cdvft_bench.accuracy.preset import Preset, read_preset
 from cdvft_bench.accuracy.results import contender_of, final_runs, read_results
 from cdvft_bench.accuracy.search import chosen, left, pending, planned, train
-from cdvft_bench.accuracy.trial import Trial, TrialResult, packed
+from cdvft_bench.accuracy.training.fit import CURVE, batches, run_trial, thinned
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
 from cdvft_bench.core.errors import UserError
 
 PRESET = """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.accuracy.tasks import load_task, make_task, read_csv, task_of_dataset
+from cdvft_bench.accuracy.training.tasks import load_task, make_task, read_csv, task_of_dataset
 from cdvft_bench.core.errors import UserError
 
 ROWS = [(f"text number {i} says {'good' if i % 2 else 'bad'}", "ab"[i % 2]) for i in range(60)]

@@ -18,15 +18,15 @@ from click.testing import CliRunner
 
 from cdvft_bench.accuracy import search
 from cdvft_bench.accuracy.analysis import scores
-from cdvft_bench.accuracy.fit import Unread, run_trial
 from cdvft_bench.accuracy.preset import Preset, read_preset, scale_factors
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.search import chosen, left, pending, train
-from cdvft_bench.accuracy.trial import Trial, TrialResult, packed, scaled, unpacked
+from cdvft_bench.accuracy.training.fit import Unread, run_trial
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed, scaled, unpacked
 from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.timing.memory import energy_while
+from cdvft_bench.timing.machine.memory import energy_while
 
 SMALL = Trial("minilm", "tweets", "cdvft", (("m", 2),), examples=24, epochs=2, batch=8, length=8, scored=24)
 

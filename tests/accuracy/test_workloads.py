@@ -15,15 +15,16 @@ import pytest
 import torch
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, ViTConfig
 
-from cdvft_bench.accuracy import images, models, search, workloads
+from cdvft_bench.accuracy import search, workloads
 from cdvft_bench.accuracy.analysis import compared, scores
-from cdvft_bench.accuracy.arithmetic import Problem, final_answer, make_problems
-from cdvft_bench.accuracy.fit import run_trial
-from cdvft_bench.accuracy.images import read_idx
 from cdvft_bench.accuracy.preset import Contender, Preset
-from cdvft_bench.accuracy.saved import SavedBytes
-from cdvft_bench.accuracy.tasks import Example, Task, load_task, make_image_task
-from cdvft_bench.accuracy.trial import Trial, TrialResult
+from cdvft_bench.accuracy.training import images, models
+from cdvft_bench.accuracy.training.arithmetic import Problem, final_answer, make_problems
+from cdvft_bench.accuracy.training.fit import run_trial
+from cdvft_bench.accuracy.training.images import read_idx
+from cdvft_bench.accuracy.training.saved import SavedBytes
+from cdvft_bench.accuracy.training.tasks import Example, Task, load_task, make_image_task
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult
 from cdvft_bench.accuracy.workloads import GenerationWorkload, make_workload, padded
 from cdvft_bench.core.errors import UserError
 
@@ -341,7 +342,7 @@ def test_no_name_of_a_repository_is_cut(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_local_data_set_of_the_hubs_form(tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    from cdvft_bench.accuracy.tasks import task_of_dataset
+    from cdvft_bench.accuracy.training.tasks import task_of_dataset
 
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     rows = {"text": [f"this is text {i}" for i in range(40)], "label": [i % 2 for i in range(40)]}
@@ -357,7 +358,7 @@ def test_a_local_data_set_of_the_hubs_form(tmp_path: Path) -> None:
 
 def test_local_problems_of_the_forms_of_the_hub() -> None:
     datasets = pytest.importorskip("datasets")
-    from cdvft_bench.accuracy.tasks import task_of_dataset
+    from cdvft_bench.accuracy.training.tasks import task_of_dataset
 
     gsm = [f"She has {i} + 2 = <<{i}+2={i + 2}>>{i + 2} eggs.\n#### 1,{i:03}" for i in range(30)]
     task = task_of_dataset(

@@ -10,7 +10,7 @@ import pytest
 from cdvft_bench.accuracy.preset import read_preset
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.search import planned
-from cdvft_bench.accuracy.trial import Trial, TrialResult
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult
 from cdvft_bench.analysis.accuracy.maps import (
     cells,
     gradient_growth,

@@ -15,8 +15,8 @@ import pytest
 
 from cdvft_bench.analysis.inputs import latest, read
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.sweep.store import Store
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.timing.machine.environment import read_environment
 from tests.made_records import failed, make_records
 
 PROFILES = Path(__file__).parents[2] / "profiles"

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdvft_bench.accuracy.trial import Split, Trial, TrialResult, unpacked
+from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, unpacked
 from cdvft_bench.analysis.frame import records_frame
 from cdvft_bench.analysis.questions.answers import answers
 from cdvft_bench.analysis.questions.evidence import Evidence, Given

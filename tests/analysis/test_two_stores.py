@@ -25,8 +25,8 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Samples, Timed
 from cdvft_bench.report.terminal.compare import show_comparison, write_csv
-from cdvft_bench.sweep.store import Store
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.timing.machine.environment import read_environment
 from tests.made_records import failed, make_records
 
 

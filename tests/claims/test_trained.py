@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from cdvft_bench.accuracy.trial import Trial, TrialResult, packed
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.read import parse_ledger
 from cdvft_bench.claims.sources.trained import fieller

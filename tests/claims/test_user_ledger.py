@@ -12,7 +12,7 @@ import pytest
 from cdvft_bench.claims import verify
 from cdvft_bench.claims.junit import to_junit
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 
 MODULES = """
 import math, torch

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.core.decode import decode
+from cdvft_bench.core.io.decode import decode
 
 
 @dataclass(frozen=True)

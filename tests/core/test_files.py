@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.core import files
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import replacing, write_file
+from cdvft_bench.core.io import files
+from cdvft_bench.core.io.files import replacing, write_file
 
 
 def names(folder: Path) -> list[str]:

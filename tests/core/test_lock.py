@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.lock import RunLock
+from cdvft_bench.core.io.lock import RunLock
 
 HOLD = """
 import sys
-from cdvft_bench.core.lock import RunLock
+from cdvft_bench.core.io.lock import RunLock
 with RunLock(sys.argv[1]):
     print("held", flush=True)
     sys.stdin.read()

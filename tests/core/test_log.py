@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdvft_bench.core import log as module
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.log import VERSION, Log, parse_line, read_log
+from cdvft_bench.core.io import log as module
+from cdvft_bench.core.io.log import VERSION, Log, parse_line, read_log
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),

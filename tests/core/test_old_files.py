@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.core.log import read_log
+from cdvft_bench.core.io.log import read_log
 from cdvft_bench.expressivity import profile
 from cdvft_bench.expressivity.findings.finding import read_findings
 from cdvft_bench.sweep.step_times import read_steps
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.core import reading
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.reading import parse_json, parse_rows, parse_toml, read_json, read_rows, read_text, read_toml
+from cdvft_bench.core.io import reading
+from cdvft_bench.core.io.reading import parse_json, parse_rows, parse_toml, read_json, read_rows, read_text, read_toml
 
 VALUES = st.recursive(
     st.none()

@@ -74,8 +74,8 @@ def test_residence_by_hand(target, warps, registers, shared, expected) -> None:
 @pytest.mark.parametrize("target", list(TARGETS))
 def test_a_kernel_is_compiled_without_a_gpu(target, monkeypatch) -> None:
     from cdvft_bench.counting.compiled import compile_kernel
-    from cdvft_bench.execution import triton_kernels
-    from cdvft_bench.execution.triton_variants import launches
+    from cdvft_bench.execution.triton import kernels as triton_kernels
+    from cdvft_bench.execution.triton.variants import launches
 
     merged = next(launches(768, 768, 768, 1024, "bfloat16", True, False))
     kernel = triton_kernels.merged_weight_kernel

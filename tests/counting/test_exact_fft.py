@@ -11,16 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.bluestein import smooth_length
-from cdvft_bench.counting.exact_fft import (
-    ALGORITHMS,
-    FFTCount,
-    circulant_product,
-    circulant_product_count,
-    compare_with_convention,
-    count_fft,
-)
-from cdvft_bench.counting.fft_algorithms import (
+from cdvft_bench.counting.fft.algorithms import (
     LARGEST_DIRECT,
     LARGEST_DIRECT_REAL,
     NAIVE_LIMIT,
@@ -29,6 +20,15 @@ from cdvft_bench.counting.fft_algorithms import (
     irfft_of_weighted,
     rfft,
     weighted,
+)
+from cdvft_bench.counting.fft.bluestein import smooth_length
+from cdvft_bench.counting.fft.exact import (
+    ALGORITHMS,
+    FFTCount,
+    circulant_product,
+    circulant_product_count,
+    compare_with_convention,
+    count_fft,
 )
 from cdvft_bench.counting.tallied import Complex, Number, Real, Tally, root
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cdvft_bench.execution.splits import split, widths
-from cdvft_bench.execution.triton_path import misfit
+from cdvft_bench.execution.triton.path import misfit
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 NEEDS_TRITON = "the package triton is not installed (tox -e triton installs it)"
@@ -21,7 +21,7 @@ SHARED_BYTES_OF_A_HOPPER_SM = 232_448
 INTERPRETED = """
 import itertools, sys, torch
 from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.triton_path import TritonFunction, merged_weight
+from cdvft_bench.execution.triton.path import TritonFunction, merged_weight
 from cdvft_bench.execution import adapted_linear, change
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import dense_block_circulant
@@ -70,7 +70,7 @@ HELD = """
 import torch
 from tests.execution.test_operands import every_second, negated_view, transposed
 from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.triton_path import merged_weight
+from cdvft_bench.execution.triton.path import merged_weight
 from cdvft_bench.execution import change
 from cdvft_reference.cdvft import cdvft_dense
 
@@ -114,7 +114,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution import adapted_linear
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem
-from cdvft_bench.execution.triton_path import rows_at_once
+from cdvft_bench.execution.triton.path import rows_at_once
 
 macs, moved = [0], []
 dot, load, store = Builder.create_dot, Builder.create_masked_load, Builder.create_masked_store
@@ -164,7 +164,8 @@ for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (9
 MOVED = """
 import itertools, torch
 from triton.runtime.interpreter import InterpreterBuilder as Builder
-from cdvft_bench.execution import splits, triton_costs, triton_path
+from cdvft_bench.execution import splits
+from cdvft_bench.execution.triton import costs as triton_costs, path as triton_path
 from cdvft_bench.execution.fused import Plan
 from cdvft_bench.execution.planner import Problem
 from cdvft_reference.cdvft import FactorShapes
@@ -221,7 +222,8 @@ for (d_in, d_out, p), m, dtype, splits.FOLD_PROGRAMS in itertools.product(
 AROUND = """
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
-from cdvft_bench.execution import adapted_linear, triton_kernels
+from cdvft_bench.execution import adapted_linear
+from cdvft_bench.execution.triton import kernels as triton_kernels
 
 seen = []
 
@@ -284,7 +286,7 @@ FOLDED = """
 import itertools, sys, torch
 from cdvft_bench.execution import adapted_linear, splits
 from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.triton_path import fold_gradients
+from cdvft_bench.execution.triton.path import fold_gradients
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import dense_block_circulant
 
@@ -327,7 +329,7 @@ WIDE = """
 import torch
 from cdvft_bench.execution.fused import Plan
 from cdvft_bench.execution.merged import _fold_gradients
-from cdvft_bench.execution.triton_path import fold_gradients
+from cdvft_bench.execution.triton.path import fold_gradients
 
 d = int(__import__("sys").argv[1])
 torch.manual_seed(d)
@@ -384,7 +386,7 @@ def compiled(name: str, pointers: dict[str, str], constants: dict[str, object]) 
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from cdvft_bench.execution import triton_kernels
+    from cdvft_bench.execution.triton import kernels as triton_kernels
 
     kernel = getattr(triton_kernels, name)
     types = dict.fromkeys(kernel.arg_names, "i32") | {"scale": "fp32", "alpha": "fp32"} | pointers
@@ -399,7 +401,7 @@ def compiled(name: str, pointers: dict[str, str], constants: dict[str, object]) 
 @pytest.mark.parametrize("p", [768, 1024, 2048, 3072, 4096])
 @pytest.mark.parametrize("activations", ["bf16", "fp32"])
 def test_kernels_compile_for_a_gpu_and_fit_its_shared_memory(p, activations) -> None:
-    from cdvft_bench.execution.triton_path import precision, rows_at_once
+    from cdvft_bench.execution.triton.path import precision, rows_at_once
 
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[activations]
     if misfit(torch.device("cuda"), torch.float32, dtype, (1, 1), p, 1):

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.expressivity import families
-from cdvft_bench.expressivity.targets import ENSEMBLES, draw_targets, read_changes
+from cdvft_bench.expressivity.fitting import families
+from cdvft_bench.expressivity.fitting.targets import ENSEMBLES, draw_targets, read_changes
 from cdvft_reference.circulant import block_circulant_shape, dense_block_circulant, dense_circulant
 
 

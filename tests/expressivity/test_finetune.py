@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cdvft_bench.accuracy.trial import Trial
+from cdvft_bench.accuracy.training.trial import Trial
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.expressivity.finetune import changes_of, describe, save_changes
-from cdvft_bench.expressivity.targets import read_changes, read_source
+from cdvft_bench.expressivity.fitting.finetune import changes_of, describe, save_changes
+from cdvft_bench.expressivity.fitting.targets import read_changes, read_source
 
 TRIAL = Trial("minilm", "tweets", "full", lr=1e-4, examples=16, epochs=1, batch=8, length=8, scored=8)
 LAYER = "encoder.layer.0.attention.self.query"

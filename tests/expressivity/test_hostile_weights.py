@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.expressivity import targets
-from cdvft_bench.expressivity.targets import read_changes
+from cdvft_bench.expressivity.fitting import targets
+from cdvft_bench.expressivity.fitting.targets import read_changes
 
 
 def packed(**arrays: np.ndarray) -> bytes:

@@ -8,9 +8,15 @@ import pytest
 import torch
 
 from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.families import block_circulant_error
-from cdvft_bench.expressivity.solver import SolverOptions, als_sweep, als_sweep_m2, fit_cdvft, levenberg_marquardt
-from cdvft_bench.expressivity.targets import draw_targets
+from cdvft_bench.expressivity.fitting.families import block_circulant_error
+from cdvft_bench.expressivity.fitting.solver import (
+    SolverOptions,
+    als_sweep,
+    als_sweep_m2,
+    fit_cdvft,
+    levenberg_marquardt,
+)
+from cdvft_bench.expressivity.fitting.targets import draw_targets
 from cdvft_reference.cdvft import FactorShapes
 
 OPTIONS = SolverOptions()

@@ -7,7 +7,7 @@ import torch
 
 from cdvft_bench.expressivity import theorem
 from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.solver import SolverOptions, fit_cdvft
+from cdvft_bench.expressivity.fitting.solver import SolverOptions, fit_cdvft
 from cdvft_reference.cdvft import FactorShapes
 from cdvft_reference.circulant import dense_circulant
 

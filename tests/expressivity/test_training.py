@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from cdvft_bench.expressivity.families import block_circulant_projection
-from cdvft_bench.expressivity.gradients import circulant_gradient, gradient_scale
-from cdvft_bench.expressivity.training import Adapter, build, dense_gradient, make_task, ranks, train
+from cdvft_bench.expressivity.fitting.families import block_circulant_projection
+from cdvft_bench.expressivity.fitting.gradients import circulant_gradient, gradient_scale
+from cdvft_bench.expressivity.fitting.training import Adapter, build, dense_gradient, make_task, ranks, train
 from cdvft_reference import BlockCirculantLinear
 
 

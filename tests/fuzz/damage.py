@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.claims import verify, write_verdicts
-from cdvft_bench.sweep.store import Store
-from cdvft_bench.sweep.tables import write_table
+from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.sweep.storage.tables import write_table
 
 ROOT = Path(__file__).parents[2]
 PROFILES = ROOT / "profiles"

@@ -15,7 +15,7 @@ from cdvft_bench.analytic.circulant import CirculantPath
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution import native
 from cdvft_bench.methods import Method, make_method, method_class, method_names
-from cdvft_bench.sweep.exactness import LayerCase, check_case, check_layer, constant_fields, draw_case
+from cdvft_bench.sweep.probes.exactness import LayerCase, check_case, check_layer, constant_fields, draw_case
 
 COMPILED = not native.missing(torch.float32)
 PATHS = [p for p in get_args(CirculantPath) if p not in ("triton", "auto") and (p != "native" or COMPILED)]

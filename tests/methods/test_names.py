@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdvft_bench.accuracy.published import _NAMES as PUBLISHED
-from cdvft_bench.accuracy.trial import BASE, HEAD
+from cdvft_bench.accuracy.training.trial import BASE, HEAD
 from cdvft_bench.expressivity.budget import _METHODS as FAMILIES
 from cdvft_bench.methods import method_class, own_method_names
 from cdvft_bench.methods._peft import PeftMethod

@@ -20,7 +20,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods import Method, make_method, method_class, method_names
 from cdvft_bench.methods._peft import PeftMethod
 from cdvft_bench.methods.lokr import split
-from cdvft_bench.sweep.exactness import draw_case
+from cdvft_bench.sweep.probes.exactness import draw_case
 
 PEERS = [name for name in method_names() if issubclass(method_class(name), PeftMethod)]
 NOT_AT_ZERO = {"fourierft", "c3a"}

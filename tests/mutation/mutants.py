@@ -165,7 +165,7 @@ def survives(mutant: Mutant | None, methods: Sequence[tuple[str, str | None]] = 
         methods = mutant.methods
     import pytest
 
-    from cdvft_bench.sweep.exactness import check_case
+    from cdvft_bench.sweep.probes.exactness import check_case
 
     if any(check_case(name, seed, path) for seed in SEEDS for name, path in methods):
         return False

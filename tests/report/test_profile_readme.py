@@ -20,8 +20,8 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Energy, Modes, Samples, SelfTest, Timed, Timing
 from cdvft_bench.report.page.profile_readme import profile_readme, write_profile_readme
 from cdvft_bench.sweep.evaluate import label
-from cdvft_bench.sweep.store import Store
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.timing.machine.environment import read_environment
 from cdvft_bench.timing.trace import export_trace
 from tests.made_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, campaign_of, failed, make_records
 

@@ -10,8 +10,8 @@ import pytest
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep import evaluate as sources
-from cdvft_bench.sweep.imports import put_slice, read_slice
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.imports import put_slice, read_slice
+from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.bare import expand
 from cdvft_bench.timing.slice import Settings, run_slice
 

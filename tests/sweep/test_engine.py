@@ -18,7 +18,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.engines.local import run
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.run import run_grid
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 from tests.sweep import work
 from tests.sweep.work import many, seeded
 
@@ -28,7 +28,7 @@ SWEEP = """
 import signal
 import sys
 from cdvft_bench.sweep.engines.local import run
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.core.environment import Environment
 from tests.sweep import work
 

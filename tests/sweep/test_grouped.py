@@ -20,8 +20,8 @@ from cdvft_bench.sweep.engines import grouped
 from cdvft_bench.sweep.engines.isolation import SCRATCH, sweep_scratch
 from cdvft_bench.sweep.grid import Limits, make_case
 from cdvft_bench.sweep.groups import timing_of
-from cdvft_bench.sweep.keeping import SweepResult
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.keeping import SweepResult
+from cdvft_bench.sweep.storage.store import Store
 from tests.sweep import work
 from tests.sweep.test_engine import descendants, running, wait_for
 from tests.sweep.work import setting
@@ -38,9 +38,9 @@ import signal
 import sys
 from cdvft_bench.cli import _end_on_sigterm
 from cdvft_bench.core.environment import Environment
-from cdvft_bench.core.lock import RunLock
+from cdvft_bench.core.io.lock import RunLock
 from cdvft_bench.sweep.engines.grouped import run
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 from tests.sweep import work
 
 here = Environment("cpu", 2, None, 1, (), None, None, "", "", "", "", {}, None, "2026-01-01")

@@ -17,10 +17,10 @@ from cdvft_bench.cli import main
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
-from cdvft_bench.sweep import store as module
-from cdvft_bench.sweep.imports import check_fields, put_rows
-from cdvft_bench.sweep.store import Store, UnstorableError
-from cdvft_bench.sweep.tables import write_table
+from cdvft_bench.sweep.storage import store as module
+from cdvft_bench.sweep.storage.imports import check_fields, put_rows
+from cdvft_bench.sweep.storage.store import Store, UnstorableError
+from cdvft_bench.sweep.storage.tables import write_table
 from tests.fuzz.damage import damage_database, make_good
 
 

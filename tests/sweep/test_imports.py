@@ -10,8 +10,8 @@ from click.testing import CliRunner, Result
 
 from cdvft_bench.cli import main
 from cdvft_bench.core.record import Record
-from cdvft_bench.sweep.store import Store
-from cdvft_bench.sweep.tables import write_table
+from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.sweep.storage.tables import write_table
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "cpu-quick" / "records.jsonl.gz"
 

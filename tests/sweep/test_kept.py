@@ -10,7 +10,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.engines.local import run
 from cdvft_bench.sweep.grid import Limits, read_grid
 from cdvft_bench.sweep.run import run_grid
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.trace import read_trace
 from tests.sweep import work
 from tests.sweep.work import seeded

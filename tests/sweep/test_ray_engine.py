@@ -14,7 +14,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.engines import ray as ray_engine
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.run import run_grid
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 from tests.sweep import work
 from tests.sweep.test_engine import rows
 from tests.sweep.work import seeded

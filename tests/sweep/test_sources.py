@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cdvft_bench.accuracy.models import load_model, package_status
+from cdvft_bench.accuracy.training.models import load_model, package_status
 from cdvft_bench.analytic.models import MODELS, frozen_model_macs, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError

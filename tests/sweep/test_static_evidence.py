@@ -12,11 +12,11 @@ import pytest
 from cdvft_bench.claims.sources import kernels
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.log import read_log
+from cdvft_bench.core.io.log import read_log
 from cdvft_bench.counting.occupancy import TARGETS
 from cdvft_bench.execution.planner import NOT_PICKED
-from cdvft_bench.sweep import static_evidence, static_traffic
-from cdvft_bench.sweep.static_evidence import Job, jobs, record
+from cdvft_bench.sweep.probes import static_evidence, static_traffic
+from cdvft_bench.sweep.probes.static_evidence import Job, jobs, record
 
 NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the package triton is not there")
 PROFILE = Path(__file__).parents[2] / "profiles" / "gpu-static"

@@ -14,7 +14,7 @@ from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.engines import formula as formula_engine
 from cdvft_bench.sweep.grid import read_grid
 from cdvft_bench.sweep.run import run_grid
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.store import Store
 
 GRID = """
 [grid]

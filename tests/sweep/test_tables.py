@@ -11,8 +11,8 @@ from click.testing import CliRunner
 
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.sweep.store import Store
-from cdvft_bench.sweep.tables import put_table, read_table, write_table
+from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.sweep.storage.tables import put_table, read_table, write_table
 
 PROFILE = Path(__file__).parents[2] / "profiles" / "cpu-quick" / "records.jsonl.gz"
 PARQUET = pytest.param(

@@ -7,7 +7,7 @@ import torch
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import native
-from cdvft_bench.sweep.widths import CONTENDERS, ROWS, Found, Row, measure, measure_here, table
+from cdvft_bench.sweep.probes.widths import CONTENDERS, ROWS, Found, Row, measure, measure_here, table
 
 
 def test_the_table() -> None:

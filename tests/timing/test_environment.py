@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+import shutil
 import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from cdvft_bench.timing import environment
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.timing.machine import environment
+from cdvft_bench.timing.machine.environment import read_environment
 
 
 def test_it_says_what_runs_here() -> None:
@@ -79,7 +80,7 @@ def git(folder: Path, *arguments: str) -> None:
 @pytest.fixture
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout with this module in it."""
-    module = tmp_path / "cdvft_bench" / "timing" / "environment.py"
+    module = tmp_path / "cdvft_bench" / "timing" / "machine" / "environment.py"
     module.parent.mkdir(parents=True)
     module.write_text("# code\n")
     (tmp_path / "reference").mkdir()
@@ -102,13 +103,11 @@ def test_the_revision_tells_changes(checkout: Path) -> None:
 
 
 def test_another_project_s_checkout_is_not_ours(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    installed = checkout / "venv" / "cdvft_bench" / "timing"
+    installed = checkout / "venv" / "cdvft_bench" / "timing" / "machine"
     installed.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(installed / "environment.py"))
     assert environment._revision() is None
-    for path in (checkout / "cdvft_bench").rglob("*.py"):
-        path.unlink()
-    (checkout / "cdvft_bench" / "timing").rmdir()
+    shutil.rmtree(checkout / "cdvft_bench" / "timing")
     assert environment._revision() is None
 
 

@@ -11,7 +11,7 @@ import torch
 
 from cdvft_bench.timing import clock
 from cdvft_bench.timing.clock import Contender, time_interleaved
-from cdvft_bench.timing.gpu import GpuState, parse_state, query, read_gpu, throttling
+from cdvft_bench.timing.machine.gpu import GpuState, parse_state, query, read_gpu, throttling
 from tests.timing.fake_machine import FakeMachine
 
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import torch
 
-from cdvft_bench.timing import memory
-from cdvft_bench.timing.memory import energy_per_call, energy_while, measure_energy, peak_memory
+from cdvft_bench.timing.machine import memory
+from cdvft_bench.timing.machine.memory import energy_per_call, energy_while, measure_energy, peak_memory
 
 MIB = 2**20
 

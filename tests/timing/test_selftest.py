@@ -7,7 +7,7 @@ import torch
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
-from cdvft_bench.timing.selftest import _outside, selftest
+from cdvft_bench.timing.machine.selftest import _outside, selftest
 from tests.timing.fake_machine import FakeMachine
 
 

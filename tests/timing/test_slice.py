@@ -14,7 +14,7 @@ import torch
 
 from cdvft_bench.core.case import Case, case_from
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.log import Log, read_log
+from cdvft_bench.core.io.log import Log, read_log
 from cdvft_bench.core.timed import Timed
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case

@@ -132,7 +132,7 @@ def test_sentence_transformers(tmp_path: Path) -> None:
     library = pytest.importorskip("sentence_transformers", reason="the package sentence-transformers is not installed")
     from sentence_transformers.losses import MultipleNegativesRankingLoss
 
-    from cdvft_bench.accuracy.models import model_source
+    from cdvft_bench.accuracy.training.models import model_source
 
     try:
         model = library.SentenceTransformer(str(model_source("minilm")), device="cpu")

@@ -13,7 +13,7 @@ import torch.multiprocessing as mp
 from peft import get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
-from cdvft_bench.accuracy.models import model_source
+from cdvft_bench.accuracy.training.models import model_source
 from cdvft_bench.tuner import CdvftConfig, load_adapter
 from tests.tuner.models import KINDS, Net
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cdvft_bench.accuracy.analysis import Difference, Score, compared, seed_deviation
 from cdvft_bench.accuracy.results import tuning_runs
-from cdvft_bench.accuracy.trial import BASE, TrialResult
+from cdvft_bench.accuracy.training.trial import BASE, TrialResult
 from cdvft_bench.analysis.accuracy.fronts import Front
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import NOT_MEASURED, clean, percent_bounds, plural

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.text import listed, significant
 from cdvft_bench.core.ties import mean_share

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Difference, Score, scores
-from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.answers import BASELINE, answers, differences_to, told_apart
 from cdvft_bench.analysis.accuracy.fronts import Front, fronts_of
 from cdvft_bench.analysis.sentences import Headline

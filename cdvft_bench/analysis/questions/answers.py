@@ -30,7 +30,7 @@ from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.text import clean, listed, plural, prefixed, significant
 
 if TYPE_CHECKING:
-    from cdvft_bench.accuracy.trial import TrialResult
+    from cdvft_bench.accuracy.training.trial import TrialResult
 
 RECENT = ("llama-3", "qwen", "mistral", "gemma", "smollm2")
 TENANTS = 1000

@@ -15,7 +15,7 @@ from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, times
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from cdvft_bench.accuracy.trial import TrialResult
+    from cdvft_bench.accuracy.training.trial import TrialResult
     from cdvft_bench.claims.table import VerdictRow
     from cdvft_bench.expressivity.findings.finding import Finding
 

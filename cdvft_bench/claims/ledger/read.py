@@ -9,8 +9,8 @@ from cdvft_bench.claims.ledger.checks import check_keys, text_at
 from cdvft_bench.claims.ledger.claim import Claim, Ledger
 from cdvft_bench.claims.ledger.entry import claim_of
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import shown
-from cdvft_bench.core.reading import packaged, parse_toml, read_text
+from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.reading import packaged, parse_toml, read_text
 
 _LEDGER_KEYS = ("title", "version")
 _FOLDER = ("cdvft_bench.claims", "ledgers")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.claims.sources.source import NotAvailable
-from cdvft_bench.core.log import read_log
-from cdvft_bench.execution.triton_costs import fold_kernels, merged_weight_kernel
+from cdvft_bench.core.io.log import read_log
+from cdvft_bench.execution.triton.costs import fold_kernels, merged_weight_kernel
 
 _REMEDY = "record it with cdvft-bench dev kernels"
 
@@ -45,7 +45,7 @@ def bytes_beside_closed_form(kernel: str) -> float:
 
 
 def _miss(row: dict[str, Any], kernel: str) -> int:
-    from cdvft_bench.sweep.static_traffic import Layer
+    from cdvft_bench.sweep.probes.static_traffic import Layer
 
     layer = Layer(**row["layer"])
     problem = layer.problem

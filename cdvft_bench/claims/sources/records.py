@@ -12,7 +12,7 @@ from pathlib import Path
 from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.published import published_runs
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.accuracy.trial import TrialResult
+from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject
 from cdvft_bench.claims.ledger.resolve import FROZEN
@@ -23,7 +23,7 @@ from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, scor
 from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file
+from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import plural
 from cdvft_bench.methods import make_method
@@ -89,7 +89,7 @@ def read_records(paths: Iterable[str | Path]) -> Records:
         elif path.name.endswith(".jsonl") and is_results(path):
             results += read_results(path)[0]
         elif path.name.endswith(STORES):
-            from cdvft_bench.sweep.store import Store
+            from cdvft_bench.sweep.storage.store import Store
 
             with Store(path) as store:
                 machines = {key: machine_of(e) for key, e in store.environments().items()}

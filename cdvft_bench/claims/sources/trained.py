@@ -9,14 +9,14 @@ from pathlib import Path
 
 from cdvft_bench.accuracy.analysis import Score, estimate, scores
 from cdvft_bench.accuracy.results import contender_of
-from cdvft_bench.accuracy.trial import HEAD, TrialResult
+from cdvft_bench.accuracy.training.trial import HEAD, TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_SEEDS
-from cdvft_bench.core.log import read_lines
+from cdvft_bench.core.io.log import read_lines
 from cdvft_bench.core.text import plural
 from cdvft_bench.methods import make_method, method_class
 

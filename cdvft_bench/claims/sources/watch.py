@@ -285,7 +285,7 @@ def _price(transform: Transform, options: Mapping[str, Value]) -> float:
         try:
             return float(exact_flops(transform, half))
         except UserError as error:
-            raise NotAvailable(f"no tally: {error}", "tally such lengths in counting/exact_fft.py") from error
+            raise NotAvailable(f"no tally: {error}", "tally such lengths in counting/fft/exact.py") from error
     n = transform.points
     logarithm = math.log2(n)
     if len(transform.dims) > 1 and options["plane"] == "n log2 d":

@@ -1,7 +1,7 @@
 """The C kernels compiled for this CPU, once a machine: the library of a dtype and a width of vectors.
 
 Libraries are kept in the user's cache folder, named by their source, flags, CPU and compiler. They are machine code
-that a process runs: see ``core/caches.py`` for what is checked before one is loaded.
+that a process runs: see ``core/io/caches.py`` for what is checked before one is loaded.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from cdvft_bench.core.caches import alone_in, cache_folder, is_whole, private_folder, put, sweep, workspace
+from cdvft_bench.core.io.caches import alone_in, cache_folder, is_whole, private_folder, put, sweep, workspace
 
 FOLDER = Path(__file__).parent
 SOURCES = ("layer.c", "fft.h", "columns.h", "numbers.h")

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 
 from cdvft_bench.analytic.roofline import Rates, load_rates, rates_from_json
-from cdvft_bench.core.caches import alone_in, cache_folder, private_folder
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.caches import alone_in, cache_folder, private_folder
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.execution import native
 from cdvft_bench.execution.rates.measured import QUICK, measure, this_cpu
 

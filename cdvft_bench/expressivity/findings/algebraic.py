@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.finding import FINDINGS, Finding
 from cdvft_bench.expressivity.findings.measured import measured_findings

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from cdvft_bench.core.decode import decode
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import is_file
-from cdvft_bench.core.log import damaged, read_log
+from cdvft_bench.core.io.decode import decode
+from cdvft_bench.core.io.files import is_file
+from cdvft_bench.core.io.log import damaged, read_log
 
 FINDINGS = "findings.jsonl"
 """The file of findings in the folder of a profile."""

@@ -12,8 +12,8 @@ from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.changes import change_findings
 from cdvft_bench.expressivity.findings.finding import Finding
 from cdvft_bench.expressivity.findings.stats import best_within, interval, log_slope, mean, rank_error
+from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
-from cdvft_bench.expressivity.targets import ENSEMBLES
 
 
 def approximations(profile: Profile, ensemble: str, n: int) -> list[Row]:

@@ -8,8 +8,8 @@ from typing import Any
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.findings.measured import approximations, best_rate, widths
 from cdvft_bench.expressivity.findings.stats import interval, mean
+from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
-from cdvft_bench.expressivity.targets import ENSEMBLES
 
 _FAMILY_COLOURS = dict(zip(FAMILIES, ("#d62728", "#ff7f0e", "#1f77b4", "#9467bd", "#c5b0d5", "#2ca02c"), strict=True))
 _FIELD_COLOURS = {"real": "#1f77b4", "complex": "#d62728"}

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.algebraic import all_findings
@@ -16,8 +16,8 @@ from cdvft_bench.expressivity.findings.changes import change_arrays, change_budg
 from cdvft_bench.expressivity.findings.finding import Finding
 from cdvft_bench.expressivity.findings.measured import approximations, best_rate, final_losses, setting, widths
 from cdvft_bench.expressivity.findings.stats import best_within, mean, plus_minus
+from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
-from cdvft_bench.expressivity.targets import ENSEMBLES
 from cdvft_bench.report.expressivity.figures import write_figures
 
 NOT_MEASURED = "not measured"

@@ -8,7 +8,7 @@ from typing import Any
 
 from cdvft_bench import __version__
 from cdvft_bench.analysis.compare import Comparison, Row
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, significant
 from cdvft_bench.report.page.cards import Table
 from cdvft_bench.report.page.payload import embedded

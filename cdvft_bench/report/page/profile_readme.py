@@ -17,8 +17,8 @@ from cdvft_bench.analysis.overview import representatives
 from cdvft_bench.analysis.peers import PEERS, crossover, crossover_said
 from cdvft_bench.analysis.sentences import with_bounds
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.files import write_file
 from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import NOT_MEASURED, integer, interval, listed, markdown, plural
 from cdvft_bench.report.page.cards import environment_table

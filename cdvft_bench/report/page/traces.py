@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cdvft_bench.analysis.trace_tables import Shown, comparison_tables, facts, tables
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.text import clean
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.traces.compare import Comparison

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cdvft_bench.analysis.compare import Comparison, comparison_frame
-from cdvft_bench.core.files import write_file
+from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.text import NOT_MEASURED, clean, interval, plural, significant
 
 

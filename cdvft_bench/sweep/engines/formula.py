@@ -10,10 +10,10 @@ from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.evaluate import label, predict
-from cdvft_bench.sweep.keeping import SweepResult, failure, now
 from cdvft_bench.sweep.progress import progress
-from cdvft_bench.sweep.store import Store
-from cdvft_bench.timing.environment import read_environment
+from cdvft_bench.sweep.storage.keeping import SweepResult, failure, now
+from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.timing.machine.environment import read_environment
 
 BATCH = 500
 """Records a transaction."""

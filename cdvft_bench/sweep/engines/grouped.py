@@ -22,9 +22,9 @@ from cdvft_bench.sweep.engines.isolation import Failure, server, streamed
 from cdvft_bench.sweep.engines.work import PRELOAD, DescribeWork, TimeWork, describe_cases, time_cases
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.groups import PROCESSES, Group, beside, grouped, new_key, timing_of
-from cdvft_bench.sweep.keeping import SweepResult, failure, keep, now
 from cdvft_bench.sweep.progress import Stages
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.keeping import SweepResult, failure, keep, now
+from cdvft_bench.sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from cdvft_bench.core.environment import Environment
@@ -72,7 +72,7 @@ def run(
         first: called when every group has been timed once, and more processes are to come.
         timing, describing: what a process does; importable from a module.
     """
-    from cdvft_bench.timing.environment import read_environment
+    from cdvft_bench.timing.machine.environment import read_environment
 
     given = list(dict.fromkeys(cases))
     key = store.put_environment(environment or read_environment())

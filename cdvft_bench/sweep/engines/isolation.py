@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.lock import process_lives
+from cdvft_bench.core.io.lock import process_lives
 from cdvft_bench.sweep.grid import Limits
 
 T = TypeVar("T")

@@ -18,9 +18,9 @@ from cdvft_bench.core.case import Case
 from cdvft_bench.sweep.engines.isolation import isolated, server
 from cdvft_bench.sweep.engines.work import PRELOAD, Work, clock_test, describe, run_case, trace
 from cdvft_bench.sweep.grid import Limits
-from cdvft_bench.sweep.keeping import SweepResult, Traces, keep
 from cdvft_bench.sweep.progress import progress
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.keeping import SweepResult, Traces, keep
+from cdvft_bench.sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from cdvft_bench.core.environment import Environment
@@ -56,7 +56,7 @@ def run(
         traces: to keep, also of cases that are finished and have none.
         comparisons: of the clock with itself, before the first case on a device; their figures go into its records.
     """
-    from cdvft_bench.timing.environment import read_environment
+    from cdvft_bench.timing.machine.environment import read_environment
 
     limits = limits or Limits()
     traces = traces or Traces(Path())

@@ -22,9 +22,9 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.engines.isolation import isolated, server
 from cdvft_bench.sweep.engines.work import PRELOAD, Work, clock_test, describe, run_case, trace
 from cdvft_bench.sweep.grid import Limits
-from cdvft_bench.sweep.keeping import SweepResult, Traces, failure, keep
 from cdvft_bench.sweep.progress import progress
-from cdvft_bench.sweep.store import Store
+from cdvft_bench.sweep.storage.keeping import SweepResult, Traces, failure, keep
+from cdvft_bench.sweep.storage.store import Store
 
 if TYPE_CHECKING:
     from cdvft_bench.core.environment import Environment
@@ -60,7 +60,7 @@ class _Answer:
 
 def _on_node(case: Case, job: _Job) -> _Answer:
     """What a Ray worker does with a case."""
-    from cdvft_bench.timing.environment import read_environment
+    from cdvft_bench.timing.machine.environment import read_environment
 
     # A process that multiprocessing starts imports its parent's main module; Ray's worker is none to import twice.
     sys.modules["__main__"].__dict__.pop("__file__", None)
@@ -182,7 +182,7 @@ def _hand_out(
 
 def _received(ray: Any, reference: Any, case: Case, store: Store, traces: Traces) -> Record:
     """A task's record, or one that says why there is none."""
-    from cdvft_bench.timing.environment import read_environment
+    from cdvft_bench.timing.machine.environment import read_environment
 
     try:
         answer: _Answer = ray.get(reference)

@@ -13,7 +13,7 @@ from cdvft_bench.core.case import Case
 from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.engines.isolation import Report, isolated
 from cdvft_bench.sweep.grid import Limits
-from cdvft_bench.sweep.keeping import now
+from cdvft_bench.sweep.storage.keeping import now
 
 if TYPE_CHECKING:
     from cdvft_bench.core.counted import Counted
@@ -35,7 +35,7 @@ PRELOAD = (
     "cdvft_bench.sweep.evaluate",
     "cdvft_bench.counting.count",
     "cdvft_bench.timing.measure",
-    "cdvft_bench.accuracy.models",
+    "cdvft_bench.accuracy.training.models",
     "cdvft_reference",
     "peft",
     "transformers",
@@ -112,7 +112,7 @@ def trace(case: Case, limits: Limits) -> bytes:
 
 def clock_itself(case: Case, limits: Limits, comparisons: int = COMPARISONS) -> SelfTest:
     """The clock against itself, on the device of the case and with as long as a case gets."""
-    from cdvft_bench.timing.selftest import selftest
+    from cdvft_bench.timing.machine.selftest import selftest
 
     return selftest(comparisons=comparisons, device=case.device, budget_s=min(1.0, limits.budget_s))
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
-from cdvft_bench.core import caches
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io import caches
 from cdvft_bench.execution import FastCDVFTLinear, Problem, change, native
 from cdvft_bench.execution.native import build, kernels
 from tests.execution.test_paths import factors

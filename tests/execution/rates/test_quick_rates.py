@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-from cdvft_bench.core.caches import cache_folder
+from cdvft_bench.core.io.caches import cache_folder
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.execution import FastCDVFTLinear, native, planner
 from cdvft_bench.execution.native import kernels

@@ -22,7 +22,7 @@ from cdvft_bench.timing.traces.names.families import (
 from cdvft_bench.timing.traces.names.rules import coarse_families, families, rules
 
 NAMES = Path(__file__).with_name("names.txt")
-TRITON = Path(__file__).parents[3] / "cdvft_bench" / "execution" / "triton_kernels.py"
+TRITON = Path(__file__).parents[3] / "cdvft_bench" / "execution" / "triton" / "kernels.py"
 
 
 def named() -> list[tuple[str, str]]:

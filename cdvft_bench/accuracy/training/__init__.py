@@ -1,0 +1,1 @@
+"""One fine-tuning run: models, tasks, data, the training loop and what of it is kept."""

@@ -1,0 +1,1 @@
+"""Files: atomic writes, bounded reads, locks, the record log and caches."""

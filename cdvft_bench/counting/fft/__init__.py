@@ -1,0 +1,1 @@
+"""FFT operations counted from the algorithms that libraries run."""

@@ -1,0 +1,1 @@
+"""Whole networks built on the meta device and counted by module."""

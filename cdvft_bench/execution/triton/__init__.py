@@ -1,0 +1,1 @@
+"""The Triton path: kernels, their variants, their costs and the path itself."""

@@ -1,0 +1,87 @@
+"""Costs of the Triton kernels: what each must move, and its multiply-adds.
+
+No dispatcher sees inside a Triton kernel: Triton's interpreter, which runs every load and store, is what these are
+compared with (tests/execution/test_triton.py). Left out are the transforms of c that torch makes around the path
+"triton", and vectors that a kernel reads again from cache: each operand is read once.
+"""
+
+from __future__ import annotations
+
+from cdvft_bench.analytic.circulant import Factor
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels
+from cdvft_bench.analytic.linear import LinearShape
+from cdvft_bench.execution.splits import fold_split, fold_tile, widths
+
+SUM_COLUMNS = 128
+"""Entries of a gradient that a program of the second fold kernel adds up."""
+
+_PRECISION = {"float32": "tfloat32x3", "float16": "tfloat32", "bfloat16": "tfloat32", "float64": "tfloat32x3"}
+"""At whose rate the DFT products of activations run, see ``path.precision``."""
+
+
+def area(factor: Factor) -> int:
+    """Entries of a spectrum in the kernels' padded layout."""
+    p1, p2 = widths(int(factor.p))
+    return p1 * p2
+
+
+def _fused(op: str, transforms: int, tokens: Count, factor: Factor, dtype: str, read: Count, written: Count) -> Kernel:
+    p1, p2 = widths(int(factor.p))
+    # A transform multiplies by the first DFT matrix twice and by the second four times; so does an inverse.
+    macs = transforms * tokens * p1 * p2 * (2 * p1 + 4 * p2)
+    return Kernel(op, "matmul", macs=macs, read=read, written=written, dtype=_PRECISION[dtype])
+
+
+def forward_kernel(layer: LinearShape, tokens: Count, factor: Factor, dtype: str) -> Kernel:
+    """The change's forward pass onto the frozen product, FFT on chip; products in TF32 (three times for float32)."""
+    n_in, n_out, size = tokens * layer.d_in, tokens * layer.d_out, ITEMSIZE[dtype]
+    return _fused("forward_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, n_out * size)
+
+
+def backward_kernel(layer: LinearShape, tokens: Count, factor: Factor, dtype: str, diagonals: bool) -> Kernel:
+    """All gradients of the change in one pass over x and g."""
+    n_in, n_out, size = tokens * layer.d_in, tokens * layer.d_out, ITEMSIZE[dtype]
+    transforms = 4 if diagonals else 3
+    return _fused("backward_kernel", transforms, tokens, factor, dtype, (2 * n_in + n_out) * size, n_in * size)
+
+
+def merged_weight_kernel(layer: LinearShape, factor: Factor, dtype: str, diagonals: bool) -> Kernel:
+    """W read and ``W + alpha dW`` written, at memory bandwidth."""
+    n, vectors = layer.weights, factor.parameters + (layer.d_in + layer.d_out if diagonals else 0)
+    size, own = ITEMSIZE[dtype], ITEMSIZE[factor.dtype]
+    flops = (4 if diagonals else 2) * n
+    return Kernel("merged_weight_kernel", "elementwise", flops=flops, read=n * size + vectors * own, written=n * size)
+
+
+def fold_kernels(layer: LinearShape, factor: Factor, dtype: str, diagonals: bool) -> Kernels:
+    """The gradients of a_1, a_3 and c from ``g^T x``: sums over tiles, then the sums of those.
+
+    An entry is multiplied by the vectors (5 products) and added up three times; without diagonals, once.
+    """
+    d_in, d_out, p = layer.d_in, layer.d_out, factor.p
+    blocks, n, own = factor.q_in * factor.q_out, layer.weights, ITEMSIZE[factor.dtype]
+    tile = fold_tile(p)
+    bands, _, pieces = fold_split(blocks, p)
+    ends = d_in + d_out if diagonals else 0
+    vectors = ends + (factor.parameters if diagonals else 0)
+    parts_ends = bands * (factor.q_out * d_in + factor.q_in * d_out) if diagonals else 0
+    parts_c = blocks * pieces * 4 * bands * tile
+    # Of each piece an entry of c takes one tile's diagonal and its neighbour's, wrapped and not; the last tiles' have
+    # no neighbour beyond the block.
+    parts_read = blocks * pieces * (3 * p + (bands - 1) * tile)
+    return (
+        Kernel(
+            "fold_kernel",
+            "reduction",
+            flops=(8 if diagonals else 1) * n,
+            read=n * ITEMSIZE[dtype] + vectors * own,
+            written=(parts_ends + parts_c) * own,
+        ),
+        Kernel(
+            "fold_sums_kernel",
+            "reduction",
+            flops=parts_ends + parts_read + ends + factor.parameters,
+            read=(parts_ends + parts_read) * own,
+            written=(ends + factor.parameters) * own,
+        ),
+    )

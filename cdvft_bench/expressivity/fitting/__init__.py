@@ -1,0 +1,1 @@
+"""Solvers, gradients and training runs that measure what an adapter can represent."""

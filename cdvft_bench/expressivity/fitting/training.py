@@ -1,0 +1,219 @@
+"""A small fine-tuning task on which every weight change can be watched: rank, gradients, first steps.
+
+One frozen layer W inside ``y = U tanh((W + dW) x)``; the teacher's weight is ``W + T``. Inputs are normal,
+the loss is the mean squared error over a fixed set, the optimiser Adam on the full set. It is a testbed for
+the factorisation, not a benchmark of accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from cdvft_bench.expressivity.fitting.targets import draw_targets
+from cdvft_reference.layer import BlockCirculantLinear, CDVFTLinear, Init
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """One way to change the weight.
+
+    Attributes:
+        family: "cdvft", "block_circulant", "lora", "fourierft", "vera" or "full".
+        m, block_size, init: of CDVFT (block_size also of block_circulant).
+        rank: of LoRA and of VeRA; FourierFT's number of coefficients.
+    """
+
+    family: str
+    m: int = 2
+    block_size: int = 0
+    init: Init = "zero_diagonal"
+    rank: int = 1
+
+    @property
+    def label(self) -> str:
+        """Short name for tables."""
+        if self.family == "cdvft":
+            return f"CDVFT m={self.m} p={self.block_size} {self.init}"
+        return {
+            "block_circulant": f"BCA p={self.block_size}",
+            "lora": f"LoRA r={self.rank}",
+            "fourierft": f"FourierFT n={self.rank}",
+            "vera": f"VeRA r={self.rank}",
+            "full": "full",
+        }[self.family]
+
+
+class _LoRA(nn.Module):
+    """``dW = B A``: B zero, A normal of variance 1 / d_in."""
+
+    def __init__(self, d: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.a = nn.Parameter(torch.randn(rank, d, dtype=torch.float64, generator=generator) / d**0.5)
+        self.b = nn.Parameter(torch.zeros(d, rank, dtype=torch.float64))
+
+    def delta_weight(self) -> Tensor:
+        return self.b @ self.a
+
+
+class _FourierFT(nn.Module):
+    """The real part of an orthonormal inverse 2-D FFT of n coefficients at random positions, zero at the start."""
+
+    def __init__(self, d: int, n: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.d = d
+        self.positions = torch.randperm(d * d, generator=generator)[:n]
+        self.coefficients = nn.Parameter(torch.zeros(n, dtype=torch.float64))
+
+    def delta_weight(self) -> Tensor:
+        spectrum = torch.zeros(self.d * self.d, dtype=torch.float64)
+        spectrum = spectrum.index_put((self.positions,), self.coefficients).reshape(self.d, self.d)
+        change: Tensor = torch.fft.ifft2(spectrum, norm="ortho").real
+        return change
+
+
+class _VeRA(nn.Module):
+    """``dW = diag(b) B diag(d) A`` with frozen normal A and B; b zero, the entries of d 0.1 at the start."""
+
+    def __init__(self, d: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.a = torch.randn(rank, d, dtype=torch.float64, generator=generator) / d**0.5
+        self.frozen_b = torch.randn(d, rank, dtype=torch.float64, generator=generator) / rank**0.5
+        self.d = nn.Parameter(torch.full((rank,), 0.1, dtype=torch.float64))
+        self.b = nn.Parameter(torch.zeros(d, dtype=torch.float64))
+
+    def delta_weight(self) -> Tensor:
+        change: Tensor = self.b[:, None] * (self.frozen_b * self.d) @ self.a
+        return change
+
+
+class _Full(nn.Module):
+    """``dW`` itself."""
+
+    def __init__(self, d: int) -> None:
+        super().__init__()
+        self.change = nn.Parameter(torch.zeros(d, d, dtype=torch.float64))
+
+    def delta_weight(self) -> Tensor:
+        return self.change
+
+
+@dataclass(frozen=True)
+class Task:
+    """Data of one draw: inputs (N, d), targets (N, d), the frozen W (d, d) and the read-out U (d, d)."""
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor
+    readout: Tensor
+
+    def loss(self, change: Tensor) -> Tensor:
+        """Mean squared error over that of no change at all: 1 at the start, 0 at the teacher."""
+        start = (self._output(torch.zeros_like(self.weight)) - self.y).square().mean()
+        return (self._output(change) - self.y).square().mean() / start
+
+    def _output(self, change: Tensor) -> Tensor:
+        return torch.tanh(self.x @ (self.weight + change).T) @ self.readout.T
+
+
+def make_task(d: int, samples: int, ensemble: str, seed: int) -> Task:
+    """A teacher whose weight differs by half of a target of the ensemble, scaled to the norm of W."""
+    g = torch.Generator().manual_seed(seed)
+    weight = torch.randn(d, d, dtype=torch.float64, generator=g) / d**0.5
+    readout = torch.randn(d, d, dtype=torch.float64, generator=g) / d**0.5
+    target = draw_targets(ensemble, d, 1, seed)[0]
+    target = 0.5 * target * torch.linalg.vector_norm(weight) / torch.linalg.vector_norm(target)
+    x = torch.randn(samples, d, dtype=torch.float64, generator=g)
+    return Task(x, torch.tanh(x @ (weight + target).T) @ readout.T, weight, readout)
+
+
+def build(adapter: Adapter, weight: Tensor, seed: int) -> tuple[list[nn.Parameter], Callable[[], Tensor]]:
+    """Trained parameters in the order of the product, and a function that gives ``dW``."""
+    d = weight.shape[0]
+    generator = torch.Generator().manual_seed(seed)
+    base = nn.Linear(d, d, bias=False, dtype=torch.float64)
+    if adapter.family == "cdvft":
+        layer = CDVFTLinear(base, adapter.m, adapter.block_size, init=adapter.init, generator=generator)
+        ordered = [layer.diagonals[0]]
+        for c, a in zip(layer.circulants, list(layer.diagonals)[1:], strict=True):
+            ordered += [c, a]
+        return ordered, layer.delta_weight
+    if adapter.family == "block_circulant":
+        circulant = BlockCirculantLinear(base, adapter.block_size)
+        return [circulant.circulant], circulant.delta_weight
+    if adapter.family == "lora":
+        lora = _LoRA(d, adapter.rank, generator)
+        return [lora.a, lora.b], lora.delta_weight
+    if adapter.family == "fourierft":
+        fourier = _FourierFT(d, adapter.rank, generator)
+        return [fourier.coefficients], fourier.delta_weight
+    if adapter.family == "vera":
+        vera = _VeRA(d, adapter.rank, generator)
+        return [vera.d, vera.b], vera.delta_weight
+    if adapter.family == "full":
+        full = _Full(d)
+        return [full.change], full.delta_weight
+    raise ValueError(
+        f"family {adapter.family!r} is not known; use cdvft, block_circulant, lora, fourierft, vera or full"
+    )
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The weight change after some steps.
+
+    Attributes:
+        step: updates done.
+        loss: relative to no change.
+        rank: singular values above 1e-3 of the largest.
+        stable_rank: squared Frobenius norm over squared spectral norm; 0 for no change.
+        gradient_norms: of each factor, in the order of the product read from the right.
+    """
+
+    step: int
+    loss: float
+    rank: int
+    stable_rank: float
+    gradient_norms: list[float]
+
+
+def ranks(change: Tensor) -> tuple[int, float]:
+    """Numerical rank (above 1e-3 of the largest singular value) and stable rank of a matrix; zeros for zero."""
+    values = torch.linalg.svdvals(change)
+    if float(values[0]) == 0:
+        return 0, 0.0
+    return int((values > 1e-3 * values[0]).sum()), float((values / values[0]).square().sum())
+
+
+def train(task: Task, adapter: Adapter, learning_rate: float, snapshots: list[int], seed: int) -> list[Snapshot]:
+    """Train and look after each number of updates in ``snapshots`` (0 is before the first).
+
+    A run whose loss is no longer finite ends there: later snapshots are left out.
+    """
+    parameters, delta = build(adapter, task.weight, seed)
+    optimiser = torch.optim.Adam(parameters, lr=learning_rate)
+    result: list[Snapshot] = []
+    for step in range(max(snapshots) + 1):
+        optimiser.zero_grad()
+        change = delta()
+        loss = task.loss(change)
+        if not bool(torch.isfinite(loss)):
+            break
+        loss.backward()
+        if step in snapshots:
+            rank, stable = ranks(change.detach())
+            sizes = [float(torch.linalg.vector_norm(p.grad)) for p in parameters if p.grad is not None]
+            result.append(Snapshot(step, float(loss.detach()), rank, stable, sizes))
+        optimiser.step()
+    return result
+
+
+def dense_gradient(task: Task) -> Tensor:
+    """Gradient (d, d) of the loss with respect to ``dW`` at the start of training."""
+    change = torch.zeros_like(task.weight, requires_grad=True)
+    task.loss(change).backward()
+    assert change.grad is not None
+    return change.grad

@@ -1,0 +1,274 @@
+"""What compilers for GPUs make of the suite's Triton kernels, recorded in a log; no GPU is needed.
+
+Every launch of every configuration is compiled for every target in a process of its own, with a limit of time, since
+a compiler may take minutes. Recording goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.log import Log, encode_line, parse_line
+from cdvft_bench.counting.occupancy import TARGETS
+from cdvft_bench.execution.planner import NOT_PICKED
+from cdvft_bench.execution.triton.variants import Launch, launches
+
+LIMIT_S = 150.0
+"""Seconds that one kernel may compile."""
+
+TOKENS = 8192
+PICKED_SHAPES = tuple(
+    (d_in, d_out, p, dtype, diagonals, row)
+    for d_in, d_out, p in (
+        (768, 768, 768),
+        (1024, 1024, 1024),
+        (4096, 4096, 4096),
+        (768, 3072, 768),
+        (768, 768, 16),
+        (1000, 600, 250),
+    )
+    for dtype in ("bfloat16", "float16", "float32")
+    for diagonals in (True, False)
+    for row in (False, True)
+)
+"""Layers whose launches differ in what a compiler sees: sizes divisible by 16 or not, one block or many, big or small
+ones, each dtype, with and without diagonals, each convention."""
+
+ON_CHIP_SHAPES = tuple(
+    (d, d, d, dtype, True, False)
+    for dtype, widths in (("bfloat16", (768, 1024, 2048, 4096)), ("float32", (768, 2048)))
+    for d in widths
+)
+"""Layers of the path that the planner does not pick: enough of them to say why."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One kernel to compile: a launch of a layer (its sizes in words) for a target."""
+
+    layer: str
+    dtype: str
+    launch: Launch
+    target: str
+
+    @property
+    def key(self) -> str:
+        """What tells it from the others."""
+        said = json.dumps([self.launch.kernel, self.target, self.launch.warps, self._compiled()], sort_keys=True)
+        return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+    def _compiled(self) -> dict[str, object]:
+        """All that the compiled code depends on: of a number, whether it is 1 or divisible by 16."""
+        found: dict[str, object] = dict(self.launch.arguments)
+        for name, value in self.launch.arguments.items():
+            if isinstance(value, int) and value != 1:
+                found[name] = "16 n" if value % 16 == 0 else "n"
+        return found | dict(self.launch.constants)
+
+
+def jobs() -> Iterator[Job]:
+    """Every kernel once that compiles differently, those that "auto" may pick first."""
+    seen = set()
+    for shapes, picked in ((PICKED_SHAPES, True), (ON_CHIP_SHAPES, False)):
+        for d_in, d_out, p, dtype, diagonals, row in shapes:
+            for launch in launches(d_in, d_out, p, TOKENS, dtype, diagonals, row):
+                if (launch.path in NOT_PICKED) == picked:
+                    continue
+                for target in TARGETS:
+                    job = Job(f"{d_in}x{d_out} p={p}", dtype, launch, target)
+                    if job.key not in seen:
+                        seen.add(job.key)
+                        yield job
+
+
+Compile = Callable[[Job, float], Mapping[str, Any]]
+
+
+def record(path: Path, compile_job: Compile | None = None, limit_s: float = LIMIT_S) -> int:
+    """Compile what the log lacks and append it; the number of new rows.
+
+    Raises:
+        UserError: Triton is not installed, or the log cannot be written.
+    """
+    made, compiler = 0, Compiler()
+    with Log(path) as log, contextlib.closing(compiler):
+        done = {entry["key"] for entry in log.entries if "key" in entry}
+        for job in jobs():
+            if job.key in done:
+                continue
+            log.append(_row(job, (compile_job or compiler)(job, limit_s)))
+            made += 1
+    return made
+
+
+def _row(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
+    launch = job.launch
+    return {
+        "key": job.key,
+        "kernel": launch.kernel,
+        "path": launch.path,
+        "picked": launch.path not in NOT_PICKED,
+        "layer": job.layer,
+        "dtype": job.dtype,
+        "constants": dict(launch.constants),
+        "target": job.target,
+        "programs": launch.programs,
+        **found,
+    }
+
+
+class Compiler:
+    """A process that compiles one kernel after the other; a new one where a kernel took too long or killed it."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __call__(self, job: Job, limit_s: float) -> Mapping[str, Any]:
+        """Facts of the compiled kernel, or ``{"error": why}``.
+
+        Raises:
+            UserError: Triton is not installed.
+        """
+        asked = {
+            "kernel": job.launch.kernel,
+            "arguments": job.launch.arguments,
+            "constants": job.launch.constants,
+            "target": job.target,
+            "warps": job.launch.warps,
+        }
+        process = self._process or self._started()
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(encode_line(asked))
+        process.stdin.flush()
+        ready, _, _ = select.select([process.stdout], [], [], limit_s)
+        line = process.stdout.readline() if ready else b""
+        if line:
+            return parse_line(line)
+        self.close()
+        return {"error": "the compiler died" if ready else f"not compiled within {limit_s:g} s"}
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if importlib.util.find_spec("triton") is None:
+            raise UserError("package 'triton' is not installed; pip install cdvft-bench[triton]")
+        command = [sys.executable, "-m", "cdvft_bench.sweep.probes.static_evidence"]
+        with tempfile.TemporaryDirectory() as folder:  # of no cache: the compiler is timed
+            environment = {**os.environ, "TRITON_ALWAYS_COMPILE": "1", "TRITON_CACHE_DIR": folder}
+        environment.pop("TRITON_INTERPRET", None)
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            start_new_session=True,
+        )
+        return self._process
+
+    def close(self) -> None:
+        """End the process, and the assembler that it may have started."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
+
+def compile_here(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Compile one kernel in this process: see :class:`Compiler`."""
+    from cdvft_bench.counting.compiled import compile_kernel
+    from cdvft_bench.execution.triton import kernels as triton_kernels
+
+    kernel = getattr(triton_kernels, asked["kernel"])
+    machine = compile_kernel(kernel, asked["arguments"], asked["constants"], asked["target"], asked["warps"])
+    return {**asdict(machine), "spills": machine.spills, "triton": version("triton")}
+
+
+def readme(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The README of a profile: how it was made, what was found, and a table of the worst of each kernel."""
+    ok = [row for row in rows if "error" not in row]
+    picked = [row for row in rows if row["picked"]]
+    others = [row for row in rows if not row["picked"]]
+    longest = max((row["compile_s"] for row in ok), default=0.0)
+    return f"""# Triton kernels, compiled without a GPU
+
+`cdvft-bench dev kernels --output profiles/gpu-static` compiles every launch of every kernel that path `auto` may make,
+and some of path `triton`, for {", ".join(f"{key} ({t.name})" for key, t in TARGETS.items())}; no GPU is needed.
+`kernels.jsonl` has a row a configuration that compiles differently, `traffic.jsonl` the bytes that Triton's interpreter
+moved, by argument. Judged by `cdvft-bench verify --ledger kernels`.
+
+Of {len(picked)} configurations that `auto` may launch {_bad(picked)} spill or did not compile; of {len(others)} others
+{_bad(others)}. The longest took {longest:.0f} s to compile, on two shared cores. Instructions are those of the machine
+code: one in a loop counts once. How long a kernel runs: not measured.
+
+{table(rows)}"""
+
+
+def _bad(rows: Sequence[Mapping[str, Any]]) -> int:
+    return sum("error" in row or row["spills"] for row in rows)
+
+
+def table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table: of each kernel, dtype and target the one with most bytes off chip, or registers."""
+    worst: dict[tuple[str, ...], Mapping[str, Any]] = {}
+    for row in rows:
+        by_layer = () if row["picked"] else (row["layer"],)
+        key = (row["kernel"], row["dtype"], row["target"], *by_layer)
+        if key not in worst or _weight(row) > _weight(worst[key]):
+            worst[key] = row
+    lines = [
+        "| kernel | in auto | layer, dtype | target | registers | off chip [B a thread] | shared [B] | matrix, fma | "
+        "widest load, store [bit] | barriers | occupancy, limited by | compiled in [s] |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in worst.values():
+        name = f"| `{row['kernel']}` | {'yes' if row['picked'] else 'no'} | {row['layer']}, {row['dtype']} "
+        head = f"{name}| {row['target']} "
+        if "error" in row:
+            lines.append(f"{head}| {row['error']} | | | | | | | |")
+            continue
+        mix = row["mix"]
+        wide = [
+            max((int(kind.split()[1]) for kind in mix if kind.startswith(f"{way} ")), default=0)
+            for way in ("load", "store")
+        ]
+        lines.append(
+            f"{head}| {row['registers']} | {row['local_bytes']} | {row['shared_bytes']:,} | {mix.get('matrix', 0)}, "
+            f"{mix.get('fma', 0)} | {wide[0]}, {wide[1]} | {mix.get('barrier', 0)} | "
+            f"{row['occupancy']:.0%}, {row['limit']} | {row['compile_s']:.1f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _weight(row: Mapping[str, Any]) -> tuple[float, float]:
+    """What makes a row the worse one."""
+    return (float("inf"), 0.0) if "error" in row else (row["local_bytes"], row["registers"])
+
+
+def _serve() -> None:
+    for line in sys.stdin.buffer:
+        try:
+            found = compile_here(parse_line(line))
+        except Exception as error:  # what a compiler refuses is a finding
+            found = {"error": (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]}
+        sys.stdout.buffer.write(encode_line(found))
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,1 @@
+"""The machine under the clock: environment, GPU state, memory and self-test."""
