@@ -17,14 +17,13 @@ from cdvft_bench.claims.sources.implementations import (
     draw,
     fft_product,
     gradient,
-    gradient_of_c,
     output,
-    p_times_dense,
     paper_gradient,
     reversed_output,
     transforms_claimed,
     transforms_done,
 )
+from cdvft_bench.claims.sources.sister_paper import gradient_of_c, p_times_dense
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
 from cdvft_reference import circulant

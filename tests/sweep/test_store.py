@@ -22,7 +22,8 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Samples, Timed, Timing
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
-from cdvft_bench.sweep.storage.store import Store, UnstorableError
+from cdvft_bench.sweep.storage.columns import UnstorableError
+from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.machine.environment import read_environment
 
 CASE = make_case("cdvft", {"m": 2, "block_size": "d/2"}, "layer", "48x32", sequence=8)

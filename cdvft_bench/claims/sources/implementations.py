@@ -117,7 +117,7 @@ def draw(case: Case) -> Drawn:
 
 
 @contextmanager
-def _available() -> Iterator[None]:
+def available() -> Iterator[None]:
     """A layer that a path does not execute on this machine is not available, no fault of the ledger's."""
     try:
         yield
@@ -148,7 +148,7 @@ def build(path: str, case: Case, drawn: Drawn) -> nn.Module:
     base = nn.Linear(case.d_in, case.d_out, dtype=getattr(torch, case.dtype))
     options = {"block_size": case.p, "alpha": case.alpha, "convention": case.convention, "path": path}
     name = "cdvft" if case.m else "block_circulant"
-    with _available():
+    with available():
         layer = make_method(name, options | ({"m": case.m} if case.m else {})).adapt_linear(base)
     trained = [p for p in layer.parameters() if p.requires_grad]  # diagonals, then circulants
     with torch.no_grad():
@@ -176,7 +176,7 @@ def run(path: str, case: Case) -> Passed:
     x, g = drawn.x.clone().to(kind).requires_grad_(), drawn.g.to(kind)
     with fixed_threads(2 if "threads" in case.rows else 1):
         release_buffers()
-        with watch_transforms() as forward, _available():
+        with watch_transforms() as forward, available():
             y: Tensor = layer(x)
         with watch_transforms() as backward:
             y.backward(g)
@@ -316,7 +316,7 @@ def reversed_output(path: str, **case: Any) -> Tensor:
     drawn = draw(given)
     turned = tuple(torch.roll(c.flip(-1), 1, -1) for c in drawn.circulants)
     layer = build(path, given, replace(drawn, circulants=turned))
-    with torch.no_grad(), _available():
+    with torch.no_grad(), available():
         found: Tensor = layer(drawn.x.to(getattr(torch, given.dtype)))
     return found.double()
 
@@ -354,61 +354,3 @@ def transforms_claimed(path: str, **case: Any) -> Tensor:
     if path == "native":
         backward += again + factors
     return torch.tensor((forward, backward))
-
-
-# --- the sister paper's gradient and step -----------------------------------------------------
-
-
-def _adapter(path: str, p: int, n: int, data: str) -> tuple[nn.Module, Tensor, Tensor]:
-    """A block-circulant adapter without a scale, its input (T, n) and upstream gradient, all rows alike or normal."""
-    case = case_of(f"{n}x{n} p={p} m=0", alpha=1.0)
-    drawn = draw(case)
-    if data not in ("alike", "independent"):
-        raise UserError(f"data = {data!r} must be 'alike' or 'independent'")
-    x, g = (torch.ones_like(t) if data == "alike" else t for t in (drawn.x, drawn.g))
-    return build(path, case, drawn), x, g
-
-
-def gradient_of_c(path: str, p: int, data: str, n: int = 64) -> Tensor:
-    """dL/dc of a block-circulant layer: (n / p, n / p, p)."""
-    layer, x, g = _adapter(path, p, n, data)
-    with _available():
-        layer(x).backward(g)
-    (found,) = (q.grad for q in layer.parameters() if q.requires_grad)
-    assert found is not None
-    return found
-
-
-def p_times_dense(path: str, p: int, data: str, n: int = 64) -> Tensor:
-    """p times the dense layer's gradient at the entries of each block's first column: (n / p, n / p, p)."""
-    _, x, g = _adapter("fft", p, n, data)
-    return p * (g.T @ x).reshape(n // p, p, n // p, p)[:, :, :, 0].transpose(1, 2)
-
-
-def step_of_adapter(path: str, p: int, data: str, optimizer: str, n: int = 64, rate: float = 1e-3) -> Tensor:
-    """How one step at ``rate / p`` changes the weight of a block-circulant layer: (n, n)."""
-    layer, x, g = _adapter(path, p, n, data)
-    eye = torch.eye(n, dtype=torch.float64)
-    with _available():
-        layer(x).backward(g)
-        with torch.no_grad():
-            before: Tensor = layer(eye)
-        _optimizer(optimizer)([q for q in layer.parameters() if q.requires_grad], lr=rate / p).step()
-        with torch.no_grad():
-            after: Tensor = layer(eye)
-    return (after - before).T
-
-
-def step_of_dense(path: str, p: int, data: str, optimizer: str, n: int = 64, rate: float = 1e-3) -> Tensor:
-    """How one step at ``rate`` changes a dense weight with the same input and upstream gradient: (n, n)."""
-    _, x, g = _adapter("fft", p, n, data)
-    weight = nn.Parameter(torch.zeros(n, n, dtype=torch.float64))
-    weight.grad = g.T @ x
-    _optimizer(optimizer)([weight], lr=rate).step()
-    return weight.detach()
-
-
-def _optimizer(name: str) -> type[torch.optim.SGD] | type[torch.optim.Adam]:
-    if name not in ("sgd", "adam"):
-        raise UserError(f"optimizer = {name!r} must be 'sgd' or 'adam'")
-    return torch.optim.SGD if name == "sgd" else torch.optim.Adam

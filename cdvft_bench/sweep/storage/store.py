@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import math
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -22,6 +21,7 @@ from cdvft_bench.core.io.files import is_file, is_folder, make_folders, remove_f
 from cdvft_bench.core.io.reading import reason_of
 from cdvft_bench.core.record import Predicted, Record, Status, check_record
 from cdvft_bench.core.timed import Timed
+from cdvft_bench.sweep.storage.columns import UnstorableError, decode, encode, storable
 from cdvft_bench.sweep.storage.textform import no_record, read_text, write_text
 
 SCHEMA = 3
@@ -29,7 +29,6 @@ SCHEMA = 3
 OPENING = 5.0
 """Seconds to wait for a file that another process holds, when it is opened; 30 for each transaction after that."""
 ADVICE = "give a file that 'cdvft-bench sweep' or 'export' wrote"
-T = TypeVar("T")
 
 _TABLES = """
 CREATE TABLE meta (schema INTEGER NOT NULL);
@@ -43,38 +42,6 @@ CREATE TABLE records (
 );
 """
 _COLUMNS = '"case", status, label, predicted, counted, timed, error, environment, created, seconds, sequence'
-
-
-class UnstorableError(UserError):
-    """A record that JSON cannot give back as it was: a figure is not finite, or a text is no Unicode."""
-
-
-def _encode(value: object) -> str | None:
-    if value is None:
-        return None
-    try:
-        plain = msgspec.to_builtins(value)
-        for where, number in _not_finite(plain, ""):
-            # JSON has no such number: it would come back as null.
-            raise UnstorableError(f"{where} = {number} is no finite number, so it is no measurement to keep")
-        return msgspec.json.encode(plain).decode()
-    except (TypeError, OverflowError, UnicodeError) as error:
-        raise UnstorableError(f"a {type(value).__name__} cannot be written as JSON: {error}") from error
-
-
-def _not_finite(value: object, where: str) -> Iterator[tuple[str, float]]:
-    if isinstance(value, float) and not math.isfinite(value):
-        yield where, value
-    elif isinstance(value, dict):
-        for key, part in value.items():
-            yield from _not_finite(part, f"{where}.{key}".lstrip("."))
-    elif isinstance(value, list | tuple):
-        for i, part in enumerate(value):
-            yield from _not_finite(part, f"{where}[{i}]")
-
-
-def _decode(text: str | None, kind: type[T]) -> T | None:
-    return None if text is None else msgspec.json.decode(text, type=kind)
 
 
 class Store:
@@ -225,7 +192,7 @@ class Store:
 
     def _put_environment(self, key: str, environment: Environment) -> None:
         # The key that the records hold, not today's: an environment of an older version may lack a field.
-        self._db.execute("INSERT OR IGNORE INTO environments VALUES (?, ?)", (key, _encode(environment)))
+        self._db.execute("INSERT OR IGNORE INTO environments VALUES (?, ?)", (key, encode(environment)))
 
     def put(self, record: Record) -> None:
         """Keep a record, in one transaction; one of the same case and environment, or a failed one, is replaced.
@@ -247,7 +214,7 @@ class Store:
         if not record.sequence:
             (last,) = self._db.execute("SELECT max(sequence) FROM records").fetchone()
             record = replace(record, sequence=max(record.order, (last or 0) + 1))
-        case, *sources = (_encode(part) for part in (record.case, record.predicted, record.counted, record.timed))
+        case, *sources = (encode(part) for part in (record.case, record.predicted, record.counted, record.timed))
         try:
             check_record(record)
         except ValueError as error:
@@ -258,9 +225,9 @@ class Store:
                 record.case.key,
                 case,
                 record.status,
-                _text(record.label),
+                storable(record.label),
                 *sources,
-                _text(record.error),
+                storable(record.error),
                 record.environment,
                 record.created,
                 record.seconds,
@@ -381,9 +348,9 @@ class Store:
                 case=msgspec.json.decode(case, type=Case),
                 status=status,
                 label=label,
-                predicted=_decode(predicted, Predicted),
-                counted=_decode(counted, Counted),
-                timed=_decode(timed, Timed),
+                predicted=decode(predicted, Predicted),
+                counted=decode(counted, Counted),
+                timed=decode(timed, Timed),
                 error=error,
                 environment=environment,
                 created=created,
@@ -396,10 +363,3 @@ class Store:
         except (msgspec.DecodeError, ValueError, TypeError, RecursionError) as fault:
             raise self._damaged(f"record {key!r:.40}: {reason_of(fault)}") from fault
         return record
-
-
-def _text(text: str | None) -> str | None:
-    try:
-        return None if text is None else text.encode().decode()
-    except UnicodeError as error:
-        raise UnstorableError(f"text {text!r} is no Unicode: {error}") from error
