@@ -60,6 +60,7 @@ from cdvft_bench.accuracy.rates import FIRST, Grid
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, MOST, Trial, Value
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
+from cdvft_bench.core.names import guess
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool")
 _EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "gain")
@@ -150,12 +151,17 @@ def read_presets(name: str | Path) -> tuple[Preset, ...]:
     return tuple(found)
 
 
-def _document(name: str | Path) -> Mapping[str, Any]:
+def preset_names() -> list[str]:
+    """Names of the presets that come with the suite."""
     folder = resources.files("cdvft_bench.accuracy") / "presets"
-    known = sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+    return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
+
+
+def _document(name: str | Path) -> Mapping[str, Any]:
+    known = preset_names()
     if str(name) in known:
         return parse_toml(packaged("cdvft_bench.accuracy", "presets", f"{name}.toml"))
-    return read_toml(name, "preset", f"give a TOML file, or one of {', '.join(known)}")
+    return read_toml(name, "preset", f"{guess(str(name), known)}give a TOML file, or one of {', '.join(known)}")
 
 
 def _preset(document: Mapping[str, Any], where: str) -> Preset:

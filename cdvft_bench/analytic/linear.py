@@ -19,6 +19,7 @@ from cdvft_bench.analytic.kernels import (
     of_base,
 )
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.names import not_known
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def itemsize(dtype: str) -> int:
         UserError: the dtype is not one that the formulas know.
     """
     if dtype not in ITEMSIZE:
-        raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(ITEMSIZE)}")
+        raise not_known("dtype", dtype, ITEMSIZE)
     return ITEMSIZE[dtype]
 
 

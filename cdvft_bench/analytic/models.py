@@ -1,26 +1,20 @@
-"""Layer shapes of real models, read off transformers configs built on the meta device.
+"""Real models by their published configurations, and the shapes of their layers.
 
-No weights are downloaded and none are allocated: a model of 70 billion parameters takes a second
-or two and no memory. The configurations are the published ones, written out.
+The shapes are data (``shapes.json``), made from the configurations by ``configs.py``: no model is built to ask for one.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.files import shown
-from cdvft_bench.core.io.reading import read_json
-from cdvft_bench.core.text import shorten
-
-if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PretrainedConfig
+from cdvft_bench.core.io.reading import packaged
+from cdvft_bench.core.names import not_known
 
 Rows = Literal["tokens", "sequences"]
 
@@ -256,16 +250,14 @@ def model_spec(name: str) -> ModelSpec:
         UserError: it is not in the table.
     """
     if name not in MODELS:
-        raise UserError(f"model {name!r} is not in the table; use one of {', '.join(MODELS)}")
+        raise not_known("model", name, MODELS, "is not in the table")
     return MODELS[name]
 
 
-def make_config(spec: ModelSpec) -> PretrainedConfig:
-    """The transformers config of a table entry."""
-    import transformers
-
-    config: PretrainedConfig = getattr(transformers, spec.config)(**spec.values)
-    return config
+@cache
+def _shapes() -> Mapping[str, Any]:
+    shapes: Mapping[str, Any] = json.loads(packaged("cdvft_bench.analytic", "shapes.json"))
+    return shapes
 
 
 @cache
@@ -276,90 +268,25 @@ def model_shape(name: str) -> ModelShape:
         UserError: it is not in the table.
     """
     spec = model_spec(name)
-    return shape_from_config(make_config(spec), name, spec.auto, spec.targets)
+    kept = {key: value for key, value in _shapes()[name].items() if key != "config"}
+    blocks = [(str(i), row) for n, rows in kept.pop("linears") for i in range(n) for row in rows]
+    linears = tuple(
+        ModelLinear(path.replace("*", i), LinearShape(d_in, d_out, bias), rows, kind)
+        for i, (path, d_in, d_out, bias, rows, kind) in blocks
+    )
+    attention = Attention(**kept.pop("attention"))
+    return ModelShape(name=name, linears=linears, attention=attention, targets=spec.targets, **kept)
 
 
-def shape_from_config(
-    config: PretrainedConfig | str | Path, name: str = "", auto: str = "AutoModel", targets: Sequence[str] = ()
-) -> ModelShape:
-    """Shape of any transformers model, from its config or from the path of a config.json.
+def model_config(name: str) -> Mapping[str, Any]:
+    """Values of the config of a model of the table, those that predictions ask for.
 
     Raises:
-        UserError: the file is no transformers config, or the architecture cannot be built from it.
+        UserError: it is not in the table.
     """
-    import torch
-    import transformers
-
-    if isinstance(config, str | Path):
-        name, config = name or str(config), read_config(Path(config))
-    try:
-        with torch.device("meta"):
-            model = getattr(transformers, auto).from_config(config)
-    except (ValueError, KeyError, AttributeError) as error:
-        raise UserError(f"transformers cannot build {auto} from {name or type(config).__name__}: {error}") from error
-    return _read_shape(model, config, name or config.model_type, tuple(targets))
-
-
-def read_config(path: Path) -> PretrainedConfig:
-    """The transformers config of a config.json.
-
-    Raises:
-        UserError: the file is none.
-    """
-    import transformers
-
-    values = read_json(path, "config", "give a transformers config.json")
-    if not isinstance(values, dict) or not isinstance(values.get("model_type"), str):
-        raise UserError(f"config {shown(path)} names no model_type; give a transformers config.json")
-    try:
-        return transformers.AutoConfig.for_model(**values)
-    except Exception as error:  # each architecture's config checks its values in its own way
-        raise UserError(f"config {shown(path)} is none of transformers: {shorten(error, 200)}") from error
-
-
-def _read_shape(model: nn.Module, config: PretrainedConfig, name: str, targets: tuple[str, ...]) -> ModelShape:
-    from torch import nn
-    from transformers.pytorch_utils import Conv1D
-
-    linears = []
-    for module_name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            shape = LinearShape(module.in_features, module.out_features, module.bias is not None)
-            kind = "Linear"
-        elif isinstance(module, Conv1D):
-            d_in, d_out = module.weight.shape
-            shape, kind = LinearShape(int(d_in), int(d_out)), "Conv1D"
-        else:
-            continue
-        rows: Rows = "sequences" if "pooler" in module_name.split(".") else "tokens"
-        linears.append(ModelLinear(module_name, shape, rows, kind))
-    parameters = list(model.parameters())
-    heads = config.num_attention_heads
-    head_dim = getattr(config, "head_dim", None) or config.hidden_size // heads
-    attention = Attention(
-        config.num_hidden_layers,
-        heads,
-        getattr(config, "num_key_value_heads", None) or heads,
-        head_dim,
-        fused=not any(name.endswith("relative_attention_bias") for name, _ in model.named_modules()),
-    )
-    patch_macs, image_tokens = 0, None
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d):
-            patches = (config.image_size // config.patch_size) ** 2
-            patch_macs, image_tokens = patches * module.weight.numel(), patches + 1
-    return ModelShape(
-        name,
-        tuple(linears),
-        sum(p.numel() for p in parameters),
-        len(parameters),
-        attention,
-        targets,
-        patch_macs,
-        image_tokens,
-        config.hidden_size,
-        getattr(config, "vocab_size", None),
-    )
+    model_spec(name)
+    config: Mapping[str, Any] = _shapes()[name]["config"]
+    return config
 
 
 def target_linears(shape: ModelShape, targets: Sequence[str] = ()) -> list[ModelLinear]:
@@ -375,8 +302,10 @@ def target_linears(shape: ModelShape, targets: Sequence[str] = ()) -> list[Model
     wanted = tuple(targets) or shape.targets
     chosen = [x for x in shape.linears if any(x.name == t or x.name.endswith("." + t) for t in wanted)]
     if not chosen:
-        endings = ", ".join(sorted({x.name.rsplit(".", 1)[-1] for x in shape.linears}))
-        raise UserError(f"targets {list(wanted)} match no linear layer of {shape.name}; its layers end in: {endings}")
+        endings = sorted({x.name.rsplit(".", 1)[-1] for x in shape.linears})
+        raise not_known(
+            "targets", ", ".join(wanted), endings, f"match no linear layer of {shape.name}", "its layers end in"
+        )
     return chosen
 
 

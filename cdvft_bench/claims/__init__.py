@@ -67,6 +67,9 @@ def verify(
     Raises:
         UserError: the ledger or a file of records is not as it should be, or a module of a ledger fails.
     """
+    from cdvft_bench.claims.ledger.read import read_ledger
+
+    book = None if ledger is None else read_ledger(ledger)  # its mistakes are told before torch is loaded
     from cdvft_bench.claims.judge import Choice, verify_ledger
 
-    return verify_ledger(ledger, records, Choice(tuple(only), refit))
+    return verify_ledger(book, records, Choice(tuple(only), refit))

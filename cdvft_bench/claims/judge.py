@@ -25,6 +25,7 @@ from cdvft_bench.claims.sources.records import AccuracySource, ClockSource, comm
 from cdvft_bench.claims.sources.source import FigureSource, NotAvailable
 from cdvft_bench.claims.verdict import Reading, SourceResult, Verdict, Verification
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.names import not_known
 from cdvft_bench.core.ties import steady
 from cdvft_bench.timing.clock import fixed_threads
 from cdvft_bench.timing.machine.environment import read_environment
@@ -55,7 +56,7 @@ class Choice:
         ids = [claim.id for claim in ledger.claims]
         for pattern in self.only:
             if not fnmatch.filter(ids, pattern):
-                raise UserError(f"--only {pattern!r} names no claim of {ledger.path}; it has {', '.join(ids)}")
+                raise not_known("--only", pattern, ids, f"names no claim of {ledger.path}", "it has")
         claims = [c for c in ledger.claims if not self.only or any(fnmatch.fnmatch(c.id, p) for p in self.only)]
         return [_refitted(c) for c in claims] if self.refit else claims
 

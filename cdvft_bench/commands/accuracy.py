@@ -6,18 +6,27 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, SEED, WORKERS, seconds
+from cdvft_bench.commands.shared import COUNT, DEVICE, SEED, WORKERS, seconds
 from cdvft_bench.core.errors import UserError
 
 
+def _named(preset: str | None) -> str:
+    """The preset that was asked for: a campaign of hours does not start by itself."""
+    if preset is None:
+        from cdvft_bench.accuracy.preset import preset_names
+
+        raise UserError(f"give a PRESET: a TOML file, or one of {', '.join(preset_names())}")
+    return preset
+
+
 @click.command()
-@click.argument("preset", default="cpu-small")
+@click.argument("preset", required=False)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Results, .jsonl.")
 @click.option("--budget", help="Begin no run that would end after so long, e.g. 540s or 2h, by the longest so far.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 @click.option("--workers", type=WORKERS, default=1, show_default=True, help="Runs at a time.")
-def train(preset: str, output: Path, budget: str | None, device: str, threads: int | None, workers: int) -> None:
+def train(preset: str | None, output: Path, budget: str | None, device: str, threads: int | None, workers: int) -> None:
     """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
 
     cpu-small, cpu-generation and cpu-maps suit two cores. gpu-full runs gpu-mpnet-tweets, gpu-vit-fashion and
@@ -27,9 +36,11 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     """
     from dataclasses import asdict
 
+    from cdvft_bench.accuracy.preset import read_presets
+
+    asked, limit = read_presets(_named(preset)), seconds(budget)  # mistakes are told before torch is loaded
     from transformers.utils import logging
 
-    from cdvft_bench.accuracy.preset import read_presets
     from cdvft_bench.accuracy.search import train_all
     from cdvft_bench.sweep.progress import progress
     from cdvft_bench.timing.clock import fixed_threads, require_device
@@ -42,12 +53,12 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
     with fixed_threads(threads), bar:
         environment = read_environment()
         outcome = train_all(
-            read_presets(preset),
+            asked,
             output,
             asdict(environment),
             environment.key,
             device,
-            seconds(budget),
+            limit,
             say=bar.tell,
             workers=workers,
             measure=energy_while,
@@ -63,30 +74,32 @@ def train(preset: str, output: Path, budget: str | None, device: str, threads: i
 
 
 @click.command()
-@click.argument("preset", default="cpu-small")
+@click.argument("preset", required=False)
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Step costs, .json.")
 @click.option("--budget", default="240s", show_default=True, help="Seconds of timing; loading and memory come on top.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
-def steps(preset: str, output: Path, budget: str, device: str, threads: int | None) -> None:
+def steps(preset: str | None, output: Path, budget: str, device: str, threads: int | None) -> None:
     """Time a training step of every method of PRESET side by side; peak memory and energy too.
 
     On a machine that does nothing else. 'cdvft-bench pareto --steps' puts the result on its fronts.
     """
     from dataclasses import asdict
 
+    from cdvft_bench.accuracy.preset import read_preset
+
+    asked, limit = read_preset(_named(preset)), seconds(budget)
     from transformers.utils import logging
 
-    from cdvft_bench.accuracy.preset import read_preset
     from cdvft_bench.sweep.step_times import write_steps
     from cdvft_bench.sweep.steps import time_steps
     from cdvft_bench.timing.machine.environment import read_environment
 
     logging.disable_progress_bar()
     found = time_steps(
-        read_preset(preset),
+        asked,
         asdict(read_environment()),
-        budget_s=seconds(budget) or 240.0,
+        budget_s=limit or 240.0,
         device=device,
         threads=threads,
         say=click.echo,

@@ -80,6 +80,18 @@ def floors() -> None:
 
 
 @dev.command()
+def shapes() -> None:
+    """Print cdvft_bench/analytic/shapes.json: the layers of the table's models, as transformers builds them."""
+    import json
+
+    from cdvft_bench.analytic.configs import table_entry
+    from cdvft_bench.analytic.models import MODELS
+
+    lines = (f"{json.dumps(name)}: {json.dumps(table_entry(name))}" for name in MODELS)
+    click.echo("{\n" + ",\n".join(lines) + "\n}")
+
+
+@dev.command()
 @click.pass_context
 def commands(ctx: click.Context) -> None:
     """Print docs/cli.md: every command with its options, and what those print that print the same on every machine."""

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, MOST, emit
+from cdvft_bench.commands.shared import COUNT, DEVICE, MOST, emit
 from cdvft_bench.core.errors import UserError
 
 
@@ -23,7 +23,7 @@ def doctor(as_json: bool) -> None:
 
 @click.command()
 @click.option("--comparisons", type=COUNT, default=20, show_default=True, help="A/A comparisons to make.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def selftest(comparisons: int, device: str, as_json: bool) -> None:
     """Time the same work against itself: how often does the clock claim a difference that is none?
@@ -40,7 +40,7 @@ def selftest(comparisons: int, device: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the user's own.")
 def calibrate(device: str, threads: int | None, output: Path | None) -> None:
@@ -66,7 +66,7 @@ def calibrate(device: str, threads: int | None, output: Path | None) -> None:
 )
 @click.option("--tokens", type=COUNT, default=1024, show_default=True, help="Rows of the input.")
 @click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations.")
-@click.option("--device", default="cpu", show_default=True, help="cpu or cuda.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--inference", is_flag=True, help="Forward alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.names import not_known
 
 if TYPE_CHECKING:
     from cdvft_bench.core.case import Value
@@ -68,12 +69,12 @@ def open_model(model: str, dtype: str, task: str | None, inputs: str | None) -> 
     Raises:
         UserError: there is none, or it cannot be built.
     """
-    from cdvft_bench.analytic.kernels import ITEMSIZE
-    from cdvft_bench.analytic.models import MODELS, make_config
+    from cdvft_bench.analytic.configs import make_config
+    from cdvft_bench.analytic.linear import itemsize
+    from cdvft_bench.analytic.models import MODELS
     from cdvft_bench.counting.network.build import open_network
 
-    if dtype not in ITEMSIZE:
-        raise UserError(f"dtype {dtype!r} is not known; use one of {', '.join(ITEMSIZE)}")
+    itemsize(dtype)
     if model in MODELS:
         spec = MODELS[model]
         auto = None if task is not None else spec.auto
@@ -157,9 +158,9 @@ def utilisation(cost: NetworkCost, seconds: float, gpu: str, dtype: str) -> tupl
     """
     from cdvft_bench.predictor.devices import by_name, devices
 
-    device = devices().get(gpu) or by_name(gpu)
+    device = devices().get(gpu.lower()) or by_name(gpu)
     if device is None:
-        raise UserError(f"gpu {gpu!r} is not in the table; use one of {', '.join(devices())}")
+        raise not_known("gpu", gpu, devices(), "is not in the table")
     if dtype not in device.flops:
         raise UserError(f"{device.name} has no rate for dtype {dtype!r}; use one of {', '.join(device.flops)}")
     if not 0 < seconds < float("inf"):

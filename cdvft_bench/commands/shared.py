@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST = 2**31 - 1
 COUNT = click.IntRange(1, MOST)
 """Of rows, examples, epochs and their like."""
+DEVICE = click.Choice(["cpu", "cuda"])
 SEED = click.IntRange(0, MOST)
 WORKERS = click.IntRange(1, 256)
 
@@ -61,7 +62,7 @@ def case_options(command: Callable[..., None]) -> Callable[..., None]:
             show_default=True,
             help="Forward alone, or forward, backward and AdamW update.",
         ),
-        click.option("--device", default="cpu", show_default=True, help="cpu or cuda."),
+        click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON."),
     ]
     for option in reversed(options):

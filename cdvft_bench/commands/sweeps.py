@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import LEFT, Positive, seconds
+from cdvft_bench.commands.shared import DEVICE, LEFT, Positive, seconds
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import shown
 
@@ -58,9 +58,7 @@ GRID_HELP = "A preset's name (quick, wide, smoke, cpu-layers, paths, paper-layer
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 @click.option("--budget", metavar="TIME", help="Time to spend, as 10m: what is left of it buys precision.")
 @click.option("--precision", type=float, help="Half-width of a ratio's interval to reach, instead of the grid's own.")
-@click.option(
-    "--device", type=click.Choice(["cpu", "cuda"]), help="Run every case here instead of where the grid says."
-)
+@click.option("--device", type=DEVICE, help="Run every case here instead of where the grid says.")
 def run(
     grid: str, output: Path, retry_failed: bool, budget: str | None, precision: float | None, device: str | None
 ) -> None:
@@ -101,7 +99,7 @@ def run(
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=DEVICE,
     help="Run every case here (cpu or cuda) instead of where the grid says.",
 )
 @click.option(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.names import not_known
 from cdvft_bench.execution.fused import FusedFunction, Plan
 from cdvft_bench.execution.merged import MergedFunction
 from cdvft_bench.execution.native.path import NativeFunction
@@ -53,7 +54,7 @@ plan_of_graph = torch.compiler.assume_constant_result(_plan_of_graph)
 def check_path(path: str, m: int) -> None:
     """Raise UserError unless ``path`` is known and can execute m diagonals (0: the block-circulant adapter)."""
     if path != "auto" and path not in PATHS:
-        raise UserError(f"path {path!r} is not known; use one of auto, {', '.join(PATHS)}")
+        raise not_known("path", path, ("auto", *PATHS))
     if path == "merged_dense" and m > 2:
         raise UserError(
             f"path 'merged_dense' folds the gradient of one circulant factor, so m must be 2, not {m}; use 'merged'"

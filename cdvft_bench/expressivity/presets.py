@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.names import not_known
 from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 
 
@@ -207,7 +207,7 @@ def jobs_of(preset_name: str, seed: int = 0) -> list[Job]:
         UserError: the preset is not known.
     """
     if preset_name not in PRESETS:
-        raise UserError(f"preset {preset_name!r} is not known; use one of {', '.join(PRESETS)}")
+        raise not_known("preset", preset_name, PRESETS)
     preset = PRESETS[preset_name]
     return [
         *_structure_jobs(preset, seed),

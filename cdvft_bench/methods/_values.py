@@ -10,6 +10,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.names import not_known
 
 
 @cache
@@ -39,8 +40,7 @@ def check_value(name: str, value: object, hint: Any) -> None:
             raise UserError(", or ".join([str(error), *map(str, alone)])) from None
     elif get_origin(hint) is Literal:
         if not _among(value, get_args(hint)):
-            known = ", ".join(map(str, get_args(hint)))
-            raise UserError(f"{name} {value!r} is not known; use one of {known}")
+            raise not_known(name, str(value), map(str, get_args(hint)))
     elif hint is bool:
         if not isinstance(value, bool):
             raise UserError(f"{name} = {value!r} is not a truth value; use true or false")

@@ -26,6 +26,7 @@ from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import Count, countable
 from cdvft_bench.analytic.linear import LinearShape, check_count
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.names import not_known
 from cdvft_bench.methods._values import check_value, hints, short
 
 if TYPE_CHECKING:  # torch takes seconds to import, and formulas do not need it
@@ -245,7 +246,7 @@ def method_class(name: str) -> type[Method]:
     """
     _import_all()
     if name not in _REGISTRY:
-        raise UserError(f"method {name!r} is not known; use one of {', '.join(method_names())}")
+        raise not_known("method", name, method_names())
     return _REGISTRY[name]
 
 
@@ -260,7 +261,7 @@ def make_method(name: str, hyperparameters: Mapping[str, Any] | None = None) -> 
     known = [f.name for f in dataclasses.fields(cls)]
     for key in given:
         if key not in known:
-            raise UserError(f"{name} has no hyperparameter {key!r}; it has {', '.join(known) or 'none'}")
+            raise not_known(f"{name} has no hyperparameter", key, known, "", "it has")
     try:
         return cls(**given)
     except (TypeError, ValueError) as error:

@@ -13,6 +13,7 @@ from cdvft_bench.analytic.roofline import Rates, load_rates
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.io.reading import packaged, parse_toml
+from cdvft_bench.core.names import not_known
 
 _FILE = "devices.toml"
 
@@ -169,7 +170,7 @@ def find_target(gpu: str) -> Target:
         return Target(found.name, datasheet_rates(found), found)
     path = Path(gpu)
     if not is_file(path):
-        raise UserError(f"GPU {gpu!r} is neither in the table ({', '.join(devices())}) nor a file of calibrated rates")
+        raise not_known("GPU", gpu, devices(), "is neither in the table nor a file of calibrated rates")
     rates = read_rates(path)
     return Target(rates.device, rates, by_name(rates.device))
 

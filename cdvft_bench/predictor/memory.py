@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from cdvft_bench.analytic.cost import Cost
@@ -28,7 +29,8 @@ def adapter_saved_bytes(
     16-bit bases what happens, for each adapter casts its own copy.
     """
     layers = model.shape.linears if method.trains_all else target_linears(model.shape, targets)
-    return sum(int(method.cost(x.shape, rows_of(x, batch, sequence), dtype, device=device).saved_bytes) for x in layers)
+    groups = Counter((x.shape, rows_of(x, batch, sequence)) for x in layers)  # layers of one shape keep the same
+    return sum(n * int(method.cost(*group, dtype, device=device).saved_bytes) for group, n in groups.items())
 
 
 def workspace_bytes(model: Transformer, cost: Cost, batch: int, sequence: int, dtype: str, loss: bool) -> int:

@@ -7,26 +7,16 @@ GPT-2). Launches, bytes and saved activations are checked against counts of smal
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cdvft_bench.analytic.kernels import ITEMSIZE, Kernel, Kernels, copy, elementwise, of_base, reduction, times
-from cdvft_bench.analytic.models import (
-    MODELS,
-    ModelShape,
-    make_config,
-    model_shape,
-    model_spec,
-    read_config,
-    shape_from_config,
-)
+from cdvft_bench.analytic.models import MODELS, ModelShape, model_config, model_shape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file
-
-if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+from cdvft_bench.core.names import not_known
 
 
 @dataclass(frozen=True)
@@ -72,13 +62,16 @@ def find_model(model: str, targets: Sequence[str] = ()) -> Transformer:
     """
     path = Path(model)
     if model in MODELS:
-        return describe(model_shape(model), make_config(model_spec(model)))
+        return describe(model_shape(model), model_config(model))
     if not is_file(path):
-        raise UserError(f"model {model!r} is neither in the table ({', '.join(MODELS)}) nor a transformers config.json")
+        raise not_known("model", model, MODELS, "is neither in the table nor a transformers config.json")
+    from cdvft_bench.analytic.configs import config_values, read_config, shape_from_config
+
     config = read_config(path)
     names = getattr(config, "architectures", None) or [""]
     auto = "AutoModelForCausalLM" if "ForCausalLM" in names[0] or "LMHead" in names[0] else "AutoModel"
-    return describe(shape_from_config(config, path.name, auto, tuple(targets) or _usual(config.model_type)), config)
+    shape = shape_from_config(config, path.name, auto, tuple(targets) or _usual(config.model_type))
+    return describe(shape, config_values(config))
 
 
 def _usual(model_type: str) -> tuple[str, ...]:
@@ -87,13 +80,12 @@ def _usual(model_type: str) -> tuple[str, ...]:
     return tuple(USUAL.get(model_type, ()))
 
 
-def describe(shape: ModelShape, config: PretrainedConfig) -> Transformer:
-    """Read the family off a configuration.
+def describe(shape: ModelShape, values: Mapping[str, Any]) -> Transformer:
+    """Read the family off the values of a configuration, those of ``configs.CONFIG_KEYS``.
 
     Raises:
         UserError: experts or a recurrent block: no closed form covers them.
     """
-    values: dict[str, Any] = config.to_dict()
     for name in ("num_local_experts", "num_experts", "n_routed_experts", "state_size"):
         if values.get(name):
             raise UserError(f"{shape.name}: {name} = {values[name]} is not covered; give a dense transformer")

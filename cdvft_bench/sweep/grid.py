@@ -47,6 +47,7 @@ from cdvft_bench.core.case import FROZEN, Case, CasePass, SubjectKind, Value, wi
 from cdvft_bench.core.errors import MisfitError, UserError
 from cdvft_bench.core.io.files import shown
 from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
+from cdvft_bench.core.names import guess
 from cdvft_bench.core.timed import Mode
 from cdvft_bench.methods import make_method
 
@@ -227,7 +228,8 @@ def read_grid(name: str) -> Grid:
     """
     if name in presets():
         return _parse(parse_toml(packaged("cdvft_bench.sweep", "presets", f"{name}.toml")), name)
-    return _parse(read_toml(name, "grid", f"give a TOML file, or a preset: {', '.join(presets())}"), shown(name))
+    advice = f"{guess(name, presets())}give a TOML file, or a preset: {', '.join(presets())}"
+    return _parse(read_toml(name, "grid", advice), shown(name))
 
 
 def _parse(data: Mapping[str, Any], source: str) -> Grid:

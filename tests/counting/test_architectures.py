@@ -10,8 +10,9 @@ import torch
 from click.testing import CliRunner
 from torch import nn
 
+from cdvft_bench.analytic.configs import make_config
 from cdvft_bench.analytic.cost import total
-from cdvft_bench.analytic.models import MODELS, make_config, model_shape
+from cdvft_bench.analytic.models import MODELS, model_shape
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import floating_output

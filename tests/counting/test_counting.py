@@ -174,7 +174,8 @@ def test_a_module_that_cannot_be_traced_is_noted() -> None:
 def test_whole_models_multiply_as_often_as_their_shape_says(kind, attention) -> None:
     import transformers
 
-    from cdvft_bench.analytic.models import frozen_model_macs, shape_from_config
+    from cdvft_bench.analytic.configs import shape_from_config
+    from cdvft_bench.analytic.models import frozen_model_macs
 
     small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
     config = {

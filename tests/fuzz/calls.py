@@ -59,6 +59,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "methods"): Call({"names": ("lora",)}),
     ("dev", "exact"): Call({"names": ("lora",), "cases": "1"}, costly=True),
     ("dev", "floors"): Call({}),
+    ("dev", "shapes"): Call({}, costly=True),
     ("dev", "commands"): Call({}, costly=True),
     ("dev", "kernels"): Call({"output": "out.json"}, costly=True),
     ("dev", "widths"): Call({"quick": True, "budget": "1", "output": "out.md"}, costly=True),

@@ -11,8 +11,9 @@ import torch
 import transformers
 from torch import nn
 
+from cdvft_bench.analytic.configs import config_values, shape_from_config
 from cdvft_bench.analytic.cost import total
-from cdvft_bench.analytic.models import shape_from_config, target_linears
+from cdvft_bench.analytic.models import target_linears
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import count_model
 from cdvft_bench.counting.saved import saved_bytes
@@ -48,7 +49,7 @@ def build(name: str, dtype: str) -> tuple[nn.Module, Transformer]:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    return model, describe(shape_from_config(config, name, auto, TARGETS[name]), config)
+    return model, describe(shape_from_config(config, name, auto, TARGETS[name]), config_values(config))
 
 
 def inputs(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -144,7 +145,7 @@ def test_models_by_name_and_by_config_file(tmp_path: Path) -> None:
     path.write_text("{}")
     with pytest.raises(UserError, match=r"give a transformers config\.json"):
         find_model(str(path))
-    with pytest.raises(UserError, match=r"neither in the table .*llama-3-8b.* nor a transformers config\.json"):
+    with pytest.raises(UserError, match=r"neither in the table nor a transformers config\.json; did you mean llama"):
         find_model("llama-9")
     mixtral = transformers.MixtralConfig(hidden_size=64, intermediate_size=64, num_key_value_heads=2, **SMALL)
     path.write_text(json.dumps(mixtral.to_dict()))

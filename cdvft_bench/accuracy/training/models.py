@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.accuracy.joined import cache_folder, find_parts, unpacked
-from cdvft_bench.analytic.models import make_config, model_spec
+from cdvft_bench.analytic.configs import make_config
+from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
