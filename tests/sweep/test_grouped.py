@@ -45,6 +45,7 @@ from tests.sweep import work
 
 here = Environment("cpu", 2, None, 1, (), None, None, "", "", "", "", {}, None, "2026-01-01")
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it in its background
     _end_on_sigterm()
     cases = [work.setting(2, f"{d}x{d}") for d in (16, 24, 32, 40)]
     with Store(sys.argv[1], create=True) as store, RunLock(sys.argv[1]):
