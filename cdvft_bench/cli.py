@@ -96,6 +96,7 @@ for _command in (
     accuracy.steps,
     accuracy.pareto,
     accuracy.maps,
+    accuracy.rank,
     accuracy.pretrain,
     expressivity.expressivity,
     tuner.peft,

@@ -40,11 +40,37 @@ def row_of(result: TrialResult) -> dict[str, Any]:
     return row
 
 
-def by_workload(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
-    """Runs by model and task, which a file of a group of presets mixes; only those of one workload compare."""
+def workload_of(result: TrialResult, examples: int | None = None) -> str:
+    """What a run trains on, in words; ``examples`` stands for the run's own number of them."""
+    t = result.trial
+    return (
+        f"{t.model} on {t.task} ({t.examples if examples is None else examples:,} examples x {t.epochs}, "
+        f"batch {t.batch}, at most {t.length} tokens" + (f", {t.optimizer}" if t.optimizer != "adamw" else "") + ")"
+    )
+
+
+def workloads(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
+    """Runs that may be compared, by their workload in words, in the order given.
+
+    Test runs are of one workload where all but method, rate and seed is alike, the number of scored examples too. A
+    tuning run may train on fewer examples than the final runs that it chooses for: it belongs to the test runs of the
+    least number of examples that is no less than its own; without such runs, tuning runs are a workload of their own.
+    """
+    given = list(results)
+    scored: dict[tuple[str, int], set[int]] = {}
+    for result in given:
+        if result.trial.evaluate == "test":
+            scored.setdefault((workload_of(result, 0), result.trial.examples), set()).add(result.trial.scored)
     found: dict[str, list[TrialResult]] = {}
-    for result in results:
-        found.setdefault(f"{result.trial.model} on {result.trial.task}", []).append(result)
+    for result in given:
+        trial, alike = result.trial, workload_of(result, 0)
+        larger = [n for what, n in scored if what == alike and n >= trial.examples]
+        examples = min(larger, default=trial.examples)
+        counts = sorted(scored.get((alike, examples), ()))
+        name = workload_of(result, examples)
+        for count in [trial.scored] if trial.evaluate == "test" else counts or [0]:
+            full = f"{name[:-1]}, {count:,} scored)" if len(counts) > 1 else name
+            found.setdefault(full, []).append(result)
     return found
 
 

@@ -26,6 +26,7 @@ import msgspec
 
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.training.trial import TrialResult
+from cdvft_bench.analysis.accuracy.ranking import Ranking, ranking
 from cdvft_bench.analysis.accuracy.study import Study, studies
 from cdvft_bench.analysis.frame import records_frame
 from cdvft_bench.analysis.overview import Overview, overview
@@ -99,6 +100,11 @@ class Campaign:
     def studies(self) -> list[Study]:
         """The fine-tuning runs, a study a file and workload."""
         return studies(self.runs, self.steps)
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """Methods over the workloads that can rank them."""
+        return ranking(self.studies)
 
 
 class _Predictions(msgspec.Struct):

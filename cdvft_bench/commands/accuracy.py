@@ -162,6 +162,23 @@ def _write_page(results: Path, output: Path, steps: Path | None, preset: str | N
 
 
 @click.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+def rank(paths: tuple[Path, ...]) -> None:
+    """Rank the methods over the workloads of PATHS: results of train, or folders of them.
+
+    Mean ranks, wins, ties and losses against LoRA, and what each front tells apart, with what was not measured. Only
+    workloads whose pilot shows that they can rank count.
+    """
+    from cdvft_bench.analysis.inputs import read
+    from cdvft_bench.report.terminal.ranks import show_ranking
+
+    campaign = read(*paths, claims=False)
+    if not any(study.scores for study in campaign.studies):
+        raise UserError("no finished run on a test split in the files given; run a preset of 'cdvft-bench train' first")
+    show_ranking(campaign)
+
+
+@click.command()
 @click.option("--model", help="vit-small-fashion (the default), or vit-small-odd: half of the classes.")
 @click.option("--examples", type=COUNT, help="Training images; the preset's own number if not given.")
 @click.option("--epochs", type=COUNT, help="Passes over them; the preset's own number if not given.")

@@ -17,6 +17,7 @@ from cdvft_bench.core.text import clean, harmless
 from cdvft_bench.report.page import cards
 from cdvft_bench.report.page.build import page
 from cdvft_bench.report.page.latex import latex_table
+from cdvft_bench.report.ranks import ranking_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -108,6 +109,9 @@ def papers(campaign: Campaign) -> dict[str, tuple[DataFrame, str]]:
     if campaign.overview:
         one = cards.overview_table(campaign.overview)
         made["overview"] = pd.DataFrame(one.rows, columns=list(one.columns)), one.title
+    ranked = ranking_table(campaign.ranking)
+    if ranked:
+        made["ranking"] = pd.DataFrame(ranked.rows, columns=list(ranked.columns)), ranked.title
     if campaign.verification:
         columns = ["claim", "stated as", "origin", "verdict", "because", "numbers"]
         cells = [(v.id, v.statement, v.origin, v.verdict, v.detail, v.numbers) for v in rows(campaign.verification)]

@@ -2,44 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from cdvft_bench.accuracy.analysis import Difference, Score, compared, seed_deviation
+from cdvft_bench.accuracy.analysis import Score, seed_deviation
 from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, TrialResult
 from cdvft_bench.analysis.accuracy.fronts import Front
-from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.text import NOT_MEASURED, clean, percent_bounds, plural
+from cdvft_bench.analysis.accuracy.pairs import BASELINE, CHANCE, differences_to, verdict
+from cdvft_bench.core.text import NOT_MEASURED, clean, plural
 
-BASELINE = "LoRA r=8"
-CHANCE = 0.05
 _CAPITAL = NOT_MEASURED.capitalize()
 
 
 def answers(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence[Front]) -> dict[str, str]:
     """What the runs of one workload say on R3 (settings), R4 (generation) and R6 (worth), by question."""
     return {"R3": _settings(runs, found), "R4": _generation(runs, found), "R6": _worth(runs, found, fronts)}
-
-
-def told_apart(d: Difference) -> bool:
-    """Whether a difference is beyond chance: by the corrected p, and its own interval leaves 0 out."""
-    return d.p_holm < CHANCE and d.interval.side(0.0) != "undecided"
-
-
-def verdict(d: Difference) -> str:
-    """Better, worse or neither, by the corrected p."""
-    size = f"{100 * d.mean:+.1f} points{percent_bounds(d.interval)}"
-    if not told_apart(d):
-        return f"not told apart ({size}, p = {d.p_holm:.2f})"
-    return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
-
-
-def differences_to(found: Sequence[Score], against: str) -> dict[str, Difference]:
-    """Every method's difference to one, by label; none where no two seeds are shared."""
-    try:
-        return {d.label: d for d in compared(found, against)}
-    except UserError:
-        return {}
 
 
 def _settings(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
@@ -80,7 +57,7 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
         return f"{_CAPITAL} by these runs; {trial.model} on {trial.task} classifies."
     against = differences_to(found, BASELINE)
     lora = next((s for s in found if s.label == BASELINE), None)
-    ours = _best_tuned(runs, [s for s in found if s.method == "cdvft" and s.label in against])
+    ours = best_tuned(tuning_runs(runs), [s for s in found if s.method == "cdvft" and s.label in against])
     if ours is None or lora is None:
         return f"{_CAPITAL}: it takes two seeds of CDVFT and of {BASELINE}."
     said = (
@@ -98,12 +75,15 @@ def _generation(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
     )
 
 
-def _best_tuned(runs: Sequence[TrialResult], rivals: Sequence[Score]) -> Score | None:
+def best_tuned(tried: Mapping[str, Sequence[TrialResult]], rivals: Sequence[Score]) -> Score | None:
     """The best on the validation split, not on the test split, where it is to be compared.
 
     Of equals the one of fewer parameters, then the first by name: nothing that the test split says.
+
+    Args:
+        tried: of ``tuning_runs``. rivals: to choose from.
     """
-    tuned = {label: max((r.accuracy or 0.0 for r in tried), default=0.0) for label, tried in tuning_runs(runs).items()}
+    tuned = {label: max((r.accuracy or 0.0 for r in some), default=0.0) for label, some in tried.items()}
     return min(rivals, key=lambda s: (-tuned.get(s.label, 0.0), s.parameters, s.label), default=None)
 
 
@@ -112,7 +92,7 @@ def _worth(runs: Sequence[TrialResult], found: Sequence[Score], fronts: Sequence
     ours = [s for s in found if s.method == "cdvft"]
     against = differences_to(found, BASELINE)
     rivals = [s for s in ours if s.label in against]
-    best = _best_tuned(runs, rivals)
+    best = best_tuned(tuning_runs(runs), rivals)
     if lora is None or best is None:
         return f"{_CAPITAL}: it takes two seeds of CDVFT and of {BASELINE}."
     said = (

@@ -6,11 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdvft_bench.accuracy.analysis import CostOf, Score, front_shares_of
-from cdvft_bench.core.text import NOT_MEASURED
+from cdvft_bench.analysis.accuracy.pairs import State, beyond_chance, states
+from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural
 from cdvft_bench.core.ties import steady
 from cdvft_bench.sweep.step_times import StepCost, StepTimes
 
 FLOAT_BYTES = 4
+SHOWN = 8
+"""Names that a sentence lists at most."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +91,30 @@ class Front:
     """Accuracy against one cost.
 
     Attributes:
-        kind: the cost. costs: by label, of the methods that have one. shares: by label, of random draws in which the
-            method is on the front. said: why there are none.
+        kind: the cost. costs: by label, of the methods that have one.
+        shares: by label, of random draws in which the method is on the front.
+        states: by label, whether it is on the front beyond chance. said: why there are none.
     """
 
     kind: CostKind
     costs: Mapping[str, CostOf]
     shares: Mapping[str, float]
+    states: Mapping[str, State]
     said: str = ""
+
+    @property
+    def told(self) -> str:
+        """What can be told apart on it and what cannot, in a sentence; empty where there is no front."""
+        if not self.costs:
+            return ""
+        return (
+            f"Against {self.kind.short.partition(' [')[0]}, on the front beyond chance: {self._named('on')}; "
+            f"beaten beyond chance: {self._named('off')}; not told: {self._named('open')}."
+        )
+
+    def _named(self, state: State) -> str:
+        names = [clean(label) for label, found in self.states.items() if found == state]
+        return plural(len(names), "method") if len(names) > SHOWN else listed(names) or "none"
 
 
 def fronts_of(found: Sequence[Score], steps: StepTimes | None) -> list[Front]:
@@ -107,11 +126,13 @@ def fronts_of(found: Sequence[Score], steps: StepTimes | None) -> list[Front]:
     }
     telling = {name: one for name, one in costs.items() if len(one) > 1 and len(set(one.values())) > 1}
     shares = front_shares_of(found, telling)
+    better = {(one, other) for _, one, other in beyond_chance({"": {s.label: s for s in found}})}
     made = []
     for kind in COSTS:
         if kind.name in telling:
-            made.append(Front(kind, telling[kind.name], shares[kind.name]))
+            told = states(list(telling[kind.name]), telling[kind.name], better)
+            made.append(Front(kind, telling[kind.name], shares[kind.name], told))
         else:
             alike = len(costs[kind.name]) > 1
-            made.append(Front(kind, {}, {}, "the same for every method" if alike else kind.missing or NOT_MEASURED))
+            made.append(Front(kind, {}, {}, {}, "the same for every method" if alike else kind.missing or NOT_MEASURED))
     return made

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.training.trial import scale_name
-from cdvft_bench.analysis.accuracy.answers import differences_to, verdict
+from cdvft_bench.analysis.accuracy.pairs import differences_to, verdict
 from cdvft_bench.core.text import clean, listed, plural
 from cdvft_bench.methods import make_method
 

@@ -8,11 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Difference, Score, scores
+from cdvft_bench.accuracy.results import workloads
 from cdvft_bench.accuracy.training.trial import TrialResult
-from cdvft_bench.analysis.accuracy.answers import BASELINE, answers, differences_to, told_apart
+from cdvft_bench.analysis.accuracy.answers import answers
 from cdvft_bench.analysis.accuracy.fronts import Front, fronts_of
+from cdvft_bench.analysis.accuracy.pairs import BASELINE, differences_to, told_apart
+from cdvft_bench.analysis.accuracy.ranking import role_of
 from cdvft_bench.analysis.sentences import Headline
-from cdvft_bench.claims.sources.trained import workload_of
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import clean, percent_bounds
 from cdvft_bench.sweep.step_times import StepTimes
@@ -43,6 +45,11 @@ class Study:
         return scores(self.runs)
 
     @cached_property
+    def paper(self) -> Score | None:
+        """CDVFT at the paper's setting, on whatever path it ran."""
+        return next((score for score in self.scores if role_of(score) == PAPER), None)
+
+    @cached_property
     def fronts(self) -> list[Front]:
         """Accuracy against every cost."""
         return fronts_of(self.scores, self.steps)
@@ -59,8 +66,8 @@ class Study:
     @cached_property
     def headline(self) -> Headline | None:
         """CDVFT at the paper's setting beside LoRA r = 8, in a sentence; None where either was not scored."""
-        ours = next((score for score in self.scores if score.label == PAPER), None)
-        found = next((d for d in self.differences() if d.label == PAPER), None)
+        ours = self.paper
+        found = next((d for d in self.differences() if ours and d.label == ours.label), None)
         if ours is None or found is None:
             return None
         bounds = (
@@ -121,13 +128,10 @@ def studies(runs: Mapping[str, Sequence[TrialResult]], steps: Iterable[StepTimes
     Raises:
         UserError: steps are given and no study is of their model and task.
     """
-    found: dict[tuple[str, str, int], list[TrialResult]] = {}
-    for file, rows in runs.items():
-        for run in rows:
-            found.setdefault((file, workload_of(run), run.trial.examples), []).append(run)
+    found = {(file, name): some for file, rows in runs.items() for name, some in workloads(rows).items()}
     names = [f"{rows[0].trial.model} on {rows[0].trial.task}" for rows in found.values()]
     made = []
-    for ((file, long, _), rows), short in zip(found.items(), names, strict=True):
+    for ((file, long), rows), short in zip(found.items(), names, strict=True):
         trial = rows[0].trial
         own = [s for s in steps if (s.model, s.task) == (trial.model, trial.task)]
         made.append(Study(short if names.count(short) == 1 else f"{long}, {file}", file, rows, own[0] if own else None))

@@ -8,8 +8,8 @@ from functools import cached_property
 from statistics import median
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from cdvft_bench.accuracy.results import workloads
 from cdvft_bench.analysis.frame import COMPARABLE, Entry, entries
-from cdvft_bench.claims.sources.trained import workload_of
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, times
 
 if TYPE_CHECKING:
@@ -97,13 +97,11 @@ class Given:
         Only runs of one workload compare.
         """
         every = {run.trial.key: run for runs in self.runs.values() for run in runs}
-        found = grouped(
-            every.values(), lambda r: (f"{r.trial.model} on {r.trial.task}", workload_of(r), r.trial.scored)
-        )
-        short = [name for name, *_ in found]
+        found = workloads(every.values())
+        short = [name.partition(" (")[0] for name in found]
         return {
-            name if short.count(name) == 1 else f"{long}, {scored:,} examples scored": rows
-            for (name, long, scored), rows in found.items()
+            brief if short.count(brief) == 1 else name: rows
+            for brief, (name, rows) in sorted(zip(short, found.items(), strict=True), key=lambda item: item[1][0])
         }
 
     def source(self, rows: Iterable[TrialResult]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.published import published_runs
-from cdvft_bench.accuracy.results import read_results
+from cdvft_bench.accuracy.results import read_results, workloads
 from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject
@@ -19,7 +19,7 @@ from cdvft_bench.claims.ledger.resolve import FROZEN
 from cdvft_bench.claims.ledger.terms import Setting, Source
 from cdvft_bench.claims.sources.published_runs import RunTable
 from cdvft_bench.claims.sources.source import FigureSource, NotAvailable
-from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, score_of, workload_of
+from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, score_of
 from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
@@ -208,11 +208,11 @@ class AccuracySource(_Recorded):
     axis = WORKLOAD
 
     def names(self) -> list[str]:
-        return [table.name for table in self.tables] + sorted({workload_of(r) for r in self.results})
+        return [table.name for table in self.tables] + sorted(workloads(self.results))
 
     def of(self, name: str) -> AccuracySource:
         return AccuracySource(
-            [table for table in self.tables if table.name == name], [r for r in self.results if workload_of(r) == name]
+            [table for table in self.tables if table.name == name], workloads(self.results).get(name, [])
         )
 
     def figure(self, point: Point) -> Figure:

@@ -32,16 +32,6 @@ def is_results(path: Path) -> bool:
     return first.startswith((b'{"environment_row"', b'{"trial"'))
 
 
-def workload_of(result: TrialResult) -> str:
-    """What a run trains on, in words; runs of one workload can be compared."""
-    t = result.trial
-    return (
-        f"{t.model} on {t.task} ({t.examples:,} examples x {t.epochs}, batch {t.batch}, at most {t.length} tokens"
-        + (f", {t.optimizer}" if t.optimizer != "adamw" else "")
-        + ")"
-    )
-
-
 def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
     """The runs of a method with the hyperparameters that a ledger names; of several such the best on validation data.
 

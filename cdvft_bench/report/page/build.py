@@ -23,6 +23,7 @@ from cdvft_bench.core.text import clean, plural
 from cdvft_bench.report.page import cards, views
 from cdvft_bench.report.page.payload import embedded, packed
 from cdvft_bench.report.page.render import render
+from cdvft_bench.report.ranks import left_out_said, ranking_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -44,6 +45,7 @@ class Page:
         overview: the first picture as a table; None where nothing is timed.
         regret: what the planner's picks lose, in words.
         judged: the claims; None where they were not judged. claims: whether the page speaks of claims at all.
+        ranking: methods over workloads; None where none can rank. left_out: workloads that do not count, and why.
         studies: names of the accuracy's workloads, with what they say. maps: sentences of the maps.
         answers: to the reviewers' questions. prediction: tables; empty where nothing was predicted.
         records: how many. failures: of cases. origins, environments: where everything is from.
@@ -59,6 +61,8 @@ class Page:
     regret: str
     claims: bool
     judged: cards.Judged | None
+    ranking: cards.Table | None
+    left_out: tuple[str, ...]
     studies: tuple[tuple[str, tuple[str, ...]], ...]
     maps: tuple[str, ...]
     answers: tuple[Answer, ...]
@@ -100,6 +104,8 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
         regret=regret_said(ways(frame)),
         claims=claims,
         judged=cards.judged(campaign.verification) if campaign.verification else None,
+        ranking=ranking_table(campaign.ranking),
+        left_out=tuple(left_out_said(campaign.ranking)) if tested else (),
         studies=tuple((study.name, _said(study)) for study in tested),
         maps=said,
         answers=tuple(_questions(campaign, frame, tested)) if asked else (),
@@ -161,7 +167,8 @@ def _questions(campaign: Campaign, frame: DataFrame, tested: Sequence[Study]) ->
 
 
 def _said(study: Study) -> tuple[str, ...]:
-    return tuple(text for text in study.said.values() if not text.lower().startswith("not measured"))
+    told = [front.told for front in study.fronts if front.told]
+    return (*(text for text in study.said.values() if not text.lower().startswith("not measured")), *told)
 
 
 def _facts(campaign: Campaign, frame: DataFrame, tested: Sequence[Study]) -> str:

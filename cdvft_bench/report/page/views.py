@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.accuracy.analysis import Difference
-from cdvft_bench.analysis.accuracy.answers import told_apart
 from cdvft_bench.analysis.accuracy.maps import HeatMap
-from cdvft_bench.analysis.accuracy.study import PAPER, Study
+from cdvft_bench.analysis.accuracy.pairs import BASELINE, told_apart
+from cdvft_bench.analysis.accuracy.study import Study
 from cdvft_bench.analysis.cases import PATHS, in_words, title_of
 from cdvft_bench.analysis.frame import COMPARABLE, entries
 from cdvft_bench.analysis.overview import COSTS, Overview
@@ -166,7 +166,7 @@ def study_view(study: Study) -> View:
         ],
         "differences": [
             {"against": made[0].against, "rows": [_difference(one, study) for one in made]}
-            for against in ("LoRA r=8", PAPER)
+            for against in (BASELINE, study.paper.label if study.paper else "")
             if (made := study.differences(against))
         ],
     }

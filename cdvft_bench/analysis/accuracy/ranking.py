@@ -1,0 +1,280 @@
+"""Methods over workloads: mean ranks with intervals, wins, ties and losses against LoRA, and what was not measured.
+
+Only workloads that can rank count: those whose pilot shows tuned full fine-tuning well above training nothing but the
+classifier (``accuracy.pilot``). The others are named with the reason.
+
+A rank's interval holds by tests of all pairs: a method that b others beat beyond chance and that beats w of n is
+between place 1 + b and n - w (as Mohamad, Goeman and van Zwet 2019 count). Holm's correction runs over all pairs of
+all workloads, so that all intervals of the table hold together; where nothing is told apart they say 1 to n.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, estimate, holm, paired
+from cdvft_bench.accuracy.pilot import FULL, pilot_of
+from cdvft_bench.accuracy.results import tuning_runs
+from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult
+from cdvft_bench.analysis.accuracy.answers import best_tuned
+from cdvft_bench.analysis.accuracy.pairs import BASELINE, beyond_chance, differences_to, told_apart
+from cdvft_bench.analysis.cases import CIRCULANT, title_of
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.student import joint_freedom
+from cdvft_bench.core.text import clean
+
+if TYPE_CHECKING:
+    from cdvft_bench.analysis.accuracy.study import Study
+
+GAIN = 0.05
+"""By so much tuned full fine-tuning must beat training nothing but the classifier."""
+LIKE = 2.0
+"""A LoRA of up to so many times the parameters, or as many times fewer, is of like size."""
+LEAST = 4
+"""Methods beside the references that a workload must have to enter the ranks; its differences count in any case."""
+REFERENCES = (HEAD, BASE, FULL)
+"""Not ranked: what is compared lies between them."""
+
+Outcome = Literal["win", "tie", "loss"]
+
+
+@dataclass(frozen=True)
+class Against:
+    """A method against one LoRA on one workload: more accurate beyond chance, less, or not told apart.
+
+    Attributes:
+        difference: method less LoRA, corrected for all comparisons of its kind on the workload.
+        estimate: the same with its standard error, for means over workloads.
+    """
+
+    difference: Difference
+    estimate: Estimate
+
+    @property
+    def outcome(self) -> Outcome:
+        """By the rule of ``told_apart``."""
+        if not told_apart(self.difference):
+            return "tie"
+        return "win" if self.difference.mean > 0 else "loss"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A method on one workload.
+
+    Attributes:
+        score: of the setting that stands for the role there, the best on validation data where there are several.
+        rank: among the methods that every workload of the ranks has; equal accuracies share their mean place.
+        lora: against LoRA r = 8, None of itself. like: against the LoRA of like size, None where none was run.
+    """
+
+    score: Score
+    rank: Interval | None
+    lora: Against | None
+    like: Against | None
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method over workloads.
+
+    Attributes:
+        role: what the method is called where widths differ. method: its name in the suite.
+        cells: by workload; a workload that is not there was not measured.
+        rank: mean over the workloads of the ranks; None where one of them lacks it, and of the references.
+    """
+
+    role: str
+    method: str
+    cells: Mapping[str, Cell]
+    rank: Interval | None
+
+    def outcomes(self, like: bool = False) -> tuple[int, int, int] | None:
+        """Wins, ties and losses against LoRA r = 8, or the LoRA of like size; None where it met none."""
+        words = [one.outcome for one in self._against(like)]
+        return (words.count("win"), words.count("tie"), words.count("loss")) if words else None
+
+    def mean(self, like: bool = False) -> Interval | None:
+        """Mean difference over the workloads that it was measured on; they count alike."""
+        parts = [one.estimate for one in self._against(like)]
+        return mean_of(parts).interval if parts else None
+
+    def _against(self, like: bool) -> list[Against]:
+        found = [cell.like if like else cell.lora for cell in self.cells.values()]
+        return [one for one in found if one is not None]
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The table over workloads.
+
+    Attributes:
+        workloads: names of those that can rank. left_out: others, with the reason. rows: best mean rank first, then
+            methods that were not measured everywhere, then the references.
+        ranked: how many methods have ranks: those that every workload of ``over`` has. over: workloads of the ranks.
+    """
+
+    workloads: tuple[str, ...]
+    left_out: tuple[tuple[str, str], ...]
+    rows: tuple[Row, ...]
+    ranked: int
+    over: tuple[str, ...]
+
+
+def ranking(studies: Iterable[Study]) -> Ranking:
+    """The table over workloads of fine-tuning runs; without rows where none of them can rank."""
+    able: dict[str, Study] = {}
+    left_out = []
+    for study in studies:
+        if not study.scores:
+            continue
+        reason = cannot_rank(study.runs)
+        if reason:
+            left_out.append((clean(study.name), reason))
+        else:
+            able[study.name] = study
+    short = [name.partition(" (")[0] for name in able]
+    named = {
+        clean(brief if short.count(brief) == 1 else study.name): roles(study.scores, study.runs)
+        for brief, study in zip(short, able.values(), strict=True)
+    }
+    methods = {role: score.method for scored in named.values() for role, score in scored.items()}
+    rivals = {name: [r for r, s in scored.items() if s.method not in REFERENCES] for name, scored in named.items()}
+    over = tuple(name for name, some in rivals.items() if len(some) >= LEAST)
+    ranked = [role for role in methods if over and all(role in rivals[name] for name in over)]
+    places = ranks({name: {role: named[name][role] for role in ranked} for name in over})
+    lora = {name: _against_baseline(scored) for name, scored in named.items()}
+    like = {name: _against_like(scored) for name, scored in named.items()}
+    rows = []
+    for role, method in methods.items():
+        cells = {
+            name: Cell(scored[role], places.get(name, {}).get(role), lora[name].get(role), like[name].get(role))
+            for name, scored in named.items()
+            if role in scored
+        }
+        mine = [cell.rank for cell in cells.values() if cell.rank is not None]
+        rows.append(Row(role, method, cells, _mean_rank(mine) if role in ranked else None))
+    rows.sort(key=_order)
+    return Ranking(tuple(named), tuple(left_out), tuple(rows), len(ranked), over)
+
+
+def cannot_rank(runs: Sequence[TrialResult]) -> str:
+    """Why a workload cannot rank methods; empty where its pilot shows that it can."""
+    pilot = pilot_of(runs)
+    if pilot is None:
+        return "no pilot: it takes three seeds of full fine-tuning and of the classifier alone, or the untrained model"
+    return "" if pilot.passed(GAIN) else f"its pilot does not show a gain of {100 * GAIN:g} points: {pilot}"
+
+
+def role_of(score: Score) -> str:
+    """What a method is called on workloads of any width: "CDVFT m=2 p=d", "C3A p<d", "FourierFT".
+
+    Rank and m stand in it, sizes that follow the model's width do not; nor does the path, which changes no weight.
+    """
+    if score.method in (HEAD, BASE):
+        return score.label
+    given = dict(score.hyperparameters)
+    words = [title_of(score.method)]
+    if score.method in ("lora", "dora"):
+        words.append(f"r={given.get('rank', 8)}")
+    if score.method == "cdvft":
+        words.append(f"m={given.get('m', 2)}")
+    if score.method in CIRCULANT:
+        words.append("p=d" if given.get("block_size") is None else "p<d")
+    if "init" in given:
+        words.append(str(given["init"]))
+    return clean(" ".join(words))
+
+
+def roles(found: Sequence[Score], runs: Sequence[TrialResult]) -> dict[str, Score]:
+    """Scores by role; of several settings of one role the best on validation data."""
+    alike: dict[str, list[Score]] = {}
+    for score in found:
+        alike.setdefault(role_of(score), []).append(score)
+    tried = tuning_runs(runs)
+    return {role: best for role, some in alike.items() if (best := best_tuned(tried, some)) is not None}
+
+
+def ranks(named: Mapping[str, Mapping[str, Score]]) -> dict[str, dict[str, Interval]]:
+    """Place of every method on every workload, with intervals that hold together at 95 %.
+
+    Args:
+        named: scores by workload and role; the same roles on each.
+    """
+    told = beyond_chance(named)
+    beats, beaten = Counter((w, better) for w, better, _ in told), Counter((w, worse) for w, _, worse in told)
+    found: dict[str, dict[str, Interval]] = {}
+    for name, scored in named.items():
+        means = {role: score.mean for role, score in scored.items()}
+        found[name] = {
+            role: Interval(
+                0.5 + sum(v > mean for v in means.values()) + 0.5 * sum(v == mean for v in means.values()),
+                1.0 + beaten[name, role],
+                float(len(means) - beats[name, role]),
+            )
+            for role, mean in means.items()
+        }
+    return found
+
+
+def mean_of(parts: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates, those of different workloads, each with the same weight."""
+    n = len(parts)
+    mean = math.fsum(part.mean for part in parts) / n
+    errors = [part.error for part in parts if part.error is not None]
+    if len(errors) < n:
+        return Estimate(mean, None, 0)
+    variance = math.fsum(error**2 for error in errors) / n**2
+    freedom = joint_freedom((error**2, part.freedom) for error, part in zip(errors, parts, strict=True))
+    return Estimate(mean, math.sqrt(variance), freedom)
+
+
+def _against_baseline(scored: Mapping[str, Score]) -> dict[str, Against]:
+    base = scored.get(BASELINE)
+    if base is None:
+        return {}
+    labels = {score.label: role for role, score in scored.items()}
+    made = {}
+    for label, difference in differences_to(list(scored.values()), base.label).items():
+        table = paired(scored[labels[label]], base)
+        assert table is not None
+        made[labels[label]] = Against(difference, estimate(table))
+    return made
+
+
+def _against_like(scored: Mapping[str, Score]) -> dict[str, Against]:
+    """Every method but LoRA against the LoRA whose parameters are nearest to its own; Holm over these."""
+    loras = [s for s in scored.values() if s.method == "lora"]
+    found: dict[str, tuple[Score, Score, Estimate]] = {}
+    for role, score in scored.items():
+        if score.method in ("lora", *REFERENCES) or not score.parameters:
+            continue
+        distance = {other.label: abs(math.log(other.parameters / score.parameters)) for other in loras}
+        near = min(loras, key=lambda other: (distance[other.label], other.parameters), default=None)
+        if near is None or distance[near.label] > math.log(LIKE) or (table := paired(score, near)) is None:
+            continue
+        found[role] = score, near, estimate(table)
+    corrected = holm([value.p for *_, value in found.values()])
+    made = {}
+    for (role, (score, near, value)), p in zip(found.items(), corrected, strict=True):
+        interval = value.interval
+        difference = Difference(score.label, near.label, value.mean, interval.low, interval.high, value.p, p)
+        made[role] = Against(difference, value)
+    return made
+
+
+def _mean_rank(places: Sequence[Interval]) -> Interval:
+    def mean(values: Iterable[float | None]) -> float:
+        return math.fsum(value or 0.0 for value in values) / len(places)
+
+    return Interval(mean(p.value for p in places), mean(p.low for p in places), mean(p.high for p in places))
+
+
+def _order(row: Row) -> tuple[object, ...]:
+    mean = math.fsum(cell.score.mean for cell in row.cells.values()) / len(row.cells)
+    place = math.inf if row.rank is None else row.rank.value
+    return row.method in REFERENCES, place, -len(row.cells), -mean, row.role
