@@ -9,9 +9,9 @@ from cdvft_bench.report.page.cards import Table
 
 RANKS = (
     "Mean rank: place by test accuracy among the methods that every workload has, 1 the best; its bounds hold together "
-    "at 95 %, by tests of all pairs. W–T–L: workloads on which the method is more accurate than LoRA beyond chance (Holm "
-    "over the methods), not told apart, less accurate. Points: mean difference over its workloads with a 95 % interval. "
-    "LoRA of like size: the rank whose parameters are nearest, within a factor of two."
+    "at 95 %, by tests of all pairs. W–T–L: workloads on which the method is more accurate than LoRA beyond chance "
+    "(Holm over the methods), not told apart, less accurate. Points: mean difference over its workloads with a 95 % "
+    "interval. LoRA of like size: the rank whose parameters are nearest, within a factor of two."
 )
 
 
@@ -59,7 +59,6 @@ def _cell(cell: Cell | None) -> str:
     if cell is None:
         return NOT_MEASURED
     score = cell.score
-    bounds = (
-        "no interval" if score.low is None or score.high is None else f"{100 * score.low:.1f}, {100 * score.high:.1f}"
-    )
+    known = score.low is not None and score.high is not None
+    bounds = f"{100 * (score.low or 0):.1f}, {100 * (score.high or 0):.1f}" if known else "no interval"
     return f"{100 * score.mean:.1f} [{bounds}], {plural(len(score.accuracies), 'seed')}"

@@ -177,11 +177,8 @@ def test_a_workload_that_cannot_rank_is_left_out_with_the_reason() -> None:
 
 def test_roles_are_those_of_any_width() -> None:
     def role(method: str, **given: int | str) -> str:
-        runs = [
-            replace(r, trial=replace(r.trial, hyperparameters=tuple(given.items()), method=method))
-            for r in made({LORA: 0.5})
-        ]
-        (study,) = studies({"a": runs})
+        trial = Trial("minilm", "tweets", method, tuple(given.items()), evaluate="test", scored=8)
+        (study,) = studies({"a": [TrialResult(trial, trial.label, 0.5, scored=8, right="f0")]})
         return role_of(study.scores[0])
 
     assert role("cdvft", m=3, block_size=64, path="auto") == role("cdvft", m=3, block_size=128) == "CDVFT m=3 p<d"

@@ -51,6 +51,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("steps",): Call({"preset": "preset.toml", "output": "out.json", "budget": "1s"}, costly=True),
     ("pareto",): Call({"results": "results.jsonl", "output": "out"}, costly=True),
     ("maps",): Call({"results": "results.jsonl", "output": "out"}),
+    ("rank",): Call({"paths": ("results.jsonl",)}),
     ("pretrain",): Call({"examples": "8", "epochs": "1", "output": "out"}, costly=True),
     ("expressivity", "run"): Call({"preset": "tiny", "output": "out", "workers": "1"}, costly=True),
     ("expressivity", "changes"): Call({"output": "out.npz", "examples": "8", "epochs": "1"}, costly=True),
