@@ -99,7 +99,7 @@ class Campaign:
     @cached_property
     def studies(self) -> list[Study]:
         """The fine-tuning runs, a study a file and workload."""
-        return studies(self.runs, self.steps)
+        return studies(self.runs, self.steps, environments=self.environments)
 
     @cached_property
     def ranking(self) -> Ranking:

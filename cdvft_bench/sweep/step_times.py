@@ -24,6 +24,8 @@ class StepCost:
         ratio: its time over that of ``StepTimes.against``, paired by round; None of that one itself.
         peak_bytes: the most that tensors take beside the model's weights: the step's own peak and AdamW's moments.
         joules: of the GPU for a step; None where it cannot be read.
+        launches: operators of a step of the whole model that launch a kernel, counted as they are dispatched; None in
+            files from before they were counted.
     """
 
     label: str
@@ -31,6 +33,7 @@ class StepCost:
     ratio: Interval | None
     peak_bytes: int
     joules: float | None
+    launches: int | None = None
 
 
 @dataclass(frozen=True)

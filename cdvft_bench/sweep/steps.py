@@ -17,6 +17,7 @@ from cdvft_bench.accuracy.preset import Preset
 from cdvft_bench.accuracy.training.fit import Training
 from cdvft_bench.accuracy.training.trial import BASE, with_start
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.sweep.step_times import StepCost, StepTimes
 from cdvft_bench.timing.clock import Contender, fixed_threads, require_device, time_interleaved
 from cdvft_bench.timing.machine.memory import measure_energy, optimizer_bytes, peak_memory
@@ -80,7 +81,10 @@ def time_steps(
             how, energy = memory.how, used.how
             ratio = timing.ratios.get(label)  # the subject's time over this one's: a reader wants the inverse
             peak = memory.peak_bytes + sum(map(optimizer_bytes, trainings[label].optimizers))
-            costs.append(StepCost(label, seconds[label], ratio and ratio.inverse(), peak, used.joules))
+            with count_dispatch() as counter:
+                call()
+            launches = counter.result().launches
+            costs.append(StepCost(label, seconds[label], ratio and ratio.inverse(), peak, used.joules, launches))
     trial = preset.contenders[0].trial
     return StepTimes(
         preset.name,

@@ -130,3 +130,43 @@ def test_the_recorded_maps() -> None:
     starts = inits_frame(found)
     assert set(starts["start"]) == {"random", "zero_circulant", "zero_diagonal"}
     assert starts.groupby(["m", "p"])["start"].nunique().min() > 1
+
+
+def test_steps_go_with_the_runs_of_their_batch_and_environment_alone(small: Study) -> None:
+    assert small.steps is not None
+    (key, *_) = {run.environment for run in small.runs}
+    here = dict(small.steps.environment)
+    counted = replace(
+        small.steps, costs=tuple(replace(cost, launches=i + 1) for i, cost in enumerate(small.steps.costs))
+    )
+
+    def said(steps: StepTimes, **other: object) -> dict[str, str]:
+        (study,) = studies({"a": small.runs}, [steps], environments={key: here | other})
+        return {front.kind.name: front.said for front in study.fronts}
+
+    same = said(counted)
+    assert {same["time"], same["memory"], same["launches"]} == {""}
+    assert said(small.steps)["launches"].startswith("not measured: run 'cdvft-bench steps'")  # an older file
+    assert said(counted, threads=64)["time"] == ""
+    for name, value in (("torch", "9.9"), ("cpu", "another"), ("cpu_capability", "AVX2")):
+        elsewhere = said(counted, **{name: value})
+        assert elsewhere["time"] == elsewhere["launches"]
+        assert elsewhere["time"].startswith("not measured in the environment of the runs: the steps'")
+        assert value in elsewhere["time"]
+        assert elsewhere["parameters"] == ""
+    assert "the steps take 17 examples, the runs 16" in said(replace(counted, batch=17))["time"]
+
+
+def test_every_front_says_what_it_tells_apart(small: Study) -> None:
+    for front in small.fronts:
+        assert set(front.states) == set(front.costs) == set(front.shares)
+        assert bool(front.told) == bool(front.costs)
+        for label, state in front.states.items():
+            assert state != "off" or front.shares[label] < 0.1  # beaten beyond chance is rarely drawn onto the front
+
+
+def test_studies_that_can_rank_come_first(small: Study) -> None:
+    found = read(PROFILES).studies
+    assert small.cannot_rank.startswith("its pilot does not show a gain of 5 points")
+    told = [study.cannot_rank == "" for study in found]
+    assert told == sorted(told, reverse=True)

@@ -65,6 +65,13 @@ COSTS = (
         _STEPS,
     ),
     CostKind(
+        "launches",
+        "launches of a training step: its operators that launch a kernel, counted",
+        "launches a step",
+        lambda _, step: _exact(step.launches if step else None),
+        _STEPS,
+    ),
+    CostKind(
         "held",
         "what training holds beside the model's weights (saved for backward, gradients, AdamW), counted",
         "held bytes",
@@ -117,8 +124,13 @@ class Front:
         return plural(len(names), "method") if len(names) > SHOWN else listed(names) or "none"
 
 
-def fronts_of(found: Sequence[Score], steps: StepTimes | None) -> list[Front]:
-    """One front a cost; where it is not known of two methods, or the same for all, without costs and shares."""
+def fronts_of(found: Sequence[Score], steps: StepTimes | None, untimed: str = "") -> list[Front]:
+    """One front a cost; where it is not known of two methods, or the same for all, without costs and shares.
+
+    Args:
+        found: scores. steps: their training steps; None where none were timed that go with them.
+        untimed: why that is, where there are some that do not.
+    """
     timed = {c.label: c for c in steps.costs} if steps else {}
     costs = {
         kind.name: {s.label: cost for s in found if (cost := kind.of(s, timed.get(s.label))) is not None}
@@ -133,6 +145,7 @@ def fronts_of(found: Sequence[Score], steps: StepTimes | None) -> list[Front]:
             told = states(list(telling[kind.name]), telling[kind.name], better)
             made.append(Front(kind, telling[kind.name], shares[kind.name], told))
         else:
-            alike = len(costs[kind.name]) > 1
-            made.append(Front(kind, {}, {}, {}, "the same for every method" if alike else kind.missing or NOT_MEASURED))
+            alike = "the same for every method" if len(costs[kind.name]) > 1 else ""
+            missing = untimed if untimed and kind.missing == _STEPS else kind.missing or NOT_MEASURED
+            made.append(Front(kind, {}, {}, {}, alike or missing))
     return made

@@ -132,9 +132,8 @@ def ranking(studies: Iterable[Study]) -> Ranking:
     for study in studies:
         if not study.scores:
             continue
-        reason = cannot_rank(study.runs)
-        if reason:
-            left_out.append((clean(study.name), reason))
+        if study.cannot_rank:
+            left_out.append((clean(study.name), study.cannot_rank))
         else:
             able[study.name] = study
     short = [name.partition(" (")[0] for name in able]

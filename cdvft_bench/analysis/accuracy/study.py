@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -13,10 +13,10 @@ from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.answers import answers
 from cdvft_bench.analysis.accuracy.fronts import Front, fronts_of
 from cdvft_bench.analysis.accuracy.pairs import BASELINE, differences_to, told_apart
-from cdvft_bench.analysis.accuracy.ranking import role_of
+from cdvft_bench.analysis.accuracy.ranking import cannot_rank, role_of
 from cdvft_bench.analysis.sentences import Headline
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.text import clean, percent_bounds
+from cdvft_bench.core.text import NOT_MEASURED, clean, listed, percent_bounds
 from cdvft_bench.sweep.step_times import StepTimes
 
 if TYPE_CHECKING:
@@ -31,18 +31,25 @@ class Study:
 
     Attributes:
         name: model and task, with what else tells it from the other studies. file: that holds the runs.
-        runs: all of them. steps: their training steps side by side; None where none were timed.
+        runs: all of them. steps: their training steps side by side, in the runs' environment; None where none were.
+        untimed: why the steps that were given do not go with the runs; empty where none were given, or they do.
     """
 
     name: str
     file: str
     runs: Sequence[TrialResult]
     steps: StepTimes | None = None
+    untimed: str = ""
 
     @cached_property
     def scores(self) -> list[Score]:
         """Of every method that has runs on the test split, best first."""
         return scores(self.runs)
+
+    @cached_property
+    def cannot_rank(self) -> str:
+        """Why it cannot rank methods; empty where its pilot shows that it can."""
+        return cannot_rank(self.runs)
 
     @cached_property
     def paper(self) -> Score | None:
@@ -52,7 +59,7 @@ class Study:
     @cached_property
     def fronts(self) -> list[Front]:
         """Accuracy against every cost."""
-        return fronts_of(self.scores, self.steps)
+        return fronts_of(self.scores, self.steps, self.untimed)
 
     def differences(self, against: str = BASELINE) -> list[Difference]:
         """Every method's difference to one, paired by seed and example; empty where no two seeds are shared."""
@@ -118,31 +125,69 @@ class Study:
         return pd.DataFrame(rows)
 
 
-def studies(runs: Mapping[str, Sequence[TrialResult]], steps: Iterable[StepTimes] = (), timed: str = "") -> list[Study]:
-    """One study a file and workload, those with most methods on the test split first.
+def studies(
+    runs: Mapping[str, Sequence[TrialResult]],
+    steps: Iterable[StepTimes] = (),
+    timed: str = "",
+    environments: Mapping[str, object] | None = None,
+) -> list[Study]:
+    """One study a file and workload: those that can rank methods first, then those with most on the test split.
 
     Args:
-        runs: by the name of their file. steps: each goes to the studies of its model and task.
-        timed: name of the file of steps, for errors.
+        runs: by the name of their file. steps: each goes to the studies of its model and task, if batch and
+            environment are the same.
+        timed: name of the file of steps, for errors. environments: of the runs, by key; fields or a dataclass.
 
     Raises:
         UserError: steps are given and no study is of their model and task.
     """
     found = {(file, name): some for file, rows in runs.items() for name, some in workloads(rows).items()}
     names = [f"{rows[0].trial.model} on {rows[0].trial.task}" for rows in found.values()]
+    known = list(steps)
     made = []
     for ((file, long), rows), short in zip(found.items(), names, strict=True):
         trial = rows[0].trial
-        own = [s for s in steps if (s.model, s.task) == (trial.model, trial.task)]
-        made.append(Study(short if names.count(short) == 1 else f"{long}, {file}", file, rows, own[0] if own else None))
-    for one in steps:
+        own = [s for s in known if (s.model, s.task) == (trial.model, trial.task)]
+        reasons = [_apart(one, rows, environments or {}) for one in own]
+        going = next((one for one, reason in zip(own, reasons, strict=True) if not reason), None)
+        untimed = "" if going or not reasons else reasons[0]
+        made.append(Study(short if names.count(short) == 1 else f"{long}, {file}", file, rows, going, untimed))
+    for one in known:
         if made and not any((r.trial.model, r.trial.task) == (one.model, one.task) for s in made for r in s.runs[:1]):
             what = sorted({f"{s.runs[0].trial.model} on {s.runs[0].trial.task}" for s in made})
             raise UserError(
                 f"{timed or 'the steps'} are of {one.model} on {one.task}, but the runs of {', '.join(what)}; "
                 "time the steps of the same preset"
             )
-    return sorted(made, key=lambda study: -len(study.scores))
+    return sorted(made, key=lambda study: (study.cannot_rank != "", -len(study.scores)))
+
+
+_MACHINE = ("cpu", "cpu_capability", "gpus", "torch")
+"""What of an environment a time hangs on most; threads differ, since runs share a machine and steps have it alone."""
+
+
+def _apart(steps: StepTimes, rows: Sequence[TrialResult], environments: Mapping[str, object]) -> str:
+    """Why steps do not go with runs; empty where they do, or where one of the two does not say where it was."""
+    batches = sorted({run.trial.batch for run in rows})
+    if batches != [steps.batch]:
+        return f"{NOT_MEASURED}: the steps take {steps.batch} examples, the runs {listed(list(map(str, batches)))}"
+    for key in dict.fromkeys(run.environment for run in rows):
+        fields = environments.get(key)
+        given = asdict(fields) if is_dataclass(fields) and not isinstance(fields, type) else fields
+        if not isinstance(given, Mapping):
+            continue
+        for name in _MACHINE:
+            mine, theirs = steps.environment.get(name), given.get(name)
+            if mine and theirs and _plain(mine) != _plain(theirs):
+                return (
+                    f"{NOT_MEASURED} in the environment of the runs: the steps' {name} is {_plain(mine)}, "
+                    f"the runs' {_plain(theirs)}"
+                )
+    return ""
+
+
+def _plain(value: object) -> str:
+    return clean(", ".join(map(str, value)) if isinstance(value, list | tuple) else value)
 
 
 def runs_frame(runs: Mapping[str, Sequence[TrialResult]]) -> DataFrame:

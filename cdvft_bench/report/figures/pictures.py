@@ -9,10 +9,11 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from cdvft_bench.analysis.accuracy.pairs import State
 from cdvft_bench.analysis.accuracy.study import Study
 from cdvft_bench.analysis.overview import Overview, Panel
 from cdvft_bench.analysis.sentences import headline, picture_title, trimmed
-from cdvft_bench.core.text import clean, listed, shorten
+from cdvft_bench.core.text import clean, shorten
 from cdvft_bench.report.figures.labels import Label, place_labels
 from cdvft_bench.report.figures.style import DARK, LIGHT, Drawn, Ground, blank, log_axis
 from cdvft_bench.report.palette import Palette
@@ -24,8 +25,8 @@ FAR = 2.3
 TICKS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 NEAR = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
 """Ticks where ratios reach far, and where they lie near 1."""
-OFTEN = 0.5
-"""Share of draws that makes a method's point a strong one."""
+LOOK: Mapping[State, tuple[float, float]] = {"on": (0.95, 8), "open": (0.95, 7), "off": (0.4, 6)}
+"""Opacity and size of a method's point: on the front beyond chance, not told (hollow), beaten beyond chance."""
 
 
 def pictures(found: Overview | None, methods: Mapping[str, str], studies: Sequence[Study]) -> list[Drawn]:
@@ -136,13 +137,14 @@ def front_picture(study: Study, ground: Ground) -> list[Drawn]:
     palette, labels = Palette(score.method for score in study.scores), []
     points = [(score, front.costs[score.label]) for score in study.scores if score.label in front.costs]
     for score, cost in points:
-        share = front.shares[score.label]
-        often, look, y = share >= OFTEN, palette[score.method], 100 * score.mean
-        color, shown = (look.dark if ground.dark else look.color), 0.95 if often else 0.4
+        state, look, y = front.states[score.label], palette[score.method], 100 * score.mean
+        color, (shown, size) = (look.dark if ground.dark else look.color), LOOK[state]
         if score.low is not None and score.high is not None:
             axes.plot([cost.value] * 2, [100 * score.low, 100 * score.high], color=color, linewidth=1, alpha=shown / 2)
-        axes.plot([cost.value], [y], look.marker, color=color, markersize=8 if often else 6, alpha=shown)
-        labels.append(Label(cost.value, y, clean(score.label), ground.ink if often else ground.faint, bold=often))
+        face = ground.paper if state == "open" else color
+        axes.plot([cost.value], [y], look.marker, color=color, markerfacecolor=face, markersize=size, alpha=shown)
+        ink = ground.faint if state == "off" else ground.ink
+        labels.append(Label(cost.value, y, clean(score.label), ink, bold=state == "on"))
     corners = _steps([(cost.value, 100 * score.mean) for score, cost in points])
     axes.plot([x for x, _ in corners], [y for _, y in corners], color=ground.faint, linestyle=":", zorder=1.5)
     values = [cost.value for _, cost in points]
@@ -153,13 +155,13 @@ def front_picture(study: Study, ground: Ground) -> list[Drawn]:
         log_axis(axes, "x")
     axes.set_xlabel(front.kind.short)
     axes.set_ylabel("test accuracy [%]")
-    leaders = [clean(score.label) for score, _ in points if front.shares[score.label] >= OFTEN]
+    on, off = ([s.label for s, _ in points if front.states[s.label] == state] for state in ("on", "off"))
     axes.set_title(
-        f"{len(leaders)} of {len(points)} methods on the front of accuracy and cost: {study.name.split(' (')[0]}"
+        f"{study.name.split(' (')[0]}: of {len(points)} methods {len(on)} on the front beyond chance, {len(off)} beaten"
     )
     labels.sort(key=lambda label: not label.bold)
     place_labels(axes, labels, [(cost.value, 100 * score.mean) for score, cost in points], [corners], ground.paper)
-    alt = f"Test accuracy against {front.kind.what}. On the front in half of the draws or more: {listed(leaders)}."
+    alt = f"Test accuracy against {front.kind.what}. {front.told} Hollow: not told."
     return [Drawn(_name("front", ground), alt, figure, ground)]
 
 

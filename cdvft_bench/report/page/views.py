@@ -158,6 +158,7 @@ def study_view(study: Study) -> View:
                 "examples": int(score.answers.shape[1]),
                 "costs": {
                     name: {"value": cost.value, "low": cost.low, "high": cost.high, "share": front.shares[score.label]}
+                    | {"state": front.states[score.label]}
                     for name, front in costs.items()
                     if (cost := front.costs.get(score.label)) is not None
                 },
