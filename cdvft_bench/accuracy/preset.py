@@ -14,6 +14,8 @@ A preset is a TOML file::
 
     map = true               # instead: every rate with every seed, on the validation split alone
 
+    deciding = 3             # the first so many methods end before the others begin; all are alike if left out
+
     [[method]]
     name = "lora"
     rank = 8
@@ -97,6 +99,7 @@ class Preset:
             None for those of the final ones.
         gain: share of right answers by which tuned full fine-tuning must beat training nothing but the classifier
             before any other method is run; None asks nothing.
+        deciding: how many methods, the first, have all their runs before the others begin; 0 for all alike.
     """
 
     name: str
@@ -108,6 +111,7 @@ class Preset:
     tune_examples: int | None = None
     tune_scored: int | None = None
     gain: float | None = None
+    deciding: int = 0
 
 
 def read_preset(name: str | Path) -> Preset:
@@ -168,7 +172,7 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
     head, methods = document.get("preset"), document.get("method")
     if not isinstance(head, dict) or not isinstance(methods, list) or not methods:
         raise UserError(f"preset {where}: it needs a [preset] table and at least one [[method]]")
-    known = {"name", "description", "model", "task", "lrs", "seeds", "scales", "search_seed", "map"}
+    known = {"name", "description", "model", "task", "lrs", "seeds", "scales", "search_seed", "map", "deciding"}
     known |= {*_SETTINGS, *_EXTENDING}
     for key in head:
         if key not in known:
@@ -185,7 +189,7 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
     seeds = head["seeds"]
     if not isinstance(seeds, list) or not seeds or not all(_whole(s, 0) and s <= MOST for s in seeds):
         raise UserError(f"preset {where}: seeds = {seeds!r:.60} must be a list of integers from 0 to {MOST}")
-    for key, least in (("scales", 0), ("search_seed", 0), ("tune_examples", 1), ("tune_scored", 1)):
+    for key, least in (("scales", 0), ("search_seed", 0), ("tune_examples", 1), ("tune_scored", 1), ("deciding", 1)):
         most = SCALES if key == "scales" else MOST
         if not _whole(head.get(key, least), least) or head.get(key, least) > most:
             raise UserError(f"preset {where}: {key} = {head[key]!r:.60} must be an integer from {least} to {most}")
@@ -236,6 +240,7 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
         head.get("tune_examples"),
         head.get("tune_scored"),
         head.get("gain"),
+        head.get("deciding", 0),
     )
 
 

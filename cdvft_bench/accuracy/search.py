@@ -9,6 +9,10 @@ method whose best rate still lies at the end of the grid after all its trials ge
 other. Where the preset asks for a gain, the classifier alone (or the untrained model) and full fine-tuning run first,
 and nothing else runs unless they are that far apart (``pilot``).
 
+Methods are run in rounds of seeds: each is tuned and tested with the first seed, then each with the second. Where the
+preset names ``deciding`` ones, these have all their rounds before the others begin. The order changes no run: a file
+that was begun in another order goes on.
+
 What a preset holds: see ``preset``.
 """
 
@@ -132,13 +136,26 @@ def _due(preset: Preset, results: Results) -> Iterator[tuple[Contender, Trial]]:
             _require_gain(preset, results)
         else:
             contenders = first
+    decisive = preset.deciding or len(contenders)
+    yield from _in_rounds(preset, contenders[:decisive], results)
+    yield from _in_rounds(preset, contenders[decisive:], results)
+
+
+def _in_rounds(preset: Preset, contenders: Sequence[Contender], results: Results) -> Iterator[tuple[Contender, Trial]]:
+    """Tuning and the first seed of every method, then the second seed of every method, and so on.
+
+    A campaign that is cut off can compare all methods that it has tuned, if with fewer seeds.
+    """
+    rounds: list[tuple[Contender, list[Trial]]] = []
     for contender in contenders:
-        for trial in tuning(preset, contender, results):
-            if trial.key not in results:
+        yield from ((contender, t) for t in tuning(preset, contender, results) if t.key not in results)
+        runs = finals(preset, contender, results)
+        yield from ((contender, t) for t in runs[:1] if t.key not in results)
+        rounds.append((contender, runs[1:]))
+    for later in itertools.zip_longest(*(runs for _, runs in rounds)):
+        for (contender, _), trial in zip(rounds, later, strict=True):
+            if trial is not None and trial.key not in results:
                 yield contender, trial
-        for final in finals(preset, contender, results):
-            if final.key not in results:
-                yield contender, final
 
 
 def _piloted(preset: Preset) -> tuple[Contender, ...]:

@@ -180,6 +180,36 @@ def test_the_pilot_runs_first_and_may_end_it(tmp_path: Path) -> None:
     assert pilot_of([]) is None
 
 
+def test_methods_run_in_rounds_of_seeds_the_deciding_ones_first(tmp_path: Path) -> None:
+    free = PRESET.replace("gain = 0.05\n", "")
+    for deciding, blocks in ((0, [4]), (1, [1, 3]), (3, [3, 1])):
+        preset = _read(
+            tmp_path, free.replace("trials = 7", f"trials = 7\ndeciding = {deciding}" if deciding else "trials = 7")
+        )
+        order = [r.trial for r in _all(preset, _runner()).values()]
+        methods = [c.trial.method for c in preset.contenders]
+        finals = [(t.method, t.seed) for t in order if t.evaluate == "test"]
+        wanted = []
+        for n in blocks:
+            block, methods = methods[:n], methods[n:]
+            wanted += [(method, seed) for seed in preset.seeds for method in block]
+        assert finals == wanted
+        for method in OPTIMA:  # every method is tuned before its first seed
+            own = [t.evaluate for t in order if t.method == method]
+            assert own == ["validation"] * 7 + ["test"] * 3
+
+
+def test_a_file_begun_in_another_order_goes_on_without_losing_a_run(tmp_path: Path) -> None:
+    preset = _read(tmp_path)
+    whole = _all(preset, _runner())
+    one_by_one = sorted(whole.values(), key=lambda r: [c.trial.method for c in preset.contenders].index(r.trial.method))
+    for n in (0, 13, 20, 27, 40):
+        begun = {r.trial.key: r for r in one_by_one[:n]}
+        assert left(preset, begun) == 40 - n
+        ended = _all(preset, _runner(), begun)
+        assert set(ended) == set(whole)
+
+
 def test_a_refused_pilot_keeps_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     preset, path = _read(tmp_path), tmp_path / "r.jsonl"
     run = _runner(tops={**TOPS, "full": 0.6})
@@ -206,6 +236,7 @@ def test_the_file_chooses_as_the_search_did(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
+        ("trials = 7", "trials = 7\ndeciding = 0", "deciding = 0 must be an integer from 1"),
         ("trials = 7", "trials = 4", "trials = 4 must be an integer >= 5"),
         ("trials = 7", "trials = 7.5", "trials = 7.5"),
         ("ratio = 4.0", "ratio = 1.0", "ratio = 1.0 must be a number above 1"),
