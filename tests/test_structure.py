@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 SOURCES = [p for top in ("cdvft_bench", "reference") for p in (ROOT / top).rglob("*") if "__pycache__" not in p.parts]
 LINES, FILES = 400, 16
-LONGER = {"layer.c": 480, "kernels.py": 401}
+LONGER = {"kernels.py": 401}
 """Files that are still too long, which may not grow."""
 
 

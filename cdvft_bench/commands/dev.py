@@ -143,6 +143,24 @@ def widths(
 
 
 @dev.command()
+@click.option("--budget", default=120.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
+@click.option("--quick", is_flag=True, help="Two rows alone.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: medians by contender.")
+def serving(budget: float, threads: int, quick: bool, output: Path | None) -> None:
+    """Print the requests a second of a layer with thousands of adapters, CDVFT's beside LoRA's. Some 3 minutes."""
+    import json
+    from dataclasses import asdict
+
+    from cdvft_bench.tuner import serving as bench
+
+    found = bench.measure(bench.QUICK if quick else bench.ROWS, budget, threads)
+    if output is not None:
+        write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
+    click.echo(bench.table(found))
+
+
+@dev.command()
 @click.option("--output", default="gpu-static", show_default=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option("--limit", default=150.0, show_default=True, help="Seconds that one kernel may compile.")
 def kernels(output: Path, limit: float) -> None:

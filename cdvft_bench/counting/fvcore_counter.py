@@ -100,7 +100,8 @@ def count_forward(module: nn.Module, inputs: tuple[Any, ...] | Mapping[str, Any]
             analysis.uncalled_modules_warnings(False)
             stock = dict(analysis._op_handles)
             ours = {**{name: _as_elementwise(handle) for name, handle in stock.items()}, **all_handles()}
-            ours[f"{NAMESPACE}::circulant_forward"] = _as_seen(seen)
+            for name in ("circulant_forward", "circulant_mixed"):
+                ours[f"{NAMESPACE}::{name}"] = _as_seen(seen)
             analysis.set_op_handle(**{name: _recording(name, handle, stock) for name, handle in ours.items()})
             recorded: Counter[str] = analysis.by_operator()
             unsupported = Counter(analysis.unsupported_ops())

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
     from cdvft_bench.execution.merged import merged_weight
+    from cdvft_bench.execution.mixed import mixed_change
     from cdvft_bench.execution.paths import PATHS, Path, adapted_linear, change, check_path
     from cdvft_bench.execution.planner import Problem, rank
     from cdvft_bench.execution.scratch import release_buffers
@@ -22,6 +23,7 @@ __all__ = [
     "change",
     "check_path",
     "merged_weight",
+    "mixed_change",
     "rank",
     "release_buffers",
 ]
@@ -29,6 +31,7 @@ __all__ = [
 _HOMES = {
     "layer": ("FastBlockCirculantLinear", "FastCDVFTLinear"),
     "merged": ("merged_weight",),
+    "mixed": ("mixed_change",),
     "paths": ("PATHS", "Path", "adapted_linear", "change", "check_path"),
     "planner": ("Problem", "rank"),
     "scratch": ("release_buffers",),

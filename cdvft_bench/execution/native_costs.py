@@ -1,4 +1,4 @@
-"""The two kernels of the path "native" in closed form: what ``native/layer.c`` does, step by step.
+"""The kernels of the path "native" in closed form: what ``native/layer.c`` and ``mixed.h`` do, step by step.
 
 Two rows are one complex signal, so a transform is one of p complex points and there are ceil(rows / 2) of them a block.
 The forms assume what usual data are: rows of like size (those of very different size, or not finite, go alone), no
@@ -85,6 +85,30 @@ def backward_work(layer: LinearShape, rows: Count, factors: Sequence[Factor], di
     return work
 
 
+AT_ONCE = 64
+"""Rows of one adapter in a mixed batch that share its spectra."""
+
+
+def _lone_work(f: Factor, first: bool, diagonals: int) -> Work:
+    """One row through a factor of one block: sizes of both, both made alike, a transform, a square, and back."""
+    work = Work(2, 2 * f.p, 4 * f.p).products(1, 1, 1, f.p)
+    return work.plus(multiplications=(3 if first else 2) * f.p) if diagonals else work
+
+
+def mixed_work(layer: LinearShape, rows_of: Sequence[int], factors: Sequence[Factor], diagonals: int) -> Work:
+    """Work of :func:`circulant_mixed`, whose arguments it takes."""
+    work = Work()
+    one_block = factors[0].q_in == factors[0].q_out == 1
+    for rows in rows_of:
+        for chunk in [AT_ONCE] * (rows // AT_ONCE) + [rows % AT_ONCE] * (rows % AT_ONCE > 0):
+            if chunk == 1 and one_block:
+                for i, f in enumerate(factors):
+                    work = _added(work, _lone_work(f, i == 0, diagonals))
+            else:
+                work = _added(work, forward_work(layer, chunk, factors, diagonals, False))
+    return work
+
+
 def _vectors(layer: LinearShape, factors: Sequence[Factor], diagonals: int) -> Count:
     """Entries of all factors."""
     entries: Count = layer.d_in + (diagonals - 1) * layer.d_out if diagonals else 0
@@ -112,6 +136,22 @@ def circulant_forward(
     read: Count = (rows * layer.d_in + (layer.d_out if bias else 0)) * size
     read = read + _vectors(layer, factors, diagonals) * own
     return _kernel("circulant_forward", factors[0], work, read, rows * layer.d_out * size)
+
+
+def circulant_mixed(
+    layer: LinearShape, rows_of: Sequence[int], without: int, factors: Sequence[Factor], diagonals: int, dtype: str
+) -> Kernel:
+    """``alpha dW_k x`` of rows that each have an adapter k of their own.
+
+    Args:
+        rows_of: rows of each adapter that has any. without: rows of no adapter.
+        The others: see :func:`circulant_forward`.
+    """
+    work = mixed_work(layer, rows_of, factors, diagonals)
+    size, rows = ITEMSIZE[dtype], sum(rows_of)
+    read: Count = rows * layer.d_in * size + (rows + without) * 8  # and each row's index
+    read = read + len(rows_of) * _vectors(layer, factors, diagonals) * ITEMSIZE[factors[0].dtype]
+    return _kernel("circulant_mixed", factors[0], work, read, (rows + without) * layer.d_out * size)
 
 
 def circulant_backward(

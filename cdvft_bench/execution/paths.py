@@ -150,7 +150,7 @@ def _change(
 ) -> Tensor:
     if x.numel() == 0:
         path = "fft"  # nothing to execute, and zero gradients
-    with _without_autocast(x.device.type):
+    with without_autocast(x.device.type):
         if path in ("fft", "handwritten"):
             factors_x = x.to((*diagonals, *circulants)[0].dtype)
             return (_reference(factors_x, diagonals, circulants, d_out, path, convention) * alpha).to(x.dtype)
@@ -164,7 +164,8 @@ def _casts(kind: str) -> bool:
     return kind != "meta" and torch.is_autocast_enabled(kind)
 
 
-def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+def without_autocast(kind: str) -> AbstractContextManager[Any]:
+    """A context in which autocast leaves operands alone."""
     return torch.autocast(kind, enabled=False) if _casts(kind) else nullcontext()
 
 

@@ -51,8 +51,9 @@ class CdvftConfig(PeftConfig):
         init: "zero_diagonal", "zero_circulant" (both start at no change, with a gradient) or "random" (starts at one).
             The block-circulant adapter starts at zero, or with "random" at normal entries.
         path: how layers are executed, see ``cdvft_bench.execution``: "auto", "fft", "handwritten", "fused", "stored",
-            "merged", "merged_dense", "native", "triton". Several active adapters, quantised bases and mixed batches
-            run the change beside the base layer instead of merging it.
+            "merged", "merged_dense", "native", "triton". Several active adapters and quantised bases
+            run the change beside the base layer instead of merging it; so do mixed batches, by the compiled kernel for
+            them where it can, else by FFTs.
         target_modules: names of the layers to adapt, a regular expression, or "all-linear"; None is PEFT's own choice
             for the architecture.
         exclude_modules: names or a regular expression of layers to leave alone.

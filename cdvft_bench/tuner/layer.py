@@ -14,7 +14,7 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import adapted_linear, change
+from cdvft_bench.execution import adapted_linear, change, mixed_change
 from cdvft_bench.execution.base import is_plain, own_forwards
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.offload import execution_device, find_misnamed, keep_loaded, loaded, offload_hook
@@ -282,10 +282,31 @@ class CdvftLinear(nn.Module, CdvftLayer):
                 "Cannot pass `adapter_names` when there are merged adapters, please call `unmerge_adapter` first."
             )
         h = self.base_layer(x, *args, **kwargs)
+        alike: dict[Settings, dict[str, int]] = {}
         for name in sorted(set(adapter_names) & set(self.cdvft_settings)):
-            rows = torch.tensor([i for i, given in enumerate(adapter_names) if given == name], device=x.device)
-            h = h.index_add(0, rows.to(h.device), self._change(x[rows], name).to(h.device, h.dtype))
+            known = alike.setdefault(self.cdvft_settings[name], {})
+            known[name] = len(known)
+        for settings, known in alike.items():
+            h = h + self._changes(x, settings, known, adapter_names).to(h.device, h.dtype)
         return h
+
+    def _changes(self, x: Tensor, settings: Settings, known: dict[str, int], adapter_names: list[str]) -> Tensor:
+        """The change of each sample's adapter, of those ``known`` (and numbered), which have the same settings."""
+        held = zip(*map(self.factors, known), strict=True)
+        diagonals, circulants = ([torch.stack(bank) for bank in zip(*kind, strict=True)] for kind in held)
+        x = x.to((*diagonals, *circulants)[0].device)
+        adapters = torch.tensor([known.get(name, -1) for name in adapter_names], device=x.device)
+        path = "fft" if settings.path == "fft" else "auto"  # no other is of mixed batches, or of all of them
+        return mixed_change(
+            x,
+            adapters,
+            diagonals,
+            circulants,
+            self.out_features,
+            alpha=settings.alpha,
+            path=path,
+            convention=settings.convention,
+        )
 
     @torch.no_grad()
     def merge(self, safe_merge: bool = False, adapter_names: list[str] | None = None) -> None:

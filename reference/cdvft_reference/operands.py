@@ -146,6 +146,57 @@ def check_base(x: Tensor, weight: Tensor, bias: Tensor | None, cast: bool = Fals
         raise
 
 
+def check_mixed(
+    x: Tensor,
+    adapters: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    values: bool = True,
+) -> None:
+    """Raise unless these are the operands of a batch whose rows have adapters of their own.
+
+    The one check that looks at values, those of ``adapters``: memory is read by them.
+
+    Args:
+        x: (T, ..., d_in), T rows or samples. adapters: (T,), int64: each one's adapter from 0 to K - 1, or -1 for none.
+        diagonals: m of (K, width). circulants: (K, q_out, q_in, p) each. The rest of each as :func:`check_operands` has
+            it of one adapter, of K alike.
+        values: False for stand-ins, which have none.
+
+    Raises:
+        ValueError: a number, shape, device, layout or index. TypeError: a dtype, or what is no tensor.
+    """
+    banks = (*diagonals, *circulants)
+    for name, t in (("x", x), ("adapters", adapters), *((f"the bank of factor {i}", t) for i, t in enumerate(banks))):
+        if not isinstance(t, Tensor):
+            raise TypeError(f"{name} is a {type(t).__name__}; every operand must be a torch.Tensor")
+        if t.is_nested or t.layout is not _strided:
+            _refuse_held(name, t, t.dtype, t.device)
+        if t.ndim < (1 if t is adapters else 2):
+            raise ValueError(
+                f"{name} has shape {tuple(t.shape)}; in a mixed batch it leads with one entry a row or adapter"
+            )
+    check_number(len(diagonals), len(circulants))
+    known = len(banks[0])
+    for i, bank in enumerate(banks):
+        if len(bank) != known or not known:
+            raise ValueError(
+                f"the bank of factor {i} holds {len(bank)} adapters and that of factor 0 {known}; give K >= 1"
+            )
+    check_operands(x, [a[0] for a in diagonals], [c[0] for c in circulants], d_out)
+    if adapters.dtype is not torch.int64 or adapters.shape != x.shape[:1] or adapters.device != x.device:
+        raise ValueError(
+            f"adapters is {tuple(adapters.shape)} of {_said(adapters.dtype)} on {adapters.device}; it must be int64, "
+            f"one index a row of x, ({len(x)},), on {x.device}"
+        )
+    if values and len(x) and adapters.device.type != "meta":
+        least, most = (int(n) for n in torch.aminmax(adapters))
+        if least < -1 or most >= known:
+            wrong = least if least < -1 else most
+            raise ValueError(f"adapters holds {wrong}; there are {known} adapters, 0 to {known - 1}, and -1 is none")
+
+
 def check_like(name: str, t: Tensor, shape: tuple[int, ...], x: Tensor, dtype: torch.dtype) -> None:
     """Raise unless ``t`` has this shape and dtype, and is strided and on the device of x.
 

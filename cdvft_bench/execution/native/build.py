@@ -24,7 +24,7 @@ import torch
 from cdvft_bench.core.io.caches import alone_in, cache_folder, is_whole, private_folder, put, sweep, workspace
 
 FOLDER = Path(__file__).parent
-SOURCES = ("layer.c", "fft.h", "columns.h", "numbers.h")
+SOURCES = ("layer.c", "mixed.h", "rows.h", "layer.h", "fft.h", "columns.h", "numbers.h")
 FLAGS = ("-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 TARGETS = {
     "native": ("-march=native",),
@@ -34,8 +34,8 @@ TARGETS = {
 """CPUs to compile for: this one, or as if it had no wider vectors than these. $CDVFT_BENCH_TARGET names one."""
 BYTES = (64, 32, 16)
 """Widths of vectors, widest first."""
-SIZES = ("lanes", "layer_size", "table_size", "forward_workspace", "backward_workspace")
-SYMBOLS = (*SIZES, "make_tables", "forward", "backward")
+SIZES = ("lanes", "layer_size", "table_size", "forward_workspace", "backward_workspace", "mixed_workspace")
+SYMBOLS = (*SIZES, "make_tables", "forward", "backward", "mixed")
 COMPILING_S = 300.0
 """How long a compiler may take, on a machine that is busy otherwise."""
 

@@ -10,8 +10,8 @@ import ctypes
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache, lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -20,80 +20,9 @@ from cdvft_bench.execution.native import pool
 from cdvft_bench.execution.native.build import BYTES, library
 from cdvft_bench.execution.native.operands import FORMATS, ITEMSIZE, check, readable
 from cdvft_bench.execution.native.radices import stages
+from cdvft_bench.execution.native.structure import COUNTED, MOST, Counts, Ints, LayerStructure
 from cdvft_bench.execution.scratch import address
-
-MOST = 16
-"""Diagonals, circulants or radices that fit the structure."""
-
-_ints, _pointers = ctypes.c_int64 * MOST, ctypes.c_void_p * MOST
-_INTEGERS = (
-    "rows",
-    "d_in",
-    "d_out",
-    "p",
-    "q_in",
-    "q_out",
-    "diagonals",
-    "circulants",
-    "threads",
-    "stages",
-    "row_convention",
-    "input_gradient",
-    "format",
-)
-_POINTERS = ("tables", "workspace", "parallel", "x", "g", "bias", "out")
-
-
-_SUMS = ("additions", "multiplications", "fft_additions", "fft_multiplications")
-_COUNTED = (*_SUMS, "transforms", "read", "written", "stray")
-
-
-class _Counts(ctypes.Structure):
-    """The structure of the same name in the C source."""
-
-    _fields_ = tuple((name, ctypes.c_int64) for name in _COUNTED)
-
-
-class _Layer(ctypes.Structure):
-    """The structure of the same name in the C source."""
-
-    _fields_ = (
-        *((name, ctypes.c_int64) for name in _INTEGERS),
-        ("radices", _ints),
-        ("alpha", ctypes.c_double),
-        *((name, ctypes.c_void_p) for name in _POINTERS),
-        *((name, _pointers) for name in ("diagonal", "circulant", "grad_diagonal", "grad_circulant")),
-        ("counts", _Counts),
-    )
-
-
-@dataclass(frozen=True)
-class Counts:
-    """What calls of the instrumented kernels were seen to do.
-
-    Attributes:
-        additions, multiplications: real ones, of all data; a multiply-add is one of each.
-        fft_additions, fft_multiplications: those of them within transforms.
-        transforms: of p complex points.
-        read, written: bytes of the operands, each byte once.
-        stray: accesses to memory that is no operand's; 0, or the kernels are wrong.
-        points: p.
-    """
-
-    additions: int
-    multiplications: int
-    fft_additions: int
-    fft_multiplications: int
-    transforms: int
-    read: int
-    written: int
-    stray: int
-    points: int
-
-    @property
-    def elementwise(self) -> int:
-        """Additions and multiplications outside of transforms."""
-        return self.additions + self.multiplications - self.fft_additions - self.fft_multiplications
+from cdvft_reference.operands import check_mixed
 
 
 @lru_cache(maxsize=1024)
@@ -150,7 +79,7 @@ def _tables(p: int, dtype: torch.dtype, lanes: int) -> tuple[Tensor, tuple[int, 
     made, radices = _of_lanes(dtype, lanes), stages(p, lanes)
     assert not isinstance(made, str)
     assert radices is not None
-    given, n = _ints(*radices), ctypes.c_int64(len(radices))
+    given, n = Ints(*radices), ctypes.c_int64(len(radices))
     with torch.inference_mode(False):
         size = made.table_size(ctypes.c_int64(p), given, n) + 64
         tables = _aligned(torch.empty(size, dtype=dtype, device="cpu"))
@@ -167,14 +96,15 @@ class _OfThread(threading.local):
     """Structures that wait for pointers, by sizes: filling one anew costs more than a small transform."""
 
     def __init__(self) -> None:
-        self.layers: dict[tuple[object, ...], tuple[_Layer, ctypes.CDLL, int]] = {}
+        self.layers: dict[tuple[object, ...], tuple[LayerStructure, ctypes.CDLL, int]] = {}
         self.counts: list[Counts] | None = None
 
 
 _of_thread = _OfThread()
 
 
-_Held = tuple[_Layer, ctypes.CDLL, int]
+Call = Literal["forward", "backward", "mixed"]
+_Held = tuple[LayerStructure, ctypes.CDLL, int]
 """A structure, its library, and the bytes of its workspace."""
 
 
@@ -186,15 +116,15 @@ def _layer(
     d_out: int,
     alpha: float,
     row: bool,
-    backward: bool,
+    call: Call,
     input_gradient: bool = False,
-) -> tuple[_Layer, ctypes.CDLL, list[Tensor]]:
-    """The structure for these operands (``other``: the bias, or g), and the factors as it points to them.
+) -> tuple[LayerStructure, ctypes.CDLL, list[Tensor]]:
+    """The structure for these operands (``other``: the bias, or in backward g), and the factors as it points to them.
 
     One structure waits for each set of shapes and dtypes that :func:`check` let pass, so that they are compared at
     every call and checked at the first. The caller holds the factors until the kernel returns.
     """
-    g, bias = (other, None) if backward else (None, other)
+    g, bias = (other, None) if call == "backward" else (None, other)
     try:
         counted = _of_thread.counts is not None and countable(circulants[0].dtype, circulants[0].shape[-1])
         sizes = [(t.shape, t.dtype) for t in (x, *diagonals, *circulants)]
@@ -206,7 +136,7 @@ def _layer(
             alpha,
             row,
             pool.threads(),
-            backward,
+            call,
             input_gradient,
             counted,
         )
@@ -216,7 +146,7 @@ def _layer(
     held = _of_thread.layers.get(key)
     if held is None:
         check(x, diagonals, circulants, d_out, bias=bias, g=g)
-        held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, backward, input_gradient, counted)
+        held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, call, input_gradient, counted)
         if len(_of_thread.layers) >= 256:
             _of_thread.layers.clear()
         _of_thread.layers[key] = held
@@ -241,7 +171,7 @@ def _new_layer(
     d_out: int,
     alpha: float,
     row: bool,
-    backward: bool,
+    call: Call,
     input_gradient: bool,
     counted: bool,
 ) -> _Held:
@@ -251,7 +181,7 @@ def _new_layer(
     if isinstance(made, str):
         raise RuntimeError(f"path 'native' cannot execute this layer: {made}")
     tables, radices = _tables(c.shape[2], c.dtype, lanes)
-    layer = _Layer(
+    layer = LayerStructure(
         rows=x.shape[0],
         d_in=x.shape[1],
         d_out=d_out,
@@ -265,12 +195,12 @@ def _new_layer(
         row_convention=row,
         input_gradient=input_gradient,
         format=FORMATS[x.dtype],
-        radices=_ints(*radices),
+        radices=Ints(*radices),
         alpha=alpha,
         tables=tables.data_ptr(),
         parallel=None if counted else pool.address(),
     )
-    size = (made.backward_workspace if backward else made.forward_workspace)(ctypes.byref(layer))
+    size = getattr(made, f"{call}_workspace")(ctypes.byref(layer))
     return layer, made, int(size) * ITEMSIZE[c.dtype]
 
 
@@ -280,9 +210,9 @@ def countable(dtype: torch.dtype, p: int) -> bool:
     return bool(lanes) and not isinstance(_of_lanes(dtype, lanes, counted=True), str)
 
 
-def _seen(layer: _Layer) -> None:
-    if _of_thread.counts is not None and layer.counts.multiplications:  # no call is without one
-        _of_thread.counts.append(Counts(**{name: getattr(layer.counts, name) for name in _COUNTED}, points=layer.p))
+def _seen(layer: LayerStructure) -> None:
+    if _of_thread.counts is not None and (layer.counts.multiplications or layer.counts.written):  # else nobody counted
+        _of_thread.counts.append(Counts(**{name: getattr(layer.counts, name) for name in COUNTED}, points=layer.p))
 
 
 @contextmanager
@@ -322,13 +252,46 @@ def forward(
     Raises:
         ValueError, TypeError: see :func:`check`. RuntimeError: p does not fit, or there is no compiler.
     """
-    layer, made, _held = _layer(x, bias, diagonals, circulants, d_out, alpha, row, backward=False)
+    layer, made, _held = _layer(x, bias, diagonals, circulants, d_out, alpha, row, "forward")
     # What is made contiguous here is held until the kernel returns.
     x, bias = readable("x", x), None if bias is None else readable("bias", bias)
     out = x.new_empty(x.shape[0], d_out)
     layer.x, layer.out = x.data_ptr(), out.data_ptr()
     layer.bias = None if bias is None else bias.data_ptr()
     made.forward(ctypes.byref(layer))
+    _seen(layer)
+    return out
+
+
+def mixed(
+    x: Tensor,
+    adapters: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    d_out: int,
+    alpha: float,
+    row: bool,
+) -> Tensor:
+    """``alpha dW_k x`` of rows that each have an adapter k of their own, in one call.
+
+    Args:
+        x: (T, d_in). adapters: (T,), int64, on the CPU: each row's k from 0 to K - 1, or -1 for no change.
+        diagonals: m of (K, width), or none. circulants: (K, q_out, q_in, p) each. The others: see :func:`forward`.
+
+    Returns:
+        (T, d_out) of x's dtype.
+
+    Raises:
+        ValueError, TypeError: see ``check_mixed``. RuntimeError: p does not fit, or there is no compiler.
+    """
+    check_mixed(x, adapters, diagonals, circulants, d_out)
+    banks = [readable("a bank of factors", t) for t in (*diagonals, *circulants)]
+    firsts = [bank[0] for bank in banks]
+    layer, made, _ = _layer(x, None, firsts[: len(diagonals)], firsts[len(diagonals) :], d_out, alpha, row, "mixed")
+    x, adapters = readable("x", x), readable("adapters", adapters)
+    order, out = torch.argsort(adapters, stable=True), x.new_empty(x.shape[0], d_out)
+    layer.x, layer.out, layer.adapters, layer.order = (t.data_ptr() for t in (x, out, adapters, order))
+    made.mixed(ctypes.byref(layer), ctypes.c_int64(len(banks[0])))
     _seen(layer)
     return out
 
@@ -349,7 +312,7 @@ def backward(
     """
     if g.ndim != 2:
         raise ValueError(f"g has shape {tuple(g.shape)}; it must be (T, d_out)")
-    layer, made, held = _layer(x, g, diagonals, circulants, g.shape[1], alpha, row, True, input_gradient)
+    layer, made, held = _layer(x, g, diagonals, circulants, g.shape[1], alpha, row, "backward", input_gradient)
     x, g = readable("x", x), readable("g", g)
     out = x.new_empty(x.shape if input_gradient else (0,))
     grads = [torch.empty_like(factor) for factor in held]
@@ -365,7 +328,7 @@ def backward(
 
 def layer_bytes() -> int:
     """Size of the structure, which the C source must have too."""
-    return ctypes.sizeof(_Layer)
+    return ctypes.sizeof(LayerStructure)
 
 
 def forget() -> None:

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution import native
 from cdvft_bench.execution.fused import Plan, flattened, unflattened
+from cdvft_reference.operands import check_mixed
 
 _library = torch.library.Library("cdvft", "DEF")
 _library.define(
@@ -24,8 +25,13 @@ _library.define(
     "circulant_backward(Tensor x, Tensor g, Tensor[] diagonals, Tensor[] circulants, float alpha, bool row, "
     "bool input_gradient) -> Tensor[]"
 )
+_library.define(
+    "circulant_mixed(Tensor x, Tensor adapters, Tensor[] diagonals, Tensor[] circulants, int d_out, float alpha, "
+    "bool row) -> Tensor"
+)
 _library.impl("circulant_forward", native.forward, "CPU")
 _library.impl("circulant_backward", native.backward, "CPU")
+_library.impl("circulant_mixed", native.mixed, "CPU")
 
 
 def _forward_alike(
@@ -55,6 +61,21 @@ def _backward_alike(
     return [x.new_empty(x.shape if input_gradient else (0,)), *grads]
 
 
+def _mixed_alike(
+    x: Tensor,
+    adapters: Tensor,
+    diagonals: list[Tensor],
+    circulants: list[Tensor],
+    d_out: int,
+    alpha: float,
+    row: bool,
+) -> Tensor:
+    check_mixed(x, adapters, diagonals, circulants, d_out, values=False)
+    native.check(x, [a[0] for a in diagonals], [c[0] for c in circulants], d_out)
+    return x.new_empty(x.shape[0], d_out)
+
+
+torch.library.register_fake("cdvft::circulant_mixed", _mixed_alike, lib=_library)
 torch.library.register_fake("cdvft::circulant_forward", _forward_alike, lib=_library)
 torch.library.register_fake("cdvft::circulant_backward", _backward_alike, lib=_library)
 

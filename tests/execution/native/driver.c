@@ -1,8 +1,8 @@
 /* The kernels beside sums over dense matrices, with no Python: for CPUs that run under an emulator.
  *
- * driver ROWS D_IN D_OUT P M FORMAT ROW RADIX...: prints lanes, and the relative error of the output, of the input's
- * gradient, of the diagonals' gradients and of the circulants'. Data are small random multiples of 1/64, exact in every
- * format. */
+ * driver ROWS D_IN D_OUT P M FORMAT ROW RADIX...: prints lanes, and the relative error of the output, of a mixed batch of
+ * two adapters' and of no adapter's rows, of the input's gradient, of the diagonals' gradients and of the circulants'.
+ * Data are small random multiples of 1/64, exact in every format. */
 #include "layer.c"
 #include <stdio.h>
 
@@ -49,8 +49,8 @@ int main(int n_arguments, char **a) {
     make_tables(p, l.radices, l.stages, tables);
     l.tables = tables;
     Drawn x = some(rows * d_in, format), g = some(rows * d_out, format), bias = some(d_out, format), diagonal[MOST], circulant[MOST];
-    for (num i = 0; i < m; i++) l.diagonal[i] = (diagonal[i] = some(width_of(&l, i), REALS)).given;
-    for (num i = 0; i < n; i++) l.circulant[i] = (circulant[i] = some(l.q_out * inputs_of(&l, i) * p, REALS)).given;
+    for (num i = 0; i < m; i++) l.diagonal[i] = (diagonal[i] = some(2 * width_of(&l, i), REALS)).given;
+    for (num i = 0; i < n; i++) l.circulant[i] = (circulant[i] = some(2 * l.q_out * inputs_of(&l, i) * p, REALS)).given;
     num most = d_in > d_out ? d_in : d_out;
     double *after[MOST + 1], *out = calloc((size_t)(rows * d_out), 8), *grad = calloc((size_t)(rows * most), 8);
     double *grad_a[MOST], *grad_c[MOST], *next = calloc((size_t)most, 8);
@@ -88,6 +88,31 @@ int main(int n_arguments, char **a) {
     l.workspace = aligned(forward_workspace(&l) * (num)sizeof(real));
     forward(&l);
     printf("%d %.3g ", (int)lanes(), differ(format, l.out, out, rows * d_out));
+    num adapters[64], order[64], at = 0;
+    for (num r = 0; r < rows; r++) adapters[r] = r % 3 - 1;
+    for (num k = -1; k < 2; k++)
+        for (num r = rows - 1; r >= 0; r--)
+            if (adapters[r] == k) order[at++] = r;
+    for (num r = 0; r < rows; r++) {
+        double *given = calloc((size_t)most, 8), *made = calloc((size_t)most, 8);
+        num k = adapters[r];
+        for (num j = 0; j < d_in && k >= 0; j++) given[j] = x.wide[r * d_in + j] * (m ? diagonal[0].wide[k * d_in + j] : 1);
+        for (num i = 0; i < n && k >= 0; i++) {
+            num q = inputs_of(&l, i), width = width_of(&l, i);
+            for (num o = 0; o < d_out; o++) {
+                made[o] = 0;
+                for (num j = 0; j < width; j++) made[o] += circulant[i].wide[k * l.q_out * q * p + entry(o, j, q)] * given[j];
+                made[o] *= m ? diagonal[i + 1].wide[k * d_out + o] : 1;
+            }
+            memcpy(given, made, (size_t)d_out * 8);
+        }
+        for (num o = 0; o < d_out; o++) out[r * d_out + o] = 0.5 * made[o];
+    }
+    l.adapters = adapters, l.order = order, l.bias = 0;
+    l.workspace = aligned(mixed_workspace(&l) * (num)sizeof(real));
+    mixed(&l, 2);
+    l.order = 0, l.bias = bias.given;
+    printf("%.3g ", differ(format, l.out, out, rows * d_out));
     l.g = g.given;
     l.workspace = aligned(backward_workspace(&l) * (num)sizeof(real));
     for (num i = 0; i < m; i++) l.grad_diagonal[i] = aligned(most * (num)sizeof(real));

@@ -82,6 +82,41 @@ def test_the_closed_form_is_what_is_seen(rows, d_in, d_out, m, p, dtype, bias) -
     compare(rows, d_in, d_out, m, p, dtype, torch.float64 if dtype == torch.float64 else torch.float32, bias)
 
 
+def compare_mixed(k: list[int], d_in: int, d_out: int, m: int, p: int, dtype: torch.dtype, own: torch.dtype) -> None:
+    of_each = [factors(d_in, d_out, m, p, dtype=own) for _ in range(max(k) + 2)]
+    banks = [[torch.stack(t) for t in zip(*(one[kind] for one in of_each), strict=True)] for kind in (0, 1)]
+    with native.counting() as seen:
+        native.mixed(alike(len(k), d_in, dtype), torch.tensor(k), *banks, d_out, 0.5, False)
+    (counts,) = seen
+    rows_of = [k.count(i) for i in sorted({*k} - {-1})]
+    layer = LinearShape(d_in, d_out, False)
+    blocks = [Factor(d_in if i == 0 else d_out, d_out, p, len(k), NAMES[own]) for i in range(max(m - 1, 1))]
+    form = native_costs.circulant_mixed(layer, rows_of, k.count(-1), blocks, m, NAMES[dtype])
+    work = native_costs.mixed_work(layer, rows_of, blocks, m)
+    lanes, inside = kernels.lanes_for(own, p), 16 // kernels.ITEMSIZE[own]
+    assert counts.stray == 0
+    assert (counts.additions, counts.multiplications) == native_costs.arithmetic(work, p, lanes, inside)
+    assert (counts.transforms, counts.elementwise) == (form.fft_batch, form.flops)
+    assert (counts.read, counts.written) == (form.read, form.written)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    k=st.lists(st.integers(-1, 4), min_size=1, max_size=9),
+    d_in=st.integers(1, 130),
+    d_out=st.integers(1, 130),
+    m=st.sampled_from([0, 2, 2, 3, 4]),
+    p=st.sampled_from([4, 8, 12, 16, 24, 40, 56, 64, 96, 112, 128, 192]),
+    dtype=st.sampled_from(list(NAMES)),
+)
+def test_so_it_is_of_mixed_batches(k, d_in, d_out, m, p, dtype) -> None:
+    compare_mixed(k, d_in, d_out, m, p, dtype, torch.float64 if dtype == torch.float64 else torch.float32)
+
+
+def test_many_rows_of_one_adapter_share_its_spectra_in_parts() -> None:
+    compare_mixed([0] * 129 + [1] * 64 + [2, -1] * 3, 64, 64, 2, 64, torch.float32, torch.float32)
+
+
 @pytest.mark.parametrize("p", [768, 1024, 2048, 4096])
 def test_large_blocks(p) -> None:
     compare(3, p, p, 2, p, torch.float32, torch.float32, True)
@@ -104,6 +139,7 @@ def test_other_targets(target: str, own: torch.dtype) -> None:
     assert kernels.lanes_for(own, 768) * kernels.ITEMSIZE[own] <= {"avx2": 32, "sse": 16}[target]
     for p in (16, 24, 64, 80, 112, 768, 4096):
         compare(5, p, 2 * p - 3, 3, p, own, own, True)
+        compare_mixed([0, 2, -1, 0, 1], p, p, 2, p, own, own)
 
 
 def test_rows_of_another_size_go_alone() -> None:

@@ -1,0 +1,148 @@
+/* Rows of the operands as signals, two at a time, and products of spectra. */
+#include "layer.h"
+
+/* ---- rows -------------------------------------------------------------------------------------------------------- */
+
+static num row_at(const Layer *l, num r) { return l->order ? l->order[r] : r; }
+
+/* Row r of an operand as whole blocks of numbers: where it is that, in the operand's own memory, else copied to room. */
+static const real *row_of(const Layer *l, const void *rows, num r, num width, num blocks, real *room) {
+    const char *row = (const char *)rows + r * width * bytes_of(l->format);
+    if (l->format == REALS && width == blocks * l->p) return (const real *)row;
+    read_from(l->format, room, row, width);
+    memset(room + width, 0, (size_t)(blocks * l->p - width) * sizeof(real));
+    return room;
+}
+
+INLINE bits larger(bits a, bits b) {
+    bits more = a > b;
+    return (a & more) | (b & ~more);
+}
+INLINE bits magnitude(const real *row, const real *scale, num i) {
+    vec a = get(row + i);
+    return (bits)(scale ? times(a, get(scale + i)) : a) & WITHOUT_SIGN;
+}
+/* the largest absolute value of a row times a diagonal (or NULL), by its bits: they are in the order of the values, and
+ * what is not finite comes last */
+static whole peak(const real *row, const real *scale, num n) {
+    bits most[4] = {{0}, {0}, {0}, {0}};
+    num i = 0;
+    for (; i + 4 * LANES <= n; i += 4 * LANES)
+#pragma GCC unroll 4
+        for (int k = 0; k < 4; k++) most[k] = larger(most[k], magnitude(row, scale, i + k * LANES));
+    for (; i < n; i += LANES) most[0] = larger(most[0], magnitude(row, scale, i));
+    bits m = larger(larger(most[0], most[1]), larger(most[2], most[3]));
+    whole found = 0;
+    for (num j = 0; j < LANES; j++) found = m[j] > found ? m[j] : found;
+    return found;
+}
+/* whether two rows times a diagonal (or NULL) may share a signal: what rounding makes of the larger stays small beside
+ * the other */
+static int alike(const real *const rows[2], const real *scale, num n) {
+    whole p[2] = {peak(rows[0], scale, n), peak(rows[1], scale, n)};
+    real a[2];
+    memcpy(a, p, sizeof a);
+    return p[0] < INFINITE && p[1] < INFINITE && a[0] <= 64 * a[1] && a[1] <= 64 * a[0];
+}
+static int is_zero(const real *row, num n) {
+    for (num i = 0; i < n; i++)
+        if (get1(row + i) != 0) return 0;
+    return 1;
+}
+
+/* One row and zeros, or two rows, on their way; outputs are written to `to`, from `out` where that is another place. */
+typedef struct { const real *x[2], *g[2]; real *out[2]; void *to[2]; } Signal;
+typedef struct {
+    const Job *job;
+    num n;                         /* signals at hand */
+    Signal signals[TOGETHER];
+    real *x, *g, *out;             /* rows of the signals, where the operands' own memory does not do */
+    real *waste, *between;         /* a row for what nobody wants, two rows between factors */
+    cvec *inputs, *u, *v;          /* in backward, each factor's input; signals on their way */
+    real *outputs, *moments, *sums; /* in backward: rows after factors; sums of moments and for the diagonals */
+} Room;
+
+/* The next signal of row r, or of rows r and r + 1. */
+static Signal *load(Room *room, num r, num two) {
+    const Job *job = room->job;
+    const Layer *l = job->layer;
+    num size = widest(l), back = l->g != 0, wanted = !back || l->input_gradient, width = back ? l->d_in : l->d_out;
+    num at = 2 * room->n * size, whole_rows = l->format == REALS && width == l->p * (back ? l->q_in : l->q_out);
+    Signal *s = room->signals + room->n;
+    for (num k = 0; k < 2; k++, at += size) {
+        int is = k == 0 || two;
+        s->x[k] = is ? row_of(l, l->x, row_at(l, r + k), l->d_in, l->q_in, room->x + at) : job->zeros;
+        s->g[k] = is && back ? row_of(l, l->g, r + k, l->d_out, l->q_out, room->g + at) : job->zeros;
+        s->to[k] = is && wanted ? (char *)l->out + row_at(l, r + k) * width * bytes_of(l->format) : 0;
+        s->out[k] = !s->to[k] ? room->waste : whole_rows ? s->to[k] : room->out + at;
+    }
+    return s;
+}
+static void finish(const Layer *l, const Signal *s, num width) {
+    for (num k = 0; k < 2; k++)
+        if (s->to[k] && s->to[k] != (void *)s->out[k]) write_to(l->format, s->to[k], s->out[k], width);
+}
+
+/* ---- products of spectra, each block as its columns ------------------------------------------------------------------ */
+
+typedef struct { num outer, inner, by_outer, by_inner; } Grid; /* blocks of a result, terms of each, steps among factors' blocks */
+
+/* Of n signals: y_i = sum_j c_ij u_j, or with conj(c_ij) */
+INLINE void multiply(num n, int conjugate, Grid grid, num columns, const cvec *c, const cvec *u, num step, cvec *y, num y_step) {
+    for (num i = 0; i < grid.outer; i++)
+        for (num k = 0; k < columns; k++) {
+            const cvec *factor = c + i * grid.by_outer * columns + k, *from = u + k;
+            cvec sums[TOGETHER];
+            for (num s = 0; s < n; s++) sums[s] = cproduct(*factor, from[s * step], conjugate);
+            for (num j = 1; j < grid.inner; j++) {
+                factor += grid.by_inner * columns, from += columns;
+                for (num s = 0; s < n; s++) sums[s] = cplus_times(sums[s], *factor, from[s * step], conjugate);
+            }
+            for (num s = 0; s < n; s++) y[s * y_step + i * columns + k] = sums[s];
+        }
+}
+/* sum_ij += conj(u_j) v_i. Of two rows, the cross terms are imaginary once transformed back. */
+INLINE void moment(num n, num q_out, num q_in, num columns, const cvec *u, num u_step, const cvec *v, num v_step, cvec *sums) {
+    for (num i = 0; i < q_out; i++)
+        for (num j = 0; j < q_in; j++, sums += columns)
+            for (num k = 0; k < columns; k++) {
+                cvec sum = sums[k];
+                for (num s = 0; s < n; s++)
+                    sum = cplus_times(sum, u[s * u_step + j * columns + k], v[s * v_step + i * columns + k], 1);
+                sums[k] = sum;
+            }
+}
+static void moments(num n, num q_out, num q_in, num columns, const cvec *u, num u_step, const cvec *v, num v_step, cvec *sums) {
+    if (n == TOGETHER) moment(TOGETHER, q_out, q_in, columns, u, u_step, v, v_step, sums);
+    else for (num s = 0; s < n; s++) moment(1, q_out, q_in, columns, u + s * u_step, u_step, v + s * v_step, v_step, sums);
+}
+/* The products of n signals with a factor (or, conjugate, with its adjoint), transformed back up to the last stage. */
+static void through(const Fft *f, num n, int conjugate, Grid grid, const cvec *c, const cvec *u, num step, cvec *y, num y_step) {
+    num columns = f->columns;
+    if (grid.inner > 1 && n == TOGETHER && conjugate) multiply(TOGETHER, 1, grid, columns, c, u, step, y, y_step);
+    else if (grid.inner > 1 && n == TOGETHER) multiply(TOGETHER, 0, grid, columns, c, u, step, y, y_step);
+    else
+        for (num s = 0; grid.inner > 1 && s < n; s++) {
+            if (conjugate) multiply(1, 1, grid, columns, c, u + s * step, step, y + s * y_step, y_step);
+            else multiply(1, 0, grid, columns, c, u + s * step, step, y + s * y_step, y_step);
+        }
+    int how = grid.inner > 1 ? PLAIN : conjugate ? CONJUGATE_TIMES : TIMES;
+    for (num s = 0; s < n; s++)
+        for (num i = 0; i < grid.outer; i++)
+            rest_back(f, y + s * y_step + i * columns, how, c + i * grid.by_outer * columns, u + s * step);
+}
+
+static Grid grid_of(const Layer *l, num i) { return (Grid){l->q_out, inputs_of(l, i), inputs_of(l, i), 1}; }
+static Grid adjoint_grid(const Layer *l, num i) { return (Grid){inputs_of(l, i), l->q_out, 1, inputs_of(l, i)}; }
+
+/* Rows of `blocks` blocks to spectra, and back. */
+static void to_spectra(const Fft *f, cvec *u, const real *row0, const real *row1, const real *scale, num blocks) {
+    for (num b = 0; b < blocks; b++, u += f->columns, row0 += f->columns * LANES, row1 += f->columns * LANES)
+        spectrum(f, u, row0, row1, scale ? scale + b * f->columns * LANES : 0);
+}
+static void to_rows(const Fft *f, const cvec *u, real *row0, real *row1, const real *scale, const real *bias, num blocks) {
+    for (num b = 0; b < blocks; b++) {
+        num at = b * f->columns * LANES;
+        LAST[f->radix[0]](f->columns, f->turns, u + b * f->columns, row0 + at, row1 + at, scale ? scale + at : 0, bias ? bias + at : 0);
+    }
+}
