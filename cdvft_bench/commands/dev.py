@@ -143,6 +143,36 @@ def widths(
 
 
 @dev.command()
+@click.option(
+    "--target",
+    "targets",
+    multiple=True,
+    default=("native", "avx2"),
+    show_default=True,
+    help="CPU to compile for: native, avx2, sse.",
+)
+@click.option("--budget", default=300.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
+@click.option("--processes", default=3, show_default=True, type=click.IntRange(1), help="Processes of each target.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
+@click.option("--quick", is_flag=True, help="Two rows alone.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: every process's medians.")
+def regret(
+    targets: tuple[str, ...], budget: float, processes: int, threads: int, quick: bool, output: Path | None
+) -> None:
+    """Print what the planner's picks lose against the fastest path, uncalibrated. Some 8 minutes on 2 cores."""
+    import json
+    from dataclasses import asdict
+
+    from cdvft_bench.sweep.probes import regret as bench
+
+    rows = bench.QUICK if quick else bench.ROWS
+    found = bench.measure(targets, rows, budget, processes, threads)
+    if output is not None:
+        write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
+    click.echo(bench.table(found, rows))
+
+
+@dev.command()
 @click.option("--budget", default=120.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--quick", is_flag=True, help="Two rows alone.")

@@ -64,6 +64,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "commands"): Call({}, costly=True),
     ("dev", "kernels"): Call({"output": "out.json"}, costly=True),
     ("dev", "widths"): Call({"quick": True, "budget": "1", "output": "out.md"}, costly=True),
+    ("dev", "regret"): Call({"quick": True, "budget": "1", "processes": "1", "output": "out.md"}, costly=True),
     ("dev", "serving"): Call({"quick": True, "budget": "1", "output": "out.md"}, costly=True),
     ("dev", "coverage"): Call({"draws": "1", "output": "out.md"}, costly=True),
     ("peft",): Call({"script": "script.py"}),

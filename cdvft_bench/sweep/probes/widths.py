@@ -74,7 +74,7 @@ class Found:
     over_lora: float
 
 
-def _contender(name: str, built: Built, pass_: CasePass) -> Contender:
+def contender(name: str, built: Built, pass_: CasePass) -> Contender:
     """Forward, or forward and backward, without an optimiser's update: what the layer itself takes."""
     import torch
 
@@ -108,7 +108,7 @@ def _measured(row: Row, budget_s: float, threads: int) -> tuple[dict[str, float]
         case = make_case(
             method, values, "layer", f"{row.d}x{row.d}", sequence=row.tokens, dtype=row.dtype, pass_=row.pass_
         )
-        contenders.append(_contender(name, build(case), row.pass_))
+        contenders.append(contender(name, build(case), row.pass_))
     timing = time_interleaved(contenders, precision=0.01, budget_s=budget_s, min_rounds=5, threads=threads)
     return {s.name: s.median for s in timing.samples}, timing.ratios["lora"].value
 
@@ -130,18 +130,26 @@ def measure(targets: Sequence[str], rows: Sequence[Row], budget_s: float, proces
     Raises:
         UserError: a process failed, or the kernels are missing there.
     """
-    found: list[Found] = []
     share = budget_s / (processes * len(targets))
+    arguments = (str(rows == QUICK), str(share), str(threads))
+    return [Found(**json.loads(line)) for line in by_turns(__name__, arguments, targets, processes)]
+
+
+def by_turns(module: str, arguments: Sequence[str], targets: Sequence[str], processes: int) -> Iterator[str]:
+    """The lines that ``python -m module`` prints for every target, in so many processes of each.
+
+    Raises:
+        UserError: a process failed.
+    """
     for _ in range(processes):
         for target in targets:
             environment = {**os.environ, "CDVFT_BENCH_TARGET": target}
-            call = [sys.executable, "-m", __name__, str(rows == QUICK), str(share), str(threads)]
+            call = [sys.executable, "-m", module, *arguments]
             done = subprocess.run(call, env=environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
                 raise UserError(f"target {target}: {said[-1]}")
-            found += [Found(**json.loads(line)) for line in done.stdout.splitlines()]
-    return found
+            yield from done.stdout.splitlines()
 
 
 @contextmanager
