@@ -10,6 +10,8 @@ with a dot is left out. Nothing here judges, fits or times.
 ``verdicts.json``      of ``cdvft-bench verify --output``
 ``evaluation.json``    predictions against records, of ``cdvft-bench evaluate --output``
 ``findings.jsonl``     of ``cdvft-bench expressivity run``
+``*.json``             results of PEFT's ``method_comparison``, a folder's together
+``*.csv``, ``*.tsv``   runs that were made elsewhere; only where named themselves
 =====================  =============================================================
 """
 
@@ -24,6 +26,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cdvft_bench.accuracy.published.peft_results import is_result
+from cdvft_bench.accuracy.published.reading import TABLES, Published, read_published
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.ranking import Ranking, ranking
@@ -69,7 +73,8 @@ class Campaign:
         stores: the name of each record's store, by ``id`` of the record.
         runs: fine-tuning runs by the name of their file. steps: of one preset each.
         verification: verdicts, None where none were given. findings: on expressivity.
-        evaluation, published: of predictions; None where none were given.
+        comparisons: runs that were made elsewhere, a table or a folder each.
+        evaluation, published: of predictions; None and empty where none were given.
         origins: what came from where.
     """
 
@@ -81,8 +86,9 @@ class Campaign:
     steps: Sequence[StepTimes] = ()
     verification: Verification | None = None
     findings: Sequence[Finding] = ()
+    comparisons: Sequence[Published] = ()
     evaluation: Evaluation | None = None
-    published: PublishedComparison | None = None
+    published: tuple[PublishedComparison, ...] = ()
     origins: tuple[Origin, ...] = ()
 
     @cached_property
@@ -110,8 +116,8 @@ class Campaign:
 class _Predictions(msgspec.Struct):
     """The document of ``cdvft-bench evaluate --output``."""
 
-    evaluation: Evaluation
-    published: PublishedComparison | None = None
+    evaluation: Evaluation | None
+    published: tuple[PublishedComparison, ...] = ()
 
 
 def read(
@@ -121,6 +127,7 @@ def read(
     expressivity: Path | None = None,
     steps: Path | None = None,
     claims: bool = True,
+    columns: Mapping[str, str] | None = None,
 ) -> Campaign:
     """Read files and folders, see the module's table.
 
@@ -128,12 +135,13 @@ def read(
         paths: stores, results, or folders of them.
         verdicts, evaluation, steps: files to read instead of those found in ``paths``.
         expressivity: likewise the folder of findings.
-        claims: whether verdicts and findings are read at all.
+        claims: whether verdicts and findings are read at all. columns: of tables of runs, see ``read_published``.
 
     Raises:
         UserError: a file cannot be read, is of no kind that is known, or stands for several that there can be one of.
     """
     found = list(dict.fromkeys(file for path in paths for file in _files(Path(path))))
+    compared, found = _comparisons(found, columns)
     stores = [path for path in found if path.name.endswith(STORES)]
     results = [path for path in found if path.name.endswith(".jsonl") and path.name != FINDINGS]
     timed = [steps] if steps else [path for path in found if path.name == STEPS]
@@ -159,7 +167,7 @@ def read(
         origins.append(Origin(short_name(path, found), "fine-tuning runs", len(runs[short_name(path, found)])))
     verification = read_verdicts(judged) if judged and claims else None
     findings = read_findings(studied) if studied and claims else []
-    predictions, published = read_evaluation(predicted) if predicted else (None, None)
+    predictions, published = read_evaluation(predicted) if predicted else (None, ())
     for file, holds, n in (
         (judged, "verdicts", len(verification.verdicts) if verification else 0),
         (studied, "findings on expressivity", len(findings)),
@@ -167,6 +175,7 @@ def read(
     ):
         if file and n:
             origins.append(Origin(short_name(file, found), holds, n))
+    origins += [Origin(one.name, "runs made elsewhere", len(one.runs)) for one in compared]
     kept, replaced = latest(records)
     return Campaign(
         records=kept,
@@ -177,6 +186,7 @@ def read(
         steps=[read_steps(path) for path in timed],
         verification=verification,
         findings=findings,
+        comparisons=compared,
         evaluation=predictions,
         published=published,
         origins=tuple(origins),
@@ -210,7 +220,7 @@ def _order(record: Record) -> tuple[object, ...]:
     return (*where, case.method != "frozen", case.method, values, case.seed, record.environment, case.key)
 
 
-def read_evaluation(path: Path) -> tuple[Evaluation, PublishedComparison | None]:
+def read_evaluation(path: Path) -> tuple[Evaluation | None, tuple[PublishedComparison, ...]]:
     """Predictions as ``cdvft-bench evaluate --output`` wrote them.
 
     Raises:
@@ -236,14 +246,35 @@ def _files(path: Path) -> list[Path]:
         inside = []
         for root, folders, names in os.walk(path):  # what may not be entered is passed over
             folders[:] = [name for name in folders if not name.startswith(".")]
-            named = [name for name in names if name in known or name.endswith(STORES)]
+            named = [name for name in names if name in known or name.endswith((*STORES, ".json"))]
             inside += [Path(root, name) for name in named if not name.startswith(".")]
+        inside = [path for path in inside if path.suffix != ".json" or path.name in known or is_result(path)]
         return sorted(filter(is_file, inside))
-    if is_file(path) and not path.name.endswith((*STORES, ".jsonl", ".json")):
-        raise UserError(f"{shown(path)} is no store and no results; give .sqlite, .jsonl.gz, .jsonl or a folder")
+    if is_file(path) and not path.name.endswith((*STORES, *TABLES, ".jsonl", ".json")):
+        raise UserError(
+            f"{shown(path)} is no store and no results; give .sqlite, .jsonl.gz, .jsonl, .csv, .tsv or a folder"
+        )
     if not is_file(path):
         raise UserError(f"{shown(path)} is not there; give a store, a file of results, or a folder of them")
     return [path]
+
+
+def _comparisons(files: Sequence[Path], columns: Mapping[str, str] | None) -> tuple[list[Published], list[Path]]:
+    """Runs that were made elsewhere, results in one folder together; and the other files.
+
+    Raises:
+        UserError: one is not as it should be, or a column map is given and no table.
+    """
+    known = (STEPS, VERDICTS, EVALUATION)
+    tables = [path for path in files if path.name.endswith(TABLES)]
+    results = [path for path in files if path.suffix == ".json" and path.name not in known and is_result(path)]
+    if columns and not tables:
+        raise UserError("a column map goes with a table of runs, .csv or .tsv, and none is given")
+    alone = [path for path in results if len([one for one in results if one.parent == path.parent]) == 1]
+    folders = dict.fromkeys(path.parent for path in results if path not in alone)
+    found = [read_published(path, columns) for path in tables]
+    found += [read_published(path) for path in (*folders, *alone)]
+    return found, [path for path in files if path not in {*tables, *results}]
 
 
 def _only(found: Sequence[Path], name: str, option: str) -> Path | None:

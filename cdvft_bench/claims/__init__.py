@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,16 +53,18 @@ def verify(
     records: Sequence[str | Path] = (),
     only: Sequence[str] = (),
     refit: bool = False,
+    columns: Mapping[str, str] | None = None,
 ) -> Verification:
     """Judge the claims of a ledger.
 
     Args:
         ledger: a ledger file; None is the suite's own, on CDVFT and BCA.
         records: what the clock, accuracy and profiles read: stores (.sqlite, .jsonl, .jsonl.gz), results of
-            ``cdvft-bench train`` (.jsonl), tables of fine-tuning runs (.csv, as ``accuracy.published`` has them), and
-            the ``findings.jsonl`` of an expressivity profile.
+            ``cdvft-bench train`` (.jsonl), fine-tuning runs that were made elsewhere (tables, or PEFT's results, see
+            ``accuracy.published.reading``), and the ``findings.jsonl`` of an expressivity profile.
         only: patterns of claims' ids, as "flops-*"; empty for all.
         refit: fit anew what is otherwise read from a recorded profile: minutes instead of seconds.
+        columns: of tables of runs, by the names that ``accuracy.published.run.COLUMNS`` lists.
 
     Raises:
         UserError: the ledger or a file of records is not as it should be, or a module of a ledger fails.
@@ -72,4 +74,4 @@ def verify(
     book = None if ledger is None else read_ledger(ledger)  # its mistakes are told before torch is loaded
     from cdvft_bench.claims.judge import Choice, verify_ledger
 
-    return verify_ledger(book, records, Choice(tuple(only), refit))
+    return verify_ledger(book, records, Choice(tuple(only), refit), columns)

@@ -67,14 +67,14 @@ def _refitted(claim: Claim) -> Claim:
     return claim
 
 
-def sources_of(folder: Path, records: Sequence[str | Path] = ()) -> Sources:
-    """The sources; ``folder`` is the ledger's, ``records`` what was recorded.
+def sources_of(folder: Path, records: Sequence[str | Path] = (), columns: Mapping[str, str] | None = None) -> Sources:
+    """The sources; ``folder`` is the ledger's, ``records`` what was recorded, ``columns`` of its tables of runs.
 
     Raises:
         UserError: a file of records is not as it should be.
     """
     paths = [Path(path) for path in records]
-    found = read_records(path for path in paths if not is_profile(path))
+    found = read_records((path for path in paths if not is_profile(path)), columns)
     return {
         "formula": FormulaSource(folder),
         "count": CountSource(folder),
@@ -85,14 +85,17 @@ def sources_of(folder: Path, records: Sequence[str | Path] = ()) -> Sources:
 
 
 def verify_ledger(
-    ledger: str | Path | Ledger | None = None, records: Sequence[str | Path] = (), choice: Choice | None = None
+    ledger: str | Path | Ledger | None = None,
+    records: Sequence[str | Path] = (),
+    choice: Choice | None = None,
+    columns: Mapping[str, str] | None = None,
 ) -> Verification:
     """Judge the claims of a ledger, see ``claims.verify``."""
     book = ledger if isinstance(ledger, Ledger) else read_ledger(ledger)
     claims = (choice or Choice()).of(book)
     if ledger is None:
         records = [*committed_records({name for claim in claims for name in claim.sources}), *records]
-    sources = sources_of(book.folder, records)
+    sources = sources_of(book.folder, records, columns)
     verdicts = []
     for claim in claims:
         start = time.perf_counter()

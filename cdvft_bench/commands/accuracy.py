@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, DEVICE, SEED, WORKERS, seconds
+from cdvft_bench.commands.shared import COUNT, DEVICE, SEED, WORKERS, column_option, columns_of, seconds
 from cdvft_bench.core.errors import UserError
 
 
@@ -114,15 +114,20 @@ RESULTS = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()
-@click.argument("results", type=RESULTS)
+@click.argument("results", type=click.Path(path_type=Path))
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
 @click.option("--steps", type=RESULTS, help="Of 'cdvft-bench steps', on a preset.")
 @click.option("--preset", help="Count only runs that this preset (or group) plans; all of the file if not given.")
-def pareto(results: Path, output: Path, steps: Path | None, preset: str | None) -> None:
-    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, on one page."""
+@column_option
+def pareto(results: Path, output: Path, steps: Path | None, preset: str | None, columns: tuple[str, ...]) -> None:
+    """Accuracy against cost from the RESULTS of train: fronts with uncertainty, differences, on one page.
+
+    RESULTS made elsewhere are drawn too: a table of runs (.csv, .tsv), or a folder of PEFT's method_comparison.
+    """
     given = (f" --steps {steps.name}" if steps else "") + (f" --preset {preset}" if preset else "")
+    given += "".join(f" --column {one}" for one in columns)
     command = f"cdvft-bench pareto {results.name}{given} --output {output.name}"
-    _write_page(results, output, steps, preset, command, "Accuracy against cost")
+    _write_page(results, output, steps, preset, command, "Accuracy against cost", columns_of(columns))
 
 
 @click.command()
@@ -135,7 +140,15 @@ def maps(results: Path, output: Path, preset: str | None) -> None:
     _write_page(results, output, None, preset, command, "Maps of accuracy")
 
 
-def _write_page(results: Path, output: Path, steps: Path | None, preset: str | None, command: str, title: str) -> None:
+def _write_page(
+    results: Path,
+    output: Path,
+    steps: Path | None,
+    preset: str | None,
+    command: str,
+    title: str,
+    columns: dict[str, str] | None = None,
+) -> None:
     """Write the page of a file of results alone.
 
     Raises:
@@ -149,12 +162,20 @@ def _write_page(results: Path, output: Path, steps: Path | None, preset: str | N
     from cdvft_bench.analysis.inputs import read
     from cdvft_bench.report.write import write_report
 
-    campaign = read(results, steps=steps, claims=False)
+    campaign = read(results, steps=steps, claims=False, columns=columns)
     if preset is not None:
         presets = read_presets(preset)
         kept = {name: [run for one in presets for run in planned(one, some)] for name, some in campaign.runs.items()}
         campaign = replace(campaign, runs=kept)
-    if title.startswith("Accuracy") and not any(study.scores for study in campaign.studies):
+    if campaign.comparisons and (steps or preset):
+        raise UserError(
+            f"{results.name} holds runs that were made elsewhere: --steps and --preset go with 'train' alone"
+        )
+    if (
+        title.startswith("Accuracy")
+        and not campaign.comparisons
+        and not any(study.scores for study in campaign.studies)
+    ):
         raise UserError(f"{results.name} holds no finished run on a test split; run more of its preset first")
     if title.startswith("Maps") and not any(cells(study.runs) for study in campaign.studies):
         raise UserError(f"{results.name} holds no finished run of CDVFT or BCA; run more of its preset first")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from cdvft_bench.commands.shared import column_option, columns_of
 from cdvft_bench.core.io.files import write_file
 
 
@@ -19,8 +20,10 @@ from cdvft_bench.core.io.files import write_file
     "--records",
     type=click.Path(path_type=Path),
     multiple=True,
-    help="Stores for the clock; results of 'train' (.jsonl) or a table of runs (.csv) for accuracy; repeatable.",
+    help="Stores for the clock; for accuracy results of 'train' (.jsonl), a table of runs (.csv) or a folder of PEFT's "
+    "results (.json); repeatable.",
 )
+@column_option
 @click.option(
     "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also keep the verdicts, as JSON, for 'report'."
 )
@@ -34,6 +37,7 @@ def verify(
     only: tuple[str, ...],
     refit: bool,
     records: tuple[Path, ...],
+    columns: tuple[str, ...],
     output: Path | None,
     junit: Path | None,
     failed: bool,
@@ -46,7 +50,7 @@ def verify(
     from cdvft_bench.claims import verify as judge
     from cdvft_bench.claims.table import short_table, summary, verdict_table
 
-    verification = judge(ledger, records, only, refit)
+    verification = judge(ledger, records, only, refit, columns_of(columns))
     if output is not None:
         write_verdicts(output, verification)
     if junit is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, emit
+from cdvft_bench.commands.shared import COUNT, column_option, columns_of, emit
 from cdvft_bench.core.io.files import write_file
 
 
@@ -43,15 +43,23 @@ def advise(profiles: tuple[Path, ...], everything: bool, as_json: bool, **questi
     help="From calibrate; else the rates.json beside a store, or built-in ones.",
 )
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write all of it as JSON.")
+@column_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def evaluate(stores: tuple[Path, ...], rates: Path | None, output: Path | None, as_json: bool) -> None:
-    """Predict the recorded times of STORES by fits that left them out: errors, their causes, published times."""
+def evaluate(
+    stores: tuple[Path, ...], rates: Path | None, output: Path | None, columns: tuple[str, ...], as_json: bool
+) -> None:
+    """Predict the recorded times of STORES by fits that left them out: errors, their causes, published times.
+
+    STORES may also be runs made elsewhere: a table (.csv, .tsv), or a folder of the results of PEFT's
+    method_comparison. Their order and ratios are predicted by datasheet rates; without any, PEFT's own are.
+    """
     import msgspec
 
-    from cdvft_bench.predictor import compare_published, evaluate_stores
+    from cdvft_bench.predictor import compare_all, evaluate_stores
     from cdvft_bench.report.terminal.advice import show_evaluation
 
-    evaluation, published = evaluate_stores(stores, rates), compare_published()
+    published, recorded = compare_all(stores, columns_of(columns))
+    evaluation = evaluate_stores(recorded, rates) if recorded else None
     both = {"evaluation": evaluation, "published": published}
     if output is not None:
         write_file(output, msgspec.json.format(msgspec.json.encode(both), indent=1).decode() + "\n")

@@ -7,7 +7,7 @@ from typing import Literal
 
 import click
 
-from cdvft_bench.commands.shared import Positive, emit
+from cdvft_bench.commands.shared import Positive, column_option, columns_of, emit
 
 FILE = click.Path(path_type=Path, dir_okay=False)
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -22,6 +22,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--expressivity", type=FOLDER, help="Folder of an expressivity profile; else one in PATHS.")
 @click.option("--accuracy", type=FILE, multiple=True, help="Results of 'train', as if among PATHS; repeatable.")
 @click.option("--figures", "formats", default="", help="Also draw pictures: png, svg, pdf, separated by commas.")
+@column_option
 @click.option("--title", default="cdvft-bench report", show_default=True, help="Of the page.")
 def report(
     paths: tuple[Path, ...],
@@ -32,9 +33,12 @@ def report(
     expressivity: Path | None,
     accuracy: tuple[Path, ...],
     formats: str,
+    columns: tuple[str, ...],
     title: str,
 ) -> None:
     """Write one page, with its tables, of PATHS: stores, results of 'train', or folders of them; of any machine.
+
+    Runs made elsewhere are read too: a table (.csv, .tsv), or a folder of the results of PEFT's method_comparison.
 
     Files are read, nothing is run. In a folder, records (.sqlite, .jsonl.gz), results.jsonl, steps.json,
     verdicts.json, evaluation.json and findings.jsonl are found by their names.
@@ -45,6 +49,7 @@ def report(
     command += [f"--accuracy {path}" for path in accuracy]
     command += ["--no-claims"] if no_claims else []
     command += [f"--figures {formats}"] if formats else []
+    command += [f"--column {one}" for one in columns]
     write(
         (*paths, *accuracy),
         output,
@@ -54,6 +59,7 @@ def report(
         expressivity=expressivity,
         claims=not no_claims,
         formats=tuple(filter(None, formats.split(","))),
+        columns=columns_of(columns),
         title=title,
     )
 
@@ -69,6 +75,7 @@ def write(
     steps: Path | None = None,
     claims: bool = True,
     formats: tuple[str, ...] = (),
+    columns: dict[str, str] | None = None,
     title: str = "cdvft-bench report",
 ) -> None:
     """Write a report of files and say where it is.
@@ -80,7 +87,13 @@ def write(
     from cdvft_bench.report.write import write_report
 
     campaign = read(
-        *paths, verdicts=verdicts, evaluation=evaluation, expressivity=expressivity, steps=steps, claims=claims
+        *paths,
+        verdicts=verdicts,
+        evaluation=evaluation,
+        expressivity=expressivity,
+        steps=steps,
+        claims=claims,
+        columns=columns,
     )
     done = write_report(campaign, output, command=command, title=title, claims=claims, formats=formats)
     click.echo(f"Report: {done.html}")

@@ -112,6 +112,34 @@ def pairs_of(hyperparameters: Iterable[str]) -> dict[str, Value]:
     return pairs
 
 
+def column_option(command: Callable[..., None]) -> Callable[..., None]:
+    """The column map of tables of runs that were made elsewhere."""
+    return click.option(
+        "--column",
+        "columns",
+        multiple=True,
+        metavar="NAME=COLUMN",
+        help="A table of runs (.csv, .tsv) calls NAME so, as test_accuracy=acc, hyperparameters.r=rank; repeatable.",
+    )(command)
+
+
+def columns_of(given: Iterable[str]) -> dict[str, str]:
+    """The column map of the command line.
+
+    Raises:
+        UserError: one is not NAME=COLUMN, or a name stands twice.
+    """
+    found: dict[str, str] = {}
+    for text in given:
+        name, equals, column = text.partition("=")
+        if not equals or not name or not column:
+            raise UserError(f"--column {text!r} is not NAME=COLUMN, as in test_accuracy=acc")
+        if name in found:
+            raise UserError(f"--column {name} is given twice")
+        found[name] = column
+    return found
+
+
 def emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
     """Print a result as JSON, or for people."""
     if as_json:

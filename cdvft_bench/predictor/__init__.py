@@ -7,13 +7,13 @@ far predictions miss. Reads records, never measures. Everything that leaves this
 - ``results``: what is answered, as dataclasses.
 - ``evaluate(records, environments, rates=None) -> Evaluation``: predictions against recorded times.
 - ``evaluate_stores(stores, rates=None) -> Evaluation``: the same of whole stores, with the ``rates.json`` beside them.
-- ``compare_published(runs=None) -> PublishedComparison``: against training times that PEFT published.
+- ``compare_published(found=None) -> PublishedComparison``: against training times that others published.
 - ``advise(model, gpu, ...) -> Advice``: ranked choices for a model on a GPU.
 """
 
 from cdvft_bench.predictor.advice import advise
 from cdvft_bench.predictor.evaluation import evaluate
-from cdvft_bench.predictor.published_times import compare_published
+from cdvft_bench.predictor.published_times import compare_all, compare_published
 from cdvft_bench.predictor.results import (
     Advice,
     Choice,
@@ -46,6 +46,7 @@ __all__ = [
     "Scaling",
     "Serving",
     "advise",
+    "compare_all",
     "compare_published",
     "evaluate",
     "evaluate_stores",

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.accuracy.published import MODEL, SOURCE, PublishedRun, published_runs
+from cdvft_bench.accuracy.published.campaigns import campaign
+from cdvft_bench.accuracy.published.methods import adapted
+from cdvft_bench.accuracy.published.reading import TABLES, Published, is_published, read_published
+from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.analytic.cost import flops
-from cdvft_bench.analytic.models import target_linears
+from cdvft_bench.analytic.models import MODELS
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import plural
 from cdvft_bench.core.ties import steady
-from cdvft_bench.methods import Method, make_method
-from cdvft_bench.predictor.devices import Target, find_target
+from cdvft_bench.methods import Method
+from cdvft_bench.predictor.devices import Target, by_name, find_target
 from cdvft_bench.predictor.evaluation import error
 from cdvft_bench.predictor.memory import budget
 from cdvft_bench.predictor.pricing import Pricer
@@ -22,140 +28,161 @@ from cdvft_bench.predictor.results import PublishedComparison, PublishedPredicti
 from cdvft_bench.predictor.transformer import Transformer, find_model, rest_backward, rest_forward
 from cdvft_bench.sweep.model_cost import model_cost
 
-REFERENCE = "lora-rank32"
-BATCH, SEQUENCE, LONGEST, DTYPE = 4, 210, 768, "bfloat16"
 DRAWS, FEWEST = 2000, 5
 ASSUMPTIONS = (
-    "bfloat16, batch 4, at most 768 tokens a sequence: the comparison's default_training_params.json",
-    "210 tokens a sequence on average: 4,197,579 training tokens in 20,000 samples, as one of its result files says; "
-    "padding is not known and taken as none, since batches are made of samples of like length",
+    "sequences of a batch are taken as of equal length, the average of the training tokens: no padding",
     "adapters in float32, PEFT's default for a bfloat16 base; AdamW counted in its fused form",
-    "the training time there also holds loading of data, two passes over a small text and the test set's generation, "
-    "which are the same work for every method and are not predicted: ratios there lie closer to 1",
-    "peak memory there is the allocator's reserved memory, here the budget of one batch of 4 x 768 tokens",
+    "the training time there also holds loading of data, evaluations and the test set's generation, which are the same "
+    "work for every method and are not predicted: ratios there lie closer to 1",
+    "peak memory there is the allocator's reserved memory, here the budget of one batch of the longest sequences",
     "datasheet rates, no efficiency fitted: this GPU was not measured",
 )
-_VARIANTS = ("mica", "bdlora", "bat", "mini")
 
 
 @dataclass(frozen=True)
 class _Run:
     run: PublishedRun
     method: Method
+    target: Target
     seconds: float
     flops: float
     bytes_: int
 
 
-def as_method(run: PublishedRun) -> Method:
-    """This suite's method of a published run.
+def _uniform(run: PublishedRun, model: Transformer) -> Method:
+    """The method of a run, alike on all layers that it adapts.
 
     Raises:
-        UserError: there is none, or the run is of a variant that no closed form covers.
+        UserError: there is none, it differs from layer to layer, or its closed form has another number of parameters.
     """
-    variant = [part for part in run.experiment.split("-") if part in _VARIANTS]
-    if variant:
-        raise UserError(f"variant {variant[0]} of {run.method} has no closed form")
-    given, kind = run.hyperparameters, run.method
-    rank = {"rank": given["r"]} if "r" in given else {}
-    if kind == "LORA":
-        if "lorafa" in run.experiment:
-            return make_method("lora_fa", rank)
-        return make_method("dora" if given.get("use_dora") else "rslora" if given.get("use_rslora") else "lora", rank)
-    if kind in ("DELORA", "LOHA", "MISS", "RANDLORA", "VERA", "GRALORA"):
-        return make_method(kind.lower(), rank)
-    if kind == "LOKR":
-        return make_method("lokr", {**rank, "decompose_factor": given.get("decompose_factor", -1)})
-    if kind == "OFT":
-        return make_method("oft", {"block_size": given["oft_block_size"] or _width(run) // given["r"]})
-    if kind == "BOFT":
-        return make_method("boft", {"block_size": given["boft_block_size"]})
-    if kind == "C3A":
-        return make_method("c3a", {"block_size": given["block_size"]})
-    if kind in ("FOURIERFT", "WAVEFT"):
-        return make_method(kind.lower(), {"n_frequency": given["n_frequency"]})
-    if kind in ("FULL", "ROAD", "IA3"):
-        return make_method(kind.lower())
-    raise UserError(f"{kind} has no closed form in this suite")
+    chosen = adapted(run, model.shape.linears)
+    method = chosen[0][1]
+    if any(other != method for _, other in chosen):
+        raise UserError(f"its {method.title} differs from layer to layer")
+    return method
 
 
-def _width(run: PublishedRun) -> int:
+def _model_of(run: PublishedRun) -> Transformer:
+    """The model of the table that a run is of.
+
+    Raises:
+        UserError: there is none, or what a prediction needs of the run is not given.
+    """
+    for name in ("model", "batch", "tokens", "dtype", "device", "steps", "train_time_s", "trainable_params"):
+        if not getattr(run, name):
+            raise UserError(f"its {name} is not given, which a prediction needs")
+    name = run.model.rsplit("/", 1)[-1].lower()
+    if name not in MODELS:
+        raise UserError(f"its model {run.model} is not in the table of models")
+    return find_model(name)
+
+
+def _predicted(run: PublishedRun) -> _Run:
+    model = _model_of(run)
+    device = by_name(run.device)
+    if device is None:
+        raise UserError(f"its device {run.device} is not in the table of devices")
+    target = find_target(device.key)
+    method = _uniform(run, model)
+    dtype, batch, sequence = run.dtype, run.batch or 0, max(1, round(run.tokens or 0))
     targets = run.target_modules if isinstance(run.target_modules, tuple) else (run.target_modules,)
-    return int(target_linears(find_model(MODEL).shape, targets)[0].shape.d_in)
-
-
-def _predicted(run: PublishedRun, model: Transformer, target: Target) -> _Run:
-    method = as_method(run)
-    targets = run.target_modules if isinstance(run.target_modules, tuple) else (run.target_modules,)
-    cost = model_cost(model.shape, method, BATCH, SEQUENCE, DTYPE, targets, device=target.kind)
+    cost = model_cost(model.shape, method, batch, sequence, dtype, targets, device=target.kind)
     if int(cost.parameters) != run.trainable_params:
         raise UserError(
             f"the closed form has {int(cost.parameters):,} trainable parameters, the run {run.trainable_params:,}"
         )
-    workload = (model, BATCH, SEQUENCE, DTYPE)
+    workload = (model, batch, sequence, dtype)
     kernels = cost.kernels("step") + rest_forward(*workload, loss=True) + rest_backward(*workload, loss=True)
-    seconds = run.steps * Pricer(target.rates, DTYPE).seconds(kernels)
-    longest = model_cost(model.shape, method, BATCH, LONGEST, DTYPE, targets, device=target.kind)
-    memory = budget(model, method, longest, BATCH, LONGEST, DTYPE, device=target.kind, targets=targets)
-    return _Run(run, method, seconds, float(flops(kernels, "flop")), memory.total)
+    seconds = (run.steps or 0) * Pricer(target.rates, dtype).seconds(kernels)
+    longest = run.longest or sequence
+    widest = model_cost(model.shape, method, batch, longest, dtype, targets, device=target.kind)
+    memory = budget(model, method, widest, batch, longest, dtype, device=target.kind, targets=targets)
+    return _Run(run, method, target, seconds, float(flops(kernels, "flop")), memory.total)
 
 
-def compare_published(runs: Sequence[PublishedRun] | None = None, gpu: str = "l40s") -> PublishedComparison:
+def compare_published(found: Published | None = None) -> PublishedComparison:
     """Compare order and ratios of methods; a run counts only where the closed form has its trainable parameters.
 
     Args:
-        runs: of Llama-3.2-3B on one GPU; None reads those that come with the suite. gpu: theirs.
+        found: a comparison; None is PEFT's on MetaMathQA, which comes with the suite.
 
     Raises:
-        UserError: the reference run (LoRA r = 32) is not among those that a closed form covers, or they are too few.
+        UserError: no run of LoRA is among those that a closed form covers, or they are too few.
     """
-    model, target = find_model(MODEL), find_target(gpu)
-    found: list[_Run] = []
+    comparison = found or campaign()
+    covered: list[_Run] = []
     left_out: list[tuple[str, str]] = []
-    for run in published_runs() if runs is None else runs:
+    for run in comparison.runs:
         try:
-            found.append(_predicted(run, model, target))
+            covered.append(_predicted(run))
         except UserError as reason:
             left_out.append((run.experiment, str(reason)))
-    found.sort(key=lambda r: r.run.train_time_s)
-    references = [r for r in found if r.run.experiment == REFERENCE]
-    if not references:
-        raise UserError(f"the run {REFERENCE!r}, to which ratios are taken, is not among those that are covered")
-    if len(found) < FEWEST:
-        raise UserError(f"{len(found)} runs are covered by closed forms; an order needs at least {FEWEST}")
-    reference = references[0]
+    where = f"{comparison.name}: {len(covered)} of {plural(len(comparison.runs), 'run')} covered by closed forms"
+    if len(covered) < FEWEST:
+        first = f"; left out: {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+        raise UserError(f"{where}; an order needs at least {FEWEST}{first}")
+    covered.sort(key=lambda r: r.run.train_time_s or 0)
+    reference = _reference(covered)
+    if reference is None:
+        raise UserError(f"{where}, none of LoRA, to which ratios are taken")
+    time = reference.run.train_time_s or 1
     made = tuple(
         PublishedPrediction(
             r.run.experiment,
             r.method.label,
-            r.run.train_time_s,
+            r.run.train_time_s or 0,
             r.seconds,
-            r.run.train_time_s / reference.run.train_time_s,
+            (r.run.train_time_s or 0) / time,
             r.seconds / reference.seconds,
             r.flops / reference.flops,
             r.run.peak_memory_bytes,
             r.bytes_,
         )
-        for r in found
+        for r in covered
     )
-    others = [p for p in made if p.experiment != REFERENCE]
+    others = [p for p in made if p.experiment != reference.run.experiment]
     ratios = [error(p.predicted_ratio / p.published_ratio) for p in others]
     by_flops = [error(p.flops_ratio / p.published_ratio) for p in others]
-    memory = [error(p.predicted_bytes / p.published_bytes) for p in made]
+    memory = [error(p.predicted_bytes / p.published_bytes) for p in made if p.published_bytes]
     times = np.array([p.published_s for p in made])
     return PublishedComparison(
-        SOURCE,
-        target.name,
-        REFERENCE,
+        comparison.source,
+        reference.target.name,
+        reference.run.experiment,
         made,
         tuple(left_out),
         rank_correlation(np.array([p.predicted_s for p in made]), times),
         rank_correlation(np.array([p.flops_ratio for p in made]), times),
         *_spread(ratios),
         *_spread(by_flops),
-        *_spread(memory),
+        _spread(memory)[0] if memory else None,
+        _spread(memory)[1] if memory else None,
         ASSUMPTIONS,
     )
+
+
+def compare_all(
+    paths: Sequence[Path], columns: Mapping[str, str] | None = None
+) -> tuple[tuple[PublishedComparison, ...], list[Path]]:
+    """The comparisons among files, or PEFT's where there are none; and the other files.
+
+    Raises:
+        UserError: one is not as it should be, or as :func:`compare_published`.
+    """
+    mine = [path for path in paths if is_published(path)]
+    tables = [path for path in mine if path.name.endswith(TABLES)]
+    if columns and not tables:
+        raise UserError("a column map goes with a table of runs, .csv or .tsv, and none is given")
+    found = [read_published(path, columns if path in tables else None) for path in mine]
+    made = tuple(map(compare_published, found)) if found else (compare_published(),)
+    return made, [path for path in paths if path not in mine]
+
+
+def _reference(runs: Sequence[_Run]) -> _Run | None:
+    """The run of LoRA on the layers that most runs adapt, of the lowest rank; the first of equals."""
+    layers = Counter(r.run.target_modules for r in runs)
+    plain = [r for r in runs if r.method.name == "lora"]
+    return min(plain, key=lambda r: (-layers[r.run.target_modules], r.run.trainable_params or 0), default=None)
 
 
 def _spread(errors: Sequence[float]) -> tuple[float, float]:
@@ -166,8 +193,9 @@ def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64], seed: int =
     """Spearman's rank correlation with a 95 % bootstrap interval over the pairs."""
     draws = np.random.default_rng(seed).integers(0, len(x), (DRAWS, len(x)))
     found = [_spearman(x[d], y[d]) for d in draws]
-    low, high = np.nanquantile(found, [0.025, 0.975])
-    return Range(_spearman(x, y), float(low), float(high))
+    known = [value for value in found if value == value]
+    low, high = np.quantile(known, [0.025, 0.975]).tolist() if known else (None, None)
+    return Range(_spearman(x, y), low, high)
 
 
 def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

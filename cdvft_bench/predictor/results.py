@@ -133,7 +133,7 @@ class PublishedPrediction:
         published_s: training time there. predicted_s: by datasheet rates, no efficiency fitted.
         published_ratio, predicted_ratio: over the time of the reference run.
         flops_ratio: the baseline's: FLOPs over the reference's.
-        published_bytes, predicted_bytes: peak memory there, and of the longest batch by formula.
+        published_bytes, predicted_bytes: peak memory there (None unknown), and of the longest batch by formula.
     """
 
     experiment: str
@@ -143,7 +143,7 @@ class PublishedPrediction:
     published_ratio: float
     predicted_ratio: float
     flops_ratio: float
-    published_bytes: int
+    published_bytes: int | None
     predicted_bytes: int
 
 
@@ -157,7 +157,7 @@ class PublishedComparison:
         left_out: runs that no closed form covers: (experiment, reason).
         rank_correlation: Spearman's, with a 95 % bootstrap interval over runs. flops_rank_correlation: the baseline's.
         ratio_median, ratio_p90: errors of the ratios as in ErrorRow. flops_ratio_median, flops_ratio_p90: likewise.
-        memory_median, memory_p90: errors of peak memory.
+        memory_median, memory_p90: errors of peak memory; None where no run says it.
         assumptions: what the publisher does not say.
     """
 
@@ -172,8 +172,8 @@ class PublishedComparison:
     ratio_p90: float
     flops_ratio_median: float
     flops_ratio_p90: float
-    memory_median: float
-    memory_p90: float
+    memory_median: float | None
+    memory_p90: float | None
     assumptions: tuple[str, ...]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cdvft_bench.analysis.accuracy.published import published_frame
 from cdvft_bench.analysis.accuracy.study import runs_frame
 from cdvft_bench.analysis.agreement import passes_frame
 from cdvft_bench.analysis.inputs import Campaign
@@ -55,7 +56,7 @@ def write_report(
     Raises:
         UserError: there is nothing to report, or ``out_dir`` holds files that are no part of a report.
     """
-    if not campaign.records and not campaign.runs:
+    if not (campaign.records or campaign.runs or campaign.comparisons):
         names = ", ".join(origin.name for origin in campaign.origins) or "no file"
         raise UserError(f"{names}: no record to report; run a grid first (cdvft-bench run)")
     check_replaceable(out_dir)
@@ -93,7 +94,15 @@ def tables(campaign: Campaign) -> dict[str, DataFrame]:
         scored = [study.frame for study in campaign.studies if study.scores]
         if scored:
             frames["scores"] = pd.concat(scored, ignore_index=True)
-    if campaign.evaluation:
+    if campaign.comparisons:
+        frames["published"] = pd.concat(
+            [
+                published_frame(one.runs).assign(comparison=clean(one.name), metric=one.metric)
+                for one in campaign.comparisons
+            ],
+            ignore_index=True,
+        )
+    if campaign.evaluation or campaign.published:
         made = cards.prediction_tables(campaign.evaluation, campaign.published)
         frames |= {
             f"prediction-{i}": pd.DataFrame(one.rows, columns=list(one.columns)) for i, one in enumerate(made, 1)

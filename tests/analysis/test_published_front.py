@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.accuracy.published import published_runs
-from cdvft_bench.analysis.accuracy.published import COSTS, pareto_front, published_frame, style_key
+from cdvft_bench.accuracy.published.campaigns import campaign
+from cdvft_bench.analysis.accuracy.published import COSTS, notes, pareto_front, published_frame, style_key
 from cdvft_bench.core.errors import UserError
 
 coordinate = st.integers(-4, 4).map(float) | st.floats(allow_nan=False)
@@ -32,19 +34,32 @@ def test_bad_points() -> None:
 
 
 def test_published_runs_say_which_fronts_they_are_on() -> None:
-    runs = published_runs()
+    runs = campaign().runs
     frame = published_frame(runs).set_index("experiment")
-    assert list(frame["accuracy"]) == sorted(frame["accuracy"], reverse=True)
+    assert list(frame["score"]) == sorted(frame["score"], reverse=True)
     for name, cost in COSTS.items():
         for run in runs:
             beaten = any(
-                cost(o) <= cost(run)
-                and o.test_accuracy >= run.test_accuracy
-                and (cost(o) < cost(run) or o.test_accuracy > run.test_accuracy)
+                cost(o) <= cost(run) and o.score >= run.score and (cost(o) < cost(run) or o.score > run.score)
                 for o in runs
             )
             assert bool(frame.loc[run.experiment, f"front_{name}"]) is not beaten
 
 
 def test_dora_is_told_from_lora() -> None:
-    assert {style_key(run) for run in published_runs() if "dora" in run.experiment} == {"dora"}
+    assert {style_key(run) for run in campaign().runs if "dora" in run.experiment} == {"dora"}
+
+
+def test_a_run_without_a_cost_is_on_no_front_of_it() -> None:
+    best = replace(max(campaign().runs, key=lambda run: run.score), score=1.0, train_time_s=None)
+    frame = published_frame([*campaign().runs, replace(best, experiment="unknown cost")]).set_index("experiment")
+    assert not frame.loc["unknown cost", "front_seconds"]
+    assert frame.loc["unknown cost", "seconds"] != frame.loc["unknown cost", "seconds"]
+    assert frame.loc["unknown cost", "front_parameters"]
+
+
+def test_strangers_are_named() -> None:
+    (note,) = notes(campaign())
+    assert "lora-rank32-mica (mica)" in note
+    assert "psoft-fast (PSOFT)" in note
+    assert " lora-rank32 (" not in note

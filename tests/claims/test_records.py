@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.accuracy.published import PublishedRun, published_runs
+from cdvft_bench.accuracy.published.campaigns import campaign
+from cdvft_bench.accuracy.published.methods import method_of
+from cdvft_bench.accuracy.published.reading import read_published
+from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.read import parse_ledger
-from cdvft_bench.claims.sources.published_runs import RunTable, method_of
+from cdvft_bench.claims.sources.published_runs import RunTable
 from cdvft_bench.claims.sources.records import UNNAMED, ClockSource, read_records
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.errors import UserError
@@ -57,12 +60,18 @@ witnesses = ["clock"]
 
 
 def table(path: Path, *runs: tuple[str, str, float]) -> Path:
-    names = [f.name for f in fields(PublishedRun)]
+    names = [*(f.name for f in fields(PublishedRun) if f.name not in ("score", "metric")), "test_accuracy"]
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, names)
         writer.writeheader()
         for i, (method, hyperparameters, accuracy) in enumerate(runs):
-            row = dict.fromkeys(names, "1") | {"experiment": f"e{i}", "method": method, "target_modules": '["q"]'}
+            row = dict.fromkeys(names, "1") | {
+                "model": "",
+                "optimizer": "",
+                "experiment": f"e{i}",
+                "method": method,
+                "target_modules": '["q"]',
+            }
             writer.writerow(row | {"hyperparameters": hyperparameters, "test_accuracy": str(accuracy)})
     return path
 
@@ -90,12 +99,12 @@ def named(*names: str, method: str = "LORA", **hyperparameters: object) -> list[
     rest = {"trainable_params": 1, "train_time_s": 1.0, "peak_memory_bytes": 1, "adapter_file_bytes": 1, "lr": 1e-4}
     rest |= {"steps": 5000, "device": "x", "torch": "x", "date": "x", "target_modules": ("q",)}
     values = {"method": method, "hyperparameters": {"r": 32, **hyperparameters}, **rest}
-    return [PublishedRun(experiment=n, test_accuracy=0.1 + 0.01 * i, **values) for i, n in enumerate(names)]  # type: ignore[arg-type]
+    return [PublishedRun(experiment=n, score=0.1 + 0.01 * i, **values) for i, n in enumerate(names)]  # type: ignore[arg-type]
 
 
 def test_a_variant_that_only_its_name_tells_is_not_pooled() -> None:
     """PEFT's own table: one run of LoRA r = 32, and LoRA-FA and MiCA of the same hyperparameters."""
-    table = RunTable("peft", published_runs())
+    table = RunTable("peft", campaign().runs)
     assert table.best(MethodSubject("lora", (("rank", 32),))) == [0.478393]
     assert table.best(MethodSubject("lora_fa", (("rank", 32),))) == [0.404094]
     assert table.best(MethodSubject("dora", (("rank", 32),))) == [0.469295]
@@ -162,7 +171,7 @@ def test_configurations_with_as_many_right_answers_are_equal(tmp_path: Path) -> 
         groups.append(groups[0] * 2)
         apart += sum(groups[0]) / 3 != sum(groups[1]) / 3
         ours = [("C3A", f'{{"block_size": 64, "try": {k}}}', a) for k, g in enumerate(groups) for a in g]
-        runs = published_runs(table(tmp_path / f"{i}.csv", *ours))
+        runs = read_published(table(tmp_path / f"{i}.csv", *ours)).runs
         best = RunTable("t", runs).best(MethodSubject("c3a", (("block_size", 64),)))
         assert best == pytest.approx(groups[0])
         assert len(best) == 3
@@ -236,6 +245,6 @@ def test_time_without_a_record_is_not_measured() -> None:
 def test_bad_records(tmp_path: Path) -> None:
     (tmp_path / "x.txt").write_text("")
     (tmp_path / "x.csv").write_text("a,b\n")
-    for name, rule in {"none.csv": "no such file", "x.txt": "must end in", "x.csv": "lacks the column"}.items():
+    for name, rule in {"none.csv": "No such file", "x.txt": "must end in", "x.csv": "lacks the column"}.items():
         with pytest.raises(UserError, match=rule):
             read_records([tmp_path / name])

@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cdvft_bench.accuracy.published import published_runs
+from cdvft_bench.accuracy.published.campaigns import campaign
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.predictor import compare_published
-from cdvft_bench.predictor.published_times import as_method, rank_correlation
+from cdvft_bench.predictor.published_times import rank_correlation
 
-RUNS = published_runs()
+FOUND = campaign()
+RUNS = FOUND.runs
 
 
 def test_rank_correlation_is_spearmans() -> None:
@@ -47,21 +48,24 @@ def test_order_ratios_and_memory_of_published_runs() -> None:
 
 def test_a_run_counts_only_with_its_trainable_parameters() -> None:
     lora = next(r for r in RUNS if r.experiment == "lora-rank32")
-    odd = dataclasses.replace(lora, experiment="odd", trainable_params=lora.trainable_params + 1)
-    found = compare_published([*RUNS, odd])
-    (reason,) = (text for name, text in found.left_out if name == "odd")
+    odd = dataclasses.replace(lora, experiment="run-7", trainable_params=lora.trainable_params + 1)
+    found = compare_published(dataclasses.replace(FOUND, runs=(*RUNS, odd)))
+    (reason,) = (text for name, text in found.left_out if name == "run-7")
     assert f"{lora.trainable_params:,} trainable parameters, the run {odd.trainable_params:,}" in reason
-    with pytest.raises(UserError, match="'lora-rank32'"):
-        compare_published([odd])
-    with pytest.raises(UserError, match="1 runs are covered by closed forms; an order needs at least 5"):
-        compare_published([lora])
+    for runs, message in (
+        ((odd,), "0 of 1 run covered by closed forms; an order needs at least 5; left out: run-7: the closed form has"),
+        ((lora,), "1 of 1 run covered"),
+        (tuple(r for r in RUNS if r.method != "LORA"), "none of LoRA, to which ratios are taken"),
+    ):
+        with pytest.raises(UserError, match=message):
+            compare_published(dataclasses.replace(FOUND, runs=runs))
 
 
-def test_variants_and_strangers_are_left_out() -> None:
-    by_name = {r.experiment: r for r in RUNS}
-    assert as_method(by_name["lora-rank32-dora"]).label == "DoRA r=32"
-    assert as_method(by_name["oft-rank32"]).label == "OFT b=96"
-    with pytest.raises(UserError, match="variant bat of MISS has no closed form"):
-        as_method(by_name["miss-bat"])
-    with pytest.raises(UserError, match="PSOFT has no closed form"):
-        as_method(by_name["psoft-fast"])
+def test_what_a_prediction_needs_is_asked_for() -> None:
+    blind = [
+        dataclasses.replace(r, **{name: None}) for r, name in zip(RUNS[:3], ("batch", "tokens", "steps"), strict=True)
+    ]
+    strange = [dataclasses.replace(RUNS[3], device="Abacus"), dataclasses.replace(RUNS[4], model="mine/Own-1B")]
+    found = compare_published(dataclasses.replace(FOUND, runs=(*blind, *strange, *RUNS[5:])))
+    reasons = [reason for name, reason in found.left_out if name in {r.experiment for r in (*blind, *strange)}]
+    assert [reason.split(" ")[1] for reason in reasons] == ["batch", "tokens", "steps", "device", "model"]

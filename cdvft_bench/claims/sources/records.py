@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from cdvft_bench.accuracy.analysis import Score
-from cdvft_bench.accuracy.published import published_runs
+from cdvft_bench.accuracy.published.reading import TABLES, is_published, read_published
 from cdvft_bench.accuracy.results import read_results, workloads
 from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
@@ -72,8 +72,11 @@ def machine_of(environment: Environment | None) -> str:
     return f"{environment.cpu} ({vectors}{plural(environment.threads, 'thread')})"
 
 
-def read_records(paths: Iterable[str | Path]) -> Records:
-    """Timed records from stores, and fine-tuning runs from tables (.csv) or from results of ``cdvft-bench train``.
+def read_records(paths: Iterable[str | Path], columns: Mapping[str, str] | None = None) -> Records:
+    """Timed records from stores, and fine-tuning runs from results of ``cdvft-bench train`` or made elsewhere.
+
+    Args:
+        paths: stores, results, tables of runs, PEFT's results or folders of those. columns: of the tables.
 
     Raises:
         UserError: a file is of no known kind, cannot be read, or is not as it should be.
@@ -82,10 +85,13 @@ def read_records(paths: Iterable[str | Path]) -> Records:
     tables: list[RunTable] = []
     results: list[TrialResult] = []
     for path in map(Path, paths):
-        if not is_file(path):
-            raise UserError(f"records {str(path)!r}: there is no such file")
-        if path.name.endswith(".csv"):
-            tables.append(RunTable(path.name, published_runs(path)))
+        if path.name.endswith(TABLES) or is_published(path):
+            found = read_published(path, columns if path.name.endswith(TABLES) else None)
+            if found.metric != "test_accuracy":
+                raise UserError(f"records {str(path)!r} hold {found.metric}; claims are of test_accuracy")
+            tables.append(RunTable(found.name, found.runs))
+        elif not is_file(path):
+            raise UserError(f"records {str(path)!r}: there is no such file, and no folder of PEFT's results")
         elif path.name.endswith(".jsonl") and is_results(path):
             results += read_results(path)[0]
         elif path.name.endswith(STORES):
@@ -95,7 +101,7 @@ def read_records(paths: Iterable[str | Path]) -> Records:
                 machines = {key: machine_of(e) for key, e in store.environments().items()}
                 timed += [(r, machines.get(r.environment, UNNAMED)) for r in store.records() if r.timed is not None]
         else:
-            raise UserError(f"records {str(path)!r} must end in {', '.join(STORES)} or .csv")
+            raise UserError(f"records {str(path)!r} must end in {', '.join((*STORES, *TABLES))}, or be results of PEFT")
     return Records(timed, tables, results)
 
 

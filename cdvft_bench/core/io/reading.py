@@ -149,9 +149,9 @@ def read_rows(path: str | Path, what: str, advice: str) -> Rows:
     return parse_rows(read_text(path, what, advice), path, what, advice)
 
 
-def parse_rows(text: str, path: str | Path, what: str, advice: str) -> Rows:
+def parse_rows(text: str, path: str | Path, what: str, advice: str, delimiter: str = ",") -> Rows:
     """The same of a text; ``path`` is for messages."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     rows = []
     try:
         head = next(reader, [])

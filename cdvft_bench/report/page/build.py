@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench import __version__
-from cdvft_bench.accuracy.published import SOURCE, published_runs
+from cdvft_bench.accuracy.published.campaigns import campaign as packaged_campaign
+from cdvft_bench.accuracy.published.reading import Published
 from cdvft_bench.analysis.accuracy.maps import cells, maps_said, rate_maps, setting_map
-from cdvft_bench.analysis.accuracy.published import published_frame
+from cdvft_bench.analysis.accuracy.published import notes, published_frame
 from cdvft_bench.analysis.accuracy.study import Study
 from cdvft_bench.analysis.frame import COLUMNS
 from cdvft_bench.analysis.inputs import Campaign
@@ -47,6 +48,7 @@ class Page:
         judged: the claims; None where they were not judged. claims: whether the page speaks of claims at all.
         ranking: methods over workloads; None where none can rank. left_out: workloads that do not count, and why.
         studies: names of the accuracy's workloads, with what they say. maps: sentences of the maps.
+        published: comparisons that others made.
         answers: to the reviewers' questions. prediction: tables; empty where nothing was predicted.
         records: how many. failures: of cases. origins, environments: where everything is from.
         replaced: records left out because newer ones are there. command: makes the page again.
@@ -65,6 +67,7 @@ class Page:
     left_out: tuple[str, ...]
     studies: tuple[tuple[str, tuple[str, ...]], ...]
     maps: tuple[str, ...]
+    published: tuple[cards.Comparison, ...]
     answers: tuple[Answer, ...]
     prediction: tuple[cards.Table, ...]
     records: int
@@ -89,7 +92,8 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
     found = campaign.overview
     tested = [study for study in campaign.studies if study.scores]
     mapped = [cell for study in campaign.studies if not study.scores for cell in cells(study.runs)]
-    model, blocks = _pictures(campaign, frame, found, tested, claims)
+    compared = [*campaign.comparisons, *([packaged_campaign()] if claims and tested else [])]
+    model, blocks = _pictures(campaign, frame, found, tested, compared)
     heat = [*([one] if (one := setting_map(mapped)) else []), *rate_maps(mapped)]
     model["maps"] = [views.map_view(one) for one in heat]
     asked = claims and ("cdvft" in set(frame["method"]) or bool(campaign.runs))
@@ -108,10 +112,9 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
         left_out=tuple(left_out_said(campaign.ranking)) if tested else (),
         studies=tuple((study.name, _said(study)) for study in tested),
         maps=said,
+        published=tuple(cards.comparison(one, notes(one), one in campaign.comparisons) for one in compared),
         answers=tuple(_questions(campaign, frame, tested)) if asked else (),
-        prediction=tuple(cards.prediction_tables(campaign.evaluation, campaign.published))
-        if campaign.evaluation
-        else (),
+        prediction=tuple(cards.prediction_tables(campaign.evaluation, campaign.published)),
         records=len(frame),
         failures=_failures(frame),
         origins=_origins(campaign),
@@ -130,7 +133,7 @@ def _headline(found: Overview | None, tested: Sequence[Study], maps: Sequence[st
 
 
 def _pictures(
-    campaign: Campaign, frame: DataFrame, found: Overview | None, tested: Sequence[Study], claims: bool
+    campaign: Campaign, frame: DataFrame, found: Overview | None, tested: Sequence[Study], compared: Sequence[Published]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """What the scripts draw: a model, and the records."""
     methods = {*frame["method"], *(score.method for study in tested for score in study.scores)}
@@ -139,12 +142,12 @@ def _pictures(
         "ways": views.ways_view(ways(frame), "Ways of executing a setting, over LoRA r=8"),
         "studies": [views.study_view(study) for study in tested],
         "prediction": views.prediction_view(campaign.evaluation) if campaign.evaluation else None,
-        "published": None,
+        "published": [],
     }
-    if claims and tested:
-        published = published_frame(published_runs())
-        model["published"] = views.published_view(published, SOURCE)
-        methods |= set(published["method"])
+    for one in compared:
+        shown = published_frame(one.runs)
+        model["published"].append(views.published_view(shown, clean(one.source), one.metric))
+        methods |= set(shown["method"])
     model["looks"] = views.looks(methods)
     return model, {"records": packed(frame, COLUMNS)} if len(frame) else {}
 
@@ -178,6 +181,7 @@ def _facts(campaign: Campaign, frame: DataFrame, tested: Sequence[Study]) -> str
         [
             plural(len(frame), "record") if len(frame) else "",
             plural(runs, "fine-tuning run") if runs else "",
+            plural(sum(len(one.runs) for one in campaign.comparisons), "published run") if campaign.comparisons else "",
             machines[0] if len(machines) == 1 else plural(len(machines), "machine") if machines else "",
             cards.days([*(record.created for record in campaign.records), *_trained(campaign)]),
         ]

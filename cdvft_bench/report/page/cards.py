@@ -16,9 +16,11 @@ from cdvft_bench.claims.table import rows
 from cdvft_bench.core.text import clean, integer, listed, plural, significant
 
 if TYPE_CHECKING:
+    from cdvft_bench.accuracy.published.reading import Published
     from cdvft_bench.claims.verdict import Verification
     from cdvft_bench.predictor.results import Evaluation, PublishedComparison, Range
 
+NOT_KNOWN = "not known"
 ORDER = ("fails", "not identifiable", "holds only if", "holds", "not measured")
 """Cards that a reader has to see come first."""
 
@@ -58,6 +60,16 @@ class Table:
         figure = re.compile(r"[-+−]?[\d.,]+( ?[%×])?|[\d.]+ \[[^a-z]*\]|not (known|measured)|[\d.]+ \[no interval\]")
         columns = enumerate(zip(*self.rows, strict=True)) if self.rows else ()
         return frozenset(i for i, cells in columns if not all(figure.fullmatch(cell) for cell in cells))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs that were made elsewhere: a heading, their table, what is to be said of them; ``given`` by the user."""
+
+    title: str
+    table: Table | None
+    notes: tuple[str, ...]
+    given: bool
 
 
 @dataclass(frozen=True)
@@ -115,8 +127,12 @@ def overview_table(found: Overview) -> Table:
     return Table(title, columns, tuple(cells))
 
 
-def prediction_tables(found: Evaluation, published: PublishedComparison | None) -> list[Table]:
+def prediction_tables(found: Evaluation | None, published: Sequence[PublishedComparison]) -> list[Table]:
     """Errors by device, kind, pass and split; what misses farthest; others' training times."""
+    return [*(_error_tables(found) if found else ()), *map(_published_table, published)]
+
+
+def _error_tables(found: Evaluation) -> list[Table]:
     errors = [
         (
             clean(e.device),
@@ -155,31 +171,31 @@ def prediction_tables(found: Evaluation, published: PublishedComparison | None) 
                 wide=(3, 4),
             )
         )
-    if published is not None and published.runs:
-        others = [
-            (
-                clean(r.experiment),
-                f"{r.published_s:,.0f}",
-                f"{r.published_ratio:.2f}",
-                f"{r.predicted_ratio:.2f}",
-                f"{r.flops_ratio:.2f}",
-            )
-            for r in published.runs
-        ]
-        said = (
-            f"Published by {clean(published.source)}; ratios to {clean(published.reference)}. Predicted and published "
-            f"order agree at {_range(published.rank_correlation)} (1 is the same order; FLOPs alone "
-            f"{_range(published.flops_rank_correlation)})."
-        )
-        tables.append(
-            Table(
-                "Training times that others published",
-                ("experiment", "published [s]", "ratio, published", "ratio, predicted", "ratio of FLOPs"),
-                tuple(others),
-                said,
-            )
-        )
     return tables
+
+
+def _published_table(found: PublishedComparison) -> Table:
+    cells = [
+        (
+            clean(r.experiment),
+            f"{r.published_s:,.0f}",
+            f"{r.published_ratio:.2f}",
+            f"{r.predicted_ratio:.2f}",
+            f"{r.flops_ratio:.2f}",
+        )
+        for r in found.runs
+    ]
+    said = (
+        f"Published by {clean(found.source)}; ratios to {clean(found.reference)}. Predicted and published "
+        f"order agree at {_range(found.rank_correlation)} (1 is the same order; FLOPs alone "
+        f"{_range(found.flops_rank_correlation)})."
+    )
+    return Table(
+        "Training times that others published",
+        ("experiment", "published [s]", "ratio, published", "ratio, predicted", "ratio of FLOPs"),
+        tuple(cells),
+        said,
+    )
 
 
 def _factor(error: float) -> str:
@@ -227,3 +243,24 @@ def count(n: int, one: str) -> tuple[str, str]:
 def joined(parts: Sequence[str]) -> str:
     """Facts in a line."""
     return " · ".join(filter(None, parts))
+
+
+def comparison(found: Published, notes: tuple[str, ...], given: bool) -> Comparison:
+    """Runs that were made elsewhere; a user's own are listed."""
+    if not given:
+        return Comparison("As others published it", None, (), given)
+    columns = ("run", "method", found.metric.replace("_", " "), "trained parameters", "training time", "peak memory")
+    cells = []
+    for run in sorted(found.runs, key=lambda run: (-run.score, run.experiment)):
+        size, memory = run.trainable_params, run.peak_memory_bytes
+        cells.append(
+            (
+                clean(run.experiment),
+                clean(run.method),
+                f"{run.score:.4g}",
+                NOT_KNOWN if size is None else f"{size:,}",
+                NOT_KNOWN if run.train_time_s is None else f"{run.train_time_s:,.4g} s",
+                NOT_KNOWN if memory is None else f"{memory / 1e9:,.3g} GB",
+            )
+        )
+    return Comparison(found.source, Table("Runs, best first", columns, tuple(cells), wide=(0,)), notes, given)

@@ -194,28 +194,39 @@ def map_view(found: HeatMap) -> View:
     }
 
 
-def published_view(frame: DataFrame, source: str) -> View:
+_PUBLISHED_COSTS = (
+    ("parameters", "trained parameters"),
+    ("seconds", "training time [s]"),
+    ("peak_bytes", "peak memory [bytes]"),
+    ("bytes", "adapter [bytes]"),
+)
+_SCORES: dict[str, View] = {
+    "test_accuracy": {"title": "test accuracy [%]", "word": "accuracy", "unit": " %", "factor": 100, "digits": 1},
+    "test_dino_similarity": {"title": "DINO similarity", "word": "similarity", "unit": "", "factor": 1, "digits": 3},
+    "score": {"title": "score", "word": "score", "unit": "", "factor": 1, "digits": 3},
+}
+
+
+def published_view(frame: DataFrame, source: str, metric: str) -> View:
     """Runs that others published, as a study without intervals."""
-    kinds = (
-        ("parameters", "trained parameters"),
-        ("seconds", "training time [s]"),
-        ("peak_bytes", "peak memory [bytes]"),
-    )
+    kinds = [(name, title) for name, title in _PUBLISHED_COSTS if frame[name].notna().any()]
     return {
         "name": "published",
         "file": source,
+        "score": _SCORES[metric],
         "costs": [{"name": name, "title": title, "what": title} for name, title in kinds],
         "missing": [],
         "points": [
             {
                 "label": row["experiment"],
                 "method": row["method"],
-                "accuracy": row["accuracy"],
+                "accuracy": row["score"],
                 "low": None,
                 "high": None,
                 "costs": {
                     name: {"value": row[name], "low": None, "high": None, "share": float(row[f"front_{name}"])}
                     for name, _ in kinds
+                    if row[name] == row[name]
                 },
             }
             for row in entries(frame)

@@ -122,8 +122,19 @@ def _show_serving(choice: Choice) -> None:
     open_console().print(table)
 
 
-def show_evaluation(evaluation: Evaluation, published: PublishedComparison) -> None:
+def show_evaluation(evaluation: Evaluation | None, published: Sequence[PublishedComparison]) -> None:
     """Print errors by device and pass, efficiencies, the predictions farthest from the truth, and others' times."""
+    if evaluation is not None:
+        _show_errors(evaluation)
+    for one in published:
+        _show_published(one)
+    if evaluation is not None:
+        _lines("rates", (f"{device}: {source}" for device, source in evaluation.rates.items()))
+        _lines("note", evaluation.notes)
+        _lines("left out", (f"{label}: {reason}" for label, reason in evaluation.left_out))
+
+
+def _show_errors(evaluation: Evaluation) -> None:
     console = open_console()
     columns = [
         "device",
@@ -184,10 +195,6 @@ def show_evaluation(evaluation: Evaluation, published: PublishedComparison) -> N
             clean(one.evidence),
         )
     console.print(table)
-    _show_published(published)
-    _lines("rates", (f"{device}: {source}" for device, source in evaluation.rates.items()))
-    _lines("note", evaluation.notes)
-    _lines("left out", (f"{label}: {reason}" for label, reason in evaluation.left_out))
 
 
 def _show_published(found: PublishedComparison) -> None:
@@ -221,14 +228,23 @@ def _show_published(found: PublishedComparison) -> None:
     _lines(
         "published",
         (
-            f"rank correlation {ours.value:.2f} [{ours.low:.2f}, {ours.high:.2f}], by FLOPs {theirs.value:.2f} "
-            f"[{theirs.low:.2f}, {theirs.high:.2f}] ({len(found.runs)} runs; {len(found.left_out)} left out)",
+            f"rank correlation {_order(ours)}, by FLOPs {_order(theirs)} ({len(found.runs)} runs; "
+            f"{len(found.left_out)} left out)",
             f"error of ratios: median {found.ratio_median:.0%}, p90 {found.ratio_p90:.0%}; by FLOPs "
             f"{found.flops_ratio_median:.0%}, {found.flops_ratio_p90:.0%}",
-            f"error of peak memory: median {found.memory_median:.1%}, p90 {found.memory_p90:.1%}",
+            "peak memory: not given"
+            if found.memory_median is None or found.memory_p90 is None
+            else f"error of peak memory: median {found.memory_median:.1%}, p90 {found.memory_p90:.1%}",
             *found.assumptions,
         ),
     )
+    _lines("not predicted", (f"{experiment}: {reason}" for experiment, reason in found.left_out))
+
+
+def _order(value: Range) -> str:
+    if value.low is None or value.high is None:
+        return "not defined: all take as long"
+    return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
 
 
 def _lines(name: str, texts: Iterable[str]) -> None:

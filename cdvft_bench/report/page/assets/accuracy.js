@@ -12,14 +12,16 @@ function front(figure, view, { compact = false, labels = true, height = null } =
   const [caption, host, below] = ["figcaption", ".plot", ".below"].map((part) => figure.querySelector(part));
   let name = (view.costs.find((c) => c.name === "time") ?? view.costs[0])?.name;
   let redraw = () => {};
+  const score = view.score ?? { title: "test accuracy [%]", word: "accuracy", unit: " %", factor: 100, digits: 1 };
+  const scored = (v) => (known(v) ? score.factor * v : null);
   const draw = () => {
     const cost = view.costs.find((c) => c.name === name);
     const points = view.points.filter((p) => p.costs[name]).map((p) => {
       const at = p.costs[name], share = at.share, strong = at.state ? at.state !== "off" : share >= 0.5;
       return {
-        x: at.value, xlow: at.low, xhigh: at.high, y: 100 * p.accuracy, ylow: known(p.low) ? 100 * p.low : null, yhigh: known(p.high) ? 100 * p.high : null,
+        x: at.value, xlow: at.low, xhigh: at.high, y: scored(p.accuracy), ylow: scored(p.low), yhigh: scored(p.high),
         method: p.method, label: p.label, strong, state: at.state, hollow: at.state === "open", named: strong || (labels && (!compact || p.label === model.overview?.focus || p.label === "LoRA r=8")),
-        text: [p.label, `accuracy ${bounded(100 * p.accuracy, known(p.low) ? 100 * p.low : null, known(p.high) ? 100 * p.high : null, (v) => v.toFixed(1))} %`,
+        text: [p.label, `${score.word} ${bounded(scored(p.accuracy), scored(p.low), scored(p.high), (v) => v.toFixed(score.digits))}${score.unit}`,
           `${cost.title}: ${short(at.value)}${known(at.low) ? ` [${short(at.low)}, ${short(at.high)}]` : ""}`,
           view.name === "published" ? (share ? "on the front" : "") : `${STATES[at.state]}; on it in ${Math.round(100 * share)} % of draws`,
           p.seeds ? `${p.seeds} seeds, ${p.examples.toLocaleString("en")} test examples` : ""].filter(Boolean).join("\n"),
@@ -29,11 +31,11 @@ function front(figure, view, { compact = false, labels = true, height = null } =
     for (const p of [...points].sort((a, b) => a.x - b.x || b.y - a.y)) if (!steps.length || p.y > steps.at(-1).y) steps.push(p);
     const values = points.map((p) => p.x), log = Math.max(...values) > 3 * Math.min(...values) && Math.min(...values) > 0;
     const count = (state) => points.filter((p) => p.state === state).length, chooser = costChooser(view, name, (value) => { name = value; draw(); });
-    const message = view.name === "published" ? `${steps.length} of ${points.length} published runs on the front of accuracy and cost`
+    const message = view.name === "published" ? `${steps.length} of ${points.length} published runs on the front of ${score.word} and cost`
       : `Of ${points.length} methods ${count("on")} on the front of accuracy and cost beyond chance, ${count("off")} beaten, ${count("open")} not told`;
     caption.replaceChildren(...[make("span", {}, message), chooser ?? make("small", {}, cost.title)].filter(Boolean));
     host.replaceChildren();
-    redraw = scatter(host, points, { title: message, xTitle: cost.title, yTitle: "test accuracy [%]", xLog: log, steps, height, write: [short, (v) => `${Number(v.toFixed(1))}`] });
+    redraw = scatter(host, points, { title: message, xTitle: cost.title, yTitle: score.title, xLog: log, steps, height, write: [short, (v) => `${Number(v.toFixed(score.digits))}`] });
     below.replaceChildren(make("span", {}, compact ? `${view.name.replace(/ \(.*/, "")}; bars are 95 % intervals` : view.name === "published" ? "strong: on the front" : "full: on the front beyond chance; hollow: not told; faint: beaten beyond chance; bars are 95 % intervals"), ...(compact ? [] : view.missing.map((text) => make("span", {}, text))));
   };
   if (view.costs.length) draw(); else caption.textContent = "no cost is known of two methods";

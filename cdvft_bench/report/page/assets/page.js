@@ -77,15 +77,17 @@ function accuracy() {
   const unfold = () => { if (maps.open && !maps.querySelector(".grid").children.length) maps.querySelector(".grid").append(...model.maps.map(heatMap)); };
   maps?.addEventListener("toggle", unfold);
   if (maps) unfold();
-  const published = byId("published");
-  if (!published || !model.published) return;
-  published.hidden = false;
-  published.addEventListener("toggle", () => {
-    if (!published.open || published.dataset.drawn) return;
-    published.dataset.drawn = "yes";
-    front(published.querySelector("figure"), model.published, { labels: false });
-    published.querySelector(".below").replaceChildren(make("span", {}, model.published.file));
-  });
+  for (const published of document.querySelectorAll(".published")) {
+    const view = model.published[Number(published.dataset.published)];
+    const show = () => {
+      if (!published.open || published.dataset.drawn) return;
+      published.dataset.drawn = "yes";
+      front(published.querySelector("figure"), view, { labels: false });
+      published.querySelector(".below").replaceChildren(make("span", {}, view.file));
+    };
+    published.addEventListener("toggle", show);
+    show();
+  }
 }
 
 function prediction() {

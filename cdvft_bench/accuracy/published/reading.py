@@ -1,0 +1,196 @@
+"""The one reader of runs that were made elsewhere: a table, or the results of PEFT's own comparisons.
+
+A table is a text with a row a run and a head: columns parted by commas, semicolons or tabs, as spreadsheets write them.
+Its columns have the names of ``run.COLUMNS``, or those that PEFT gives them; other names come with a column map. A
+folder of PEFT's ``method_comparison/*/results`` is read file by file, see ``peft_results``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdvft_bench.accuracy.published.peft_results import is_result, peft_run, result_files
+from cdvft_bench.accuracy.published.run import COLUMNS, METRICS, NUMBERS, PublishedRun, make_run
+from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.files import is_file, is_folder, shown
+from cdvft_bench.core.io.reading import parse_rows, read_json, read_text
+from cdvft_bench.core.text import clean
+
+TABLES = (".csv", ".tsv")
+HYPERPARAMETER = "hyperparameters."
+"""Begins the name of a column that holds one hyperparameter, as ``hyperparameters.r``."""
+
+_COMMA = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?", re.ASCII)
+_ADVICE = "give a table with a row a run"
+_PEFT_NAMES = {
+    "experiment_name": "experiment",
+    "peft_type": "method",
+    "peft_config": "hyperparameters",
+    "num_trainable_params": "trainable_params",
+    "num_total_params": "total_params",
+    "train_time": "train_time_s",
+    "accelerator_memory_max": "peak_memory_bytes",
+    "cuda_memory_max": "peak_memory_bytes",
+    "file_size": "adapter_file_bytes",
+    "torch_version": "torch",
+    "created_at": "date",
+    "model_id": "model",
+    "batch_size": "batch",
+    "max_seq_length": "longest",
+    "accuracy": "test_accuracy",
+}
+"""What PEFT's tables call a column, and what ``tables/`` of a report do."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A comparison that was read.
+
+    Attributes:
+        name: of its file or folder. source: as a page names it. metric: what its scores are.
+        runs: in the order of the file, or of the names of the files.
+        left_out: what was not read, with the reason.
+    """
+
+    name: str
+    source: str
+    metric: str
+    runs: tuple[PublishedRun, ...]
+    left_out: tuple[str, ...] = ()
+
+
+def is_published(path: str | Path) -> bool:
+    """Whether a path is a table of runs, a result of PEFT's comparisons, or a folder of those."""
+    if is_folder(path):
+        return any(is_result(file) for file in result_files(Path(path)))
+    return is_file(path) and (Path(path).name.endswith(TABLES) or (Path(path).suffix == ".json" and is_result(path)))
+
+
+def read_published(path: str | Path, columns: Mapping[str, str] | None = None) -> Published:
+    """Read a comparison.
+
+    Args:
+        path: a table, a result of PEFT's, or a folder of those.
+        columns: of a table, by the names of ``COLUMNS``, or ``hyperparameters.NAME``.
+
+    Raises:
+        UserError: it cannot be read, a column is missing, or a value is not of its kind; the message has file, line
+            and column.
+    """
+    if Path(path).name.endswith(TABLES) and not is_folder(path):
+        return parse_table(read_text(path, "runs", _ADVICE), path, columns or {})
+    if columns:
+        raise UserError(f"{shown(path)} is no table: a column map goes with .csv and .tsv alone")
+    return _read_results(Path(path))
+
+
+def parse_table(text: str, path: str | Path, columns: Mapping[str, str] = {}, source: str = "") -> Published:
+    """The same of a table's text; ``path`` is for messages, ``source`` for a page."""
+    for name in columns:
+        if name not in COLUMNS and not name.startswith(HYPERPARAMETER):
+            raise UserError(clean(f"{name!r} is no column of runs; use {HYPERPARAMETER}NAME or one of {_names()}"))
+    head = text[: text.find("\n")]
+    delimiter = max(",;\t", key=head.count)
+    table = parse_rows(text, path, "runs", _ADVICE, delimiter)
+    at = _columns(table.columns, columns, shown(path))
+    metrics = [name for name in METRICS if name in at]
+    if not metrics or ("method" not in at and "hyperparameters" not in at):
+        lacking = "'method'" if metrics else f"of scores, {' or '.join(METRICS)}"
+        raise UserError(
+            clean(
+                f"{shown(path)} lacks the column {lacking}; it has {', '.join(table.columns)}: name yours by a column "
+                "map, as --column test_accuracy=accuracy"
+            )
+        )
+    if len(metrics) > 1:
+        raise UserError(f"{shown(path)} has several columns of scores: {', '.join(metrics)}; keep one")
+    runs = []
+    for number, row in table.rows:
+        if not any(cell.strip() for cell in row.values()):
+            continue  # what a spreadsheet writes below its table
+        values: dict[str, Any] = {name: row[column] for name, column in at.items() if "." not in name}
+        if delimiter == ";":  # where a comma is the decimal sign, spreadsheets part columns by semicolons
+            for name in (*NUMBERS, *METRICS):
+                if _COMMA.fullmatch(values.get(name, "").strip()):
+                    values[name] = values[name].replace(",", ".")
+        runs.append(_with_own(values, at, row, metrics[0], f"{shown(path)}, line {number}", f"run-{number}"))
+    return _comparison(Path(path).name, source, runs, shown(path))
+
+
+def _with_own(
+    values: Mapping[str, Any], at: Mapping[str, str], row: Mapping[str, str], metric: str, where: str, name: str
+) -> PublishedRun:
+    """A row's run, with the hyperparameters that have columns of their own."""
+    from dataclasses import replace
+
+    from cdvft_bench.core.case import parse_value
+
+    run = make_run(values, metric, where, name)
+    own = {
+        n.removeprefix(HYPERPARAMETER): parse_value(row[column].strip())
+        for n, column in at.items()
+        if n.startswith(HYPERPARAMETER) and row[column].strip()
+    }
+    return replace(run, hyperparameters={**run.hyperparameters, **own}) if own else run
+
+
+def _columns(head: Iterable[str], given: Mapping[str, str], file: str) -> dict[str, str]:
+    """The column of a table for each name that is known."""
+    heads = list(head)
+    plain = {name.strip().lower().replace(" ", "_").replace("-", "_"): name for name in heads}
+    found = {_PEFT_NAMES.get(name, name): column for name, column in plain.items() if name in {*COLUMNS, *_PEFT_NAMES}}
+    found |= {name: plain[name] for name in plain if name.startswith(HYPERPARAMETER)}
+    for name, column in given.items():
+        if column not in heads:
+            raise UserError(clean(f"{file} has no column {column!r} for {name}; it has {', '.join(heads)}"))
+        if name in METRICS:  # the score that is named is the one
+            found = {n: c for n, c in found.items() if n not in METRICS}
+        found[name] = column
+    return found
+
+
+def _names() -> str:
+    return ", ".join(COLUMNS)
+
+
+def _read_results(path: Path) -> Published:
+    """PEFT's results: one file, or a folder of them."""
+    files = result_files(path) if is_folder(path) else [path]
+    runs, left_out = [], []
+    for file in files:
+        if len(files) > 1 and not is_result(file):
+            left_out.append(f"{file.name} (no result of PEFT's comparisons)")
+            continue
+        found = peft_run(read_json(file, "runs", "give a result of PEFT's method_comparison"), shown(file))
+        if isinstance(found, str):
+            left_out.append(f"{file.name} ({found})")
+        else:
+            runs.append(found)
+    if not files:
+        raise UserError(f"{shown(path)} holds no result of PEFT's comparisons (.json); give its folder of results")
+    newest: dict[tuple[str, str], PublishedRun] = {}
+    for run in sorted(runs, key=lambda run: run.date):
+        newest[run.experiment, run.metric] = run
+    left_out += [f"{run.experiment} of {run.date} (there is a newer one)" for run in runs if run not in newest.values()]
+    kept = [run for run in runs if run in newest.values()]
+    return _comparison(path.name, "", kept, shown(path), left_out)
+
+
+def _comparison(
+    name: str, source: str, runs: list[PublishedRun], where: str, left_out: Iterable[str] = ()
+) -> Published:
+    skipped = tuple(map(clean, left_out))
+    if not runs:
+        raise UserError(f"{where} holds no run" + (f"; left out: {', '.join(skipped)}" if skipped else ""))
+    metrics = Counter(run.metric for run in runs)
+    if len(metrics) > 1:
+        raise UserError(f"{where} holds runs of several comparisons, with {' and '.join(metrics)}; give one at a time")
+    models = sorted({run.model for run in runs if run.model})
+    devices = sorted({run.device for run in runs if run.device})
+    said = source or clean(", ".join((name, *models[:2], *devices[:2])))
+    return Published(name, said, next(iter(metrics)), tuple(runs), skipped)
