@@ -27,6 +27,9 @@ from cdvft_bench.commands import (
 from cdvft_bench.core.errors import UserError, shortage
 from cdvft_bench.core.text import ESCAPE, clean
 
+_OTHERWISE = {"advise": "answer"}
+"""Commands by their earlier names."""
+
 
 class _Mistake(click.ClickException):
     exit_code = 2
@@ -40,6 +43,9 @@ class _Group(click.Group):
             if isinstance(stream, TextIOWrapper):
                 stream.reconfigure(errors=ESCAPE)
         return super().main(*args, **kwargs)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        return super().get_command(ctx, _OTHERWISE.get(cmd_name, cmd_name))
 
     def invoke(self, ctx: click.Context) -> Any:
         _end_on_sigterm()
@@ -90,7 +96,7 @@ for _command in (
     machine.selftest,
     machine.doctor,
     trace.trace,
-    prediction.advise,
+    prediction.answer,
     prediction.evaluate,
     accuracy.train,
     accuracy.steps,

@@ -18,7 +18,7 @@ from cdvft_bench.commands.networks import (
     split_targets,
     utilisation,
 )
-from cdvft_bench.commands.shared import Positive, case_of, case_options, emit, pairs_of, seconds
+from cdvft_bench.commands.shared import Positive, case_of, case_options, emit, seconds, spelled
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _network(
             raise UserError(f"{name} {value} is not a positive integer")
     if options["device"] not in ("cpu", "cuda"):
         raise UserError(f"device {options['device']!r} is not known; use cpu or cuda")
-    method = method_of(options["method"] or "frozen", list(pairs_of(options["hyperparameters"]).items()))
+    method = method_of(*spelled(options["method"] or "frozen", options["hyperparameters"]))
     network, usual = open_model(options["model"], options["dtype"], task, inputs)
     workload = (options["batch"], options["sequence"])
     cost = predict_network(network, usual, method, targets, workload, options["dtype"], options["device"], checkpoint)

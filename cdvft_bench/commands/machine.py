@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, DEVICE, MOST, emit
+from cdvft_bench.commands.shared import COUNT, DEVICE, DTYPE, MOST, emit
 from cdvft_bench.core.errors import UserError
 
 
@@ -65,7 +65,7 @@ def calibrate(device: str, threads: int | None, output: Path | None) -> None:
     help="Diagonal factors; 0 is the block-circulant adapter.",
 )
 @click.option("--tokens", type=COUNT, default=1024, show_default=True, help="Rows of the input.")
-@click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations.")
+@click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="dtype of weights and activations.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--inference", is_flag=True, help="Forward alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

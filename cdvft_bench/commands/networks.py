@@ -88,16 +88,14 @@ def open_model(model: str, dtype: str, task: str | None, inputs: str | None) -> 
     return network, (usual,) if isinstance(usual, str) else tuple(usual)
 
 
-def method_of(name: str, hyperparameters: Sequence[tuple[str, Value]]) -> Method | None:
+def method_of(name: str, hyperparameters: dict[str, Value]) -> Method | None:
     """The method of the command line; None for "frozen"."""
     from cdvft_bench.core.case import FROZEN
     from cdvft_bench.methods import make_method
 
     if name == FROZEN:
-        if hyperparameters:
-            raise UserError("frozen takes no hyperparameters")
         return None
-    return make_method(name, dict(hyperparameters))
+    return make_method(name, hyperparameters)
 
 
 def predict_network(
@@ -158,7 +156,7 @@ def utilisation(cost: NetworkCost, seconds: float, gpu: str, dtype: str) -> tupl
     """
     from cdvft_bench.predictor.devices import by_name, devices
 
-    device = devices().get(gpu.lower()) or by_name(gpu)
+    device = by_name(gpu)
     if device is None:
         raise not_known("gpu", gpu, devices(), "is not in the table")
     if dtype not in device.flops:

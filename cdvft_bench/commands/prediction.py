@@ -7,32 +7,44 @@ from typing import Any
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, column_option, columns_of, emit
+from cdvft_bench.commands.shared import COUNT, DTYPE, column_option, columns_of, devices_option, emit
 from cdvft_bench.core.io.files import write_file
 
 
 @click.command()
 @click.option("--model", required=True, help="A model of the table, e.g. llama-3-8b, or a transformers config.json.")
 @click.option("--gpu", required=True, help="A GPU of the table, e.g. h200, or a file of calibrated rates.")
+@click.option(
+    "--methods",
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="METHODS",
+    help="With commas between, as lora:8,lora:16,dora,cdvft:m=3,p=64; all by their defaults if not given; repeatable.",
+)
 @click.option("--batch", type=COUNT, default=8, show_default=True, help="Sequences a GPU.")
-@click.option("--seq", "sequence", type=COUNT, default=2048, show_default=True, help="Tokens a sequence.")
-@click.option("--dtype", default="bfloat16", show_default=True, help="dtype of weights and activations.")
+@click.option("--seq", "sequence", type=COUNT, help="Tokens a sequence; 2048, or the model's longest, if not given.")
+@click.option("--dtype", type=DTYPE, help="dtype of weights and activations; bfloat16 if not given and the GPU has it.")
 @click.option("--gpus", type=COUNT, default=1, show_default=True, help="Number of GPUs, 1 to 4096.")
 @click.option("--strategy", default="ddp", show_default=True, help="ddp (everything on each GPU) or fsdp (sharded).")
-@click.option("--method", "methods", multiple=True, help="Consider this method alone; repeatable.")
 @click.option("--target", "targets", multiple=True, help="Ending of the layers to adapt; repeatable.")
 @click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), help="Records that calibrate.")
-@click.option("--all", "everything", is_flag=True, help="Print every path of every choice.")
+@devices_option
+@click.option("--all", "everything", is_flag=True, help="All usual settings, and every path that no other beats.")
+@click.option("--details", is_flag=True, help="Also why, and memory, scaling and serving of the first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def advise(profiles: tuple[Path, ...], everything: bool, as_json: bool, **question: Any) -> None:
-    """Predict which adapter to train: ranked choices for a model on a GPU, with time, memory and the reasons."""
-    from cdvft_bench.predictor import advise as rank_choices
+def answer(profiles: tuple[Path, ...], details: bool, as_json: bool, **question: Any) -> None:
+    """Say which adapter to train on a model and GPU: one table of time, memory and size, and one sentence.
+
+    Figures are predicted; a record of --profile of the same model, workload and device is shown in its place.
+    """
+    from cdvft_bench.predictor import answer as ask
     from cdvft_bench.predictor import read_profiles
-    from cdvft_bench.report.terminal.advice import show_advice
+    from cdvft_bench.report.terminal.predictions import show_answer
 
     found = read_profiles(profiles)
-    advice = rank_choices(**question, records=found.records, environments=found.environments)
-    emit(advice, as_json, lambda: show_advice(advice, everything))
+    told = ask(**question, records=found.records, environments=found.environments)
+    emit(told, as_json, lambda: show_answer(told, details))
 
 
 @click.command()
@@ -56,7 +68,7 @@ def evaluate(
     import msgspec
 
     from cdvft_bench.predictor import compare_all, evaluate_stores
-    from cdvft_bench.report.terminal.advice import show_evaluation
+    from cdvft_bench.report.terminal.predictions import show_evaluation
 
     published, recorded = compare_all(stores, columns_of(columns))
     evaluation = evaluate_stores(recorded, rates) if recorded else None

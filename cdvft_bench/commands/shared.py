@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import click
 
 from cdvft_bench.core.budget import parse_seconds
-from cdvft_bench.core.case import parse_value
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
+    from cdvft_bench.methods import Spelled
 
 
 MOST = 2**31 - 1
@@ -40,6 +41,23 @@ class Positive(click.ParamType):  # type: ignore[type-arg, unused-ignore]
         return number
 
 
+class Dtype(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A dtype by torch's name, or as people write it; the formulas say which they know."""
+
+    name = "dtype"
+    short: ClassVar = {"bf16": "bfloat16", "fp16": "float16", "half": "float16", "fp32": "float32", "fp64": "float64"}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        plain = str(value).lower().removeprefix("torch.")
+        return self.short.get(plain, plain)
+
+
+DTYPE = Dtype()
+devices_option = click.option(
+    "--devices", type=click.Path(path_type=Path, dir_okay=False), help="A table of your own GPUs, .toml."
+)
+
+
 LEFT = 3
 """Exit code when a budget was spent and cases are left."""
 
@@ -53,7 +71,9 @@ def case_options(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--model", "model", help="A whole model (instead of --layer): of the table, e.g. minilm."),
         click.option("--batch", type=COUNT, default=1, show_default=True, help="Sequences."),
         click.option("--tokens", "sequence", type=COUNT, default=128, show_default=True, help="Tokens a sequence."),
-        click.option("--dtype", default="float32", show_default=True, help="dtype of weights and activations."),
+        click.option(
+            "--dtype", type=DTYPE, default="float32", show_default=True, help="dtype of weights and activations."
+        ),
         click.option(
             "--pass",
             "pass_",
@@ -86,30 +106,39 @@ def case_of(
     Raises:
         UserError: they contradict each other, or name what is not there.
     """
-    from cdvft_bench.sweep.grid import make_case
+    return _case(*spelled(method, hyperparameters), layer, model, batch, sequence, dtype, pass_, device)
+
+
+def spelled(method: str | None, hyperparameters: tuple[str, ...]) -> Spelled:
+    """The one method of the command line.
+
+    Raises:
+        UserError: it is none, or several, or has no such hyperparameter.
+    """
+    from cdvft_bench.methods import parse_method
 
     if method is None:
         raise UserError("give a METHOD, as lora or cdvft")
+    return parse_method((method, *hyperparameters))
+
+
+def _case(
+    method: str,
+    pairs: dict[str, Value],
+    layer: str | None,
+    model: str | None,
+    batch: int,
+    sequence: int,
+    dtype: str,
+    pass_: CasePass,
+    device: str,
+) -> Case:
+    from cdvft_bench.sweep.grid import make_case
+
     if (layer is None) == (model is None):
         raise UserError("give either --layer (e.g. 768x768 or roberta-base:query) or --model (e.g. minilm)")
-    pairs = pairs_of(hyperparameters)
     kind: SubjectKind = "layer" if layer is not None else "model"
     return make_case(method, pairs, kind, layer or model or "", batch, sequence, dtype, pass_, device)
-
-
-def pairs_of(hyperparameters: Iterable[str]) -> dict[str, Value]:
-    """Hyperparameters of the command line.
-
-    Raises:
-        UserError: one is not NAME=VALUE.
-    """
-    pairs: dict[str, Value] = {}
-    for text in hyperparameters:
-        name, equals, value = text.partition("=")
-        if not equals or not name or not value:
-            raise UserError(f"hyperparameter {text!r} is not NAME=VALUE, as in m=2 or block_size=768")
-        pairs[name] = parse_value(value)
-    return pairs
 
 
 def column_option(command: Callable[..., None]) -> Callable[..., None]:

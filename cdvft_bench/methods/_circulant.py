@@ -27,14 +27,18 @@ def draw(rng: Random) -> dict[str, Any]:
     }
 
 
+def advised_paths(device: str) -> tuple[str, ...]:
+    """Paths to weigh on a kind of device."""
+    return ("fft", "handwritten", *(p for p in FAST_PATHS if COMPILED_FOR.get(p, device) == device))
+
+
 def advised(layers: Sequence[LinearShape], device: str) -> Iterator[dict[str, int | str]]:
     """Block sizes below the narrowest width and that width itself, each on every path of the device."""
-    paths = ("fft", "handwritten", *(p for p in FAST_PATHS if COMPILED_FOR.get(p, device) == device))
     narrowest = min(min(int(x.d_in), int(x.d_out)) for x in layers)
     for size in BLOCK_SIZES:
         if size is None or size < narrowest:
             block: dict[str, int | str] = {} if size is None else {"block_size": size}
-            for path in paths:
+            for path in advised_paths(device):
                 yield {**block, "path": path}
 
 

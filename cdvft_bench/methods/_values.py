@@ -56,6 +56,14 @@ def check_value(name: str, value: object, hint: Any) -> None:
             raise UserError(f"{name} = {value} is not finite; give a finite number")
 
 
+def choices_of(hint: Any) -> tuple[object, ...]:
+    """The words that an annotation takes: values of ``Literal``, of a union's members too."""
+    if get_origin(hint) is Literal:
+        return get_args(hint)
+    members = get_args(hint) if get_origin(hint) in (Union, UnionType) else ()
+    return tuple(word for member in members for word in choices_of(member))
+
+
 def _among(value: object, known: Sequence[object]) -> bool:
     return any(type(value) is type(one) and value == one for one in known)
 

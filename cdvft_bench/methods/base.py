@@ -163,6 +163,11 @@ class Method(ABC):
         """Settings to weigh for a model with these layers on a kind of device; ``usual`` unless they depend on it."""
         return cls.usual
 
+    @classmethod
+    def paths(cls, device: str) -> tuple[str, ...]:
+        """Ways to execute the method on a kind of device, of which the fastest is to be chosen; none for one alone."""
+        return ()
+
     def check(self, layer: LinearShape) -> None:
         """Raise UserError where the hyperparameters do not fit the layer's shape."""
         return None

@@ -13,7 +13,7 @@ from cdvft_bench.analytic.kernels import Count, adapter_dtype
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
-from cdvft_bench.methods._circulant import advised, draw, reference_path
+from cdvft_bench.methods._circulant import advised, advised_paths, draw, reference_path
 from cdvft_bench.methods.base import Method, Settings, register
 
 if TYPE_CHECKING:
@@ -46,6 +46,10 @@ class BlockCirculant(Method):
     @classmethod
     def advised(cls, layers: Sequence[LinearShape], device: str) -> Iterable[Settings]:
         return advised(layers, device)
+
+    @classmethod
+    def paths(cls, device: str) -> tuple[str, ...]:
+        return advised_paths(device)
 
     @property
     def covers_quantised(self) -> bool:

@@ -32,7 +32,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
-from cdvft_bench.methods._circulant import advised, draw, reference_path
+from cdvft_bench.methods._circulant import advised, advised_paths, draw, reference_path
 from cdvft_bench.methods.base import Method, Settings, register
 
 if TYPE_CHECKING:
@@ -92,6 +92,10 @@ class CDVFT(Method):
             for m in (2, 3):
                 if m == 2 or given["path"] != "merged_dense":
                     yield {"m": m, **given}
+
+    @classmethod
+    def paths(cls, device: str) -> tuple[str, ...]:
+        return advised_paths(device)
 
     @property
     def covers_quantised(self) -> bool:

@@ -8,14 +8,14 @@ far predictions miss. Reads records, never measures. Everything that leaves this
 - ``evaluate(records, environments, rates=None) -> Evaluation``: predictions against recorded times.
 - ``evaluate_stores(stores, rates=None) -> Evaluation``: the same of whole stores, with the ``rates.json`` beside them.
 - ``compare_published(found=None) -> PublishedComparison``: against training times that others published.
-- ``advise(model, gpu, ...) -> Advice``: ranked choices for a model on a GPU.
+- ``answer(model, gpu, ...) -> Answer``: ranked choices for a model on a GPU.
 """
 
-from cdvft_bench.predictor.advice import advise
+from cdvft_bench.predictor.answering.answer import answer
 from cdvft_bench.predictor.evaluation import evaluate
 from cdvft_bench.predictor.published_times import compare_all, compare_published
 from cdvft_bench.predictor.results import (
-    Advice,
+    Answer,
     Choice,
     Efficiency,
     ErrorRow,
@@ -32,7 +32,7 @@ from cdvft_bench.predictor.results import (
 from cdvft_bench.predictor.stores import evaluate_stores, read_profiles
 
 __all__ = [
-    "Advice",
+    "Answer",
     "Choice",
     "Efficiency",
     "ErrorRow",
@@ -45,7 +45,7 @@ __all__ = [
     "Range",
     "Scaling",
     "Serving",
-    "advise",
+    "answer",
     "compare_all",
     "compare_published",
     "evaluate",

@@ -1,8 +1,10 @@
-"""GPUs by their datasheets (``devices.toml``), and any device by a file of calibrated rates."""
+"""GPUs by their datasheets (``devices.toml``, or a table of one's own), any device by a file of calibrated rates."""
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import cache
@@ -11,11 +13,13 @@ from typing import Any
 
 from cdvft_bench.analytic.roofline import Rates, load_rates
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.files import is_file
-from cdvft_bench.core.io.reading import packaged, parse_toml
+from cdvft_bench.core.io.files import is_file, shown
+from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
 from cdvft_bench.core.names import not_known
 
 _FILE = "devices.toml"
+ENTRY_POINTS = "cdvft_bench.devices"
+"""The group of entry points by which other packages bring GPUs: each value is the path of a table like this one's."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Target:
 
 
 def read_devices(text: str, where: str = _FILE) -> tuple[dict[str, Device], Assumptions]:
-    """Parse and check a table.
+    """Parse and check the suite's own table.
 
     Raises:
         UserError: a value is missing, unknown, or not a finite number above 0.
@@ -127,9 +131,33 @@ def _table() -> tuple[dict[str, Device], Assumptions]:
     return read_devices(packaged("cdvft_bench.predictor", _FILE))
 
 
-def devices() -> dict[str, Device]:
-    """The table, by key."""
-    return dict(_table()[0])
+def devices(own: Path | None = None) -> dict[str, Device]:
+    """GPUs by key: the table's, those of other packages, and those of a file of one's own, which come first.
+
+    Raises:
+        UserError: the file is no such table.
+    """
+    mine = _read(own, str(shown(own))) if own is not None else {}
+    return {**mine, **{key: device for key, device in (_table()[0] | _others()).items() if key not in mine}}
+
+
+def _read(path: Path, where: str) -> dict[str, Device]:
+    data = read_toml(path, "table of GPUs", "give a TOML file as cdvft_bench/predictor/devices.toml, a table a GPU")
+    if not data:
+        raise UserError(f"{where} names no GPU; give a table a GPU, as [mine] with name, source, flops and memory")
+    return {key.lower(): _device(key.lower(), table, where) for key, table in data.items()}
+
+
+@cache
+def _others() -> dict[str, Device]:
+    found: dict[str, Device] = {}
+    for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
+        try:
+            found |= _read(Path(point.load()), point.value)
+        except Exception as error:  # another package's fault must not take this one's table away
+            said = f"{type(error).__name__}: {error}"
+            warnings.warn(f"devices of the entry point {point.name} = {point.value} are left out: {said}", stacklevel=2)
+    return found
 
 
 def assumptions() -> Assumptions:
@@ -153,24 +181,24 @@ def datasheet_rates(device: Device) -> Rates:
     )
 
 
-def by_name(name: str) -> Device | None:
-    """The device whose driver calls it so; None where there is none."""
-    exact = [d for d in devices().values() if d.name.lower() == name.lower()]
-    return exact[0] if exact else None
+def by_name(name: str, own: Path | None = None) -> Device | None:
+    """The device of that key, or whose driver calls it so; None where there is none."""
+    known = devices(own)
+    return known.get(name.lower()) or next((d for d in known.values() if d.name.lower() == name.lower()), None)
 
 
-def find_target(gpu: str) -> Target:
-    """A GPU of the table by key or name, or a file of calibrated rates.
+def find_target(gpu: str, own: Path | None = None) -> Target:
+    """A GPU of the table (see :func:`devices`) by key or name, or a file of calibrated rates.
 
     Raises:
         UserError: it is neither, or the file is damaged.
     """
-    found = devices().get(gpu.lower()) or by_name(gpu)
+    found = by_name(gpu, own)
     if found is not None:
         return Target(found.name, datasheet_rates(found), found)
     path = Path(gpu)
     if not is_file(path):
-        raise not_known("GPU", gpu, devices(), "is neither in the table nor a file of calibrated rates")
+        raise not_known("GPU", gpu, devices(own), "is neither in the table nor a file of calibrated rates")
     rates = read_rates(path)
     return Target(rates.device, rates, by_name(rates.device))
 

@@ -58,17 +58,21 @@ def budget(
     reserved: int = 0,
     capacity: int | None = None,
     targets: Sequence[str] = (),
+    checkpointed: bool = False,
 ) -> MemoryBudget:
     """The budget of a step on one GPU that holds everything.
 
     Args:
         cost: of the whole model with the adapter, see ``sweep.model_cost``.
         loss: whether a loss over the vocabulary is taken. reserved: bytes of the context. capacity: of the GPU.
+        checkpointed: every block keeps its input alone, and is computed again in the backward pass.
     """
     parameters, size = int(cost.parameters), ITEMSIZE[cost.parameter_dtype]
     frozen = 0 if method.trains_all else model.shape.total_parameters * ITEMSIZE[dtype]
     activations = adapter_saved_bytes(model, method, batch, sequence, dtype, targets, device=device)
-    activations += rest_saved_bytes(model, batch, sequence, dtype, loss)
+    if checkpointed:  # those of the block that is computed again
+        activations = -(-activations // model.shape.attention.layers)
+    activations += rest_saved_bytes(model, batch, sequence, dtype, loss, checkpointed)
     return MemoryBudget(
         weights=frozen + parameters * size,
         gradients=parameters * size,

@@ -18,6 +18,9 @@ from cdvft_bench.predictor.results import NOT_MEASURED, Bound
 WORST = float(np.exp(1.96 * PRIOR))
 """How much slower than its full rates a device may be, before any profile of it: 95 % of the prior."""
 
+RATIO_ERROR = 0.08
+"""Median error of predicted ratios of training times against those that PEFT published, see ``compare_published``."""
+
 
 @dataclass(frozen=True)
 class Pricer:
@@ -55,9 +58,21 @@ class Pricer:
         return found or (1.0, WORST)
 
     @property
+    def corrected(self) -> bool:
+        """Whether records of the device correct its full rates, which alone give a lower bound."""
+        return self.fitted is not None and interval(self.fitted.left_out) is not None
+
+    @property
+    def tie(self) -> float:
+        """Share by which two predicted times must differ to be told apart: the median error of left-out records."""
+        if self.fitted is None or not self.corrected:
+            return RATIO_ERROR
+        return float(np.median(np.exp(np.abs(self.fitted.left_out)) - 1))
+
+    @property
     def error(self) -> str:
         """How far predictions miss, in words."""
-        if self.fitted is None or interval(self.fitted.left_out) is None:
+        if self.fitted is None or not self.corrected:
             return (
                 f"{NOT_MEASURED} on this device: times are those of full rates, a lower bound; ranges go up to "
                 f"{WORST:.1f} times as long, the prior's 95 %"

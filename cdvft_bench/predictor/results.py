@@ -284,15 +284,38 @@ class Serving:
     break_even_tokens: float | None
 
 
+Known = Literal["predicted", "measured"]
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What makes a step fit that does not.
+
+    Attributes:
+        batch: the largest of fewer sequences that fits; None where not even one does.
+        checkpointed: the largest batch, of those asked for, that fits with every block computed again in backward.
+        gpus: the fewest, a power of two, that hold it sharded (FSDP) and so computed again; None where none do.
+    """
+
+    batch: int | None
+    checkpointed: int | None
+    gpus: int | None
+
+
 @dataclass(frozen=True)
 class Choice:
-    """One method at one setting, predicted.
+    """One method at one setting.
 
     Attributes:
         label, method, hyperparameters: what to train (the path is among the hyperparameters).
         parameters: trainable ones. checkpoint_bytes: of the adapter's file, tensors alone.
         step_s: one training step on one GPU, or on all of them where several were asked. tokens_per_s: likewise.
-        over_frozen: step time over that of the frozen model's forward and backward.
+        known: whether the step was measured, in a record of this model, workload and device, or is predicted.
+        at_least: whether ``step_s`` is a lower bound alone: a prediction by full rates that no record corrected.
+        over_frozen: predicted step time over that of the frozen model's forward and backward.
+        over_lora: step time over LoRA r = 8's; its interval where both were measured side by side.
+        rank: 1 for the fastest; choices that cannot be told apart share theirs. 0 of what does not fit.
+        fit: what would make it fit; None where it does, or where the capacity is not known.
         memory: of one GPU. scaling: the asked number of GPUs, then 1 to 4,096 in powers of two.
         serving: many adapters on one base.
         bound: what takes the largest share of the adapter's own time. why: one line in words.
@@ -305,24 +328,31 @@ class Choice:
     checkpoint_bytes: int
     step_s: Range
     tokens_per_s: Range
+    known: Known
+    at_least: bool
     over_frozen: float
+    over_lora: Range
     memory: MemoryBudget
     scaling: tuple[Scaling, ...]
     serving: Serving
     bound: Bound
     why: str
+    rank: int = 0
+    fit: Fit | None = None
 
 
 @dataclass(frozen=True)
-class Advice:
-    """Ranked choices for a model on a GPU. Everything is predicted.
+class Answer:
+    """Ranked choices for a model on a GPU, of each setting the paths that no other path of it beats.
 
     Attributes:
         model, device, batch, sequence, dtype, gpus, strategy: the question.
         model_parameters: of the model.
+        sentence: the answer in words.
         choices: those that fit, fastest first. too_large: those that do not, smallest first.
         left_out: (label, reason) of choices that do not fit the model's shapes.
         frozen_step_s: forward and backward of the frozen model, which every step contains.
+        lora_parameters: that LoRA r = 8 trains. tie: share by which steps must differ to be told apart.
         error: how far such predictions miss on this device: from an evaluation, or "not measured".
         sources: of the rates. assumptions: what was taken for granted.
     """
@@ -335,10 +365,13 @@ class Advice:
     gpus: int
     strategy: Strategy
     model_parameters: int
+    sentence: str
     choices: tuple[Choice, ...]
     too_large: tuple[Choice, ...]
     left_out: tuple[tuple[str, str], ...]
     frozen_step_s: Range
+    lora_parameters: int
+    tie: float
     error: str
     sources: tuple[str, ...]
     assumptions: tuple[str, ...]

@@ -228,21 +228,29 @@ def _rotary_backward(entries: int, dtype: str) -> Kernels:
 # --- memory ----------------------------------------------------------------------------------
 
 
-def rest_saved_bytes(model: Transformer, batch: int, sequence: int, dtype: str, loss: bool) -> int:
-    """Activations kept for backward by everything but the adapters: distinct storages, attention fused, base frozen."""
+def rest_saved_bytes(
+    model: Transformer, batch: int, sequence: int, dtype: str, loss: bool, checkpointed: bool = False
+) -> int:
+    """Activations kept for backward by everything but the adapters: distinct storages, attention fused, base frozen.
+
+    ``checkpointed``: the blocks' inputs, and what the one keeps that is computed again.
+    """
     layers, n, hidden, inner, query = _sizes(model, batch, sequence)
     a, size = model.shape.attention, ITEMSIZE[dtype]
     keys = n * a.key_value_heads * a.head_dim
     attention = (2 * query + 2 * keys) * size + 4 * n * a.heads  # q, output, k, v; the logarithm of each row's sum
     if model.gated:
         norm = 4 * (hidden + n)  # the input in float32 and the inverse of its norm
-        total = layers * (2 * norm + attention + 3 * inner * size) + norm
+        block = 2 * norm + attention + 3 * inner * size
+        total = norm
         total += 2 * sequence * a.head_dim * size  # cosines and sines
     else:
         norm = hidden * size + 8 * n  # the input; mean and inverse deviation
         kept = inner * size * (1 if model.exact_gelu else 4)
-        total = layers * (2 * norm + attention + kept) + norm
+        block = 2 * norm + attention + kept
+        total = norm
         total += batch * model.shape.hidden * size if any(x.rows == "sequences" for x in model.shape.linears) else 0
+    total += layers * hidden * size + block if checkpointed else layers * block
     if loss and model.language_model and model.shape.vocabulary:
         total += n * model.shape.vocabulary * 4 + 8 * n  # log-probabilities, labels
     return total

@@ -45,7 +45,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("selftest",): Call({"comparisons": "1"}, costly=True),
     ("doctor",): Call({}, costly=True),
     ("trace",): Call({"file": "trace.json"}),
-    ("advise",): Call({"model": "minilm", "gpu": "h200"}, costly=True),
+    ("answer",): Call({"model": "minilm", "gpu": "h200"}, costly=True),
     ("evaluate",): Call({"stores": ("store.sqlite",)}, costly=True),
     ("train",): Call({"preset": "preset.toml", "output": "out.jsonl", "budget": "1s"}, costly=True),
     ("steps",): Call({"preset": "preset.toml", "output": "out.json", "budget": "1s"}, costly=True),

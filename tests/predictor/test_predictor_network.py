@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from cdvft_bench.predictor.answering.network import GPUS, Network, Step, all_reduce, network_of, ring_half, scale
 from cdvft_bench.predictor.devices import assumptions
-from cdvft_bench.predictor.network import GPUS, Network, Step, all_reduce, network_of, ring_half, scale
 from cdvft_bench.predictor.results import MemoryBudget
 
 FLAT = Network((0.0, 1.0), (0.0, 1.0), 8)

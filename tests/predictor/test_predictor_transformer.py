@@ -16,6 +16,7 @@ from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.models import target_linears
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import count_model
+from cdvft_bench.counting.network.by_module import checkpointing
 from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor.memory import adapter_saved_bytes, budget
@@ -78,6 +79,22 @@ def test_launches_bytes_and_saved_activations_are_counted_so(name: str, dtype: s
     else:  # a GPU keeps layer norms' statistics in float32, a CPU in the dtype of the input
         norms = 2 * model.shape.attention.layers + 1
         assert saved - counted.saved_bytes == norms * BATCH * SEQUENCE * 2 * 2
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_checkpointing_keeps_the_inputs_of_blocks_and_one_block(name: str) -> None:
+    module, model = build(name, "float32")
+    with checkpointing(module, 1):
+        given = inputs(module)
+        kept, _ = saved_bytes(module, lambda: module(**given))
+    whole = rest_saved_bytes(model, BATCH, SEQUENCE, "float32", loss=False)
+    layers = model.shape.attention.layers
+    inside = BATCH * SEQUENCE * model.shape.hidden * 4
+    found = rest_saved_bytes(model, BATCH, SEQUENCE, "float32", loss=False, checkpointed=True)
+    # One block is whole while it is computed again; the others keep their input alone.
+    block = (whole - found + layers * inside) // (layers - 1)
+    positions = 2 * SEQUENCE * model.shape.attention.head_dim * 4 if name == "llama" else 0
+    assert kept == found - block - positions  # cosines and sines are an argument of each block, no saved tensor
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

@@ -1,77 +1,69 @@
-"""What the predictor's commands print. Everything in these tables is predicted, and says so."""
+"""What the predictor's commands print: every figure says whether it is predicted or measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from cdvft_bench.core.text import clean, integer, prefixed, significant
+from cdvft_bench.predictor.answering.sentence import fit_text
 from cdvft_bench.report.terminal.console import open_console
 
 if TYPE_CHECKING:
-    from cdvft_bench.predictor.results import Advice, Choice, Evaluation, PublishedComparison, Range
-
-SHOWN = 15
+    from cdvft_bench.predictor.results import Answer, Choice, Evaluation, PublishedComparison, Range
 
 
-def show_advice(advice: Advice, everything: bool = False) -> None:
-    """Print the ranked choices; ``everything`` also those slower than another path of the same setting."""
+def show_answer(answer: Answer, details: bool = False) -> None:
+    """Print one table and one sentence; with ``details`` also memory, scaling and serving of the first, and sources."""
     console = open_console()
-    where = "" if advice.gpus == 1 else f" on {advice.gpus:,} GPUs ({advice.strategy})"
+    where = "" if answer.gpus == 1 else f" on {answer.gpus:,} GPUs ({answer.strategy})"
     title = (
-        f"predicted: {clean(advice.model)}, {advice.device}{where}, batch {advice.batch} × {advice.sequence} tokens a "
-        f"GPU, {advice.dtype}"
+        f"{clean(answer.model)}, {answer.device}{where}, batch {answer.batch} × {answer.sequence} tokens a GPU, "
+        f"{answer.dtype}"
     )
-    shown = list(advice.choices) if everything else _best(advice.choices)[:SHOWN]
-    columns = ["choice", "step", "tokens/s", "× frozen", "memory", "trained", "file", "why"]
-    table = _table(title, columns, text=(0, 7))
-    for choice in shown:
-        table.add_row(*_row(choice))
-    if shown:
-        console.print(table)
-    if len(shown) < len(advice.choices):
-        console.print(
-            f"{len(shown)} of {len(advice.choices)} choices that fit, the fastest path of each; --all shows them"
-        )
-    if advice.too_large:
-        capacity = advice.too_large[0].memory.capacity
-        table = _table(f"predicted not to fit into {_bytes(capacity)}", columns, text=(0, 7))
-        for choice in list(advice.too_large) if everything else _best(advice.too_large)[:SHOWN]:
-            table.add_row(*_row(choice))
-        console.print(table)
-    for choice in shown[:1] or advice.too_large[:1]:
-        _show_budget(choice)
-        _show_scaling(choice)
-        _show_serving(choice)
-    console.print(f"frozen model, forward and backward: {_range(advice.frozen_step_s)}", highlight=False)
-    for name, texts in (("error", [advice.error]), ("rates", advice.sources), ("assumed", advice.assumptions)):
-        for text in texts:
-            console.print(f"{name}: {clean(text)}", highlight=False, markup=False)
-    for label, reason in advice.left_out:
-        console.print(f"left out: {clean(label)}: {clean(reason)}", highlight=False, markup=False)
+    columns = ["", "method", "step", "× LoRA r=8", "tokens/s", "memory", "trained", "known by"]
+    shown = (*answer.choices, *answer.too_large)
+    table = _table(
+        title, [*columns, "why" if details else "fit"] if details or answer.too_large else columns, (1, 7, 8)
+    )
+    ranks = Counter(c.rank for c in answer.choices)
+    for choice, following in zip(shown, (*shown[1:], None), strict=True):
+        table.add_row(*_row(choice, ranks, details)[: len(table.columns)])
+        if following is not None and following.rank != choice.rank:
+            table.add_section()
+    console.print(table)
+    console.print(clean(answer.sentence), highlight=False, markup=False)
+    tied = f"steps within {answer.tie:.0%} of a rank's first share it; " if any(n > 1 for n in ranks.values()) else ""
+    console.print(f"{tied}error: {clean(answer.error)}", highlight=False, markup=False)
+    if details:
+        for choice in shown[:1]:
+            _show_budget(choice)
+            _show_scaling(choice)
+            _show_serving(choice)
+        console.print(f"frozen model, forward and backward: {_range(answer.frozen_step_s)}", highlight=False)
+        _lines("rates", answer.sources)
+        _lines("assumed", answer.assumptions)
+    _lines("left out", (f"{label}: {reason}" for label, reason in answer.left_out))
 
 
-def _best(choices: Sequence[Choice]) -> list[Choice]:
-    """The first of every setting, whatever its path."""
-    found: dict[object, Choice] = {}
-    for choice in choices:
-        setting = (choice.method, tuple(pair for pair in choice.hyperparameters if pair[0] != "path"))
-        found.setdefault(setting, choice)
-    return list(found.values())
-
-
-def _row(choice: Choice) -> list[str]:
+def _row(choice: Choice, ranks: Mapping[int, int], details: bool) -> list[str]:
+    told = fit_text(choice.fit)
+    if details:
+        told = "; ".join(filter(None, (told, choice.why)))
+    ratio = choice.over_lora
     return [
+        (f"{choice.rank}=" if ranks[choice.rank] > 1 else str(choice.rank)) if choice.rank else "",
         clean(choice.label),
-        _range(choice.step_s),
-        significant(choice.tokens_per_s.value, 3),
-        f"{choice.over_frozen:.3f}",
+        f"≥ {_seconds(choice.step_s.value)}" if choice.at_least else _range(choice.step_s),
+        significant(ratio.value, 3) + ("" if ratio.low is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"),
+        ("≤ " if choice.at_least else "") + integer(float(significant(choice.tokens_per_s.value, 3).replace(",", ""))),
         _bytes(choice.memory.total),
         integer(choice.parameters),
-        _bytes(choice.checkpoint_bytes),
-        clean(choice.why),
+        choice.known,
+        clean(told),
     ]
 
 

@@ -128,13 +128,18 @@ def _fsdp(step: Step, gpus: int, network: Network) -> _Parts:
     seconds = 2 * gathered + reduced
     exposed = first + max(gathered - step.forward_s, 0.0) + max(gathered + reduced - step.backward_s, 0.0)
     algorithm = "none" if gpus == 1 else "ring"
-    memory = step.memory
-    if gpus > 1:
-        memory = replace(
-            memory,
-            weights=-(-memory.weights // gpus),
-            gradients=-(-memory.gradients // gpus),
-            optimizer=-(-memory.optimizer // gpus),
-            workspace=memory.workspace + 2 * step.largest_block_bytes,  # the block in use and the next one
-        )
+    memory = sharded(step.memory, gpus, step.largest_block_bytes)
     return seconds, exposed, algorithm, 2 * sent_once + sent_back, 2 * step.weight_bytes + step.gradient_bytes, memory
+
+
+def sharded(memory: MemoryBudget, gpus: int, largest_block_bytes: int) -> MemoryBudget:
+    """What FSDP leaves of a budget on each of ``gpus``."""
+    if gpus == 1:
+        return memory
+    return replace(
+        memory,
+        weights=-(-memory.weights // gpus),
+        gradients=-(-memory.gradients // gpus),
+        optimizer=-(-memory.optimizer // gpus),
+        workspace=memory.workspace + 2 * largest_block_bytes,  # the block in use and the next one
+    )

@@ -1,0 +1,1 @@
+"""One question, answered: which adapter to train on a model and GPU."""

@@ -1,0 +1,60 @@
+"""An answer in words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from cdvft_bench.core.text import integer, listed, significant
+from cdvft_bench.predictor.results import Choice, Fit
+
+NAMED = 3
+"""Choices that a sentence names; the rest are counted."""
+
+
+def sentence(fits: Sequence[Choice], too_large: Sequence[Choice], lora_parameters: int) -> str:
+    """What is fastest, what CDVFT takes, what is smallest, and what does not fit.
+
+    Args:
+        fits: choices in the order of their ranks. too_large: the others. lora_parameters: that LoRA r = 8 trains.
+    """
+    if not fits:
+        nearest = too_large[0]
+        return f"Nothing of it fits; {nearest.label} comes nearest: {fit_text(nearest.fit) or 'not even then'}."
+    leaders = [c for c in fits if c.rank == fits[0].rank]
+    if len(leaders) == 1:
+        parts = [f"{leaders[0].label} is fastest: {_time(leaders[0])}"]
+    else:
+        parts = [f"{_names(leaders)} cannot be told apart and are fastest: {_time(leaders[0])}"]
+    ours = next((c for c in fits if c.method == "cdvft"), None)
+    if ours is not None and ours not in leaders:
+        parts.append(f"{ours.label}: {_time(ours)}")
+    smallest = min(fits, key=lambda c: c.parameters)
+    share = significant(smallest.parameters / lora_parameters, 2)
+    parts.append(f"fewest trained parameters: {smallest.label}, {integer(smallest.parameters)} ({share} × LoRA r=8)")
+    if too_large:
+        parts.append(f"{_names(too_large)} {'does' if len(too_large) == 1 else 'do'} not fit")
+    return "; ".join(parts) + "."
+
+
+def fit_text(fit: Fit | None) -> str:
+    """What would make a step fit; "" of one that does."""
+    if fit is None:
+        return ""
+    ways = [] if fit.batch is None else [f"at batch {fit.batch}"]
+    if fit.checkpointed is not None:
+        ways.append(f"at batch {fit.checkpointed} with checkpointing")
+    if not ways and fit.gpus is not None:
+        ways.append(f"on {fit.gpus} GPUs with fsdp and checkpointing")
+    return f"fits {listed(ways, 'or')}" if ways else "does not fit, even one sequence with checkpointing"
+
+
+def _names(some: Sequence[Choice]) -> str:
+    labels = [c.label for c in some]
+    more = len(labels) - NAMED
+    return listed(labels if more <= 0 else [*labels[:NAMED], f"{more} more"])
+
+
+def _time(choice: Choice) -> str:
+    bound = "at least " if choice.at_least else ""
+    ratio = significant(choice.over_lora.value, 3)
+    return f"{bound}{significant(choice.step_s.value * 1e3, 3)} ms a step, {ratio} × LoRA r=8 ({choice.known})"
