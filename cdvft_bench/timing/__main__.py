@@ -17,9 +17,13 @@ import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cdvft_bench.core.budget import parse_seconds
 from cdvft_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from cdvft_bench.core.case import Case
 
 METHODS = (
     "frozen,lora:rank=8,cdvft:m=1+2+3+4,cdvft:m=2:block_size=d/2+d/4+d/8,cdvft:m=2:path=handwritten,block_circulant"
@@ -32,12 +36,14 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cdvft_bench.timing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--layers", required=True, help="d_in x d_out, as 768x768,4096x1024-nobias")
-    add("--tokens", required=True, help="as 128,1024")
+    add("--grid", help="a preset's name or a TOML file, instead of layers, tokens, methods, dtypes and passes")
+    add("--kept", action="store_true", help="of the grid, only the cases whose trace it keeps")
+    add("--layers", default="", help="d_in x d_out, as 768x768,4096x1024-nobias")
+    add("--tokens", default="", help="as 128,1024")
     add("--methods", default=METHODS, help="NAME[:HYPERPARAMETER=VALUE[+VALUE]...], ... (default: %(default)s)")
     add("--dtypes", default="float32", help="float32, bfloat16, float16, float64 (default: %(default)s)")
     add("--passes", default="forward,step", help="forward, step (default: %(default)s)")
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--device", default=None, help="cpu or cuda (default: the grid's own, else cpu)")
     add("--modes", default="eager", help="eager, graph, compile (default: %(default)s)")
     add("--output", required=True, type=Path, help="rows, .jsonl")
     add("--budget", type=seconds, default=None, help="of the whole slice, as 540s or 9m (default: none)")
@@ -89,7 +95,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from cdvft_bench.core.case import Case
     from cdvft_bench.core.timed import Mode
-    from cdvft_bench.timing.bare import PASSES, expand
+    from cdvft_bench.timing.bare import builder, grid_cases
     from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
 
     def say(text: str) -> None:
@@ -104,23 +110,9 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"selftest = {options.selftest} comparisons are too few; give 0 or more")
     if options.no_trace and options.traces is not None:
         raise UserError(f"there is no profile to keep in {options.traces} with --no-trace; leave one of them out")
-    if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
-        raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
-    passes = [pass_ for pass_ in PASSES if pass_ in _listed(options.passes)]
-    unknown = {*_listed(options.passes)} - {*PASSES}
-    if unknown:
-        raise UserError(f"pass {min(unknown)!r} is not known; use {', '.join(PASSES)}")
-    entries = list(
-        expand(
-            _listed(options.layers),
-            [int(t) for t in _listed(options.tokens)],
-            _listed(options.methods),
-            dtypes=_listed(options.dtypes),
-            passes=passes,
-            device=options.device,
-            seed=options.seed,
-        )
-    )
+    if options.grid and (options.layers or options.tokens):
+        raise UserError("--grid has layers and tokens of its own; leave --layers and --tokens out")
+    entries = grid_cases(options.grid, options.device, options.kept) if options.grid else _expanded(options)
     cases = [entry for entry in entries if isinstance(entry, Case)]
     reasons = [entry for entry in entries if not isinstance(entry, Case)]
     if reasons:
@@ -131,7 +123,7 @@ def _run(options: argparse.Namespace) -> int:
         for case in cases:
             print(case.key, case.subject, case.sequence, case.dtype, case.pass_, case.device, case.plain_label)
         return 0
-    cuda = options.device.startswith("cuda")
+    cuda = cases[0].device.startswith("cuda")
     settings = Settings(
         budget_s=options.budget,
         case_s=options.case_budget,
@@ -143,6 +135,7 @@ def _run(options: argparse.Namespace) -> int:
         threads=options.threads,
         energy_s=(2.0 if cuda else 0.0) if options.energy is None else options.energy,
         retry_failed=options.retry_failed,
+        build=builder(cases, bool(options.grid)),
     )
     try:
         progress = run_slice(cases, options.output, settings, say)
@@ -152,6 +145,28 @@ def _run(options: argparse.Namespace) -> int:
     said = f"{progress.run} cases run ({progress.failed} failed), {progress.skipped} done before, {progress.left} left"
     say(f"{said}: {options.output}")
     return LEFT if progress.left else int(progress.failed > 0)
+
+
+def _expanded(options: argparse.Namespace) -> list[Case | str]:
+    """What the options beside the grid say."""
+    from cdvft_bench.timing.bare import PASSES, expand
+
+    if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
+        raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
+    passes = [pass_ for pass_ in PASSES if pass_ in _listed(options.passes)]
+    unknown = {*_listed(options.passes)} - {*PASSES}
+    if unknown:
+        raise UserError(f"pass {min(unknown)!r} is not known; use {', '.join(PASSES)}")
+    found = expand(
+        _listed(options.layers),
+        [int(t) for t in _listed(options.tokens)],
+        _listed(options.methods),
+        dtypes=_listed(options.dtypes),
+        passes=passes,
+        device=options.device or "cpu",
+        seed=options.seed,
+    )
+    return list(found)
 
 
 def _listed(text: str) -> list[str]:

@@ -21,6 +21,7 @@ from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main, seconds
 from cdvft_bench.timing.bare import PASSES, build, expand, parse_method
+from cdvft_bench.timing.replaying import Replayer
 from cdvft_bench.timing.slice import Settings, run_slice
 from cdvft_bench.timing.trace import read_trace, trace_call
 
@@ -193,10 +194,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:
     errors: dict[str, BaseException] = {}
     real = slices.time_case
 
-    def time_case(case: Case, settings: Settings) -> Timed:
+    def time_case(case: Case, settings: Settings, replayer: Replayer) -> Timed:
         if case.plain_label in errors:
             raise errors[case.plain_label]
-        return real(case, settings)
+        return real(case, settings, replayer)
 
     monkeypatch.setattr(slices, "time_case", time_case)
     return errors
