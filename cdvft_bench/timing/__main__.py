@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.core.budget import parse_seconds
 from cdvft_bench.core.errors import UserError
@@ -45,7 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--passes", default="forward,step", help="forward, step (default: %(default)s)")
     add("--device", default=None, help="cpu or cuda (default: the grid's own, else cpu)")
     add("--modes", default="eager", help="eager, graph, compile (default: %(default)s)")
-    add("--output", required=True, type=Path, help="rows, .jsonl")
+    add("--output", type=Path, help="rows, .jsonl")
+    add("--table", type=Path, metavar="ROWS", help="print a table of such rows, and run nothing")
+    add("--name", type=Path, metavar="ROWS", help="print a name for their profile: the device and the day; run nothing")
     add("--budget", type=seconds, default=None, help="of the whole slice, as 540s or 9m (default: none)")
     add("--case-budget", type=seconds, default=1.0, help="of timing a case (default: 1s)")
     add(
@@ -97,6 +101,12 @@ def _run(options: argparse.Namespace) -> int:
     from cdvft_bench.core.timed import Mode
     from cdvft_bench.timing.bare import builder, grid_cases
     from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
+
+    if options.table is not None or options.name is not None:
+        print(table(options.table) if options.table is not None else profile_name(options.name))
+        return 0
+    if options.output is None:
+        raise UserError("there is no place for the rows; give --output rows.jsonl")
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -167,6 +177,53 @@ def _expanded(options: argparse.Namespace) -> list[Case | str]:
         seed=options.seed,
     )
     return list(found)
+
+
+# --- what rows say ---------------------------------------------------------------------------
+
+
+def table(path: Path) -> str:
+    """A line a case: its time over the frozen subject's and LoRA's, eagerly, and over the same as replayed graphs."""
+    from cdvft_bench.core.case import FROZEN, LORA
+    from cdvft_bench.core.io.log import read_log
+
+    newest = {json.dumps(e["record"]["case"]): e["record"] for _, e in read_log(path) if e.get("record") is not None}
+    lines = ["eager: of frozen, of LoRA | replayed graphs: of frozen, of LoRA, of LoRA in 16 bits, of eager | MHz"]
+    for record in newest.values():
+        case, timed = record["case"], record["timed"]
+        what = f"{case['subject']} {case['batch'] * case['sequence']} {case['dtype']} {case['pass_']} {record['label']}"
+        if timed is None:
+            lines.append(f"{what}: failed, {record['error'][:80]}")
+            continue
+        replays = timed["replays"]
+        graph = (replays or {}).get("timing") or {"ratios": {}}
+        wide = [_cell(timed["timing"], name) for name in (FROZEN, LORA)]
+        told = [_cell(graph, name) for name in (FROZEN, LORA, f"{LORA} {case['dtype']}", "eager")]
+        clocks = sorted(graph.get("clocks_mhz") or timed["timing"]["clocks_mhz"])
+        mhz = f"{clocks[len(clocks) // 2]:.0f}" if clocks else "-"
+        why = f" ({replays['notes'][0][:60]})" if replays and replays["notes"] else ""
+        lines.append(f"{' '.join(wide)} | {' '.join(told)} | {mhz} | {what}{why}")
+    return "\n".join(lines)
+
+
+def _cell(timing: Mapping[str, Any], name: str) -> str:
+    """A ratio with the half-width of its interval; a dash where it was not measured."""
+    ratio = timing["ratios"].get(name)
+    if ratio is None:
+        return "   -      "
+    known = ratio["low"] is not None
+    return f"{ratio['value']:.3f}" + (f"±{(ratio['high'] - ratio['low']) / 2:.3f}" if known else "     ")
+
+
+def profile_name(path: Path) -> str:
+    """Such as "nvidia-h200-2026-11-28"."""
+    from cdvft_bench.core.io.log import read_log
+
+    found = [e["environment"] for _, e in read_log(path) if e.get("environment") is not None]
+    if not found:
+        raise UserError(f"{path} holds no environment; it is no file of rows")
+    device = found[-1]["gpus"][0] if found[-1]["gpus"] else "cpu"
+    return f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}-{found[-1]['date']}"
 
 
 def _listed(text: str) -> list[str]:

@@ -66,6 +66,15 @@ class _Event:
         return 1e3 * (other.at - self.at)
 
 
+class _Stream:
+    def wait_stream(self, other: _Stream) -> None: ...
+
+
+class _Device(nullcontext[None]):
+    def __init__(self, device: Any) -> None:
+        super().__init__()
+
+
 def install(monkeypatch: Any) -> SimpleNamespace:
     """Put the fake into torch.cuda; what a test may look at: ``graphs`` captured, and whether one was ``broken``."""
     state = SimpleNamespace(graphs=[], broken=False)
@@ -80,17 +89,17 @@ def install(monkeypatch: Any) -> SimpleNamespace:
             raise
         state.graphs.append(made)
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
+    stream = _Stream()
     for name, value in {
         "is_available": lambda: True,
         "Event": _Event,
         "CUDAGraph": FakeGraph,
         "graph": graph,
-        "Stream": lambda: stream,
+        "Stream": _Stream,
         "current_stream": lambda: stream,
         "stream": lambda s: nullcontext(),
         "synchronize": lambda *a: None,
-        "device": lambda d: nullcontext(),
+        "device": _Device,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr("cdvft_bench.timing.clock.flush_buffer", lambda device: torch.zeros(8))
@@ -108,6 +117,8 @@ class _OnCpu(TorchFunctionMode):
     """Whatever is asked of a CUDA device goes to the CPU."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.device:  # a name, which what measures asks for
+            return func(*args, **(kwargs or {}))
         return func(*tree_map(_moved, args), **tree_map(_moved, kwargs or {}))
 
 
@@ -123,7 +134,7 @@ def _moved(value: Any) -> Any:
 
 
 @contextmanager
-def emulated(monkeypatch: Any, l2_bytes: int = 2**16) -> Any:
+def emulated(monkeypatch: Any, l2_bytes: int = 2**13) -> Any:
     """Cases of device "cuda" run on the CPU, and what measures them takes it for a GPU.
 
     Operators stand for kernels in its traces, each launched as it began.
@@ -142,6 +153,7 @@ def emulated(monkeypatch: Any, l2_bytes: int = 2**16) -> Any:
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch, "Generator", _Generator)
     monkeypatch.setattr("cdvft_bench.timing.machine.memory.nvml", lambda device: None)
+    monkeypatch.setattr("cdvft_bench.timing.inputs.l2_bytes", lambda device: l2_bytes)
     recorded = recording.record
 
     def record(call: Any, device: Any = "cpu", **options: Any) -> Any:
