@@ -10,6 +10,7 @@ with a dot is left out. Nothing here judges, fits or times.
 ``verdicts.json``      of ``cdvft-bench verify --output``
 ``evaluation.json``    predictions against records, of ``cdvft-bench evaluate --output``
 ``findings.jsonl``     of ``cdvft-bench expressivity run``
+``kernels.jsonl``      compiled GPU kernels, of ``cdvft-bench dev kernels``
 =====================  =============================================================
 """
 
@@ -20,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -29,6 +30,7 @@ from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.ranking import Ranking, ranking
 from cdvft_bench.analysis.accuracy.study import Study, studies
 from cdvft_bench.analysis.frame import records_frame
+from cdvft_bench.analysis.kernels import KERNELS, read_kernels
 from cdvft_bench.analysis.overview import Overview, overview
 from cdvft_bench.claims.sources.trained import is_results
 from cdvft_bench.claims.verdict import Verification
@@ -70,6 +72,7 @@ class Campaign:
         runs: fine-tuning runs by the name of their file. steps: of one preset each.
         verification: verdicts, None where none were given. findings: on expressivity.
         evaluation, published: of predictions; None where none were given.
+        kernels: compiled for GPUs, see ``analysis.kernels``.
         origins: what came from where.
     """
 
@@ -83,6 +86,7 @@ class Campaign:
     findings: Sequence[Finding] = ()
     evaluation: Evaluation | None = None
     published: PublishedComparison | None = None
+    kernels: Sequence[Mapping[str, Any]] = ()
     origins: tuple[Origin, ...] = ()
 
     @cached_property
@@ -135,7 +139,7 @@ def read(
     """
     found = list(dict.fromkeys(file for path in paths for file in _files(Path(path))))
     stores = [path for path in found if path.name.endswith(STORES)]
-    results = [path for path in found if path.name.endswith(".jsonl") and path.name != FINDINGS]
+    results = [path for path in found if path.name.endswith(".jsonl") and path.name not in (FINDINGS, KERNELS)]
     timed = [steps] if steps else [path for path in found if path.name == STEPS]
     judged = verdicts or _only(found, VERDICTS, "--verdicts")
     predicted = evaluation or _only(found, EVALUATION, "--evaluation")
@@ -159,11 +163,14 @@ def read(
         origins.append(Origin(short_name(path, found), "fine-tuning runs", len(runs[short_name(path, found)])))
     verification = read_verdicts(judged) if judged and claims else None
     findings = read_findings(studied) if studied and claims else []
+    compiled = _only(found, KERNELS, "its folder")
+    kernels = read_kernels(compiled) if compiled else []
     predictions, published = read_evaluation(predicted) if predicted else (None, None)
     for file, holds, n in (
         (judged, "verdicts", len(verification.verdicts) if verification else 0),
         (studied, "findings on expressivity", len(findings)),
         (predicted, "predictions", len(predictions.predictions) if predictions else 0),
+        (compiled, "kernels compiled for GPUs", len(kernels)),
     ):
         if file and n:
             origins.append(Origin(short_name(file, found), holds, n))
@@ -179,6 +186,7 @@ def read(
         findings=findings,
         evaluation=predictions,
         published=published,
+        kernels=kernels,
         origins=tuple(origins),
     )
 
@@ -232,7 +240,7 @@ def short_name(path: Path, among: Sequence[Path]) -> str:
 
 def _files(path: Path) -> list[Path]:
     if is_folder(path):
-        known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS)
+        known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS, KERNELS)
         inside = []
         for root, folders, names in os.walk(path):  # what may not be entered is passed over
             folders[:] = [name for name in folders if not name.startswith(".")]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cdvft_bench.analysis.accuracy.study import runs_frame
 from cdvft_bench.analysis.agreement import passes_frame
 from cdvft_bench.analysis.inputs import Campaign
+from cdvft_bench.analysis.kernels import kernels_frame
 from cdvft_bench.claims.table import rows
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.folders import check_replaceable, write_folder
@@ -93,6 +94,8 @@ def tables(campaign: Campaign) -> dict[str, DataFrame]:
         scored = [study.frame for study in campaign.studies if study.scores]
         if scored:
             frames["scores"] = pd.concat(scored, ignore_index=True)
+    if campaign.kernels:
+        frames["kernels"] = kernels_frame(campaign.kernels)
     if campaign.evaluation:
         made = cards.prediction_tables(campaign.evaluation, campaign.published)
         frames |= {

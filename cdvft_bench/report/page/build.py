@@ -13,6 +13,7 @@ from cdvft_bench.analysis.accuracy.published import published_frame
 from cdvft_bench.analysis.accuracy.study import Study
 from cdvft_bench.analysis.frame import COLUMNS
 from cdvft_bench.analysis.inputs import Campaign
+from cdvft_bench.analysis.kernels import by_path
 from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.peers import regret_said, ways
 from cdvft_bench.analysis.questions.answers import answers
@@ -48,6 +49,7 @@ class Page:
         ranking: methods over workloads; None where none can rank. left_out: workloads that do not count, and why.
         studies: names of the accuracy's workloads, with what they say. maps: sentences of the maps.
         answers: to the reviewers' questions. prediction: tables; empty where nothing was predicted.
+        kernels: compiled for GPUs; None where none were recorded.
         records: how many. failures: of cases. origins, environments: where everything is from.
         replaced: records left out because newer ones are there. command: makes the page again.
     """
@@ -67,6 +69,7 @@ class Page:
     maps: tuple[str, ...]
     answers: tuple[Answer, ...]
     prediction: tuple[cards.Table, ...]
+    kernels: cards.Table | None
     records: int
     failures: cards.Table | None
     origins: cards.Table
@@ -112,6 +115,7 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
         prediction=tuple(cards.prediction_tables(campaign.evaluation, campaign.published))
         if campaign.evaluation
         else (),
+        kernels=cards.kernel_table(by_path(campaign.kernels)) if campaign.kernels else None,
         records=len(frame),
         failures=_failures(frame),
         origins=_origins(campaign),
