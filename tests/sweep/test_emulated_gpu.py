@@ -104,7 +104,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("emulated")
     (folder / "grid.toml").write_text(GRID)
     rows, traces = folder / "rows.jsonl", folder / "traces"
-    options = ["--grid", str(folder / "grid.toml"), "--output", str(rows), "--case-budget", "0.05s", "--energy", "0"]
+    options = ["--grid", str(folder / "grid.toml"), "--output", str(rows), "--case-budget", "0.5s", "--energy", "0"]
     options += ["--modes", "eager,graph", "--selftest", "2"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(slices, "Replayer", Here)
