@@ -24,7 +24,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS
 from cdvft_bench.core.timed import Samples, Timing
 from cdvft_bench.timing.inputs import l2_bytes
-from cdvft_bench.timing.machine.gpu import GpuState, Look, looking, throttling
+from cdvft_bench.timing.machine.gpu import GpuState, Look, clocks_of, looking, throttling, watts_of
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift, lag1, machine_speed, median_interval
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them
@@ -215,7 +215,7 @@ def time_interleaved(
     warnings = (
         *_round_warnings(len(table), budget_s, precision, max(i.half_width for i in intervals)),
         *_drift_warnings(table, names, precision),
-        *_gpu_warnings([before, *states]),
+        *throttling([before, *states]),
     )
     return Timing(
         samples=tuple(_samples(name, column) for name, column in zip(names, table.T, strict=True)),
@@ -348,18 +348,6 @@ def warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
         before = now
 
 
-def clocks_of(states: Sequence[GpuState | None]) -> tuple[float, ...]:
-    """The GPU's clock [MHz] after every round; empty where one could not be read."""
-    found = tuple(state.clock_mhz for state in states if state is not None)
-    return found if len(found) == len(states) else ()
-
-
-def watts_of(states: Sequence[GpuState | None]) -> tuple[float, ...]:
-    """The GPU's power [W] after every round; empty where one could not be read."""
-    found = tuple(state.watts for state in states if state is not None and state.watts is not None)
-    return found if len(found) == len(states) else ()
-
-
 def _judged(table: Array) -> Array:
     """What must be precise: the ratios, or the time itself where there is nothing to compare it with."""
     return table[:, :1] / table[:, 1:] if table.shape[1] > 1 else table
@@ -393,9 +381,3 @@ def _drift_warnings(table: Array, names: Sequence[str], precision: float) -> Ite
         if found is not None:
             change, p = found
             yield f"the ratio to {name} drifted by {change:+.0%} during the run (p = {p:.1g}): it has no one value"
-
-
-def _gpu_warnings(states: Sequence[GpuState | None]) -> Iterator[str]:
-    warning = throttling([state for state in states if state is not None])
-    if warning is not None:
-        yield warning

@@ -23,13 +23,11 @@ from cdvft_bench.timing.clock import (
     HostClock,
     Sampler,
     Timer,
-    clocks_of,
     fixed_threads,
     require_device,
     warm_clock,
-    watts_of,
 )
-from cdvft_bench.timing.machine.gpu import GpuState, looking
+from cdvft_bench.timing.machine.gpu import GpuState, clocks_of, looking, watts_of
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, lag1, median_interval, ratio_interval
 
 Figures = tuple[float, ...]

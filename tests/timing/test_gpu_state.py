@@ -44,12 +44,13 @@ def test_a_cpu_is_not_asked() -> None:
         ([GpuState(0, ()), GpuState(1000, ())], None),
         ([GpuState(1000, ()), GpuState(1980, ())], None),
         ([GpuState(1000, ())], None),
+        ([None, GpuState(1980, ()), None, GpuState(1400, ())], "from 1980 to 1400 MHz"),
         ([], None),
     ],
 )
 def test_throttling_is_a_drop_or_a_reason_in_any_round(states, said) -> None:
-    warning = throttling(states)
-    assert warning is None if said is None else warning is not None and said in warning
+    warnings = list(throttling(states))
+    assert warnings == [] if said is None else len(warnings) == 1 and said in warnings[0]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import importlib
 import os
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -176,15 +176,27 @@ def parse_state(fields: Sequence[str]) -> GpuState | None:
     return state
 
 
-def throttling(states: Sequence[GpuState]) -> str | None:
-    """A warning where the clock dropped from the first of some looks or the driver held it back later, else None."""
-    if len(states) < 2:
-        return None
-    first, lowest = states[0], min(states[1:], key=lambda state: state.clock_mhz)
+def clocks_of(states: Sequence[GpuState | None]) -> tuple[float, ...]:
+    """The GPU's clock [MHz] after every round; empty where one could not be read."""
+    found = tuple(state.clock_mhz for state in states if state is not None)
+    return found if len(found) == len(states) else ()
+
+
+def watts_of(states: Sequence[GpuState | None]) -> tuple[float, ...]:
+    """The GPU's power [W] after every round; empty where one could not be read."""
+    found = tuple(state.watts for state in states if state is not None and state.watts is not None)
+    return found if len(found) == len(states) else ()
+
+
+def throttling(states: Sequence[GpuState | None]) -> Iterator[str]:
+    """A warning where the clock dropped from the first of some looks or the driver held it back later."""
+    known = [state for state in states if state is not None]
+    if len(known) < 2:
+        return
+    first, lowest = known[0], min(known[1:], key=lambda state: state.clock_mhz)
     drop = 1 - lowest.clock_mhz / first.clock_mhz if first.clock_mhz else 0.0
-    held = dict.fromkeys(reason for state in states[1:] for reason in state.slowdowns)
-    if drop <= CLOCK_DROP and not held:
-        return None
-    reasons = f" ({', '.join(held)})" if held else ""
-    clocks = f"from {first.clock_mhz:.0f} to {lowest.clock_mhz:.0f} MHz"
-    return f"the GPU throttled{reasons}: its clock went {clocks} during the run"
+    held = dict.fromkeys(reason for state in known[1:] for reason in state.slowdowns)
+    if drop > CLOCK_DROP or held:
+        reasons = f" ({', '.join(held)})" if held else ""
+        clocks = f"from {first.clock_mhz:.0f} to {lowest.clock_mhz:.0f} MHz"
+        yield f"the GPU throttled{reasons}: its clock went {clocks} during the run"
