@@ -237,7 +237,15 @@ def _answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
     try:
         return compile_here(asked)
     except Exception as error:  # what a compiler refuses is a finding
-        return {"error": (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]}
+        return {"error": _cause(error)}
+
+
+def _cause(error: BaseException) -> str:
+    """The last line in words of what went wrong first: a compiler's own message ends in a line with a caret."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if any(c.isalnum() for c in line)]
+    return lines[-1][:200] if lines else type(error).__name__
 
 
 if __name__ == "__main__":
