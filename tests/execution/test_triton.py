@@ -434,6 +434,10 @@ def test_what_does_not_fit_is_said(monkeypatch) -> None:
     assert "2 of 1 x 1" in misfit(cuda, f32, bf16, (1, 1), 768, 2)
     assert "float64" in misfit(cuda, torch.float64, torch.float64, (1, 1), 768, 1)
     assert "p = 131" in misfit(cuda, f32, bf16, (1, 1), 131, 1)
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "no AMD GPU has" in misfit(cuda, f32, f32, (1, 1), 768, 1)
+    assert misfit(cuda, f32, bf16, (1, 1), 768, 1) == ""
+    monkeypatch.setattr(torch.version, "hip", None)
     assert "shared memory" in misfit(cuda, f32, f32, (1, 1), 4096, 1)
 
 
