@@ -35,6 +35,9 @@ Trust = Literal["firm", "fair", "doubtful", "no interval", "not measured"]
 CONVENTION = "flop"
 """The counting convention that is shown; the others are in the frame beside it."""
 
+REPLAYED = "replayed CUDA graphs"
+"""How a case is timed where its kernels alone are to be compared: Python and launches are left out."""
+
 COMPARABLE = ("environment", "kind", "subject", "device", "dtype", "pass", "batch", "sequence")
 """Columns that records share which may be compared with each other."""
 
@@ -53,10 +56,10 @@ class Column:
     doc: str
 
 
-def _ratio(name: str, title: str) -> Iterator[Column]:
-    doc = f"Median over rounds of the time of a call over that of {title} in the same round"
+def _ratio(name: str, title: str, how: str = "") -> Iterator[Column]:
+    doc = f"Median over rounds of the time of a call over that of {title} in the same round{how and f', both {how}'}"
     for end, words in (("", ""), ("_low", ", low end of its 95 % interval"), ("_high", ", high end of it")):
-        yield Column(f"{name}{end}", f"time ÷ {title}{words}", "×", "ratio", f"{doc}{words}.")
+        yield Column(f"{name}{end}", f"time ÷ {title}{how and f', {how}'}{words}", "×", "ratio", f"{doc}{words}.")
 
 
 def _flops(convention: str) -> Iterator[Column]:
@@ -95,6 +98,12 @@ COLUMNS: tuple[Column, ...] = (
     Column("seed", "seed", "", "count", "Of weights and inputs."),
     *_ratio("lora", "LoRA r=8"),
     *_ratio("frozen", "frozen"),
+    *_ratio("graph_lora", "LoRA r=8", REPLAYED),
+    *_ratio("graph_narrow", "LoRA r=8 in the base's 16 bits", REPLAYED),
+    *_ratio("graph_frozen", "frozen", REPLAYED),
+    Column("graph_seconds", "time of a call, replayed graph", "s", "seconds", "Median over rounds."),
+    Column("gpu_clock", "GPU clock", "MHz", "number", "Of the multiprocessors: median over rounds."),
+    Column("gpu_watts", "GPU power", "W", "number", "Of the whole device: median over rounds."),
     Column("seconds", "time of a call", "s", "seconds", "Median over rounds."),
     Column("seconds_q25", "first quartile", "s", "seconds", "Of the rounds."),
     Column("seconds_q75", "third quartile", "s", "seconds", "Of the rounds."),
@@ -202,13 +211,25 @@ def _measured(record: Record, timed: Timed | None) -> dict[str, object]:
     timing = timed.timing if timed else None
     trace = timed.trace if timed else None
     first = timing.samples[0] if timing and timing.samples else None
-    lora, frozen, graph = ratio_to(record, LORA), ratio_to(record, FROZEN), launch_share(timed)
+    graph = timed.replays.timing if timed and timed.replays else None
+    replayed = graph.ratios if graph else {}
+    found = {
+        "lora": ratio_to(record, LORA),
+        "frozen": ratio_to(record, FROZEN),
+        "graph_saves": launch_share(timed),
+        "graph_lora": replayed.get(LORA),
+        "graph_narrow": replayed.get(f"{LORA} {record.case.dtype}"),
+        "graph_frozen": replayed.get(FROZEN),
+    }
     ratios = {
         f"{name}{end}": getattr(ratio, which, None)
-        for name, ratio in (("lora", lora), ("frozen", frozen), ("graph_saves", graph))
+        for name, ratio in found.items()
         for end, which in (("", "value"), ("_low", "low"), ("_high", "high"))
     }
     return ratios | {
+        "graph_seconds": graph.samples[0].median if graph and graph.samples else None,
+        "gpu_clock": _middle(timing.clocks_mhz if timing else ()),
+        "gpu_watts": _middle(timing.watts if timing else ()),
         "seconds": sources.median_seconds(record),
         "seconds_q25": first.q25 if first else None,
         "seconds_q75": first.q75 if first else None,
@@ -283,13 +304,20 @@ def processes(timing: Timing) -> int:
     return int(getattr(timing, "processes", 1) or 1)
 
 
+def _middle(values: Sequence[float]) -> float | None:
+    return float(np.median(values)) if values else None
+
+
 def launch_share(timed: Timed | None) -> Interval | None:
     """Share of an eager call that a CUDA graph saves, paired by round; None where no graph was timed."""
-    modes = timed.modes if timed else None
-    seconds = {s.name: np.array(s.seconds) for s in modes.timing.samples} if modes else {}
+    replays = timed.replays.timing if timed and timed.replays else None
+    if replays is not None and replays.samples:
+        seconds = {"graph": replays.samples[0].seconds} | {s.name: s.seconds for s in replays.samples}
+    else:
+        seconds = {s.name: s.seconds for s in timed.modes.timing.samples} if timed and timed.modes else {}
     if "eager" not in seconds or "graph" not in seconds:
         return None
-    return median_interval(1 - seconds["graph"] / seconds["eager"])
+    return median_interval(1 - np.array(seconds["graph"]) / np.array(seconds["eager"]))
 
 
 def describe() -> DataFrame:

@@ -12,6 +12,7 @@ with a dot is left out. Nothing here judges, fits or times.
 ``findings.jsonl``     of ``cdvft-bench expressivity run``
 ``*.json``             results of PEFT's ``method_comparison``, a folder's together
 ``*.csv``, ``*.tsv``   runs that were made elsewhere; only where named themselves
+``kernels.jsonl``      compiled GPU kernels, of ``cdvft-bench dev kernels``
 =====================  =============================================================
 """
 
@@ -22,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -33,6 +34,7 @@ from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.ranking import Ranking, ranking
 from cdvft_bench.analysis.accuracy.study import Study, studies
 from cdvft_bench.analysis.frame import records_frame
+from cdvft_bench.analysis.kernels import KERNELS, read_kernels
 from cdvft_bench.analysis.overview import Overview, overview
 from cdvft_bench.claims.sources.trained import is_results
 from cdvft_bench.claims.verdict import Verification
@@ -75,6 +77,7 @@ class Campaign:
         verification: verdicts, None where none were given. findings: on expressivity.
         comparisons: runs that were made elsewhere, a table or a folder each.
         evaluation, published: of predictions; None and empty where none were given.
+        kernels: compiled for GPUs, see ``analysis.kernels``.
         origins: what came from where.
     """
 
@@ -89,6 +92,7 @@ class Campaign:
     comparisons: Sequence[Published] = ()
     evaluation: Evaluation | None = None
     published: tuple[PublishedComparison, ...] = ()
+    kernels: Sequence[Mapping[str, Any]] = ()
     origins: tuple[Origin, ...] = ()
 
     @cached_property
@@ -143,7 +147,7 @@ def read(
     found = list(dict.fromkeys(file for path in paths for file in _files(Path(path))))
     compared, found = _comparisons(found, columns)
     stores = [path for path in found if path.name.endswith(STORES)]
-    results = [path for path in found if path.name.endswith(".jsonl") and path.name != FINDINGS]
+    results = [path for path in found if path.name.endswith(".jsonl") and path.name not in (FINDINGS, KERNELS)]
     timed = [steps] if steps else [path for path in found if path.name == STEPS]
     judged = verdicts or _only(found, VERDICTS, "--verdicts")
     predicted = evaluation or _only(found, EVALUATION, "--evaluation")
@@ -168,10 +172,13 @@ def read(
     verification = read_verdicts(judged) if judged and claims else None
     findings = read_findings(studied) if studied and claims else []
     predictions, published = read_evaluation(predicted) if predicted else (None, ())
+    compiled = _only(found, KERNELS, "its folder")
+    kernels = read_kernels(compiled) if compiled else []
     for file, holds, n in (
         (judged, "verdicts", len(verification.verdicts) if verification else 0),
         (studied, "findings on expressivity", len(findings)),
         (predicted, "predictions", len(predictions.predictions) if predictions else 0),
+        (compiled, "kernels compiled for GPUs", len(kernels)),
     ):
         if file and n:
             origins.append(Origin(short_name(file, found), holds, n))
@@ -189,6 +196,7 @@ def read(
         comparisons=compared,
         evaluation=predictions,
         published=published,
+        kernels=kernels,
         origins=tuple(origins),
     )
 
@@ -242,7 +250,7 @@ def short_name(path: Path, among: Sequence[Path]) -> str:
 
 def _files(path: Path) -> list[Path]:
     if is_folder(path):
-        known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS)
+        known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS, KERNELS)
         inside = []
         for root, folders, names in os.walk(path):  # what may not be entered is passed over
             folders[:] = [name for name in folders if not name.startswith(".")]

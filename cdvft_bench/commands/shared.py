@@ -12,7 +12,7 @@ from cdvft_bench.core.budget import parse_seconds
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cdvft_bench.core.case import Case, CasePass, SubjectKind, Value
     from cdvft_bench.methods import Spelled

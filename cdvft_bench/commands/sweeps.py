@@ -21,6 +21,7 @@ def run_sweep(
     engine: str = "local",
     address: str | None = None,
     precision: float | None = None,
+    count: bool = True,
     first: Callable[[], None] = lambda: None,
 ) -> int:
     """Run a grid into a store; 0 when no case of it is recorded as failed, 3 when cases are left, else 1."""
@@ -35,6 +36,7 @@ def run_sweep(
         engine=engine,
         address=address,
         precision=precision,
+        count=count,
         first=first,
     )
     if outcome.left:
@@ -43,7 +45,9 @@ def run_sweep(
     return int(outcome.failed > 0)
 
 
-GRID_HELP = "A preset's name (quick, wide, smoke, cpu-layers, paths, paper-layers, paper-models) or a TOML file."
+GRID_HELP = (
+    "A preset's name (quick, wide, smoke, cpu-layers, paths, gpu-first, paper-layers, paper-models) or a TOML file."
+)
 
 
 @click.command()
@@ -111,6 +115,7 @@ def run(
     "or closed forms alone (a store of their own).",
 )
 @click.option("--address", help="Of a running Ray cluster; one is started here if not given.")
+@click.option("--no-count", is_flag=True, help="Time the cases and do not count them.")
 def sweep(
     grid: str,
     store: Path,
@@ -120,6 +125,7 @@ def sweep(
     device: str | None,
     engine: str,
     address: str | None,
+    no_count: bool,
 ) -> None:
     """Run GRID (a preset's name or a TOML file) into a store. Finished cases are not run again.
 
@@ -127,7 +133,7 @@ def sweep(
 
     Exits with 1 when a case is recorded as failed, with 3 when the budget left cases over: run it again.
     """
-    code = run_sweep(grid, store, retry_failed, budget, device, engine, address, precision)
+    code = run_sweep(grid, store, retry_failed, budget, device, engine, address, precision, not no_count)
     if code:
         raise SystemExit(code)
 

@@ -45,6 +45,7 @@ class Timing:
         correlation: of each round's ratio with the next round's, within a process (of ranks, lag 1, the largest of the
             ratios); None where it was not measured.
         split: rounds of each process, in the order of the samples; empty where there is one.
+        clocks_mhz, watts: the GPU's clock and power after each round; empty on a CPU and where they cannot be read.
     """
 
     samples: tuple[Samples, ...]
@@ -58,6 +59,8 @@ class Timing:
     processes: int = 1
     correlation: float | None = None
     split: tuple[int, ...] = ()
+    clocks_mhz: tuple[float, ...] = ()
+    watts: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -254,19 +257,18 @@ class Replays:
     """A case and what it is compared with as CUDA graphs, their replays timed side by side.
 
     Attributes:
-        timing: seconds of one call, and the case's ratios; None where it, or all the others, could not be captured.
+        timing: seconds of one call, and the case's ratios, to its own eager calls ("eager"), too; None where it, or all
+            the others, could not be captured.
         inputs: that a replay goes through in turn.
         differences: by contender, the largest relative norm of the difference between a gradient after a replay and
             after the same calls made eagerly; None where a call leaves no gradient.
         notes: what could not be captured, after which operator, and why.
-        clocks_mhz: of the GPU before and after; empty where it does not say.
     """
 
     timing: Timing | None
     inputs: int
     differences: dict[str, float | None]
     notes: tuple[str, ...] = ()
-    clocks_mhz: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

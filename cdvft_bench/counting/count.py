@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from cdvft_bench.core.counted import Counted, FvcoreCount, PassCount
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.counting.fvcore_counter import count_forward
 from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.tensors import tensors_in
 
@@ -66,9 +65,12 @@ def _count(
     backward, update = _count_rest(module, output, gradient, trained, notes)
     fvcore: FvcoreCount | None = None
     try:
+        # Here, since a machine may lack fvcore: its count is then left out, and said so.
+        from cdvft_bench.counting.fvcore_counter import count_forward
+
         fvcore = count_forward(module, inputs)
     except Exception as error:
-        notes.append(f"fvcore could not trace the forward pass: {type(error).__name__}: {_first_line(error)}")
+        notes.append(f"fvcore did not count the forward pass: {type(error).__name__}: {_first_line(error)}")
     return Counted(
         parameters=sum(p.numel() for p in trained),
         forward=forward.result(),

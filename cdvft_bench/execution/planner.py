@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_PICKED = ("triton",)
-"""Paths that "auto" leaves alone, though they can execute a layer and are ranked: the on-chip FFT spills registers in
-every configuration that was compiled (profiles/gpu-static), which no predicted time holds, and no clock has seen it."""
+"""Paths that "auto" leaves alone, though they can execute a layer and are ranked: the backward pass of the on-chip FFT
+spills registers in every configuration that was compiled (profiles/gpu-static), which no predicted time holds, and no
+clock has seen it."""
 
 MATMUL_PATHS = ("fused", "stored", "merged", "merged_dense")
 

@@ -11,6 +11,7 @@ from cdvft_bench.analysis.accuracy.published import published_frame
 from cdvft_bench.analysis.accuracy.study import runs_frame
 from cdvft_bench.analysis.agreement import passes_frame
 from cdvft_bench.analysis.inputs import Campaign
+from cdvft_bench.analysis.kernels import kernels_frame
 from cdvft_bench.claims.table import rows
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.folders import check_replaceable, write_folder
@@ -102,6 +103,8 @@ def tables(campaign: Campaign) -> dict[str, DataFrame]:
             ],
             ignore_index=True,
         )
+    if campaign.kernels:
+        frames["kernels"] = kernels_frame(campaign.kernels)
     if campaign.evaluation or campaign.published:
         made = cards.prediction_tables(campaign.evaluation, campaign.published)
         frames |= {

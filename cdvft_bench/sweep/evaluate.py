@@ -6,9 +6,9 @@ Layers and adapters are built as ``timing.built`` says; a model is the one of th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -16,7 +16,7 @@ from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import flops, total
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
-from cdvft_bench.core.case import FROZEN, Case, baselines
+from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
 from cdvft_bench.sweep.fits import check_fits
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from cdvft_bench.core.counted import Counted
-    from cdvft_bench.core.timed import Mode, Timed
+    from cdvft_bench.core.timed import Mode, Replays, Timed
     from cdvft_bench.timing.built import Built, Target
 
 
@@ -198,7 +198,7 @@ def _build_model(case: Case, module: nn.Module, generator: Any) -> Built:
             module.get_submodule("embeddings").register_forward_hook(lambda *found: found[-1].requires_grad_())
     else:
         ids = torch.randint(0, vocabulary, (case.batch, case.sequence), device=case.device, generator=generator)
-        inputs["attention_mask"] = torch.ones_like(ids)
+        # No attention mask: of ones it says nothing, but under capture it is made whole, and takes another kernel.
         if case.method == FROZEN:
             leaf = module.get_input_embeddings()(ids).detach().requires_grad_()  # type: ignore[operator]
             inputs["inputs_embeds"] = leaf
@@ -242,16 +242,19 @@ def time_case(
         budget_s, precision: see ``timing.clock.time_interleaved``.
         trace, modes, prepare_s, trace_to: see ``timing.measure.Plan``.
     """
+    from cdvft_bench.timing.built import beside
     from cdvft_bench.timing.measure import Plan, measure
+    from cdvft_bench.timing.replaying import replays
 
     plan = Plan(
         budget_s, precision, None if modes is None else tuple(modes), None, trace, trace_to, prepare_s, seed=case.seed
     )
     return measure(
         target(case),
-        lambda: [target(baseline, name) for name, baseline in baselines(case).items()],
+        lambda: beside(case, build),
         case.device,
         plan,
+        replays=lambda: replays(case, build, budget_s, precision),
     )
 
 
@@ -262,14 +265,19 @@ def describe_case(
     precision: float = 0.05,
     modes: Sequence[Mode] | None = None,
     prepare_s: float | None = None,
+    replays: Callable[[Case, float, float], Replays] | None = None,
 ) -> Timed:
-    """The trace, memory, energy and modes of a case, without its times; arguments as of :func:`time_case`."""
+    """The trace, memory, energy and modes of a case, without its times; arguments as of :func:`time_case`.
+
+    ``replays`` times those of a case, of a budget and a precision; None for a graph of the case alone.
+    """
     from cdvft_bench.timing.machine.memory import tensor_bytes
     from cdvft_bench.timing.measure import Plan, describe
 
     plan = Plan(budget_s, precision, None if modes is None else tuple(modes), prepare_s=prepare_s, seed=case.seed)
     frozen = tensor_bytes(build(replace(case, method=FROZEN, hyperparameters=()), share=True).module)
-    return describe(target(case, share=True), case.device, plan, frozen)
+    timed = None if replays is None else partial(replays, case, budget_s, precision)
+    return describe(target(case, share=True), case.device, plan, frozen, replays=timed)
 
 
 def target(case: Case, name: str | None = None, share: bool = False) -> Target:

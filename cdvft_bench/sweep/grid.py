@@ -139,6 +139,7 @@ class Limits:
         timeout_s: wall-clock limit of a case.
         memory_gib: address space that a case may take above what its process starts with; None is no limit.
         modes: ways to run a case; None for all on a GPU, eagerly alone elsewhere.
+        count: whether what a case does is counted, which takes a second or two of a layer.
     """
 
     budget_s: float = 1.0
@@ -146,6 +147,7 @@ class Limits:
     timeout_s: float = 300.0
     memory_gib: float | None = None
     modes: tuple[Mode, ...] | None = None
+    count: bool = True
 
 
 @dataclass(frozen=True)

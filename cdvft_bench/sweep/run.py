@@ -45,6 +45,7 @@ def run_grid(
     device: str | None = None,
     engine: str = "local",
     address: str | None = None,
+    count: bool = True,
     first: Callable[[], None] = lambda: None,
 ) -> SweepResult:
     """Run a preset or a grid file into a store, with a progress bar; kept traces go into "traces" beside it.
@@ -57,15 +58,16 @@ def run_grid(
         engine: "local", "ray" for a cluster at ``address`` (None starts one here), or "formula" for the closed forms
             alone: nothing is built, counted or timed, and cases stream through; "grouped" times all cases of a workload
             side by side, see ``engines.grouped``.
+        count: whether cases are counted, too.
         first: of engine "grouped": called when there is something to show, and more to come.
 
     Raises:
         UserError: the grid or the store is not usable, or another sweep is running into the store.
     """
     read = read_grid(grid)
-    limits = read.limits if precision is None else replace(read.limits, precision=precision)
-    if not limits.precision > 0:
-        raise UserError(f"precision = {limits.precision} is out of range; it must be a number > 0, as 0.02")
+    limits = replace(read.limits, precision=precision or read.limits.precision, count=count)
+    if precision is not None and not precision > 0:
+        raise UserError(f"precision = {precision} is out of range; it must be a number > 0, as 0.02")
     cases = _Cases(read, device)
     misfit, fitting, left_out = _left_out(read)
     if misfit is not None:

@@ -14,12 +14,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.core.budget import parse_seconds
 from cdvft_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from cdvft_bench.core.case import Case
 
 METHODS = (
     "frozen,lora:rank=8,cdvft:m=1+2+3+4,cdvft:m=2:block_size=d/2+d/4+d/8,cdvft:m=2:path=handwritten,block_circulant"
@@ -32,14 +38,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m cdvft_bench.timing", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--layers", required=True, help="d_in x d_out, as 768x768,4096x1024-nobias")
-    add("--tokens", required=True, help="as 128,1024")
+    add("--grid", help="a preset's name or a TOML file, instead of layers, tokens, methods, dtypes and passes")
+    add("--kept", action="store_true", help="of the grid, only the cases whose trace it keeps")
+    add("--layers", default="", help="d_in x d_out, as 768x768,4096x1024-nobias")
+    add("--tokens", default="", help="as 128,1024")
     add("--methods", default=METHODS, help="NAME[:HYPERPARAMETER=VALUE[+VALUE]...], ... (default: %(default)s)")
     add("--dtypes", default="float32", help="float32, bfloat16, float16, float64 (default: %(default)s)")
     add("--passes", default="forward,step", help="forward, step (default: %(default)s)")
-    add("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    add("--device", default=None, help="cpu or cuda (default: the grid's own, else cpu)")
     add("--modes", default="eager", help="eager, graph, compile (default: %(default)s)")
-    add("--output", required=True, type=Path, help="rows, .jsonl")
+    add("--output", type=Path, help="rows, .jsonl")
+    add("--table", type=Path, metavar="ROWS", help="print a table of such rows, and run nothing")
+    add("--name", type=Path, metavar="ROWS", help="print a name for their profile: the device and the day; run nothing")
     add("--budget", type=seconds, default=None, help="of the whole slice, as 540s or 9m (default: none)")
     add("--case-budget", type=seconds, default=1.0, help="of timing a case (default: 1s)")
     add(
@@ -89,8 +99,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> int:
     from cdvft_bench.core.case import Case
     from cdvft_bench.core.timed import Mode
-    from cdvft_bench.timing.bare import PASSES, expand
+    from cdvft_bench.timing.bare import builder, grid_cases
     from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
+
+    if options.table is not None or options.name is not None:
+        print(table(options.table) if options.table is not None else profile_name(options.name))
+        return 0
+    if options.output is None:
+        raise UserError("there is no place for the rows; give --output rows.jsonl")
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -104,23 +120,9 @@ def _run(options: argparse.Namespace) -> int:
         raise UserError(f"selftest = {options.selftest} comparisons are too few; give 0 or more")
     if options.no_trace and options.traces is not None:
         raise UserError(f"there is no profile to keep in {options.traces} with --no-trace; leave one of them out")
-    if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
-        raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
-    passes = [pass_ for pass_ in PASSES if pass_ in _listed(options.passes)]
-    unknown = {*_listed(options.passes)} - {*PASSES}
-    if unknown:
-        raise UserError(f"pass {min(unknown)!r} is not known; use {', '.join(PASSES)}")
-    entries = list(
-        expand(
-            _listed(options.layers),
-            [int(t) for t in _listed(options.tokens)],
-            _listed(options.methods),
-            dtypes=_listed(options.dtypes),
-            passes=passes,
-            device=options.device,
-            seed=options.seed,
-        )
-    )
+    if options.grid and (options.layers or options.tokens):
+        raise UserError("--grid has layers and tokens of its own; leave --layers and --tokens out")
+    entries = grid_cases(options.grid, options.device, options.kept) if options.grid else _expanded(options)
     cases = [entry for entry in entries if isinstance(entry, Case)]
     reasons = [entry for entry in entries if not isinstance(entry, Case)]
     if reasons:
@@ -131,7 +133,7 @@ def _run(options: argparse.Namespace) -> int:
         for case in cases:
             print(case.key, case.subject, case.sequence, case.dtype, case.pass_, case.device, case.plain_label)
         return 0
-    cuda = options.device.startswith("cuda")
+    cuda = cases[0].device.startswith("cuda")
     settings = Settings(
         budget_s=options.budget,
         case_s=options.case_budget,
@@ -143,6 +145,7 @@ def _run(options: argparse.Namespace) -> int:
         threads=options.threads,
         energy_s=(2.0 if cuda else 0.0) if options.energy is None else options.energy,
         retry_failed=options.retry_failed,
+        build=builder(cases, bool(options.grid)),
     )
     try:
         progress = run_slice(cases, options.output, settings, say)
@@ -152,6 +155,75 @@ def _run(options: argparse.Namespace) -> int:
     said = f"{progress.run} cases run ({progress.failed} failed), {progress.skipped} done before, {progress.left} left"
     say(f"{said}: {options.output}")
     return LEFT if progress.left else int(progress.failed > 0)
+
+
+def _expanded(options: argparse.Namespace) -> list[Case | str]:
+    """What the options beside the grid say."""
+    from cdvft_bench.timing.bare import PASSES, expand
+
+    if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
+        raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
+    passes = [pass_ for pass_ in PASSES if pass_ in _listed(options.passes)]
+    unknown = {*_listed(options.passes)} - {*PASSES}
+    if unknown:
+        raise UserError(f"pass {min(unknown)!r} is not known; use {', '.join(PASSES)}")
+    found = expand(
+        _listed(options.layers),
+        [int(t) for t in _listed(options.tokens)],
+        _listed(options.methods),
+        dtypes=_listed(options.dtypes),
+        passes=passes,
+        device=options.device or "cpu",
+        seed=options.seed,
+    )
+    return list(found)
+
+
+# --- what rows say ---------------------------------------------------------------------------
+
+
+def table(path: Path) -> str:
+    """A line a case: its time over the frozen subject's and LoRA's, eagerly, and over the same as replayed graphs."""
+    from cdvft_bench.core.case import FROZEN, LORA
+    from cdvft_bench.core.io.log import read_log
+
+    newest = {json.dumps(e["record"]["case"]): e["record"] for _, e in read_log(path) if e.get("record") is not None}
+    lines = ["eager: of frozen, of LoRA | replayed graphs: of frozen, of LoRA, of LoRA in 16 bits, of eager | MHz"]
+    for record in newest.values():
+        case, timed = record["case"], record["timed"]
+        what = f"{case['subject']} {case['batch'] * case['sequence']} {case['dtype']} {case['pass_']} {record['label']}"
+        if timed is None:
+            lines.append(f"{what}: failed, {record['error'][:80]}")
+            continue
+        replays = timed["replays"]
+        graph = (replays or {}).get("timing") or {"ratios": {}}
+        wide = [_cell(timed["timing"], name) for name in (FROZEN, LORA)]
+        told = [_cell(graph, name) for name in (FROZEN, LORA, f"{LORA} {case['dtype']}", "eager")]
+        clocks = sorted(graph.get("clocks_mhz") or timed["timing"]["clocks_mhz"])
+        mhz = f"{clocks[len(clocks) // 2]:.0f}" if clocks else "-"
+        why = f" ({replays['notes'][0][:60]})" if replays and replays["notes"] else ""
+        lines.append(f"{' '.join(wide)} | {' '.join(told)} | {mhz} | {what}{why}")
+    return "\n".join(lines)
+
+
+def _cell(timing: Mapping[str, Any], name: str) -> str:
+    """A ratio with the half-width of its interval; a dash where it was not measured."""
+    ratio = timing["ratios"].get(name)
+    if ratio is None:
+        return "   -      "
+    known = ratio["low"] is not None
+    return f"{ratio['value']:.3f}" + (f"±{(ratio['high'] - ratio['low']) / 2:.3f}" if known else "     ")
+
+
+def profile_name(path: Path) -> str:
+    """Such as "nvidia-h200-2026-11-28"."""
+    from cdvft_bench.core.io.log import read_log
+
+    found = [e["environment"] for _, e in read_log(path) if e.get("environment") is not None]
+    if not found:
+        raise UserError(f"{path} holds no environment; it is no file of rows")
+    device = found[-1]["gpus"][0] if found[-1]["gpus"] else "cpu"
+    return f"{re.sub(r'[^a-z0-9]+', '-', device.lower()).strip('-')}-{found[-1]['date']}"
 
 
 def _listed(text: str) -> list[str]:

@@ -7,9 +7,11 @@ built by ``timing.built``.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import torch
@@ -43,6 +45,9 @@ class PlainLora(nn.Module):
 
 
 REFERENCE_PATHS = ("fft", "handwritten")
+AUTO = "auto"
+SUITE = "cdvft_bench.sweep.evaluate:build"
+"""What builds a case of any method or model of the suite, where the packages are installed that it needs."""
 
 
 def _circulant(name: str) -> Callable[..., nn.Module]:
@@ -52,11 +57,11 @@ def _circulant(name: str) -> Callable[..., nn.Module]:
         layer: nn.Module
         if path in REFERENCE_PATHS:
             layer = getattr(importlib.import_module("cdvft_reference"), name)(base, path=path, **values)
-        elif path in paths():
+        elif path in (AUTO, *paths()):
             # Found by name: the clock does not depend on what it times.
             layer = getattr(importlib.import_module("cdvft_bench.execution"), f"Fast{name}")(base, path, **values)
         else:
-            raise UserError(f"path {path!r} is not known; use one of {', '.join(paths())}")
+            raise UserError(f"path {path!r} is not known; use one of {', '.join((AUTO, *paths()))}")
         return layer
 
     return make
@@ -108,9 +113,7 @@ def parse_method(text: str) -> list[tuple[str, dict[str, Value]]]:
         UserError: the method or a hyperparameter is not known here.
     """
     name, *pairs = text.strip().split(":")
-    if name not in _BUILDERS:
-        raise UserError(f"method {name!r} does not run on a bare node; use {', '.join(_BUILDERS)}")
-    known = _BUILDERS[name][1]
+    known = _BUILDERS[name][1] if name in _BUILDERS else _peer(name)
     axes: dict[str, list[Value]] = {}
     for pair in pairs:
         key, equals, values = pair.partition("=")
@@ -119,6 +122,35 @@ def parse_method(text: str) -> list[tuple[str, dict[str, Value]]]:
             raise UserError(f"{text!r}: {pair!r} is not NAME=VALUE, once each, of {name}, which has {has}")
         axes[key] = [_finite(text, parse_value(v)) for v in values.split("+")]
     return [(name, dict(zip(axes, chosen, strict=True))) for chosen in itertools.product(*axes.values())]
+
+
+def _peer(name: str) -> frozenset[str]:
+    """Hyperparameters of a method of PEFT's, where that is installed; found by name, as it is built."""
+    if importlib.util.find_spec("peft") is None:
+        raise UserError(f"method {name!r} needs the package peft, which is not here; use {', '.join(_BUILDERS)}")
+    module: Any = importlib.import_module("cdvft_bench.methods")
+    return frozenset(field.name for field in fields(module.method_class(name)))
+
+
+def grid_cases(name: str, device: str | None, kept: bool = False) -> list[Case | str]:
+    """The cases of a preset or grid file, on another device if given, and in their places why one does not fit.
+
+    Args:
+        name, device: of the grid. kept: only those whose trace the grid keeps.
+
+    Raises:
+        UserError: there is no such grid.
+    """
+    grid: Any = importlib.import_module("cdvft_bench.sweep.grid").read_grid(name)
+    entries = list(grid.traced() if kept else grid.expand())
+    found = [e if isinstance(e, Case) else f"{e.method} on {e.subject}: {e.reason}" for e in entries]
+    return [e if isinstance(e, str) or device is None else replace(e, device=device) for e in found]
+
+
+def builder(cases: Sequence[Case], of_grid: bool) -> str:
+    """What builds the cases: the suite where its packages are installed and needed, else this module."""
+    needed = of_grid or any(case.method not in _BUILDERS for case in cases)
+    return SUITE if needed and importlib.util.find_spec("peft") is not None else f"{__name__}:build"
 
 
 def _finite(text: str, value: Value) -> Value:
@@ -171,6 +203,10 @@ def expand(
 
 def _check(case: Case) -> None:
     """Build the adapter on a layer without memory: a value that cannot be is found before the first measurement."""
+    if case.method not in _BUILDERS:
+        module: Any = importlib.import_module("cdvft_bench.sweep.grid")
+        module.make_case(case.method, dict(case.hyperparameters), "layer", case.subject)
+        return
     with torch.device("meta"):
         adapt(case, nn.Linear(*widths(case.subject)[:2]))
 
@@ -185,6 +221,8 @@ def adapt(case: Case, base: nn.Linear) -> nn.Module:
         UserError: a hyperparameter is refused.
     """
     values: Mapping[str, Any] = dict(case.hyperparameters)
+    if case.method not in _BUILDERS or case.kind != "layer":
+        raise UserError(f"{case.plain_label} on {case.subject} needs the packages peft and transformers")
     if case.method == "lora" and not (isinstance(values.get("rank", 8), int) and values.get("rank", 8) >= 1):
         raise UserError(f"lora: rank = {values['rank']!r} must be an integer >= 1")
     try:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from cdvft_bench.core.case import CasePass
+from cdvft_bench.core.case import LORA, Case, CasePass, baselines
 from cdvft_bench.timing.inputs import rotated
 
 T = TypeVar("T", bound=nn.Module)
@@ -85,6 +85,26 @@ class Built:
         taken = self.gradients if pass_ == "step" else list
         call_ = fixed if advance is None else call
         return Target(name, self.module, call_, fixed, self.optimizer, self.turns, taken)
+
+
+NARROW = ("bfloat16", "float16")
+
+
+def beside(case: Case, build: Callable[[Case], Built]) -> list[Target]:
+    """What a case is timed beside: the frozen subject, and LoRA of rank 8 as PEFT keeps it.
+
+    On a GPU, where the time of a layer is the bytes that it moves, a base of 16 bits has LoRA with factors of its own
+    dtype, too: PEFT's are of 32 bits, and cost twice the bytes. It is called "lora r=8 bfloat16".
+    """
+    found = [build(other).target(name, other.pass_) for name, other in baselines(case).items()]
+    if case.dtype in NARROW and torch.device(case.device).type == "cuda":
+        other = replace(case, method="lora", hyperparameters=(("rank", 8),))
+        built = build(other)
+        for parameter in built.module.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(getattr(torch, case.dtype))
+        found.append(built.target(f"{LORA} {case.dtype}", other.pass_))
+    return found
 
 
 def random_linear(

@@ -24,13 +24,16 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS
 from cdvft_bench.core.timed import Samples, Timing
 from cdvft_bench.timing.inputs import l2_bytes
-from cdvft_bench.timing.machine.gpu import GpuState, read_gpu, throttling
+from cdvft_bench.timing.machine.gpu import GpuState, Look, clocks_of, looking, throttling, watts_of
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift, lag1, machine_speed, median_interval
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them
 MOST_CALLS = 10_000  # a sample
 MOST_WARM_UPS = 10
 STEADY = 0.1  # successive warm-up times that agree to this share are steady
+WARM_S = 0.1  # seconds of work before a GPU's clock is looked at again
+WARMEST_S = 1.0  # after which it is timed as it is
+STEADY_CLOCK = 0.01  # share by which two looks at a resting clock may differ
 DRIFT = 0.05  # relative change of the machine's speed that is worth a word
 
 Timer = Callable[[], float]
@@ -200,9 +203,11 @@ def time_interleaved(
         samplers = [Sampler(c, clock) for c in contenders]
         for sampler in samplers:
             sampler.warm_up(budget_s / len(samplers))
-        before = read_gpu(place)
-        table = _rounds(samplers, precision, budget_s, min_rounds, max_rounds, seed, timer)
-        after = read_gpu(place)
+        look = looking(place)
+        if place.type == "cuda":
+            warm_clock(samplers, look, timer)
+        before = look()
+        table, states = _rounds(samplers, precision, budget_s, min_rounds, max_rounds, seed, timer, look)
     names = [c.name for c in contenders]
     judged = _judged(table)
     intervals = [median_interval(column) for column in judged.T]
@@ -210,7 +215,7 @@ def time_interleaved(
     warnings = (
         *_round_warnings(len(table), budget_s, precision, max(i.half_width for i in intervals)),
         *_drift_warnings(table, names, precision),
-        *_gpu_warnings(before, after),
+        *throttling([before, *states]),
     )
     return Timing(
         samples=tuple(_samples(name, column) for name, column in zip(names, table.T, strict=True)),
@@ -221,6 +226,8 @@ def time_interleaved(
         warnings=warnings,
         calls={s.contender.name: s.calls for s in samplers},
         correlation=max(correlations, default=None),
+        clocks_mhz=clocks_of(states),
+        watts=watts_of(states),
     )
 
 
@@ -296,9 +303,11 @@ def _rounds(
     max_rounds: int,
     seed: int,
     timer: Timer,
-) -> Array:
+    look: Look,
+) -> tuple[Array, list[GpuState | None]]:
     rng = np.random.default_rng(seed)
     rows: list[Array] = []
+    states: list[GpuState | None] = []
     looks = Looks(precision, max(min_rounds, FIRST_LOOK))
     start = timer()
     while len(rows) < max_rounds:
@@ -314,7 +323,29 @@ def _rounds(
             row[i] = samplers[i].sample()
             samplers[i].fit(row[i])  # a first call that compiled something has misled the warm-up
         rows.append(row)
-    return np.array(rows)
+        states.append(look())
+    return np.array(rows), states
+
+
+def warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
+    """Keep a GPU at work until its clock rests: an idle one begins far below its boost.
+
+    Contenders run in turn for ``WARM_S``, and then until two looks so long apart differ by ``STEADY_CLOCK`` at most, or
+    ``WARMEST_S`` are over. Where no clock can be read, ``WARM_S`` are all.
+    """
+    begun, before = timer(), look()
+    while True:
+        start = timer()
+        while timer() - start < WARM_S:
+            for sampler in samplers:
+                sampler.sample()
+        now = look()
+        steady = now is None or (
+            before is not None and abs(now.clock_mhz - before.clock_mhz) <= STEADY_CLOCK * now.clock_mhz
+        )
+        if steady or timer() - begun >= WARMEST_S:
+            return
+        before = now
 
 
 def _judged(table: Array) -> Array:
@@ -350,10 +381,3 @@ def _drift_warnings(table: Array, names: Sequence[str], precision: float) -> Ite
         if found is not None:
             change, p = found
             yield f"the ratio to {name} drifted by {change:+.0%} during the run (p = {p:.1g}): it has no one value"
-
-
-def _gpu_warnings(before: GpuState | None, after: GpuState | None) -> Iterator[str]:
-    if before is not None and after is not None:
-        warning = throttling(before, after)
-        if warning is not None:
-            yield warning

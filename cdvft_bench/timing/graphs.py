@@ -20,8 +20,10 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import Replays, Samples, Timing
 from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.clock import Contender, require_device, time_interleaved
-from cdvft_bench.timing.machine.gpu import read_gpu
 from cdvft_bench.timing.modes import capture
+
+EAGER = "eager"
+"""Name of the case's eager calls among the replays: what a replay saves of them is the cost of launching."""
 
 
 class LastOperator(TorchDispatchMode):
@@ -44,15 +46,15 @@ class _Captured:
 def time_replays(
     targets: Sequence[Target], *, device: str = "cuda", budget_s: float = 2.0, precision: float = 0.05, seed: int = 0
 ) -> Replays:
-    """Capture each target over all its turns and time the replays side by side.
+    """Capture each target over all its turns and time the replays side by side, and the case's eager calls.
 
     Args:
         targets: the case first, then what it is compared with. device: a CUDA device.
         budget_s, precision, seed: see ``clock.time_interleaved``.
 
     Returns:
-        Times of one call and ratios of the first target's to each other's. ``timing`` is None where the case or all
-        others could not be captured; the notes say why.
+        Times of one call and ratios of the first target's to each other's and to its own eager calls. ``timing`` is
+        None where the case or all others could not be captured; the notes say why.
 
     Raises:
         UserError: no such device, fewer than two targets, or not of the same number of inputs.
@@ -76,24 +78,26 @@ def time_replays(
     differences = {one.target.name: one.difference for one in ordered}
     if targets[0].name not in captured or len(ordered) < 2:
         return Replays(None, targets[0].turns, differences, tuple(notes))
-    before = read_gpu(place)
     timing = time_interleaved(
-        [Contender(one.target.name, one.replay) for one in ordered],
+        [*(Contender(one.target.name, one.replay) for one in ordered), Contender(EAGER, _turns(targets[0]))],
         budget_s=budget_s,
         precision=precision,
         seed=seed,
         device=device,
     )
-    after = read_gpu(place)
-    clocks = tuple(state.clock_mhz for state in (before, after) if state is not None)
-    return Replays(_a_call(timing, targets[0].turns), targets[0].turns, differences, tuple(notes), clocks)
+    return Replays(_a_call(timing, targets[0].turns), targets[0].turns, differences, tuple(notes))
 
 
-def _captured(target: Target, notes: list[str]) -> _Captured | None:
+def _turns(target: Target) -> Callable[[], None]:
     def turns() -> None:
         for _ in range(target.turns):
             target.call()
 
+    return turns
+
+
+def _captured(target: Target, notes: list[str]) -> _Captured | None:
+    turns = _turns(target)
     turns()  # makes what is made once
     turns()
     eager = [g.detach().clone() for g in target.gradients()]

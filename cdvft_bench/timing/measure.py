@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from cdvft_bench.core.case import FROZEN
-from cdvft_bench.core.timed import Memory, Mode, Timed, TraceSummary
+from cdvft_bench.core.timed import Memory, Mode, Replays, Timed, TraceSummary
 from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.clock import Contender, time_interleaved
 from cdvft_bench.timing.machine.memory import measure_energy, optimizer_bytes, peak_memory, tensor_bytes
@@ -49,9 +49,14 @@ class Plan:
 
 
 def measure(
-    target: Target, beside: Callable[[], Sequence[Target]], device: str, plan: Plan, notes: Sequence[str] = ()
+    target: Target,
+    beside: Callable[[], Sequence[Target]],
+    device: str,
+    plan: Plan,
+    notes: Sequence[str] = (),
+    replays: Callable[[], Replays] | None = None,
 ) -> Timed:
-    """Time a case beside others; then its trace, memory, energy and modes.
+    """Time a case beside others; then its energy, modes, replays, trace and memory.
 
     What fails after the times is left out and said in the notes.
 
@@ -62,6 +67,7 @@ def measure(
         device: "cpu" or "cuda".
         plan: how.
         notes: what a reader is to know of the case.
+        replays: see :func:`describe`.
     """
     others = list(beside())
     timing = time_interleaved(
@@ -74,32 +80,38 @@ def measure(
     )
     frozen_bytes = next((tensor_bytes(one.module) for one in (target, *others) if one.name == FROZEN), None)
     del others
-    return replace(describe(target, device, plan, frozen_bytes, notes), timing=timing)
+    return replace(describe(target, device, plan, frozen_bytes, notes, replays), timing=timing)
 
 
 def describe(
-    target: Target, device: str, plan: Plan, frozen_bytes: int | None = None, notes: Sequence[str] = ()
+    target: Target,
+    device: str,
+    plan: Plan,
+    frozen_bytes: int | None = None,
+    notes: Sequence[str] = (),
+    replays: Callable[[], Replays] | None = None,
 ) -> Timed:
-    """The trace, memory, energy and modes of a case, without its times; what fails is left out and said in the notes.
+    """The energy, modes, replays, trace and memory of a case, without its times; what fails is said in the notes.
+
+    The profiler comes last: once it has traced a GPU it stays attached to the process, and slows what is timed later.
 
     Args:
         target, device, plan, notes: see :func:`measure`. frozen_bytes: of the frozen subject, None where not known.
+        replays: times the case as a CUDA graph beside its baselines; called where the plan has mode "graph" and the
+            device is a GPU, in place of a graph of the case alone.
     """
     said = list(notes)
     timed = Timed(None, None, None)
-    if plan.trace:
-        timed = replace(
-            timed,
-            trace=_tried("trace", lambda: _trace(target, device, plan.trace_to, said), said),
-            memory=_tried("peak memory", lambda: _memory(target, device, frozen_bytes), said),
-        )
     cuda = torch.device(device).type == "cuda"
     energy_s = (ENERGY_S if cuda else 0.0) if plan.energy_s is None else plan.energy_s
     if energy_s:
         energy = _tried("energy", lambda: measure_energy(target.call, device, seconds=energy_s), said)
         timed = replace(timed, energy=energy)
     ways = (ON_GPU if cuda else ("eager",)) if plan.modes is None else plan.modes
-    if set(ways) - {"eager"}:  # last: a capture that fails may leave CUDA broken
+    if cuda and "graph" in ways and replays is not None:
+        ways = tuple(way for way in ways if way != "graph")
+        timed = replace(timed, replays=_tried("replays", replays, said))
+    if set(ways) - {"eager"}:
         modes = _tried(
             "modes",
             lambda: time_modes(
@@ -115,12 +127,24 @@ def describe(
             said,
         )
         timed = replace(timed, modes=modes)
+    if plan.trace:
+        timed = replace(
+            timed,
+            trace=_tried("trace", lambda: _trace(target, device, plan.trace_to, said), said),
+            memory=_tried("peak memory", lambda: _memory(target, device, frozen_bytes), said),
+        )
     return replace(timed, notes=tuple(said))
 
 
 def _trace(target: Target, device: str, path: Path | None, notes: list[str]) -> TraceSummary:
+    def once() -> TraceSummary:
+        return trace_call(target.call, device) if path is None else export_trace(target.call, path, device)
+
     with scoped(target.module) as scoping:
-        summary = trace_call(target.call, device) if path is None else export_trace(target.call, path, device)
+        summary = once()
+        if summary.lost:  # the profiler drops what its buffers do not hold, now and then
+            notes.append(f"{summary.lost:,} launches had no kernel in the first trace; it was recorded once more")
+            summary = once()
     if scoping.bypassing:
         notes.append("adapted layers do not call their base: the trace has the base's product under adapter")
     return summary

@@ -1,71 +1,85 @@
-"""Replays of a bare node's case in a process of their own: a capture that fails takes nothing else with it."""
+"""Replays of cases in a process of their own: a capture that fails takes nothing else with it."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import gc
+import importlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
 
-from cdvft_bench.core.case import Case, baselines, case_from
+from cdvft_bench.core.case import Case, case_from
+from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.timed import Replays
-from cdvft_bench.timing.bare import build
-from cdvft_bench.timing.built import Target, built_layer
+from cdvft_bench.timing.built import Built, beside
 from cdvft_bench.timing.graphs import time_replays
 
 STARTING_S = 120.0
-"""Seconds that a process may take beside its timing: to start, to compile kernels, to capture."""
+"""Seconds that an answer may take beside its timing: to start, to build, to compile kernels, to capture."""
+COMMAND = (sys.executable, "-m", "cdvft_bench.timing.replaying")
+
+Build = Callable[[Case], Built]
 
 
-def targets(case: Case) -> list[Target]:
-    """The case, the frozen layer, LoRA with PEFT's float32 factors and, on a 16-bit base, with those of its dtype."""
-    found = [build(case).target(case.plain_label, case.pass_)]
-    for name, other in baselines(case).items():
-        found.append(build(other).target(name, other.pass_))
-        if other.method == "lora" and case.dtype in ("bfloat16", "float16"):
-            found.append(_narrow(other).target(f"{name} {case.dtype}", other.pass_))
-    return found
-
-
-def _narrow(case: Case) -> Any:
-    """A case whose trained tensors are of the base's dtype."""
-    built = build(case)
-    return built_layer(built.module.to(getattr(torch, case.dtype)), built.inputs[0].detach(), case.seed)
-
-
-def replays_apart(case: Case, budget_s: float, precision: float, command: Sequence[str] = ()) -> Replays:
-    """Time a case's replays in a new process; what goes wrong there is a note.
+class Replayer:
+    """Times the replays of one case after the other in another process, and in a new one after what broke it.
 
     Args:
-        case: on a CUDA device. budget_s, precision: of the timing. command: what to run instead, for tests.
+        build: "module:function" that builds a case. command: what to run instead, for tests.
     """
-    asked = json.dumps({"case": asdict(case), "budget_s": budget_s, "precision": precision})
-    run = [*command] or [sys.executable, "-m", "cdvft_bench.timing.replaying"]
+
+    def __init__(self, build: str, command: Sequence[str] = ()) -> None:
+        self._build, self._helper = build, Helper(command or COMMAND)
+
+    def __call__(self, case: Case, budget_s: float, precision: float) -> Replays:
+        """A case's replays; what goes wrong there is a note.
+
+        Args:
+            case: on a CUDA device. budget_s, precision: of the timing.
+        """
+        asked = {"case": asdict(case), "build": self._build, "budget_s": budget_s, "precision": precision}
+        try:
+            answer = self._helper.ask(asked, STARTING_S + 2 * budget_s)
+        except NoAnswerError as error:
+            return Replays(None, 0, {}, (f"no replays: {error}",))
+        if answer["broken"]:
+            self.close()
+        found: Replays = decode(Replays, answer["replays"])
+        return found
+
+    def close(self) -> None:
+        """End the process; it may be used again."""
+        self._helper.close()
+
+
+def replays(case: Case, build: Build, budget_s: float, precision: float) -> Replays:
+    """Time a case's replays in this process, which a failed capture may leave unfit for more."""
+    targets = [build(case).target(case.plain_label, case.pass_), *beside(case, build)]
+    return time_replays(targets, device=case.device, budget_s=budget_s, precision=precision, seed=case.seed)
+
+
+def named(name: str) -> Any:
+    """A function by its "module:function"."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the process says of one case."""
     try:
-        done = subprocess.run(run, input=asked, capture_output=True, text=True, timeout=STARTING_S + 2 * budget_s)
-    except subprocess.TimeoutExpired as late:
-        return Replays(None, 0, {}, (f"no replays: they took longer than {late.timeout:g} s",))
-    lines = done.stdout.strip().splitlines()
-    if done.returncode or not lines:
-        said = done.stderr.strip().splitlines() or [f"its process ended with {done.returncode}"]
-        return Replays(None, 0, {}, (f"no replays: {said[-1][:300]}",))
-    found: Replays = decode(Replays, json.loads(lines[-1]))
-    return found
-
-
-def serve(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What the process answers."""
-    case = case_from(asked["case"])
-    made = time_replays(
-        targets(case), device=case.device, budget_s=asked["budget_s"], precision=asked["precision"], seed=case.seed
-    )
-    return asdict(made)
+        made = replays(case_from(asked["case"]), named(asked["build"]), asked["budget_s"], asked["precision"])
+    except Exception as error:  # whatever a case cannot do is its row's to say
+        text = " ".join(str(error).split())[:300]
+        made = Replays(None, 0, {}, (f"no replays: {type(error).__name__}: {text}",))
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return {"replays": asdict(made), "broken": made.timing is None or bool(made.notes)}
 
 
 if __name__ == "__main__":
-    print(json.dumps(serve(json.loads(sys.stdin.read()))))
+    serve(answer)

@@ -25,9 +25,12 @@ from cdvft_bench.timing.clock import (
     Timer,
     fixed_threads,
     require_device,
+    warm_clock,
 )
+from cdvft_bench.timing.machine.gpu import GpuState, clocks_of, looking, watts_of
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, lag1, median_interval, ratio_interval
 
+Figures = tuple[float, ...]
 LEAST_SAMPLES = 2
 """Samples of every contender in a process: of three processes, six, which make an interval."""
 DEAR = 4.0
@@ -43,13 +46,15 @@ class Rounds:
     Attributes:
         seconds: of one call by contender, one figure a round; None in a round that it did not join.
         calls: that one sample of each contender was made of, in the last round.
-        method, threads: of the clock, see ``Timing``.
+        method, threads: of the clock, see ``Timing``. clocks_mhz, watts: of the GPU after each round, see ``Timing``.
     """
 
     seconds: Mapping[str, tuple[float | None, ...]]
     calls: Mapping[str, int]
     method: str
     threads: int
+    clocks_mhz: tuple[float, ...] = ()
+    watts: tuple[float, ...] = ()
 
 
 def time_rounds(
@@ -85,6 +90,9 @@ def time_rounds(
         for i, sampler in enumerate(samplers):
             at(i)
             sampler.warm_up(budget_s / len(samplers))
+        look, states = looking(place), list[GpuState | None]()
+        if place.type == "cuda":
+            warm_clock(samplers, look, timer)
         every = [1] * len(samplers)
         looks, start = Looks(precision, FIRST_LOOK), timer()
         table = np.empty((0, len(samplers)))
@@ -104,11 +112,14 @@ def time_rounds(
                 cost = row * [s.calls for s in samplers]
                 every = [min(RAREST, max(1, math.ceil(c / (DEAR * cost[base])))) for c in cost]
             table = np.vstack([table, row])
+            states.append(look())
     return Rounds(
         {c.name: _figures(column) for c, column in zip(contenders, table.T, strict=True)},
         {s.contender.name: s.calls for s in samplers},
         clock.method,
         used,
+        clocks_of(states),
+        watts_of(states),
     )
 
 
@@ -142,7 +153,9 @@ def joined(
         group: see ``Timing``. precision: of a ratio; a warning says where an interval is wider.
     """
     names = {name: subject, **beside}
-    rows = [row for row in zip(*(found.seconds[key] for key in names.values()), strict=True) if None not in row]
+    every = list(zip(*(found.seconds[key] for key in names.values()), strict=True))
+    kept = [i for i, row in enumerate(every) if None not in row]
+    rows = [every[i] for i in kept]
     columns = [tuple(float(s) for s in column if s is not None) for column in zip(*rows, strict=True)]
     if before is not None:
         columns = [(*s.seconds, *column) for s, column in zip(before.samples, columns, strict=True)]
@@ -175,7 +188,15 @@ def joined(
         len(split),
         max(correlations, default=None),
         split,
+        _longer(before.clocks_mhz if before else None, found.clocks_mhz, kept),
+        _longer(before.watts if before else None, found.watts, kept),
     )
+
+
+def _longer(before: Figures | None, found: Figures, kept: Sequence[int]) -> Figures:
+    """Figures of the rounds so far and of those kept of a further process; empty where one of them has none."""
+    more = tuple(found[i] for i in kept) if found else ()
+    return more if before is None else (*before, *more) if before and more else ()
 
 
 def _samples(name: str, seconds: tuple[float, ...]) -> Samples:

@@ -11,25 +11,28 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from cdvft_bench.core.budget import Budget
-from cdvft_bench.core.case import FROZEN, Case, baselines, case_from
+from cdvft_bench.core.case import FROZEN, Case, case_from
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import shown
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Mode, SelfTest, Timed
-from cdvft_bench.timing.bare import build
+from cdvft_bench.timing.built import beside
 from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.machine.environment import read_environment
+from cdvft_bench.timing.machine.memory import tensor_bytes
 from cdvft_bench.timing.machine.selftest import selftest
-from cdvft_bench.timing.measure import Plan, measure
-from cdvft_bench.timing.replaying import replays_apart
+from cdvft_bench.timing.measure import Plan, describe, measure
+from cdvft_bench.timing.replaying import Build, Replayer, named
 
 Say = Callable[[str], None]
 
@@ -45,8 +48,10 @@ class Settings:
         precision: half-width of a ratio's interval at which to stop earlier.
         modes: "eager" alone, or with "graph" and "compile".
         energy_s: seconds of repeating a call for its energy (GPU only); 0 for none.
-        trace: also profile one call and take its memory. traces: folder that keeps these profiles; None for none.
+        trace: also profile one call and take its memory. On a GPU that is done when all cases have been timed, since
+            the profiler stays attached. traces: folder that keeps these profiles; None for none.
         comparisons: of the clock with itself at the start of a slice; 0 for none.
+        build: "module:function" that builds a case.
         threads: torch's CPU threads, None as they are.
         retry_failed: run cases again that the file holds as failed.
     """
@@ -61,6 +66,7 @@ class Settings:
     comparisons: int = 20
     threads: int | None = None
     retry_failed: bool = False
+    build: str = "cdvft_bench.timing.bare:build"
 
 
 @dataclass(frozen=True)
@@ -95,12 +101,13 @@ def run_slice(cases: Sequence[Case], output: Path, settings: Settings = Settings
     for device in {case.device for case in cases}:
         require_device(device)
     budget = Budget(settings.budget_s)
-    with Log(output) as log, fixed_threads(settings.threads):
-        done, environments = _held(log, settings.retry_failed)
+    with Log(output) as log, fixed_threads(settings.threads), closing(Replayer(settings.build)) as replayer:
+        held = _held(log)
+        done = {key for key, record in held.records.items() if record["status"] == "ok" or not settings.retry_failed}
         todo = [case for case in cases if case.key not in done]
         environment = read_environment()
-        if todo and environment.key not in environments:
-            if environments:
+        if todo and environment.key not in held.environments:
+            if held.environments:
                 say(f"{shown(output)} was begun in another environment; each row says which one is its own")
             log.append({"key": environment.key, "environment": asdict(environment)})
         failed, run, skipped = 0, 0, len(cases) - len(todo)
@@ -108,46 +115,94 @@ def run_slice(cases: Sequence[Case], output: Path, settings: Settings = Settings
         for case in todo:
             if budget.spent:
                 break
-            record = _kept(log, _record(case, settings, environment.key, found.get(case.device)))
+            work = partial(time_case, case, settings, replayer)
+            record = _kept(log, _record(case, work, environment.key, found.get(case.device)))
+            held.records[case.key] = record
             run, failed = run + 1, failed + (record["status"] == "failed")
             budget.took(record["seconds"])
             say(f"{skipped + run}/{len(cases)} {_line(case, record)}")
             _check_device(case)
-    return SliceResult(run, failed, skipped, len(todo) - run)
+        left = len(todo) - run
+        bare = [case for case in cases if settings.trace and _untraced(case, held.records.get(case.key))]
+        for i, case in enumerate(bare):
+            if left or budget.spent:
+                left += len(bare) - i
+                break
+            record = traced(case, settings, held.records[case.key])
+            budget.took(record["seconds"] - held.records[case.key]["seconds"])
+            _kept(log, record)
+            say(f"trace {i + 1}/{len(bare)} {_line(case, record)}")
+            _check_device(case)
+    return SliceResult(run, failed, skipped, left)
 
 
 # --- one case --------------------------------------------------------------------------------
 
 
-def time_case(case: Case, settings: Settings) -> Timed:
-    """Time a case beside the frozen layer and LoRA of rank 8; then its trace, memory, energy and modes.
+def time_case(case: Case, settings: Settings, replayer: Replayer) -> Timed:
+    """Time a case beside the frozen layer and LoRA of rank 8; then its energy and modes, and on a CPU its trace.
 
     What fails after the times is left out and said in the notes.
     """
     if "compile" in settings.modes:
         torch.compiler.reset()  # else the cases, which share their code, would run into the compiler's cache limit
+    build: Build = named(settings.build)
+    notes = [f"{case.method}: plain torch, with the operators of the suite's own"] if _plain(case, settings) else []
+    return measure(
+        build(case).target(case.plain_label, case.pass_),
+        lambda: beside(case, build),
+        case.device,
+        _plan(case, settings, trace=settings.trace and not _on_gpu(case)),
+        notes,
+        partial(replayer, case, settings.case_s, settings.precision),
+    )
+
+
+def traced(case: Case, settings: Settings, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with the trace and memory of its case, which was timed before."""
+    start = time.perf_counter()
+    build: Build = named(settings.build)
+    plan = replace(_plan(case, settings, trace=True), modes=("eager",), energy_s=0.0)
+    try:
+        frozen = tensor_bytes(build(replace(case, method=FROZEN, hyperparameters=())).module)
+        found = describe(build(case).target(case.plain_label, case.pass_), case.device, plan, frozen)
+    except Exception as fault:  # the times stand without it
+        found = Timed(None, None, None, (f"no trace: {_one_line(fault)}",))
+    _freed()
+    notes = [*record["timed"]["notes"], *found.notes]
+    timed = {**record["timed"], **{key: asdict(found)[key] for key in ("trace", "memory")}, "notes": notes}
+    seconds = round(record["seconds"] + time.perf_counter() - start, 3)
+    return {**record, "timed": timed, "created": _now(), "seconds": seconds}
+
+
+def _untraced(case: Case, record: Mapping[str, Any] | None) -> bool:
+    """Whether a case was timed on a GPU, and not traced nor tried to be."""
+    if record is None or record["status"] != "ok" or not _on_gpu(case):
+        return False
+    timed = record["timed"]
+    return timed["trace"] is None and not any(note.startswith("no trace") for note in timed["notes"])
+
+
+def _on_gpu(case: Case) -> bool:
+    return torch.device(case.device).type == "cuda"
+
+
+def _plain(case: Case, settings: Settings) -> bool:
+    return case.method == "lora" and settings.build == Settings.build
+
+
+def _plan(case: Case, settings: Settings, trace: bool) -> Plan:
     name = f"{case.plain_label.replace(' ', '-')}-{case.key}.json.gz"
-    plan = Plan(
+    return Plan(
         settings.case_s,
         settings.precision,
         settings.modes,
         settings.energy_s,
-        settings.trace,
+        trace,
         None if settings.traces is None else settings.traces / name,
         threads=settings.threads,
         seed=case.seed,
     )
-    notes = [f"{case.method}: plain torch, with the operators of the suite's own"] if case.method == "lora" else []
-    timed = measure(
-        build(case).target(case.plain_label, case.pass_),
-        lambda: [build(other).target(name, other.pass_) for name, other in baselines(case).items()],
-        case.device,
-        plan,
-        notes,
-    )
-    if "graph" not in settings.modes or torch.device(case.device).type != "cuda" or case.method == FROZEN:
-        return timed
-    return replace(timed, replays=replays_apart(case, settings.case_s, settings.precision))
 
 
 def _selftests(devices: set[str], settings: Settings) -> dict[str, SelfTest]:
@@ -164,19 +219,18 @@ def _selftests(devices: set[str], settings: Settings) -> dict[str, SelfTest]:
     }
 
 
-def _record(case: Case, settings: Settings, environment: str, selftest: SelfTest | None) -> dict[str, Any]:
+def _record(case: Case, work: Callable[[], Timed], environment: str, selftest: SelfTest | None) -> dict[str, Any]:
     start = time.perf_counter()
     timed: Timed | None = None
     error: str | None = None
     try:
-        timed = replace(time_case(case, settings), selftest=selftest)
+        timed = replace(work(), selftest=selftest)
     except (MemoryError, torch.OutOfMemoryError) as fault:
         error = f"out of memory: {_one_line(fault)}"
     except Exception as fault:
         error = _one_line(fault)
-    if timed is None or torch.device(case.device).type == "cuda":  # the next case finds the memory free
-        gc.collect()
-        torch.cuda.empty_cache()
+    if timed is None or _on_gpu(case):
+        _freed()
     return {
         "case": asdict(case),
         "status": "ok" if error is None else "failed",
@@ -186,9 +240,19 @@ def _record(case: Case, settings: Settings, environment: str, selftest: SelfTest
         "timed": None if timed is None else asdict(timed),
         "error": error,
         "environment": environment,
-        "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        "created": _now(),
         "seconds": round(time.perf_counter() - start, 3),
     }
+
+
+def _freed() -> None:
+    """The next case finds the memory free."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _one_line(error: BaseException) -> str:
@@ -219,22 +283,28 @@ def _line(case: Case, record: Mapping[str, Any]) -> str:
 # --- the file --------------------------------------------------------------------------------
 
 
-def _held(log: Log, retry_failed: bool) -> tuple[set[str], set[str]]:
-    """Keys of the cases that need not run, and of the environments, that the file holds."""
-    cases: set[str] = set()
-    environments: set[str] = set()
+@dataclass(frozen=True)
+class _Held:
+    """What a file holds: the newest record of every case that did not fail, else its newest; keys of environments."""
+
+    records: dict[str, Mapping[str, Any]]
+    environments: set[str]
+
+
+def _held(log: Log) -> _Held:
+    held = _Held({}, set())
     for number, entry in enumerate(log.entries, 1):
         try:
             if entry.get("environment") is not None:
-                environments.add(entry["key"])
+                held.environments.add(entry["key"])
             record = entry.get("record")
             if record is not None:
                 key = case_from(record["case"]).key
-                if record["status"] == "ok" or not retry_failed:
-                    cases.add(key)
+                if record["status"] == "ok" or key not in held.records:
+                    held.records[key] = record
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{shown(log.path)}, entry {number} is no row of a slice; give another file") from error
-    return cases, environments
+    return held
 
 
 def _kept(log: Log, record: dict[str, Any]) -> dict[str, Any]:

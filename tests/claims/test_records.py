@@ -239,7 +239,7 @@ def test_times_whose_intervals_reach_both_sides_show_nothing() -> None:
 def test_time_without_a_record_is_not_measured() -> None:
     word, text = judged_time(record("2026-01-01", 1.25, rank=8))
     assert word == "not measured"
-    assert "no record times cdvft (m = 2) on 768x768, 128 tokens, cpu" in text
+    assert "no record times cdvft (m = 2) on 768x768, 128 tokens, float32, cpu" in text
 
 
 def test_bad_records(tmp_path: Path) -> None:

@@ -117,9 +117,11 @@ def test_without_triton_the_way_out_is_named(tmp_path: Path, monkeypatch) -> Non
 def test_a_compiler_that_takes_too_long_is_a_row_and_the_next_kernel_goes_on() -> None:
     job, compiler = next(jobs()), static_evidence.Compiler()
     try:
-        assert compiler(job, 1e-3) == {"error": "not compiled within 0.001 s"}
+        assert compiler(job, 1e-3) == {"error": "not compiled: it took longer than 0.001 s"}
         assert compiler(job, 120.0)["spills"] is False
         assert "error" in compiler(replace(job, target="sm_1"), 120.0)
+        broken = replace(job.launch, constants={**job.launch.constants, "COLUMNS": 3})  # no power of two
+        assert "power" in str(compiler(replace(job, launch=broken), 120.0)["error"])
     finally:
         compiler.close()
 

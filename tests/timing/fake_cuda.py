@@ -13,8 +13,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
+
+from cdvft_bench.timing.machine.gpu import GpuState
+from cdvft_bench.timing.traces import recording
+from tests.timing.cuda_trace import kernel, launch
 
 FORBIDDEN = "aten::_local_scalar_dense"
 """What stands for a synchronising copy: reading a number back (``item``)."""
@@ -61,6 +66,15 @@ class _Event:
         return 1e3 * (other.at - self.at)
 
 
+class _Stream:
+    def wait_stream(self, other: _Stream) -> None: ...
+
+
+class _Device(nullcontext[None]):
+    def __init__(self, device: Any) -> None:
+        super().__init__()
+
+
 def install(monkeypatch: Any) -> SimpleNamespace:
     """Put the fake into torch.cuda; what a test may look at: ``graphs`` captured, and whether one was ``broken``."""
     state = SimpleNamespace(graphs=[], broken=False)
@@ -75,21 +89,92 @@ def install(monkeypatch: Any) -> SimpleNamespace:
             raise
         state.graphs.append(made)
 
-    stream = SimpleNamespace(wait_stream=lambda other: None)
+    stream = _Stream()
     for name, value in {
         "is_available": lambda: True,
         "Event": _Event,
         "CUDAGraph": FakeGraph,
         "graph": graph,
-        "Stream": lambda: stream,
+        "Stream": _Stream,
         "current_stream": lambda: stream,
         "stream": lambda s: nullcontext(),
         "synchronize": lambda *a: None,
-        "device": lambda d: nullcontext(),
+        "device": _Device,
     }.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr("cdvft_bench.timing.clock.flush_buffer", lambda device: torch.zeros(8))
-    monkeypatch.setattr("cdvft_bench.timing.clock.read_gpu", lambda device: None)
-    monkeypatch.setattr("cdvft_bench.timing.graphs.read_gpu", lambda device: SimpleNamespace(clock_mhz=1980.0))
+    monkeypatch.setattr("cdvft_bench.timing.clock.looking", lambda device: lambda: GpuState(1980.0, (), 400.0))
     monkeypatch.setattr("cdvft_bench.timing.graphs._generator_works", lambda device: not state.broken)
     return state
+
+
+# --- a whole campaign on it ------------------------------------------------------------------
+
+NAME = "EMULATED GPU (no device; a test)"
+
+
+class _OnCpu(TorchFunctionMode):
+    """Whatever is asked of a CUDA device goes to the CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.device:  # a name, which what measures asks for
+            return func(*args, **(kwargs or {}))
+        return func(*tree_map(_moved, args), **tree_map(_moved, kwargs or {}))
+
+
+class _Generator(torch.Generator):
+    def __new__(cls, device: Any = "cpu") -> Any:
+        return super().__new__(cls, _moved(torch.device(device)))
+
+
+def _moved(value: Any) -> Any:
+    if isinstance(value, torch.device) and value.type == "cuda":
+        return torch.device("cpu")
+    return "cpu" if isinstance(value, str) and value.startswith("cuda") else value
+
+
+@contextmanager
+def emulated(monkeypatch: Any, l2_bytes: int = 2**12) -> Any:
+    """Cases of device "cuda" run on the CPU, and what measures them takes it for a GPU.
+
+    Operators stand for kernels in its traces, each launched as it began.
+    """
+    state = install(monkeypatch)
+    properties = SimpleNamespace(L2_cache_size=l2_bytes, uuid="GPU-0", name=NAME, multi_processor_count=1)
+    for name, value in {
+        "device_count": lambda: 1,
+        "get_device_name": lambda *a: NAME,
+        "get_device_properties": lambda *a: properties,
+        "empty_cache": lambda: None,
+        "memory_allocated": lambda *a: 0,
+        "max_memory_allocated": lambda *a: 4096,
+        "reset_peak_memory_stats": lambda *a: None,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch, "Generator", _Generator)
+    monkeypatch.setattr("cdvft_bench.timing.machine.memory.nvml", lambda device: None)
+    monkeypatch.setattr("cdvft_bench.timing.inputs.l2_bytes", lambda device: l2_bytes)
+    recorded = recording.record
+
+    def record(call: Any, device: Any = "cpu", **options: Any) -> Any:
+        document = recorded(call, "cpu", **options)
+        return {**document, "traceEvents": [*document["traceEvents"], *_kernels(document["traceEvents"])]}
+
+    monkeypatch.setattr("cdvft_bench.timing.trace.record", record)
+    monkeypatch.setattr("cdvft_bench.timing.machine.memory.record", record)
+    with _OnCpu():
+        yield state
+
+
+def _kernels(events: list[Any]) -> list[Any]:
+    """A launch and a kernel for every operator that calls no other."""
+    operators = [e for e in events if e.get("cat") == "cpu_op" and e.get("dur", 0) > 0]
+    starts = sorted((e["tid"], e["ts"], e["ts"] + e["dur"]) for e in operators)
+    made: list[Any] = []
+    for i, (tid, start, end) in enumerate(starts):
+        inner = i + 1 < len(starts) and starts[i + 1][0] == tid and starts[i + 1][1] < end
+        if not inner:
+            pid = operators[0]["pid"]
+            made.append(launch(start, start + (end - start) / 4, 10_000 + i, (pid, tid)))
+            made.append(kernel(f"emulated_kernel_{i % 7}", start + (end - start) / 2, end, 10_000 + i))
+    return made

@@ -13,8 +13,10 @@ from torch import nn
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import Replays
+from cdvft_bench.timing.bare import build
+from cdvft_bench.timing.built import Target, beside
 from cdvft_bench.timing.graphs import time_replays
-from cdvft_bench.timing.replaying import replays_apart, targets
+from cdvft_bench.timing.replaying import Replayer
 from tests.timing.fake_cuda import install
 
 
@@ -23,6 +25,12 @@ def cuda(monkeypatch: pytest.MonkeyPatch):
     # Two inputs of 64 KiB more than a cache of so many bytes takes.
     monkeypatch.setattr("cdvft_bench.timing.inputs.l2_bytes", lambda device: 2**16)
     return install(monkeypatch)
+
+
+def targets(given: Case) -> list[Target]:
+    """On this CPU, and beside as many as on a GPU."""
+    there = beside(replace(given, device="cuda"), lambda case: build(replace(case, device="cpu")))
+    return [build(given).target(given.plain_label, given.pass_), *there]
 
 
 def case(**changes: object) -> Case:
@@ -39,14 +47,15 @@ def test_case_frozen_and_lora_are_captured_over_every_input_and_give_eager_gradi
     found = time_replays(made, budget_s=0.2)
     assert found.notes == ()
     assert found.timing is not None
-    assert [s.name for s in found.timing.samples] == names
-    assert set(found.timing.ratios) == set(names[1:])
+    assert [s.name for s in found.timing.samples] == [*names, "eager"]
+    assert set(found.timing.ratios) == {*names[1:], "eager"}
     assert found.inputs == made[0].turns > 1
     assert len(cuda.graphs) == len(names)
     assert all(graph.replays > 1 for graph in cuda.graphs)
     # AdamW has moved what is trained by 1e-6 a call in between.
     assert all(d is not None and d < (0.1 if dtype == "bfloat16" else 1e-3) for d in found.differences.values())
-    assert found.clocks_mhz == (1980.0, 1980.0)
+    assert found.timing.clocks_mhz == (1980.0,) * found.timing.rounds
+    assert found.timing.watts == (400.0,) * found.timing.rounds
     assert json.loads(json.dumps(asdict(found)))["inputs"] == found.inputs
 
 
@@ -55,10 +64,9 @@ def test_a_replay_is_of_so_many_calls(cuda) -> None:
     found = time_replays(made, budget_s=0.1)
     assert found.differences == dict.fromkeys([t.name for t in made])  # a forward pass leaves no gradient
     assert found.timing is not None
-    calls = {name: found.timing.calls[name] for name in found.differences}
     for sample in found.timing.samples:
         assert sample.median > 0
-        assert calls[sample.name] >= 1
+        assert found.timing.calls[sample.name] >= 1
     forwards = len([1 for func, *_ in cuda.graphs[0].work if "addmm" in str(func)])
     assert forwards == made[1].turns  # the frozen layer: one product an input
 
@@ -92,12 +100,57 @@ def test_one_target_and_unequal_inputs_are_refused(cuda) -> None:
         time_replays([made[0], replace(made[1], turns=1)])
 
 
-def test_replays_run_in_another_process_whose_end_is_a_note(tmp_path) -> None:
-    dies = replays_apart(case(), 0.1, 0.05, [sys.executable, "-c", "raise SystemExit('CUDA error: misaligned')"])
-    assert dies == Replays(None, 0, {}, ("no replays: CUDA error: misaligned",))
-    told = Replays(None, 3, {"frozen": None}, ("a note",), (1.0,))
-    program = f"import sys; assert 'cdvft' in sys.stdin.read(); print({json.dumps(asdict(told))!r})"
-    assert replays_apart(case(), 0.1, 0.05, [sys.executable, "-c", program]) == told
-    if not torch.cuda.is_available():  # the real process, on a machine without a GPU
-        (note,) = replays_apart(case(device="cuda"), 0.1, 0.05).notes
-        assert "cuda" in note.lower()
+ECHO = """
+import sys, os
+from cdvft_bench.core.helper import serve
+from cdvft_bench.core.timed import Replays
+from dataclasses import asdict
+
+def answer(asked):
+    print("a library says something")
+    tokens = asked["case"]["sequence"]
+    if tokens == 13:
+        print("CUDA error: misaligned", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(3)
+    if tokens == 14:
+        import time
+        time.sleep(60)
+    made = Replays(None, os.getpid(), {"frozen": None}, ("a note",))
+    return {"replays": asdict(made), "broken": tokens == 15}
+
+serve(answer)
+"""
+
+
+def test_one_process_times_case_after_case_and_another_after_what_broke_it(monkeypatch) -> None:
+    replayer = Replayer("cdvft_bench.timing.bare:build", [sys.executable, "-c", ECHO])
+
+    def process(tokens: int = 8) -> int:
+        found = replayer(case(sequence=tokens), 0.1, 0.05)
+        assert found == Replays(None, found.inputs, {"frozen": None}, ("a note",))
+        return found.inputs
+
+    first = process()
+    assert process() == first
+    assert process(15) == first  # broken: not used again
+    second = process()
+    assert second != first
+    assert replayer(case(sequence=13), 0.1, 0.05) == Replays(None, 0, {}, ("no replays: CUDA error: misaligned",))
+    assert process() not in (first, second)
+    monkeypatch.setattr("cdvft_bench.timing.replaying.STARTING_S", 0.2)
+    (note,) = replayer(case(sequence=14), 0.1, 0.05).notes
+    assert note == "no replays: it took longer than 0.4 s"
+    replayer.close()
+
+
+def test_the_real_process_says_why_there_are_no_replays() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU, which has replays")
+    replayer = Replayer("cdvft_bench.timing.bare:build")
+    try:
+        for given in (case(device="cuda"), case(device="cuda", method="nosuch")):
+            (note,) = replayer(given, 0.1, 0.05).notes
+            assert note.startswith("no replays: ")
+    finally:
+        replayer.close()

@@ -21,6 +21,7 @@ from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main, seconds
 from cdvft_bench.timing.bare import PASSES, build, expand, parse_method
+from cdvft_bench.timing.replaying import Replayer
 from cdvft_bench.timing.slice import Settings, run_slice
 from cdvft_bench.timing.trace import read_trace, trace_call
 
@@ -193,10 +194,10 @@ def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, BaseException]:
     errors: dict[str, BaseException] = {}
     real = slices.time_case
 
-    def time_case(case: Case, settings: Settings) -> Timed:
+    def time_case(case: Case, settings: Settings, replayer: Replayer) -> Timed:
         if case.plain_label in errors:
             raise errors[case.plain_label]
-        return real(case, settings)
+        return real(case, settings, replayer)
 
     monkeypatch.setattr(slices, "time_case", time_case)
     return errors
@@ -335,14 +336,16 @@ def test_methods_expand() -> None:
 @pytest.mark.parametrize(
     ("given", "part"),
     [
-        ({"methods": ["dora"]}, "'dora' does not run on a bare node; use frozen, lora"),
+        ({"methods": ["nosuch"]}, "nosuch"),
+        ({"methods": ["dora:rank=0"]}, "rank = 0"),
+        ({"methods": ["dora:q=1"]}, "'q=1' is not NAME=VALUE, once each, of dora, which has alpha, rank"),
         ({"methods": ["lora:r=8"]}, "'r=8' is not NAME=VALUE, once each, of lora, which has alpha, rank"),
         ({"methods": ["frozen:m=2"]}, "no hyperparameter"),
         ({"methods": ["cdvft:m=2:m=3"]}, "once each"),
         ({"methods": ["cdvft:m=0"]}, "m = 0"),
-        ({"methods": ["cdvft:path=auto"]}, "'auto' is not known"),
+        ({"methods": ["cdvft:path=automatic"]}, "'automatic' is not known; use one of auto, fft"),
         ({"methods": ["cdvft:m=3:path=merged_dense"]}, "merged_dense"),
-        ({"methods": ["cdvft:path=dense"]}, "'dense' is not known; use one of fft, handwritten"),
+        ({"methods": ["cdvft:path=dense"]}, "'dense' is not known; use one of auto, fft, handwritten"),
         ({"methods": ["lora:rank=0"]}, "rank = 0"),
         ({"methods": ["cdvft:block_size=half"]}, ""),
         ({"methods": []}, "at least one"),

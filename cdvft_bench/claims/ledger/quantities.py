@@ -133,9 +133,13 @@ QUANTITIES: dict[str, Quantity] = {
         options={"function": _FUNCTION},
     ),
     "time": Quantity(
-        "recorded time of a pass, as a ratio to the frozen subject's",
+        "recorded time of a pass, as a ratio to the frozen subject's; in mode graph of replayed CUDA graphs",
         sources=("clock",),
-        options={"pass": _one_of("forward", "step", default="step"), "device": _one_of("cpu", "cuda", default="cpu")},
+        options={
+            "pass": _one_of("forward", "step", default="step"),
+            "device": _one_of("cpu", "cuda", default="cpu"),
+            "mode": _one_of("eager", "graph", default="eager"),
+        },
     ),
     "accuracy": Quantity("recorded test accuracy of fine-tuning", sources=("accuracy",), needs_place=False),
     "fit_error": Quantity(

@@ -26,6 +26,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import plural
+from cdvft_bench.core.timed import Timing
 from cdvft_bench.methods import make_method
 from cdvft_bench.sweep.grid import make_case, subject_shapes
 
@@ -48,7 +49,7 @@ class Records:
 
 _COMMITTED: dict[Source, str] = {
     "accuracy": "accuracy-*/results.jsonl",
-    "clock": "cpu-*/records.jsonl.gz",
+    "clock": "*/records.jsonl.gz",
     "profile": "expressivity-*/findings.jsonl",
 }
 
@@ -182,23 +183,31 @@ class ClockSource(_Recorded):
         case = make_case(subject.name, values, point.kind, point.place, 1, point.tokens, point.dtype, pass_, device)
         wanted = _resolved(case)
         ratios = [
-            (r.order, r.timed.timing.ratios[over])
+            (r.order, timing.ratios[over])
             for r, _ in self.records
             if r.case.method == subject.name
-            and r.timed is not None
-            and r.timed.timing is not None
-            and over in r.timed.timing.ratios
+            and (timing := _timing(r, str(options["mode"]))) is not None
+            and over in timing.ratios
             and _resolved(r.case) == wanted
         ]
         if not ratios:
+            how = "replays" if options["mode"] == "graph" else "times"
             raise NotAvailable(
-                f"no record times {subject} on {point.place}, {point.tokens} tokens, {device}",
+                f"no record {how} {subject} on {point.place}, {point.tokens} tokens, {point.dtype}, {device}",
                 "time it with 'cdvft-bench sweep' and give the store with --records",
             )
         _, newest = max(ratios, key=lambda found: found[0])
         if newest.low is None or newest.high is None:
             return newest.value, -math.inf, math.inf
         return newest.value, newest.low, newest.high
+
+
+def _timing(record: Record, mode: str) -> Timing | None:
+    """A record's times, eagerly or as replayed graphs; None where it has none."""
+    timed = record.timed
+    if timed is None or mode == "eager":
+        return timed.timing if timed else None
+    return timed.replays.timing if timed.replays else None
 
 
 @dataclass(frozen=True)

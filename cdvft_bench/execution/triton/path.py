@@ -70,6 +70,8 @@ def misfit(
         return f"it takes one circulant factor of one block, not {circulants} of {blocks[0]} x {blocks[1]}"
     if dtype != torch.float32:
         return f"its factors are float32, not {str(dtype).removeprefix('torch.')}"
+    if activations == torch.float32 and torch.version.hip:
+        return "its products of float32 are three of TF32, which no AMD GPU has"
     if split(p) is None:
         return f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}"
     if math.prod(widths(p)) > largest(activations == torch.float32):

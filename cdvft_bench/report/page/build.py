@@ -14,6 +14,7 @@ from cdvft_bench.analysis.accuracy.published import notes, published_frame
 from cdvft_bench.analysis.accuracy.study import Study
 from cdvft_bench.analysis.frame import COLUMNS
 from cdvft_bench.analysis.inputs import Campaign
+from cdvft_bench.analysis.kernels import by_path
 from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.peers import regret_said, ways
 from cdvft_bench.analysis.questions.answers import answers
@@ -50,6 +51,7 @@ class Page:
         studies: names of the accuracy's workloads, with what they say. maps: sentences of the maps.
         published: comparisons that others made.
         answers: to the reviewers' questions. prediction: tables; empty where nothing was predicted.
+        kernels: compiled for GPUs; None where none were recorded.
         records: how many. failures: of cases. origins, environments: where everything is from.
         replaced: records left out because newer ones are there. command: makes the page again.
     """
@@ -70,6 +72,7 @@ class Page:
     published: tuple[cards.Comparison, ...]
     answers: tuple[Answer, ...]
     prediction: tuple[cards.Table, ...]
+    kernels: cards.Table | None
     records: int
     failures: cards.Table | None
     origins: cards.Table
@@ -115,6 +118,7 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
         published=tuple(cards.comparison(one, notes(one), one in campaign.comparisons) for one in compared),
         answers=tuple(_questions(campaign, frame, tested)) if asked else (),
         prediction=tuple(cards.prediction_tables(campaign.evaluation, campaign.published)),
+        kernels=cards.kernel_table(by_path(campaign.kernels)) if campaign.kernels else None,
         records=len(frame),
         failures=_failures(frame),
         origins=_origins(campaign),

@@ -17,6 +17,7 @@ from cdvft_bench.core.text import clean, integer, listed, plural, significant
 
 if TYPE_CHECKING:
     from cdvft_bench.accuracy.published.reading import Published
+    from cdvft_bench.analysis.kernels import Compiled
     from cdvft_bench.claims.verdict import Verification
     from cdvft_bench.predictor.results import Evaluation, PublishedComparison, Range
 
@@ -125,6 +126,37 @@ def overview_table(found: Overview) -> Table:
     ]
     title = f"Time over {found.baseline_title}’s, with 95 % intervals"
     return Table(title, columns, tuple(cells))
+
+
+def kernel_table(found: Sequence[Compiled]) -> Table:
+    """Compiled kernels by the path that launches them."""
+    cells = tuple(
+        (
+            one.path,
+            "yes" if one.picked else "no",
+            one.kernel,
+            one.target,
+            f"{one.configurations:,}",
+            f"{one.spilling:,}" + (f", and {one.failed:,} not compiled" if one.failed else ""),
+            f"{one.registers:,}",
+            f"{one.local_bytes:,}",
+            f"{one.shared_bytes:,}",
+            "not known" if one.occupancy is None else f"{one.occupancy:.0%}",
+        )
+        for one in found
+    )
+    what = ("path", "auto may pick it", "kernel", "target", "configurations", "of them spill")
+    columns = (*what, "registers a thread", "off chip [B a thread]", "shared [B a program]", "occupancy")
+    picked = [one for one in found if one.picked]
+    spilling = sum(one.spilling + one.failed for one in picked)
+    caption = (
+        f"{sum(one.configurations for one in found):,} configurations of the suite’s Triton kernels, compiled without "
+        f"a GPU. Of the {sum(one.configurations for one in picked):,} that path auto may launch {spilling:,} keep "
+        "registers off chip or did not compile. Registers and bytes are the most of any configuration, occupancy the "
+        "least. A training step launches each kernel of its path once; merged_dense launches that of merged, too. "
+        "How long one runs: not measured."
+    )
+    return Table("Triton kernels by path and target", columns, cells, caption)
 
 
 def prediction_tables(found: Evaluation | None, published: Sequence[PublishedComparison]) -> list[Table]:

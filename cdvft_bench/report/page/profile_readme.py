@@ -54,6 +54,7 @@ def profile_readme(campaign: Campaign, *, name: str, file: str, command: str, tr
     lines += ["## Machine", "", *_table(*_of(used)), "## What it holds", "", *_holds(campaign, frame)]
     lines += ["## Warnings", "", *_warnings(campaign.records), "## The clock against itself", "", *_selftests(campaign)]
     lines += ["## Where does CDVFT cost less time?", "", *_crossovers(frame)]
+    lines += _replays(frame)
     lines += ["## How much of the time is launches?", "", *_launches(frame), "## Traces", "", *_traces(frame, traces)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -122,6 +123,7 @@ def _warnings(records: Sequence[Record]) -> list[str]:
     notes = [note for r in records if r.timed for note in r.timed.notes]
     notes += [note for r in records if r.counted for note in r.counted.notes]
     notes += [note for r in records if r.timed and r.timed.modes for note in r.timed.modes.notes]
+    notes += [note for r in records if r.timed and r.timed.replays for note in r.timed.replays.notes]
     warned = sum(bool(timing.warnings) for timing in timings)
     said = f"The clock warned in {warned:,} of {plural(len(timings), 'timed case')}."
     lines = [said if timings else f"Time: {NOT_MEASURED}.", ""]
@@ -176,8 +178,29 @@ def _crossovers(frame: DataFrame) -> list[str]:
     return lines
 
 
-def _ratio(row: dict[str, object]) -> str:
-    value, *bounds = (float(str(row[name])) for name in ("ratio", "low", "high"))
+def _replays(frame: DataFrame) -> list[str]:
+    """Eager times beside those of replayed graphs; nothing where no graph was replayed."""
+    found = frame[frame["graph_frozen"].notna() | frame["graph_lora"].notna()]
+    if not len(found):
+        return []
+    names = ("lora", "graph_lora", "graph_narrow", "graph_frozen")
+    rows = []
+    for row in entries(found.sort_values([*PLACE, "label"], kind="stable")):
+        place = (row["subject"], f"{row['batch']:.0f} × {row['sequence']:,.0f}", f"{row['pass']}, {row['dtype']}")
+        ratios = (_ratio(row, name, f"{name}_low", f"{name}_high") if row[name] == row[name] else "" for name in names)
+        rows.append((*place, row["label"], *ratios))
+    said = (
+        "The same settings as replayed CUDA graphs, in which no Python and no launch by the host is left: which "
+        "adapter's kernels take less. PEFT keeps LoRA's factors in float32 on a base of 16 bits; beside it stands LoRA "
+        "whose factors have the base's dtype. What could not be captured has no row; the notes say why."
+    )
+    columns = ["layer or model", "batch × tokens", "pass, dtype", "setting", "eager ÷ LoRA", "graph ÷ LoRA"]
+    title = ["## Kernels alone: replayed CUDA graphs", "", said, ""]
+    return [*title, *_table([*columns, "graph ÷ LoRA in 16 bits", "graph ÷ frozen"], rows)]
+
+
+def _ratio(row: dict[str, object], *names: str) -> str:
+    value, *bounds = (float(str(row[name])) for name in names or ("ratio", "low", "high"))
     low, high = (None if bound != bound else bound for bound in bounds)
     return with_bounds(Interval(value, low, high))
 

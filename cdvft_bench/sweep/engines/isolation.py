@@ -82,6 +82,9 @@ class _Handle:
 
 def server(preload: Sequence[str]) -> Any:
     """A context whose processes are forked from a server that has imported ``preload``; it is started, and warm."""
+    # torch then asks the driver's library whether there is a GPU: asking CUDA itself would leave the server with a
+    # context that none of its children could use.
+    os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
     context = multiprocessing.get_context("forkserver")
     config = multiprocessing.current_process()._config  # type: ignore[attr-defined]
     start = f"{SCRATCH}{os.getpid()}-"

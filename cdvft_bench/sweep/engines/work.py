@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,7 @@ def describe(case: Case, limits: Limits) -> Evidence:
     from cdvft_bench.sweep import evaluate as sources
 
     predicted = sources.predict(case)
-    counted = sources.count(case)
+    counted = sources.count(case) if limits.count else None
     timed = sources.time_case(
         case, budget_s=limits.budget_s, precision=limits.precision, modes=limits.modes, prepare_s=limits.timeout_s / 4
     )
@@ -90,17 +91,22 @@ def time_cases(report: Report, cases: Sequence[Case], budget_s: float, precision
 def describe_cases(report: Report, cases: Sequence[Case], limits: Limits) -> None:
     """Everything of cases of one group but their times; reports (key, predicted, counted, timed) of each."""
     from cdvft_bench.sweep import evaluate as sources
+    from cdvft_bench.timing.replaying import Replayer
 
-    for i, case in enumerate(cases):
-        report.at(i)
-        timed = sources.describe_case(
-            case,
-            budget_s=limits.budget_s,
-            precision=limits.precision,
-            modes=limits.modes,
-            prepare_s=limits.timeout_s / 4,
-        )
-        report((case.key, sources.predict(case), sources.count(case), timed))
+    # In a process of its own: a capture that fails would leave this one unfit for the cases after it.
+    with closing(Replayer("cdvft_bench.sweep.evaluate:build")) as replayer:
+        for i, case in enumerate(cases):
+            report.at(i)
+            timed = sources.describe_case(
+                case,
+                budget_s=limits.budget_s,
+                precision=limits.precision,
+                modes=limits.modes,
+                prepare_s=limits.timeout_s / 4,
+                replays=replayer,
+            )
+            counted = sources.count(case) if limits.count else None
+            report((case.key, sources.predict(case), counted, timed))
 
 
 def trace(case: Case, limits: Limits) -> bytes:

@@ -11,9 +11,6 @@ import hashlib
 import importlib.util
 import json
 import os
-import select
-import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.log import Log, encode_line, parse_line
+from cdvft_bench.core.helper import Helper, NoAnswerError, serve
+from cdvft_bench.core.io.log import Log
 from cdvft_bench.counting.occupancy import TARGETS
 from cdvft_bench.execution.planner import NOT_PICKED
 from cdvft_bench.execution.triton.variants import Launch, launches
@@ -136,7 +134,12 @@ class Compiler:
     """A process that compiles one kernel after the other; a new one where a kernel took too long or killed it."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
+        command = [sys.executable, "-m", "cdvft_bench.sweep.probes.static_evidence"]
+        with tempfile.TemporaryDirectory() as folder:  # of no cache: the compiler is timed
+            environment = {**os.environ, "TRITON_ALWAYS_COMPILE": "1", "TRITON_CACHE_DIR": folder}
+        environment.pop("TRITON_INTERPRET", None)
+        self._helper = Helper(command, environment)
+        self.close = self._helper.close
 
     def __call__(self, job: Job, limit_s: float) -> Mapping[str, Any]:
         """Facts of the compiled kernel, or ``{"error": why}``.
@@ -144,6 +147,8 @@ class Compiler:
         Raises:
             UserError: Triton is not installed.
         """
+        if importlib.util.find_spec("triton") is None:
+            raise UserError("package 'triton' is not installed; pip install cdvft-bench[triton]")
         asked = {
             "kernel": job.launch.kernel,
             "arguments": job.launch.arguments,
@@ -151,42 +156,10 @@ class Compiler:
             "target": job.target,
             "warps": job.launch.warps,
         }
-        process = self._process or self._started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(encode_line(asked))
-        process.stdin.flush()
-        ready, _, _ = select.select([process.stdout], [], [], limit_s)
-        line = process.stdout.readline() if ready else b""
-        if line:
-            return parse_line(line)
-        self.close()
-        return {"error": "the compiler died" if ready else f"not compiled within {limit_s:g} s"}
-
-    def _started(self) -> subprocess.Popen[bytes]:
-        if importlib.util.find_spec("triton") is None:
-            raise UserError("package 'triton' is not installed; pip install cdvft-bench[triton]")
-        command = [sys.executable, "-m", "cdvft_bench.sweep.probes.static_evidence"]
-        with tempfile.TemporaryDirectory() as folder:  # of no cache: the compiler is timed
-            environment = {**os.environ, "TRITON_ALWAYS_COMPILE": "1", "TRITON_CACHE_DIR": folder}
-        environment.pop("TRITON_INTERPRET", None)
-        self._process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,
-        )
-        return self._process
-
-    def close(self) -> None:
-        """End the process, and the assembler that it may have started."""
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-            self._process = None
+        try:
+            return self._helper.ask(asked, limit_s)
+        except NoAnswerError as error:
+            return {"error": f"not compiled: {error}"}
 
 
 def compile_here(asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -260,15 +233,20 @@ def _weight(row: Mapping[str, Any]) -> tuple[float, float]:
     return (float("inf"), 0.0) if "error" in row else (row["local_bytes"], row["registers"])
 
 
-def _serve() -> None:
-    for line in sys.stdin.buffer:
-        try:
-            found = compile_here(parse_line(line))
-        except Exception as error:  # what a compiler refuses is a finding
-            found = {"error": (str(error).strip().splitlines() or [type(error).__name__])[-1][:200]}
-        sys.stdout.buffer.write(encode_line(found))
-        sys.stdout.buffer.flush()
+def _answer(asked: Mapping[str, Any]) -> Mapping[str, Any]:
+    try:
+        return compile_here(asked)
+    except Exception as error:  # what a compiler refuses is a finding
+        return {"error": _cause(error)}
+
+
+def _cause(error: BaseException) -> str:
+    """The last line in words of what went wrong first: a compiler's own message ends in a line with a caret."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if any(c.isalnum() for c in line)]
+    return lines[-1][:200] if lines else type(error).__name__
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(_answer)

@@ -15,6 +15,7 @@ from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import shown
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Timing
 from cdvft_bench.sweep.evaluate import label, predict
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.sweep.storage.store import Store
@@ -168,9 +169,17 @@ def _whole(record: Record) -> Record:
         raise UserError("its case is not written as this suite writes it")
     name = label(case)
     timed = record.timed
-    if timed is not None and timed.timing is not None and timed.timing.samples:
-        first, *others = timed.timing.samples
-        named = (replace(first, name=name if case.method != FROZEN else first.name), *others)
-        timed = replace(timed, timing=replace(timed.timing, samples=named))
+    if timed is not None and case.method != FROZEN:
+        timed = replace(timed, timing=_named(timed.timing, name))
+        if timed.replays is not None:
+            timed = replace(timed, replays=replace(timed.replays, timing=_named(timed.replays.timing, name)))
     predicted = predict(case) if record.status == "ok" else None
     return replace(record, label=name, timed=timed, predicted=predicted)
+
+
+def _named(timing: Timing | None, name: str) -> Timing | None:
+    """A timing whose subject has this name."""
+    if timing is None or not timing.samples:
+        return timing
+    first, *others = timing.samples
+    return replace(timing, samples=(replace(first, name=name), *others))

@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Record a GPU: four parts, each a command, the first three of under nine minutes on the machine with the GPU.
+#
+#   profiles/record_gpu.sh 1        device facts, correctness on the GPU, rates, and the cases that decide
+#   profiles/record_gpu.sh 2        goes on with them: peers, tokens, blocks, other paths, the forward pass
+#   profiles/record_gpu.sh 3        whole models, and traces of chosen cases
+#   profiles/record_gpu.sh profile  at home: profiles/NAME with its README, verdicts, evaluation and the report
+#
+# A part goes on where it or the part before it stopped: run it again while it exits with 3. It needs a checkout, torch
+# and numpy; peers and models need peft and transformers, tests pytest; what is missing is said, and its rows left out.
+# It writes at most 8 files into OUT, changes no setting of the GPU, and commits nothing. Variables:
+#
+#   OUT      folder for the files (default: gpu-record)
+#   FROM     folder with the files of an earlier part, where OUT is new
+#   WHEELS   folder of wheels to use for packages that are missing (default: profiles/wheels, if it is there)
+#   LIMIT    seconds that a part may take (default: 520)
+#   NAME     of the profile (default: after the GPU and the day)
+#   PYTHON   interpreter (default: python3)
+#   DRY      1 for a run of every line on the CPU with tiny cases, which measures nothing: a rehearsal
+#   CDVFT_BENCH_REVISION   the revision, where the checkout came without its repository
+#   CDVFT_BENCH_GPU_METER  how clock and power are read: nvml, nvidia-smi or none
+set -u
+PART="${1:-}"
+case "$PART" in 1 | 2 | 3 | profile) ;; *)
+    sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "$0" >&2
+    exit 2
+    ;;
+esac
+HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+OUT="${OUT:-gpu-record}"
+LIMIT="${LIMIT:-520}"
+PYTHON="${PYTHON:-python3}"
+DRY="${DRY:-}"
+mkdir -p "$OUT" || exit 2
+OUT="$(cd "$OUT" && pwd)"
+SCRATCH="$(mktemp -d)"
+trap 'rm -rf "$SCRATCH"' EXIT
+[ -z "${FROM:-}" ] || cp -n "$FROM"/* "$OUT"/
+export PYTHONPATH="$HERE:$HERE/reference${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+WHEELS="${WHEELS:-$HERE/profiles/wheels}"
+if [ -d "$WHEELS" ]; then
+    "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$SCRATCH/wheels" "$WHEELS"/*.whl &&
+        export PYTHONPATH="$PYTHONPATH:$SCRATCH/wheels" # behind what is installed: wheels fill gaps only
+fi
+cd "$HERE" || exit 2
+if [ -z "${CDVFT_BENCH_REVISION:-}" ] && ! git rev-parse --short HEAD > /dev/null 2>&1; then
+    echo "There is no repository here: set CDVFT_BENCH_REVISION, or the rows will not say what they measured." >&2
+fi
+
+DEVICE=cuda GRID=gpu-first MODELS=gpu-first-models CASE=0.3s MODEL_CASE=1s SELFTEST=20 MARK=gpu
+if [ -n "$DRY" ]; then
+    DEVICE=cpu CASE=0.02s MODEL_CASE=0.02s SELFTEST=1 MARK="not slow"
+    for kind in layer model; do
+        [ $kind = layer ] && subject=32x32 || subject=minilm
+        cat > "$SCRATCH/$kind.toml" << END
+[grid]
+name = "rehearsal"
+[[block]]
+kind = "$kind"
+subjects = ["$subject"]
+sequence = [8]
+device = "cuda"
+keep_trace = true
+[[block.method]]
+name = "cdvft"
+m = 2
+path = ["auto", "merged_dense"]
+END
+    done
+    GRID="$SCRATCH/layer.toml" MODELS="$SCRATCH/model.toml"
+fi
+
+CODE=0
+step() { # step NAME COMMAND...: say it, run it, keep what it says, and go on; 3 is "run it again", else the worst wins
+    local name="$1" code
+    shift
+    echo "== $name (after $SECONDS s): $*" | tee -a "$OUT/log.txt"
+    "$@" 2>&1 | tee -a "$OUT/log.txt"
+    code="${PIPESTATUS[0]}"
+    [ "$code" = 0 ] || echo "== $name ended with $code" | tee -a "$OUT/log.txt"
+    if [ "$code" = 3 ] && [ "$CODE" = 0 ]; then CODE=3; elif [ "$code" != 0 ] && [ "$code" != 3 ]; then CODE=1; fi
+}
+left() { # seconds that the part has left, of which it keeps some to end in
+    local rest=$((LIMIT - SECONDS - ${1:-5}))
+    echo "$((rest > 1 ? rest : 1))s"
+}
+has() { "$PYTHON" -c "import $1" > /dev/null 2>&1; }
+
+facts() {
+    "$PYTHON" -c 'if 1:
+        import dataclasses, json
+        from cdvft_bench.timing.machine.environment import read_environment
+        print(json.dumps(dataclasses.asdict(read_environment()), indent=1))'
+    if [ "$DEVICE" = cuda ]; then
+        nvidia-smi
+        nvidia-smi --format=csv --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.draw,power.limit,temperature.gpu,persistence_mode,compute_mode,mig.mode.current,ecc.mode.current
+    fi
+    "$PYTHON" -m pip list --format=freeze --disable-pip-version-check 2> /dev/null |
+        grep -iE '^(torch|triton|numpy|peft|transformers|fvcore|msgspec|nvidia-ml-py|pytest)=='
+}
+tests() { # by file name: collecting the whole tree takes longer than they do, and needs packages that may be missing
+    local files=(tests/reference/test_layer.py tests/timing/test_gpu_state.py)
+    [ -n "$DRY" ] || files+=(tests/execution/test_triton.py tests/execution/test_graphs.py tests/timing/test_clock.py
+        tests/timing/test_modes.py tests/timing/test_peak_memory.py tests/timing/test_trace.py
+        tests/timing/test_selftest.py)
+    local options=(-q -c /dev/null --rootdir "$HERE" --import-mode=importlib -p no:cacheprovider -W ignore -m "$MARK")
+    has hypothesis || options+=(--noconftest)
+    timeout 150 "$PYTHON" -m pytest "${options[@]}" "${files[@]}"
+}
+rates() { # once
+    [ -s "$OUT/rates.json" ] || "$PYTHON" -m cdvft_bench.timing.calibrate --device "$DEVICE" --output "$OUT/rates.json"
+}
+cases() { # cases GRID FILE SECONDS_A_CASE MORE...
+    local grid="$1" file="$2" case="$3"
+    shift 3
+    "$PYTHON" -m cdvft_bench.timing --grid "$grid" --device "$DEVICE" --output "$OUT/$file" --budget "$(left)" \
+        --case-budget "$case" --modes eager,graph --energy 0 --precision 0.02 --selftest "$SELFTEST" "$@"
+}
+traces() { # in a process of their own, after all times: the profiler stays attached
+    mkdir -p "$SCRATCH/traces"
+    [ ! -s "$OUT/traces.tar" ] || tar -xf "$OUT/traces.tar" -C "$SCRATCH/traces"
+    cases "$GRID" rows.jsonl "$CASE" --kept --selftest 0 --traces "$SCRATCH/traces"
+    local code=$?
+    tar -cf "$OUT/traces.tar" -C "$SCRATCH/traces" .
+    return $code
+}
+table() {
+    for file in rows.jsonl models.jsonl; do
+        [ ! -s "$OUT/$file" ] || "$PYTHON" -m cdvft_bench.timing --table "$OUT/$file"
+    done
+}
+profile() {
+    local bench=("$PYTHON" -m cdvft_bench) profiles="$HERE/profiles" reports="$HERE/reports" rows=() name
+    [ -z "$DRY" ] || profiles="$SCRATCH/profiles" reports="$SCRATCH/reports"
+    for file in rows.jsonl models.jsonl; do [ ! -s "$OUT/$file" ] || rows+=("$OUT/$file"); done
+    [ ${#rows[@]} -gt 0 ] || { echo "There are no rows in $OUT: run parts 1 to 3 on the GPU first." >&2 && return 2; }
+    name="${NAME:-$("$PYTHON" -m cdvft_bench.timing --name "${rows[0]}")}" || return 2
+    local folder="$profiles/$name"
+    mkdir -p "$folder" &&
+        "${bench[@]}" import "${rows[@]}" --store "$SCRATCH/records.sqlite" &&
+        "${bench[@]}" export "$SCRATCH/records.sqlite" "$folder/records.jsonl.gz" || return 1
+    [ ! -s "$OUT/rates.json" ] || cp "$OUT/rates.json" "$folder/"
+    [ ! -s "$OUT/traces.tar" ] || { mkdir -p "$folder/traces" && tar -xf "$OUT/traces.tar" -C "$folder/traces"; }
+    "${bench[@]}" dev profile-readme "$folder/records.jsonl.gz" || return 1
+    if [ -z "$DRY" ]; then
+        "${bench[@]}" verify --output "$profiles/verdicts.json" # exits with 1 where a claim fails: that is a result
+        "${bench[@]}" evaluate "$profiles"/*/records.jsonl.gz --output "$profiles/evaluation.json"
+    fi
+    "${bench[@]}" report "$profiles" --output "$reports" --figures svg || return 1
+    (cd "$profiles" && find "$name" -type f -printf 'profiles/%p %s bytes\n' | sort)
+}
+
+case "$PART" in
+    1)
+        step "device facts" facts
+        if has pytest; then step "correctness on the device" tests; else echo "== pytest is missing: no tests" | tee -a "$OUT/log.txt"; fi
+        step "rates" rates
+        step "the cases that decide" cases "$GRID" rows.jsonl "$CASE" --no-trace
+        ;;
+    2) step "peers, tokens, blocks, the forward pass" cases "$GRID" rows.jsonl "$CASE" --no-trace ;;
+    3)
+        if has transformers && has peft; then
+            step "models" cases "$MODELS" models.jsonl "$MODEL_CASE" --no-trace
+        else
+            echo "== peft or transformers is missing: no models" | tee -a "$OUT/log.txt"
+        fi
+        step "traces" traces
+        ;;
+    profile) step "profile" profile ;;
+esac
+[ "$PART" = profile ] || step "so far" table
+echo "== part $PART took $SECONDS s and ends with $CODE; its files:"
+(cd "$OUT" && find . -maxdepth 1 -type f -printf '%f %s bytes\n' | sort)
+exit $CODE
