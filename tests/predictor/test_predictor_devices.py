@@ -79,5 +79,5 @@ def test_a_gpu_by_key_by_name_or_by_calibrated_rates(tmp_path) -> None:
     path.write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         find_target(str(path))
-    with pytest.raises(UserError, match=r"neither in the table .*h200.* nor a file"):
+    with pytest.raises(UserError, match=r"neither in the table nor a file .*did you mean h200"):
         find_target("h300")
