@@ -18,9 +18,10 @@ function front(figure, view, { compact = false, labels = true, height = null } =
     const cost = view.costs.find((c) => c.name === name);
     const points = view.points.filter((p) => p.costs[name]).map((p) => {
       const at = p.costs[name], share = at.share, strong = at.state ? at.state !== "off" : share >= 0.5;
+      const focus = model.overview?.focus, first = Boolean(focus) && p.label.startsWith(focus);
       return {
         x: at.value, xlow: at.low, xhigh: at.high, y: scored(p.accuracy), ylow: scored(p.low), yhigh: scored(p.high),
-        method: p.method, label: p.label, strong, state: at.state, hollow: at.state === "open", named: strong || (labels && (!compact || p.label === model.overview?.focus || p.label === "LoRA r=8")),
+        method: p.method, label: p.label, strong, state: at.state, hollow: at.state === "open", named: strong || (labels && (!compact || first || p.label === "LoRA r=8")), first,
         text: [p.label, `${score.word} ${bounded(scored(p.accuracy), scored(p.low), scored(p.high), (v) => v.toFixed(score.digits))}${score.unit}`,
           `${cost.title}: ${short(at.value)}${known(at.low) ? ` [${short(at.low)}, ${short(at.high)}]` : ""}`,
           view.name === "published" ? (share ? "on the front" : "") : `${STATES[at.state]}; on it in ${Math.round(100 * share)} % of draws`,

@@ -58,7 +58,7 @@ function scatter(host, points, options) {
       svg.append(telling(group, p.text ?? p.label, p.open));
       blocked.push({ left: cx - r - 1, right: cx + r + 1, top: cy - r - 1, bottom: cy + r + 1 });
     }
-    if (labels) placeLabels(svg, drawnMarks.filter((p) => p.label && p.named !== false).reverse(), x, y, blocked, { left: gutter, right: width, top: 16, bottom: tall - 42 });
+    if (labels) placeLabels(svg, drawnMarks.filter((p) => p.label && p.named !== false).reverse().sort((a, b) => (b.first ?? false) - (a.first ?? false)), x, y, blocked, { left: gutter, right: width, top: 16, bottom: tall - 42 });
     roving(svg);
   });
 }
