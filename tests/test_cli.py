@@ -246,3 +246,27 @@ def test_large_sizes_are_exact() -> None:
     paths = {found["path"]: found for found in json.loads(result.output)["paths"]}
     assert 2**66 < paths["fused"]["flops"] < 2**67  # two products of 2 * 2^64
     assert paths["fused"]["read_written"] > 4 * 4 * d * tokens
+
+
+def test_time_compares_any_methods() -> None:
+    result = call(
+        "time", "cdvft:p=16", "lora", "r=4", "lora:8", "--layer", "48x32", "--tokens", "8", "--budget", "0.05", "--json"
+    )
+    assert result.exit_code == 0, result.output
+    timing = json.loads(result.output)["timing"]
+    assert [s["name"] for s in timing["samples"]] == ["CDVFT m=2 p=16", "frozen", "lora r=8", "LoRA r=4"]
+    assert set(timing["ratios"]) == {"frozen", "lora r=8", "LoRA r=4"}
+    twice = call("time", "lora:4", "lora", "rank=4", "--layer", "48x32")
+    assert (twice.exit_code, "named twice" in twice.output) == (2, True)
+
+
+def test_methods_and_dtypes_as_people_write_them() -> None:
+    rest = ("--layer", "48x32", "--json")
+    plain = call("predict", "lora", "rank=16", "--dtype", "bfloat16", *rest)
+    assert plain.exit_code == 0, plain.output
+    for spelled in (
+        ("LoRA:16", "--dtype", "bf16"),
+        ("lora r=16", "--dtype", "torch.bfloat16"),
+        ("LORA", "R=16", "--dtype", "BF16"),
+    ):
+        assert call("predict", *spelled, *rest).output == plain.output

@@ -161,6 +161,12 @@ def preset_names() -> list[str]:
     return sorted(p.name.removesuffix(".toml") for p in folder.iterdir() if p.name.endswith(".toml"))
 
 
+def description(name: str) -> str:
+    """What a preset or a group of them is for."""
+    document = _document(name)
+    return str(document.get("preset", document.get("group", {})).get("description", ""))
+
+
 def _document(name: str | Path) -> Mapping[str, Any]:
     known = preset_names()
     if str(name) in known:

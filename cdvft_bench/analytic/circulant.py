@@ -38,6 +38,19 @@ CirculantConvention = Literal["column", "row"]
 CirculantPath = Literal["fft", "handwritten", "fused", "stored", "merged", "merged_dense", "native", "triton", "auto"]
 """Ways to execute the method: the reference's two, then those of ``cdvft_bench.execution``; "auto" lets it pick."""
 
+PATH_WORDS: dict[CirculantPath, str] = {
+    "fft": "the reference: torch.fft, autograd's backward",
+    "handwritten": "the reference: torch.fft, the paper's backward, one circulant factor at a time",
+    "fused": "real transforms, all gradients in one function, nothing of the activations' size kept",
+    "stored": "as fused, with the transforms kept for backward instead of computed again",
+    "merged": "W + dW in a scratch buffer and one product; the factors' gradients by FFT",
+    "merged_dense": "as merged; the factors' gradients folded from one dense product (m = 2)",
+    "native": "one compiled CPU kernel a pass, no temporary of the activations' size",
+    "triton": "one GPU kernel a pass, the FFT on chip",
+    "auto": "the one that is predicted to be fastest on this machine",
+}
+"""Each path in a line, see docs/execution.md."""
+
 
 def flag(condition: object) -> Count:
     """1 where the condition holds, else 0: the launches of an operator that only some shapes need."""

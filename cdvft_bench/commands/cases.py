@@ -18,7 +18,7 @@ from cdvft_bench.commands.networks import (
     split_targets,
     utilisation,
 )
-from cdvft_bench.commands.shared import Positive, case_of, case_options, emit, seconds, spelled
+from cdvft_bench.commands.shared import Positive, case_of, case_options, cases_of, emit, seconds, spelled
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -167,10 +167,13 @@ def _count_network(
     "--precision", type=Positive(), default=0.02, show_default=True, help="Half-width of the ratio's interval to reach."
 )
 def time(as_json: bool, budget: str, precision: float, **options: Any) -> None:
-    """Time METHOD, interleaved with the frozen layer and LoRA r=8 in one run."""
+    """Time METHOD, interleaved with the frozen layer and LoRA r=8 in one run.
+
+    Further methods, as 'time cdvft lora:16 dora', are timed in the same rounds; ratios are the first one's to each.
+    """
     from cdvft_bench.report.terminal.cases import show_timed
     from cdvft_bench.sweep import evaluate as sources
 
-    case = case_of(**options)
-    timed = sources.time_case(case, budget_s=seconds(budget) or 10.0, precision=precision)
+    case, *others = cases_of(**options)
+    timed = sources.time_case(case, others, budget_s=seconds(budget) or 10.0, precision=precision)
     emit(timed, as_json, lambda: show_timed(case, timed))

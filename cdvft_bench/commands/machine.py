@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, DEVICE, DTYPE, MOST, emit
+from cdvft_bench.commands.shared import COUNT, DEVICE, DTYPE, MOST, devices_option, emit
 from cdvft_bench.core.errors import UserError
 
 
@@ -67,6 +67,8 @@ def calibrate(device: str, threads: int | None, output: Path | None) -> None:
 @click.option("--tokens", type=COUNT, default=1024, show_default=True, help="Rows of the input.")
 @click.option("--dtype", type=DTYPE, default="float32", show_default=True, help="dtype of weights and activations.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
+@click.option("--gpu", help="Plan for a GPU of the table, or a file of calibrated rates, instead of this machine.")
+@devices_option
 @click.option("--inference", is_flag=True, help="Forward alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def plan(
@@ -77,6 +79,8 @@ def plan(
     tokens: int,
     dtype: str,
     device: str,
+    gpu: str | None,
+    devices: Path | None,
     inference: bool,
     as_json: bool,
 ) -> None:
@@ -87,10 +91,15 @@ def plan(
 
     if (width is None) == (layer is None):
         raise UserError("give either --d (a square layer's width) or --layer (e.g. 768x3072 or roberta-base:query)")
+    if gpu is not None:
+        from cdvft_bench.predictor.devices import find_target
+
+        target = find_target(gpu, devices)
+        device = target.kind
     shape = layer_shape(layer or f"{width}x{width}")
     d_in, d_out = int(shape.d_in), int(shape.d_out)
     problem = Problem(d_in, d_out, block_size or min(d_in, d_out), m, tokens, dtype, device, not inference, shape.bias)
-    rates = device_rates(device)
+    rates = device_rates(device) if gpu is None else target.rates
     estimates = rank(problem, rates)
     emit(
         {

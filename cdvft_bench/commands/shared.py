@@ -109,6 +109,23 @@ def case_of(
     return _case(*spelled(method, hyperparameters), layer, model, batch, sequence, dtype, pass_, device)
 
 
+def cases_of(method: str | None, hyperparameters: tuple[str, ...], **options: Any) -> list[Case]:
+    """As :func:`case_of`, of one method or several, the first one once.
+
+    Raises:
+        UserError: see :func:`case_of`; or a method is named twice.
+    """
+    from cdvft_bench.methods import parse_methods
+
+    if method is None:
+        raise UserError("give a METHOD, as lora or cdvft")
+    found = [_case(*one, **options) for one in parse_methods((method, *hyperparameters))]
+    for case in found:
+        if found.count(case) > 1:
+            raise UserError(f"{case.plain_label} is named twice; name each method once")
+    return found
+
+
 def spelled(method: str | None, hyperparameters: tuple[str, ...]) -> Spelled:
     """The one method of the command line.
 

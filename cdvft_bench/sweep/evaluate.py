@@ -225,6 +225,7 @@ def count(case: Case) -> Counted:
 
 def time_case(
     case: Case,
+    others: Sequence[Case] = (),
     *,
     budget_s: float = 2.0,
     precision: float = 0.05,
@@ -238,7 +239,7 @@ def time_case(
     What fails after the times is left out, and said in the notes: the times stand without it.
 
     Args:
-        case: its pass says what one call is.
+        case: its pass says what one call is. others: cases of the same workload to time beside it, too.
         budget_s, precision: see ``timing.clock.time_interleaved``.
         trace, modes, prepare_s, trace_to: see ``timing.measure.Plan``.
     """
@@ -246,12 +247,13 @@ def time_case(
     from cdvft_bench.timing.measure import Plan, measure
     from cdvft_bench.timing.replaying import replays
 
+    known = baselines(case).values()
     plan = Plan(
         budget_s, precision, None if modes is None else tuple(modes), None, trace, trace_to, prepare_s, seed=case.seed
     )
     return measure(
         target(case),
-        lambda: beside(case, build),
+        lambda: [*beside(case, build), *(target(other) for other in others if other not in known)],
         case.device,
         plan,
         replays=lambda: replays(case, build, budget_s, precision),

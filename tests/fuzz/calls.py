@@ -43,6 +43,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("plan",): Call({"width": "16", "tokens": "4"}),
     ("calibrate",): Call({"output": "rates-out.json"}, costly=True),
     ("selftest",): Call({"comparisons": "1"}, costly=True),
+    ("list",): Call({"what": "gpus"}),
     ("doctor",): Call({}, costly=True),
     ("trace",): Call({"file": "trace.json"}),
     ("answer",): Call({"model": "minilm", "gpu": "h200"}, costly=True),
