@@ -83,9 +83,13 @@ class Comparison:
         return {verdict: found[verdict] for verdict in _VERDICTS}
 
     @property
-    def exit_code(self) -> int:
-        """1 where a case is slower beyond the tolerance, else 0."""
-        return int(self.counts["slower"] > 0)
+    def compared(self) -> int:
+        """Cases of which both have times enough to judge."""
+        return sum(self.counts[verdict] for verdict in ("slower", "faster", "no difference"))
+
+    def exit_code(self, fail_on: Sequence[Verdict] = ("slower",)) -> int:
+        """2 where nothing could be compared, 1 where a case has one of the verdicts ``fail_on``, else 0."""
+        return int(any(self.counts[verdict] for verdict in fail_on)) if self.compared else 2
 
 
 def ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -241,7 +245,7 @@ def _differences(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[tupl
     for name in names:
         if name == "date":
             continue
-        one, other = (sorted({clean(fields.get(name)) for fields in side}) for side in sides)
+        one, other = (sorted({clean(fields.get(name, "none")) for fields in side}) for side in sides)
         if one != other:
             text = f"{name} differs: {' / '.join(one) or 'unknown'} in A, {' / '.join(other) or 'unknown'} in B"
             (notes if name == "revision" else warnings).append(text)
@@ -249,9 +253,16 @@ def _differences(a: Mapping[str, object], b: Mapping[str, object]) -> tuple[tupl
 
 
 def _fields(environment: object) -> dict[str, object]:
+    """Fields by name, those of mappings each by itself; lists in the order of their texts, which says nothing."""
     if is_dataclass(environment) and not isinstance(environment, type):
-        return asdict(environment)
-    return dict(environment) if isinstance(environment, Mapping) else {"environment": environment}
+        environment = asdict(environment)
+    found: dict[str, object] = {}
+    for name, value in environment.items() if isinstance(environment, Mapping) else [("environment", environment)]:
+        if isinstance(value, Mapping):
+            found |= {f"{name}: {part}": inner for part, inner in value.items()}
+        else:
+            found[str(name)] = ", ".join(sorted(map(str, value))) if isinstance(value, list | tuple) else value
+    return found
 
 
 def comparison_frame(comparison: Comparison) -> DataFrame:

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from cdvft_bench.commands.shared import Positive, column_option, columns_of, emit
 
+if TYPE_CHECKING:
+    from cdvft_bench.analysis.compare import Verdict
+
 FILE = click.Path(path_type=Path, dir_okay=False)
+FAILURES: dict[str, tuple[Verdict, ...]] = {
+    "slower": ("slower",),
+    "faster": ("faster",),
+    "missing": ("only in A",),
+    "not-compared": ("not compared",),
+    "nothing": (),
+}
+"""What a comparison may fail on, by verdict."""
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
@@ -119,6 +130,15 @@ def write(
 @click.option("--csv", "csv_path", type=FILE, help="Write all rows here, too.")
 @click.option("--page", type=FILE, help="Write a page of both campaigns (.html).")
 @click.option("--all", "everything", is_flag=True, help="Print the rows without a difference, too.")
+@click.option(
+    "--fail-on",
+    multiple=True,
+    type=click.Choice(FAILURES),
+    default=("slower",),
+    show_default=True,
+    help="What exits with 1; repeatable.",
+)
+@click.option("--markdown", "as_markdown", is_flag=True, help="Print Markdown, for a pull request.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(
     a: Path,
@@ -128,14 +148,17 @@ def compare(
     csv_path: Path | None,
     page: Path | None,
     everything: bool,
+    fail_on: tuple[str, ...],
+    as_markdown: bool,
     as_json: bool,
 ) -> None:
     """Compare the times of two stores, A before and B after, case by case.
 
-    Exits with 1 when a case became slower by more than the tolerance, with its whole 95 % interval.
+    Exits with 1 when a case became slower by more than the tolerance, with its whole 95 % interval, or is what
+    --fail-on names; with 2 when there is no case that both timed well enough to compare.
     """
     from cdvft_bench.analysis.compare import compare_stores
-    from cdvft_bench.report.terminal.compare import show_comparison, write_csv
+    from cdvft_bench.report.terminal.compare import comparison_markdown, show_comparison, write_csv
 
     comparison = compare_stores(a, b, tolerance=tolerance, basis=basis)
     if csv_path is not None:
@@ -144,6 +167,12 @@ def compare(
         from cdvft_bench.report.page.compare import write_page
 
         write_page(comparison, page, f"cdvft-bench compare {a} {b} --page {page}")
-    emit(comparison, as_json, lambda: show_comparison(comparison, everything))
-    if comparison.exit_code:
-        raise SystemExit(comparison.exit_code)
+    if as_markdown:
+        click.echo(comparison_markdown(comparison, everything))
+    else:
+        emit(comparison, as_json, lambda: show_comparison(comparison, everything))
+    if not comparison.compared:
+        click.echo("Error: nothing could be compared; the notes of the rows say why", err=True)
+    code = comparison.exit_code([verdict for name in fail_on for verdict in FAILURES[name]])
+    if code:
+        raise SystemExit(code)

@@ -16,7 +16,7 @@ from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import flops, total
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
-from cdvft_bench.core.case import FROZEN, Case
+from cdvft_bench.core.case import FROZEN, Case, baselines
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
 from cdvft_bench.sweep.fits import check_fits

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,11 +21,12 @@ from cdvft_bench.analysis.compare import (
     comparison_frame,
     ratio_of_medians,
 )
+from cdvft_bench.cli import main
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Samples, Timed
-from cdvft_bench.report.terminal.compare import show_comparison, write_csv
+from cdvft_bench.report.terminal.compare import comparison_markdown, show_comparison, write_csv
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.machine.environment import read_environment
 from tests.made_records import failed, make_records
@@ -66,10 +68,10 @@ def test_a_slower_store_is_found_with_its_ratio() -> None:
         assert row.verdict == ("slower" if slow else "no difference")
         assert row.ratio.value == pytest.approx(1.3 if slow else 1.0, rel=0.02)
         assert row.ratio.low < row.ratio.value < row.ratio.high
-    assert found.exit_code == 1
+    assert found.exit_code() == 1
     assert found.rows[0].verdict == "slower"  # first in the list
     back = compare_records(run(1.3, seed=2, only="CDVFT m=3"), run(seed=1))
-    assert back.exit_code == 0
+    assert back.exit_code() == 0
     assert back.counts["faster"] == found.counts["slower"] > 0
 
 
@@ -77,14 +79,14 @@ def test_the_same_again_is_silent() -> None:
     for seed in range(5):
         found = compare_records(run(seed=2 * seed), run(seed=2 * seed + 1))
         assert set(verdicts(found).values()) == {"no difference"}
-        assert found.exit_code == 0
+        assert found.exit_code() == 0
         assert not found.warnings
 
 
 def test_what_lies_within_the_tolerance_does_not_count() -> None:
     a, b = run(seed=1), run(1.1, seed=2)
-    assert compare_records(a, b, tolerance=0.05).exit_code == 1
-    assert compare_records(a, b, tolerance=0.2).exit_code == 0
+    assert compare_records(a, b, tolerance=0.05).exit_code() == 1
+    assert compare_records(a, b, tolerance=0.2).exit_code() == 0
 
 
 def test_the_frozen_basis_cancels_a_slower_machine() -> None:
@@ -96,7 +98,7 @@ def test_the_frozen_basis_cancels_a_slower_machine() -> None:
     assert {r.note for r in found.rows if r.verdict == "not compared"} == {
         "A: is itself the frozen subject; B: is itself the frozen subject"
     }
-    assert compare_records(a, [_on_a_machine(r, 1.5) for r in run(1.3, seed=2)], basis="frozen").exit_code == 1
+    assert compare_records(a, [_on_a_machine(r, 1.5) for r in run(1.3, seed=2)], basis="frozen").exit_code() == 1
 
 
 def _on_a_machine(record: Record, factor: float) -> Record:
@@ -209,3 +211,61 @@ def test_the_interval_covers_the_true_ratio_as_often_as_it_says() -> None:
         assert found.high is not None
         held += found.low <= 1.3 <= found.high
     assert 180 <= held <= 200  # 95 % are due, 190
+
+
+def test_nothing_compared_is_an_answer_of_its_own(tmp_path: Path) -> None:
+    """Two rounds make no interval, so neither "slower" nor "no difference" may be said."""
+
+    def cut(record: Record) -> Record:
+        assert record.timed is not None
+        assert record.timed.timing is not None
+        timing = record.timed.timing
+        few = tuple(replace(s, seconds=s.seconds[:2]) for s in timing.samples)
+        return replace(record, timed=replace(record.timed, timing=replace(timing, samples=few)))
+
+    records = run(seed=3)
+    short = [cut(r) for r in records]
+    found = compare_records(records, short)
+    assert (found.compared, found.exit_code(), found.exit_code(())) == (0, 2, 2)
+    here = read_environment()
+    a, b = put(tmp_path / "a.sqlite", records, here), put(tmp_path / "b.sqlite", short, here)
+    done = CliRunner().invoke(main, ["compare", str(a), str(b)])
+    assert done.exit_code == 2
+    assert "nothing could be compared" in done.output
+
+
+def test_what_fails_is_chosen() -> None:
+    records = run(seed=4)
+    slower = compare_records(records, run(1.3, seed=5, only="CDVFT m=3"))
+    assert (slower.exit_code(), slower.exit_code(["faster"]), slower.exit_code([])) == (1, 0, 0)
+    missing = compare_records(records, run(seed=6)[1:])
+    assert (missing.exit_code(), missing.exit_code(["only in A"])) == (0, 1)
+
+
+def test_equal_environments_in_another_order_are_equal(tmp_path: Path) -> None:
+    here = replace(read_environment(), gpus=("One", "Two"), packages={"a": "1", "b": "2"})
+    other = replace(here, gpus=("Two", "One"), packages={"b": "2", "a": "1"}, date="2001-01-01")
+    found = compare_records(
+        [replace(r, environment="x") for r in run(seed=1)],
+        [replace(r, environment="y") for r in run(seed=2)],
+        environments=({"x": here}, {"y": other}),
+    )
+    assert not found.warnings
+    assert not found.notes
+    newer = replace(here, packages={"a": "1", "b": "3", "c": "1"})
+    told = compare_records(
+        [replace(r, environment="x") for r in run(seed=1)],
+        [replace(r, environment="y") for r in run(seed=2)],
+        environments=({"x": here}, {"y": newer}),
+    ).warnings
+    assert told == ("packages: b differs: 2 in A, 3 in B", "packages: c differs: none in A, 1 in B")
+
+
+def test_markdown_names_the_method_of_each_row_and_breaks_on_nothing() -> None:
+    records = [replace(r, label=f"{r.label} | <b>") for r in run(seed=1)]
+    text = comparison_markdown(compare_records(records, run(1.3, seed=2, only="CDVFT m=3")))
+    assert text.startswith("**")
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert all(line.replace("\\|", "").count("|") == 8 for line in table)
+    assert any("slower | CDVFT m=3" in line for line in table)
+    assert "<b>" not in text
