@@ -66,7 +66,7 @@ def test_time() -> None:
 
 
 def test_doctor() -> None:
-    findings = json.loads(call("doctor", "--json").output)
+    findings = json.loads(call("doctor", "--json").output)["rows"]
     assert {"CPU time", "peft"} <= {f["what"] for f in findings}
     assert "CPU time" in call("doctor").output
 

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from cdvft_bench.analysis.cases import label
 from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS, Interval
 from cdvft_bench.core.record import Record
-from cdvft_bench.core.text import NOT_MEASURED, clean, plural
+from cdvft_bench.core.text import NOT_MEASURED, clean, html_table, interval, plural, significant
 from cdvft_bench.core.timed import Timing
 from cdvft_bench.timing.statistics import median_interval
 
@@ -40,7 +41,7 @@ class Row:
     """One case in both stores.
 
     Attributes:
-        key: of the case. case: it. label: as the newer store calls its method.
+        key: of the case. case: it. label: of its method, with the path that executes it.
         a, b: median seconds of a call (basis "frozen": median ratio to the frozen subject); None not measured.
         ratio: median of B over median of A, with its 95 % interval; None where there is none to take.
         verdict: "slower" or "faster" where the whole interval lies beyond the tolerance.
@@ -90,6 +91,37 @@ class Comparison:
     def exit_code(self, fail_on: Sequence[Verdict] = ("slower",)) -> int:
         """2 where nothing could be compared, 1 where a case has one of the verdicts ``fail_on``, else 0."""
         return int(any(self.counts[verdict] for verdict in fail_on)) if self.compared else 2
+
+    def _repr_html_(self) -> str:
+        rows = [cells_of(row, self) for row in shown_of(self, False)]
+        return html_table(f"A: {self.a}; B: {self.b}", columns_of(self), rows, counts_of(self))
+
+
+def columns_of(comparison: Comparison) -> tuple[str, ...]:
+    """Heads of the columns that are shown."""
+    unit = "ms" if comparison.basis == "time" else "× frozen"
+    return ("verdict", "method", "case", f"A, {unit}", f"B, {unit}", "B / A, 95 %", "note")
+
+
+def shown_of(comparison: Comparison, everything: bool) -> list[Row]:
+    """The rows that differ, or all of them."""
+    return [row for row in comparison.rows if everything or row.verdict != "no difference"]
+
+
+def cells_of(row: Row, comparison: Comparison) -> tuple[str, ...]:
+    """A row as texts."""
+    scale = 1e3 if comparison.basis == "time" else 1.0
+    case, ratio = row.case, row.ratio
+    where = f"{case.subject}, {case.batch} × {case.sequence}, {case.dtype}, {case.device}, {case.pass_}"
+    figures = [NOT_MEASURED if v is None else significant(v * scale) for v in (row.a, row.b)]
+    said = interval(ratio.value, ratio.low, ratio.high) if ratio else NOT_MEASURED
+    return row.verdict, clean(row.label), clean(where), *figures, said, clean(row.note)
+
+
+def counts_of(comparison: Comparison) -> str:
+    """How many cases have which verdict."""
+    counts = ", ".join(f"{n} {verdict}" for verdict, n in comparison.counts.items() if n)
+    return f"{plural(len(comparison.rows), 'case')}: {counts} (beyond {comparison.tolerance:.0%})"
 
 
 def ratio_of_medians(a: Sequence[float], b: Sequence[float]) -> Interval:
@@ -173,7 +205,7 @@ def _row(a: Record | None, b: Record | None, tolerance: float, basis: Basis) -> 
     assert either is not None
     (one, why_a), (other, why_b) = series(a, basis), series(b, basis)
     medians = [float(np.median(s)) if s else None for s in (one, other)]
-    row = (either.case.key, either.case, either.label, medians[0], medians[1])
+    row = (either.case.key, either.case, label(either), medians[0], medians[1])
     if a is None or b is None:
         return Row(*row, None, "only in B" if a is None else "only in A", why_b if a is None else why_a)
     if not one or not other:

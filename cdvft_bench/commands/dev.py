@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT
+from cdvft_bench.commands.shared import COUNT, SCHEMA
 from cdvft_bench.core.io.files import write_file
 
 
@@ -89,6 +89,22 @@ def shapes() -> None:
 
     lines = (f"{json.dumps(name)}: {json.dumps(table_entry(name))}" for name in MODELS)
     click.echo("{\n" + ",\n".join(lines) + "\n}")
+
+
+@dev.command()
+def schemas() -> None:
+    """Print docs/schemas.json: JSON Schema of what every command prints with --json."""
+    import json
+
+    from cdvft_bench.report import schemas as printed
+
+    def lines(table: dict[str, object]) -> str:
+        return "{\n" + ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in table.items()) + "\n}"
+
+    found = printed.schemas(SCHEMA)
+    head = {key: value for key, value in found.items() if not isinstance(value, dict)}
+    rest = ",\n".join(f"{json.dumps(k)}: {lines(v)}" for k, v in found.items() if isinstance(v, dict))
+    click.echo(json.dumps(head)[:-1] + ",\n" + rest + "}")
 
 
 @dev.command()

@@ -58,6 +58,8 @@ devices_option = click.option(
 )
 
 
+SCHEMA = 1
+"""Version of the keys that ``--json`` prints, see ``report.schemas``."""
 LEFT = 3
 """Exit code when a budget was spent and cases are left."""
 
@@ -187,11 +189,13 @@ def columns_of(given: Iterable[str]) -> dict[str, str]:
 
 
 def emit(value: object, as_json: bool, show: Callable[[], None]) -> None:
-    """Print a result as JSON, or for people."""
+    """Print a result as JSON, as docs/schemas.json describes it, or for people."""
     if as_json:
         import msgspec
 
-        click.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+        plain = msgspec.to_builtins(value)
+        told = {"schema": SCHEMA, **(plain if isinstance(plain, dict) else {"rows": plain})}
+        click.echo(msgspec.json.format(msgspec.json.encode(told), indent=2).decode())
     else:
         show()
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import html
 import math
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from cdvft_bench.core.interval import Interval
 
@@ -79,6 +80,17 @@ def markdown(value: object) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no table cell ended."""
     text = clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+def html_table(title: object, columns: Sequence[object], rows: Iterable[Sequence[object]], below: object = "") -> str:
+    """A table for a notebook; every text is escaped."""
+
+    def line(cells: Sequence[object], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{html.escape(clean(cell))}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    caption, last = html.escape(clean(title)), html.escape(clean(below))
+    return f"<table><caption>{caption}</caption><thead>{line(columns, 'th')}</thead><tbody>{body}</tbody></table>{last}"
 
 
 # The wide forms of East Asian writing among them.

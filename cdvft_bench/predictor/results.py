@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cdvft_bench.core.text import html_table
+
 Split = Literal["case", "shape", "method", "campaign", "machine"]
 """What was left out of a fit before it was asked: the case alone, or every case of its shape, method, campaign (one
 environment of a machine: another day, another version) or machine."""
@@ -375,3 +377,8 @@ class Answer:
     error: str
     sources: tuple[str, ...]
     assumptions: tuple[str, ...]
+
+    def _repr_html_(self) -> str:
+        from cdvft_bench.predictor.answering.table import columns_of, rows_of, title_of
+
+        return html_table(title_of(self), columns_of(self), rows_of(self), self.sentence)

@@ -118,12 +118,12 @@ def test_what_only_one_holds_or_failed_is_named() -> None:
     assert few.timing is not None
     short = replace(few.timing.samples[0], seconds=few.timing.samples[0].seconds[:2])
     b[5] = replace(b[5], timed=replace(few, timing=replace(few.timing, samples=(short,))))
-    found = {row.label: row for row in compare_records(a[1:], b[:-1]).rows}
-    assert found[a[0].label].verdict == "only in B"
-    assert found[b[-1].label].verdict == "only in A"
+    found = {row.key: row for row in compare_records(a[1:], b[:-1]).rows}
+    assert found[a[0].case.key].verdict == "only in B"
+    assert found[b[-1].case.key].verdict == "only in A"
     for i, part in ((3, "out of memory"), (4, "not measured"), (5, "2 rounds make no interval")):
-        assert found[a[i].label].verdict == "not compared"
-        assert part in found[a[i].label].note
+        assert found[a[i].case.key].verdict == "not compared"
+        assert part in found[a[i].case.key].note
 
 
 def test_misuse_is_refused() -> None:

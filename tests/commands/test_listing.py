@@ -20,7 +20,7 @@ from tests.predictor.test_predictor_answer import OWN
 def listed(what: str, *more: str) -> list[dict[str, Any]]:
     done = CliRunner().invoke(main, ["list", what, "--json", *more])
     assert done.exit_code == 0, done.output
-    rows: list[dict[str, Any]] = json.loads(done.output)
+    rows: list[dict[str, Any]] = json.loads(done.output)["rows"]
     printed = CliRunner().invoke(main, ["list", what, *more]).output
     assert all(row["name"] in printed for row in rows)
     return rows

@@ -61,6 +61,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "methods"): Call({"names": ("lora",)}),
     ("dev", "exact"): Call({"names": ("lora",), "cases": "1"}, costly=True),
     ("dev", "floors"): Call({}),
+    ("dev", "schemas"): Call({}, costly=True),
     ("dev", "shapes"): Call({}, costly=True),
     ("dev", "commands"): Call({}, costly=True),
     ("dev", "kernels"): Call({"output": "out.json"}, costly=True),

@@ -312,8 +312,9 @@ def _choice(
         step_s, over_lora = Range(measured[0]), measured[1]
         tokens_per_s = Range(question.batch * question.sequence / measured[0])
     over_frozen = stepped.seconds / frozen
+    reference = " fft" if getattr(method, "path", "") == "fft" else ""  # which a label leaves out
     return Choice(
-        method.label,
+        f"{method.label}{reference}",
         method.name,
         _hyperparameters(method),
         int(cost.parameters),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cdvft_bench.analysis.compare import Comparison, Row, comparison_frame
+from cdvft_bench.analysis.compare import Comparison, cells_of, columns_of, comparison_frame, counts_of, shown_of
 from cdvft_bench.core.io.files import write_file
-from cdvft_bench.core.text import NOT_MEASURED, clean, interval, markdown, plural, significant
+from cdvft_bench.core.text import clean, markdown
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
@@ -22,46 +22,23 @@ def write_csv(comparison: Comparison, path: Path) -> None:
 
 def comparison_markdown(comparison: Comparison, everything: bool = False) -> str:
     """The same as Markdown, for a pull request: the counts first, the table folded where nothing is slower."""
-    lines = [f"**{markdown(_counts(comparison))}**", ""]
+    lines = [f"**{markdown(counts_of(comparison))}**", ""]
     lines += [f"- warning: {markdown(text)}" for text in comparison.warnings]
     lines += [f"- note: {markdown(text)}" for text in comparison.notes]
     lines += ["", f"A: {markdown(comparison.a)}; B: {markdown(comparison.b)}", ""]
-    shown = _shown(comparison, everything)
+    shown = shown_of(comparison, everything)
     if shown:
-        columns = _columns(comparison)
+        columns = columns_of(comparison)
         folded = not comparison.counts["slower"]
         lines += ["<details><summary>cases</summary>", ""] if folded else []
         lines += [f"| {' | '.join(columns)} |", "|" + "|".join("---:" if i in _RIGHT else "---" for i in _EACH) + "|"]
-        lines += [f"| {' | '.join(map(markdown, _cells(row, comparison)))} |" for row in shown]
+        lines += [f"| {' | '.join(map(markdown, cells_of(row, comparison)))} |" for row in shown]
         lines += ["", "</details>", ""] if folded else [""]
     return "\n".join(lines)
 
 
 _RIGHT = (3, 4, 5)
 _EACH = range(7)
-
-
-def _columns(comparison: Comparison) -> tuple[str, ...]:
-    unit = "ms" if comparison.basis == "time" else "× frozen"
-    return ("verdict", "method", "case", f"A, {unit}", f"B, {unit}", "B / A, 95 %", "note")
-
-
-def _shown(comparison: Comparison, everything: bool) -> list[Row]:
-    return [row for row in comparison.rows if everything or row.verdict != "no difference"]
-
-
-def _cells(row: Row, comparison: Comparison) -> tuple[str, ...]:
-    scale = 1e3 if comparison.basis == "time" else 1.0
-    case, ratio = row.case, row.ratio
-    where = f"{case.subject}, {case.batch} × {case.sequence}, {case.dtype}, {case.device}, {case.pass_}"
-    figures = [NOT_MEASURED if v is None else significant(v * scale) for v in (row.a, row.b)]
-    said = interval(ratio.value, ratio.low, ratio.high) if ratio else NOT_MEASURED
-    return row.verdict, clean(row.label), clean(where), *figures, said, clean(row.note)
-
-
-def _counts(comparison: Comparison) -> str:
-    counts = ", ".join(f"{n} {verdict}" for verdict, n in comparison.counts.items() if n)
-    return f"{plural(len(comparison.rows), 'case')}: {counts} (beyond {comparison.tolerance:.0%})"
 
 
 def show_comparison(comparison: Comparison, everything: bool = False) -> None:
@@ -81,12 +58,12 @@ def show_comparison(comparison: Comparison, everything: bool = False) -> None:
         say(f"warning: {warning}")
     for note in comparison.notes:
         say(f"note: {note}")
-    shown = _shown(comparison, everything)
+    shown = shown_of(comparison, everything)
     if shown:
         table = Table(header_style="bold")
-        for i, column in enumerate(_columns(comparison)):
+        for i, column in enumerate(columns_of(comparison)):
             table.add_column(column, justify="right" if i in _RIGHT else "left", overflow="fold")
         for row in shown:
-            table.add_row(*_cells(row, comparison))
+            table.add_row(*cells_of(row, comparison))
         console.print(table)
-    say(_counts(comparison))
+    say(counts_of(comparison))

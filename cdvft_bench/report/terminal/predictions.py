@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from cdvft_bench.core.text import clean, integer, prefixed, significant
-from cdvft_bench.predictor.answering.sentence import fit_text
+from cdvft_bench.core.text import clean, integer, significant
+from cdvft_bench.predictor.answering.table import bytes_, columns_of, rows_of, seconds, seconds_range, title_of
 from cdvft_bench.report.terminal.console import open_console
 
 if TYPE_CHECKING:
@@ -19,52 +18,29 @@ if TYPE_CHECKING:
 def show_answer(answer: Answer, details: bool = False) -> None:
     """Print one table and one sentence; with ``details`` also memory, scaling and serving of the first, and sources."""
     console = open_console()
-    where = "" if answer.gpus == 1 else f" on {answer.gpus:,} GPUs ({answer.strategy})"
-    title = (
-        f"{clean(answer.model)}, {answer.device}{where}, batch {answer.batch} × {answer.sequence} tokens a GPU, "
-        f"{answer.dtype}"
-    )
-    columns = ["", "method", "step", "× LoRA r=8", "tokens/s", "memory", "trained", "known by"]
+    table = _table(clean(title_of(answer)), columns_of(answer, details), text=(1, 7, 8))
     shown = (*answer.choices, *answer.too_large)
-    table = _table(
-        title, [*columns, "why" if details else "fit"] if details or answer.too_large else columns, (1, 7, 8)
-    )
-    ranks = Counter(c.rank for c in answer.choices)
-    for choice, following in zip(shown, (*shown[1:], None), strict=True):
-        table.add_row(*_row(choice, ranks, details)[: len(table.columns)])
+    for choice, row, following in zip(shown, rows_of(answer, details), (*shown[1:], None), strict=True):
+        table.add_row(*row)
         if following is not None and following.rank != choice.rank:
             table.add_section()
     console.print(table)
     console.print(clean(answer.sentence), highlight=False, markup=False)
-    tied = f"steps within {answer.tie:.0%} of a rank's first share it; " if any(n > 1 for n in ranks.values()) else ""
-    console.print(f"{tied}error: {clean(answer.error)}", highlight=False, markup=False)
+    tied = (
+        f"steps within {answer.tie:.0%} of a rank's first share it; "
+        if len({c.rank for c in answer.choices}) < len(answer.choices)
+        else ""
+    )
+    console.print(f"{shared}error: {clean(answer.error)}", highlight=False, markup=False)
     if details:
         for choice in shown[:1]:
             _show_budget(choice)
             _show_scaling(choice)
             _show_serving(choice)
-        console.print(f"frozen model, forward and backward: {_range(answer.frozen_step_s)}", highlight=False)
+        console.print(f"frozen model, forward and backward: {seconds_range(answer.frozen_step_s)}", highlight=False)
         _lines("rates", answer.sources)
         _lines("assumed", answer.assumptions)
     _lines("left out", (f"{label}: {reason}" for label, reason in answer.left_out))
-
-
-def _row(choice: Choice, ranks: Mapping[int, int], details: bool) -> list[str]:
-    told = fit_text(choice.fit)
-    if details:
-        told = "; ".join(filter(None, (told, choice.why)))
-    ratio = choice.over_lora
-    return [
-        (f"{choice.rank}=" if ranks[choice.rank] > 1 else str(choice.rank)) if choice.rank else "",
-        clean(choice.label),
-        f"≥ {_seconds(choice.step_s.value)}" if choice.at_least else _range(choice.step_s),
-        significant(ratio.value, 3) + ("" if ratio.low is None else f" [{ratio.low:.2f}, {ratio.high:.2f}]"),
-        ("≤ " if choice.at_least else "") + integer(float(significant(choice.tokens_per_s.value, 3).replace(",", ""))),
-        _bytes(choice.memory.total),
-        integer(choice.parameters),
-        choice.known,
-        clean(told),
-    ]
 
 
 def _show_budget(choice: Choice) -> None:
@@ -72,8 +48,8 @@ def _show_budget(choice: Choice) -> None:
     table = _table(f"predicted memory of one GPU: {clean(choice.label)}", ["part", "bytes"])
     parts = ("weights", "gradients", "optimizer", "activations", "workspace", "overhead", "total")
     for name in parts:
-        table.add_row(name, _bytes(getattr(m, name)))
-    table.add_row("capacity", _bytes(m.capacity))
+        table.add_row(name, bytes_(getattr(m, name)))
+    table.add_row("capacity", bytes_(m.capacity))
     open_console().print(table)
 
 
@@ -82,16 +58,16 @@ def _show_scaling(choice: Choice) -> None:
     title = f"predicted on more GPUs ({first.strategy}): {clean(choice.label)}"
     table = _table(title, ["GPUs", "step", "tokens/s", "efficiency", "reduced", "sent by each", "network", "memory"])
     for s in sorted(choice.scaling, key=lambda s: s.gpus):
-        network = "none" if s.algorithm == "none" else f"{_seconds(s.communication_s)} ({s.algorithm})"
+        network = "none" if s.algorithm == "none" else f"{seconds(s.communication_s)} ({s.algorithm})"
         table.add_row(
             integer(s.gpus),
-            _seconds(s.step_s.value),
+            seconds(s.step_s.value),
             significant(s.tokens_per_s.value, 3),
             f"{s.efficiency:.1%}",
-            _bytes(s.payload_bytes if s.gpus > 1 else 0),
-            _bytes(s.sent_bytes),
+            bytes_(s.payload_bytes if s.gpus > 1 else 0),
+            bytes_(s.sent_bytes),
             network,
-            _bytes(s.memory.total),
+            bytes_(s.memory.total),
         )
     open_console().print(table)
 
@@ -101,13 +77,13 @@ def _show_serving(choice: Choice) -> None:
     table = _table(f"predicted, many adapters on one base: {clean(choice.label)}", ["serving", "figure"])
     after = "never" if s.break_even_tokens is None else f"after {integer(s.break_even_tokens + 0.5)} tokens a sequence"
     for name, text in (
-        ("one adapter", _bytes(s.adapter_bytes)),
-        ("1,000 adapters", _bytes(1000 * s.adapter_bytes)),
+        ("one adapter", bytes_(s.adapter_bytes)),
+        ("1,000 adapters", bytes_(1000 * s.adapter_bytes)),
         ("adapters beside the base and the cache", "not known" if s.resident is None else integer(s.resident)),
-        ("to bring one in over PCIe", "not known" if s.swap_s is None else _seconds(s.swap_s)),
-        ("to merge one", _seconds(s.merge_s)),
-        ("a token a sequence, merged", _seconds(s.token_s_merged)),
-        ("a token a sequence, unmerged", _seconds(s.token_s_unmerged)),
+        ("to bring one in over PCIe", "not known" if s.swap_s is None else seconds(s.swap_s)),
+        ("to merge one", seconds(s.merge_s)),
+        ("a token a sequence, merged", seconds(s.token_s_merged)),
+        ("a token a sequence, unmerged", seconds(s.token_s_unmerged)),
         ("merging and unmerging pays", after),
     ):
         table.add_row(name, text)
@@ -181,8 +157,8 @@ def _show_errors(evaluation: Evaluation) -> None:
             clean(p.label),
             clean(f"{p.subject}, {p.tokens} tokens"),
             p.pass_,
-            _seconds(p.measured_s),
-            _seconds(p.predicted_s.value),
+            seconds(p.measured_s),
+            seconds(p.predicted_s.value),
             clean(one.cause),
             clean(one.evidence),
         )
@@ -212,8 +188,8 @@ def _show_published(found: PublishedComparison) -> None:
             f"{p.published_ratio:.2f}",
             f"{p.predicted_ratio:.2f}",
             f"{p.flops_ratio:.2f}",
-            _bytes(p.published_bytes),
-            _bytes(p.predicted_bytes),
+            bytes_(p.published_bytes),
+            bytes_(p.predicted_bytes),
         )
     open_console().print(table)
     ours, theirs = found.rank_correlation, found.flops_rank_correlation
@@ -249,21 +225,3 @@ def _table(title: str, columns: Iterable[str], text: Sequence[int] = (0,)) -> Ta
     for i, column in enumerate(columns):
         table.add_column(column, justify="left" if i in text else "right", overflow="fold")
     return table
-
-
-def _seconds(value: float) -> str:
-    return f"{significant(value * 1e3, 3)} ms"
-
-
-def _range(value: Range) -> str:
-    if value.low is None or value.high is None:
-        return _seconds(value.value)
-    low, high = (significant(v * 1e3, 3) for v in (value.low, value.high))
-    return f"{_seconds(value.value)} [{low}, {high}]"
-
-
-def _bytes(value: float | None) -> str:
-    if value is None:
-        return "not known"
-    text = prefixed(value)
-    return f"{text}B" if text[-1].isalpha() else f"{text} B"
