@@ -31,7 +31,7 @@ def show_answer(answer: Answer, details: bool = False) -> None:
         if len({c.rank for c in answer.choices}) < len(answer.choices)
         else ""
     )
-    console.print(f"{shared}error: {clean(answer.error)}", highlight=False, markup=False)
+    console.print(f"{tied}error: {clean(answer.error)}", highlight=False, markup=False)
     if details:
         for choice in shown[:1]:
             _show_budget(choice)
