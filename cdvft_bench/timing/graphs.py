@@ -26,6 +26,10 @@ EAGER = "eager"
 """Name of the case's eager calls among the replays: what a replay saves of them is the cost of launching."""
 
 
+UNCAPTURED = "cannot be captured"
+"""What a note says of a contender, after its name."""
+
+
 class LastOperator(TorchDispatchMode):
     """Remembers the operator that was dispatched last, for the one that broke a capture."""
 
@@ -106,7 +110,7 @@ def _captured(target: Target, notes: list[str]) -> _Captured | None:
         with last:
             replay = capture(turns)
     except Exception as error:  # whatever a graph cannot hold is a finding
-        notes.append(f"{target.name} cannot be captured: after {last.name}: {_one_line(error)}")
+        notes.append(f"{target.name} {UNCAPTURED}: after {last.name}: {_one_line(error)}")
         return None
     replay()
     found = target.gradients()

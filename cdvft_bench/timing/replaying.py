@@ -16,7 +16,7 @@ from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.timed import Replays
 from cdvft_bench.timing.built import Built, beside
-from cdvft_bench.timing.graphs import time_replays
+from cdvft_bench.timing.graphs import UNCAPTURED, time_replays
 
 STARTING_S = 120.0
 """Seconds that an answer may take beside its timing: to start, to build, to compile kernels, to capture."""
@@ -34,13 +34,20 @@ class Replayer:
 
     def __init__(self, build: str, command: Sequence[str] = ()) -> None:
         self._build, self._helper = build, Helper(command or COMMAND)
+        self._refused: dict[tuple[str, object], str] = {}
 
     def __call__(self, case: Case, budget_s: float, precision: float) -> Replays:
         """A case's replays; what goes wrong there is a note.
 
+        A way of executing a method that could not be captured is not tried again on other sizes: each try costs a
+        process.
+
         Args:
             case: on a CUDA device. budget_s, precision: of the timing.
         """
+        way = (case.method, dict(case.hyperparameters).get("path"))
+        if way in self._refused:
+            return Replays(None, 0, {}, (f"no replays: as before, {self._refused[way]}",))
         asked = {"case": asdict(case), "build": self._build, "budget_s": budget_s, "precision": precision}
         try:
             answer = self._helper.ask(asked, STARTING_S + 2 * budget_s)
@@ -49,6 +56,9 @@ class Replayer:
         if answer["broken"]:
             self.close()
         found: Replays = decode(Replays, answer["replays"])
+        refused = next((note for note in found.notes if note.startswith(f"{case.plain_label} {UNCAPTURED}")), None)
+        if refused is not None:
+            self._refused[way] = refused
         return found
 
     def close(self) -> None:

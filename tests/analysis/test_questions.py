@@ -11,8 +11,10 @@ from cdvft_bench.analysis.frame import records_frame
 from cdvft_bench.analysis.questions.answers import answers
 from cdvft_bench.analysis.questions.evidence import Evidence, Given
 from cdvft_bench.analysis.questions.gains import against
+from cdvft_bench.core.case import LORA
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Replays
 from cdvft_bench.expressivity.findings.finding import Finding, Label
 from cdvft_bench.sweep.grid import presets
 from tests.made_records import HOSTILE, failed, make_records, with_ratios
@@ -106,6 +108,20 @@ def test_hostile_subjects_are_cleaned_and_are_no_layers() -> None:
     text = found.plain + "".join(e.text for e in found.evidence)
     assert "\x00" not in text
     assert "\u202e" not in text
+
+
+def test_replayed_graphs_are_evidence_beside_eager_times() -> None:
+    records = timed(make_records("96x96", 96), 1.25)
+    i = next(i for i, r in enumerate(records) if r.case.method == "cdvft")
+    one = records[i].timed
+    assert one is not None
+    assert one.timing is not None
+    assert not any("replayed" in e.text for e in answers(Given(records_frame(records)))[4].evidence)
+    ratios = {LORA: Interval(0.75, 0.7, 0.8), f"{LORA} {records[i].case.dtype}": Interval(1.5, 1.4, 1.6)}
+    records[i] = replace(records[i], timed=replace(one, replays=Replays(replace(one.timing, ratios=ratios), 3, {})))
+    (found,) = (e.text for e in answers(Given(records_frame(records)))[4].evidence if "replayed" in e.text)
+    assert "takes 0.75× [0.70, 0.80] the time of LoRA r=8, 1.50× [1.40, 1.60] where its factors have 16 bits" in found
+    assert found.endswith("eagerly 1.25× [1.24, 1.26].")
 
 
 def test_fewer_flops_are_cheaper_only_where_the_whole_interval_says_so() -> None:

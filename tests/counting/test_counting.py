@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import pytest
@@ -167,6 +168,14 @@ def test_a_module_that_cannot_be_traced_is_noted() -> None:
     assert result.fvcore is None
     assert "not today" in result.notes[0]
     assert result.forward.launches == 1
+
+
+def test_a_machine_without_fvcore_counts_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cdvft_bench.counting.fvcore_counter", None)  # as where its import fails
+    result = count_layer(nn.Linear(12, 5), torch.randn(3, 12, requires_grad=True))
+    assert result.fvcore is None
+    assert result.notes[0].startswith("fvcore did not count the forward pass: ModuleNotFoundError")
+    assert result.forward.macs == 3 * 12 * 5
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -464,6 +464,8 @@ for d, dtype, path, diagonals in itertools.product(
 ):
     if path == "triton" and misfit(device, torch.float32, dtype, (1, 1), d, 1):
         continue
+    if path == "merged_dense" and device.type == "cpu" and d > 1024:
+        continue  # an hour under the interpreter; the fold alone is held to the oracle there
     drawn = lambda *shape: torch.randn(*shape, device=device)
     D, c = [drawn(d).requires_grad_() for _ in range(2 * diagonals)], drawn(1, 1, d).requires_grad_()
     x, W, b, g = (drawn(*s).to(dtype) for s in ((tokens, d), (d, d), (d,), (tokens, d)))
@@ -480,6 +482,7 @@ for d, dtype, path, diagonals in itertools.product(
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
 @pytest.mark.parametrize("d", [768, 1024, 2048, 4096])
 def test_output_and_all_gradients_of_wide_layers_equal_the_oracle_under_the_interpreter(d) -> None:

@@ -53,6 +53,30 @@ def test_layers_hold_every_method_at_every_point(layers: list[Case]) -> None:
     assert {case.device for case in layers} == {"cuda"}
 
 
+def test_the_telling_cases_come_first(layers: list[Case]) -> None:
+    """Any prefix of a campaign is a result: m = 2 beside its peers at every width, then other workloads."""
+    for cases, peers in ((layers, {"fourierft", "c3a"}), (expanded("gpu-first"), {"fourierft", "c3a", "dora", "vera"})):
+        assert cases[0].method == "cdvft"
+        assert dict(cases[0].hyperparameters)["m"] == 2
+        head = cases[: len(cases) // 3]
+        first = [c for c in cases[:44] if (c.tokens, c.dtype, c.pass_) == (8192, "bfloat16", "step")]
+        assert len(first) >= 40
+        assert {c.subject for c in first} == {f"{d}x{d}" for d in WIDTHS}
+        assert {*peers, "lora"} <= {c.method for c in first}
+        assert {c.dtype for c in cases[: len(cases) // 50 + 40]} == {"bfloat16"}
+        assert all(c.device == "cuda" for c in head)
+    models = expanded("gpu-first-models")
+    assert list(dict.fromkeys((c.subject, c.batch, c.sequence) for c in models)) == [
+        ("roberta-base", 32, 128),
+        ("vit-base", 32, 197),
+        ("llama-3-8b", 1, 512),
+    ]
+    assert {dict(c.hyperparameters).get("path") for c in models if c.method == "cdvft"} >= {"auto", "merged_dense"}
+    for name in ("gpu-first", "gpu-first-models", "paper-layers", "paper-models"):  # compiling takes longer than timing
+        assert read_grid(name).limits.modes == ("eager", "graph")
+    assert read_grid("gpu-compiled").limits.modes == ("eager", "graph", "compile")
+
+
 def test_layers_hold_every_m_and_block_size(layers: list[Case]) -> None:
     found: dict[tuple[str, int, str, str], list[tuple[Value | None, ...]]] = defaultdict(list)
     for case in layers:
@@ -93,11 +117,11 @@ def test_models_are_those_of_the_paper(models: list[Case]) -> None:
         assert tokens is None or {c.sequence for c in cases} == {tokens}
 
 
-@pytest.mark.parametrize("name", ["paper-layers", "paper-models"])
+@pytest.mark.parametrize("name", ["paper-layers", "paper-models", "gpu-first", "gpu-first-models"])
 def test_every_case_can_be_priced_and_fits_a_slice(name: str, layers: list[Case], models: list[Case]) -> None:
     assert read_grid(name).limits.timeout_s <= SLICE
-    cases = layers if name == "paper-layers" else models
-    for case in random.Random(3).sample(cases, 60):
+    cases = {"paper-layers": layers, "paper-models": models}.get(name) or expanded(name)
+    for case in random.Random(3).sample(cases, min(60, len(cases))):
         predicted = sources.predict(case)
         assert predicted.forward.macs > 0
         assert (predicted.parameters > 0) == (case.method != FROZEN)

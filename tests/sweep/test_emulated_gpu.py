@@ -20,6 +20,8 @@ from cdvft_bench.core.case import Case
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Replays
 from cdvft_bench.report.page.profile_readme import write_profile_readme
+from cdvft_bench.sweep.engines.work import describe
+from cdvft_bench.sweep.grid import Limits, read_grid
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main as bare
@@ -86,6 +88,9 @@ sources = ["clock"]
 """
 
 
+LIMITS = Limits(budget_s=0.1, modes=("eager", "graph"), count=False)
+
+
 class Here:
     """Replays in this process, where the emulation is."""
 
@@ -111,6 +116,17 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
         with emulated(patch):
             assert bare([*options, "--no-trace"]) == 0  # as the script's parts 1 and 2
             assert bare([*options, "--kept", "--traces", str(traces)]) == 0  # as its part 3
+            label, predicted, counted, timed = describe(next(iter(read_grid(str(folder / "grid.toml")))), LIMITS)
+    # What a case's process says in a sweep.
+    assert label == "CDVFT m=2 p=d auto"
+    assert predicted is not None
+    assert counted is None
+    assert timed is not None
+    assert timed.replays is not None
+    assert timed.replays.timing is not None, timed.replays.notes
+    assert timed.trace is not None
+    assert timed.trace.device == "cuda"
+    assert timed.modes is None  # the graph was timed beside its baselines, not alone
     store = folder / "records.sqlite"
     for given in (
         ["import", str(rows), "--store", str(store)],

@@ -116,6 +116,9 @@ def answer(asked):
     if tokens == 14:
         import time
         time.sleep(60)
+    if tokens == 16:
+        made = Replays(None, os.getpid(), {}, ("cdvft m=2 path=fused cannot be captured: after aten.x: Error",))
+        return {"replays": asdict(made), "broken": True}
     made = Replays(None, os.getpid(), {"frozen": None}, ("a note",))
     return {"replays": asdict(made), "broken": tokens == 15}
 
@@ -141,6 +144,15 @@ def test_one_process_times_case_after_case_and_another_after_what_broke_it(monke
     monkeypatch.setattr("cdvft_bench.timing.replaying.STARTING_S", 0.2)
     (note,) = replayer(case(sequence=14), 0.1, 0.05).notes
     assert note == "no replays: it took longer than 0.4 s"
+    monkeypatch.undo()
+    # What cannot be captured is not tried again, on other sizes neither; another path of the method is.
+    third = process()
+    assert replayer(case(sequence=16), 0.1, 0.05).inputs == third
+    (note,) = replayer(case(sequence=8, subject="32x32"), 0.1, 0.05).notes
+    assert note == "no replays: as before, cdvft m=2 path=fused cannot be captured: after aten.x: Error"
+    other = replayer(case(hyperparameters=(("m", 2), ("path", "merged"))), 0.1, 0.05)
+    assert other.notes == ("a note",)
+    assert other.inputs != third
     replayer.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import torch
 
 from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.timed import Replays
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
-from cdvft_bench.timing import inputs
+from cdvft_bench.timing import inputs, measure
 from cdvft_bench.timing.bare import build
 from cdvft_bench.timing.built import Target
+from cdvft_bench.timing.measure import Plan, describe
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace
 from cdvft_bench.timing.traces import recording
 
@@ -105,3 +108,31 @@ def test_a_trace_larger_than_a_megabyte_is_slimmed_or_refused(tmp_path: Path, mo
     with pytest.raises(UserError, match="more than 100; trace a smaller call"):
         export_trace(call, tmp_path / "none.json.gz")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["slim.json.gz", "whole.json.gz"]
+
+
+def test_what_is_timed_comes_before_the_profiler_and_a_trace_with_lost_kernels_is_made_once_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a GPU that is emulated: once attached, the profiler slows what is timed later."""
+    order: list[str] = []
+    lost = iter([3, 0])
+    real = measure.trace_call
+
+    def traced(call: Any, device: Any) -> Any:
+        order.append("trace")
+        return replace(real(call, "cpu"), lost=next(lost))
+
+    def said(what: str, answer: Any) -> Any:
+        return lambda *args, **options: order.append(what) or answer
+
+    monkeypatch.setattr(measure, "trace_call", traced)
+    for name in ("measure_energy", "time_modes", "peak_memory"):
+        monkeypatch.setattr(measure, name, said(name, None))
+    replays = Replays(None, 0, {}, ("a note",))
+    plan = Plan(modes=("eager", "graph", "compile"))
+    timed = describe(bare("lora", "step", rank=2), "cuda", plan, replays=said("replays", replays))
+    assert order == ["measure_energy", "replays", "time_modes", "trace", "trace", "peak_memory"]
+    assert timed.replays == replays
+    assert timed.trace is not None
+    assert timed.trace.lost == 0
+    assert "3 launches had no kernel in the first trace; it was recorded once more" in timed.notes

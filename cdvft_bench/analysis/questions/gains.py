@@ -63,6 +63,19 @@ def _against(ours: Entry, other: Entry, name: str, time: Interval, paired: bool)
     return Against(name, flops, time, paired, Evidence(text, "records", keys([ours, other])))
 
 
+def replayed(row: Entry) -> Evidence:
+    """A case's time over LoRA r = 8's as replayed CUDA graphs, which launch nothing, beside the eager one."""
+
+    def ratio(name: str) -> str:
+        return interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) if known(row, name) else "not measured"
+
+    narrow = f", {ratio('graph_narrow')} where its factors have 16 bits, too" if known(row, "graph_narrow") else ""
+    text = (
+        f"{place(row)}: as replayed CUDA graphs, which launch nothing, {row['label']} takes {ratio('graph_lora')} the "
+    )
+    return Evidence(f"{text}time of LoRA r=8{narrow}; eagerly {ratio('lora')}.", "records", keys([row]))
+
+
 def cheaper(given: Given) -> Answer:
     """R5. Where CDVFT takes fewer FLOPs: "yes" if its step is faster on all those workloads, "no" on none.
 
@@ -74,8 +87,9 @@ def cheaper(given: Given) -> Answer:
     if set(bound) - {"unknown"}:
         counts = ", ".join(f"{bound.count(word):,} {word}" for word in sorted(set(bound)))
         evidence.append(Evidence(f"What binds CDVFT's calls, by their traces: {counts}.", "records"))
-    said = given.verdict("step-time-like-lora")
-    evidence += [said] if said else []
+    evidence += [replayed(row) for row in given.done if row["method"] == "cdvft" and known(row, "graph_lora")]
+    claims = ("step-time-like-lora", "gpu-step-time-like-lora")
+    evidence += [said for claim in claims if (said := given.verdict(claim)) is not None]
     missing = [] if any(row["kind"] == "model" for row in given.rows) else ["whole models: only layers are recorded"]
     if not any(row["device"] == "cuda" for row in given.rows):
         missing.append("a GPU: not measured")

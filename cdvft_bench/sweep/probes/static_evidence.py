@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.counting.occupancy import TARGETS
 from cdvft_bench.execution.planner import NOT_PICKED
-from cdvft_bench.execution.triton.variants import Launch, launches
+from cdvft_bench.execution.triton.variants import Launch, launches, on_chip
 
 LIMIT_S = 150.0
 """Seconds that one kernel may compile."""
@@ -53,6 +53,9 @@ ON_CHIP_SHAPES = tuple(
     for d in widths
 )
 """Layers of the path that the planner does not pick: enough of them to say why."""
+FEWER_ROWS = ((1024, "bfloat16", 2), (1024, "bfloat16", 1))
+"""Width, dtype and rows of x that a program of its backward kernel holds, fewer than the path has: do they fit?"""
+FEWER_ROWS_TARGETS = ("sm_80", "sm_90", "sm_100")
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,22 @@ class Job:
 
 def jobs() -> Iterator[Job]:
     """Every kernel once that compiles differently, those that "auto" may pick first."""
-    seen = set()
+    found: dict[str, Job] = {}
+    for job in _jobs():
+        found.setdefault(job.key, job)
+    return iter(found.values())
+
+
+def _jobs() -> Iterator[Job]:
     for shapes, picked in ((PICKED_SHAPES, True), (ON_CHIP_SHAPES, False)):
         for d_in, d_out, p, dtype, diagonals, row in shapes:
             for launch in launches(d_in, d_out, p, TOKENS, dtype, diagonals, row):
-                if (launch.path in NOT_PICKED) == picked:
-                    continue
-                for target in TARGETS:
-                    job = Job(f"{d_in}x{d_out} p={p}", dtype, launch, target)
-                    if job.key not in seen:
-                        seen.add(job.key)
-                        yield job
+                if (launch.path in NOT_PICKED) != picked:
+                    yield from (Job(f"{d_in}x{d_out} p={p}", dtype, launch, target) for target in TARGETS)
+    for d, dtype, rows in FEWER_ROWS:
+        *_, backward = on_chip(d, d, d, TOKENS, dtype, True)
+        fewer = replace(backward, constants={**backward.constants, "B": rows})
+        yield from (Job(f"{d}x{d} p={d}, rows {rows}", dtype, fewer, target) for target in FEWER_ROWS_TARGETS)
 
 
 Compile = Callable[[Job, float], Mapping[str, Any]]
