@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from cdvft_bench.commands.shared import COUNT, SCHEMA
 from cdvft_bench.core.io.files import write_file
+
+TARGETS = ("native", "avx2")
+TARGET_HELP = "CPU to compile for: native, avx2, sse."
 
 
 @click.group()
@@ -72,11 +79,28 @@ def coverage(draws: int, output: Path | None) -> None:
 
 
 @dev.command()
-def floors() -> None:
-    """Print the time that no execution of each Triton kernel can go below, beside the predicted time."""
+@click.option("--cpu", is_flag=True, help="Of the compiled CPU kernels, beside what they take here.")
+@click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help=TARGET_HELP)
+@click.option("--budget", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
+@click.option("--quick", is_flag=True, help="One width alone.")
+@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: rates, floors, times.")
+def floors(cpu: bool, targets: tuple[str, ...], budget: float, quick: bool, output: Path | None) -> None:
+    """Print the time that no execution of each Triton kernel can go below (or CPU kernel), beside its own."""
     from cdvft_bench.execution.floors import floors_markdown
+    from cdvft_bench.sweep.probes import cpu_floors as bench
 
-    click.echo(floors_markdown(), nl=False)
+    if not cpu:
+        click.echo(floors_markdown(), nl=False)
+        return
+    found = bench.measure(targets, bench.QUICK if quick else bench.WIDTHS, budget)
+    _record(output, found)
+    click.echo(bench.table(found))
+
+
+def _record(output: Path | None, found: Sequence[Any]) -> None:
+    """What was measured, a line each."""
+    if output is not None:
+        write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
 
 
 @dev.command()
@@ -119,14 +143,7 @@ def commands(ctx: click.Context) -> None:
 
 
 @dev.command()
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    default=("native", "avx2"),
-    show_default=True,
-    help="CPU to compile for: native, avx2, sse.",
-)
+@click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help=TARGET_HELP)
 @click.option(
     "--budget", default=330.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring in all."
 )
@@ -145,28 +162,17 @@ def widths(
     output: Path | None,
 ) -> None:
     """Print the compiled kernels' time over LoRA's for several vector widths, by turns. Under 8 minutes on 2 cores."""
-    import json
-    from dataclasses import asdict
-
     from cdvft_bench.sweep.probes import widths as bench
 
     rows = bench.QUICK if quick else bench.ROWS
     with bench.busy_neighbours(neighbours):
         found = bench.measure(targets, rows, budget, processes, threads)
-    if output is not None:
-        write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
+    _record(output, found)
     click.echo(bench.table(found, rows))
 
 
 @dev.command()
-@click.option(
-    "--target",
-    "targets",
-    multiple=True,
-    default=("native", "avx2"),
-    show_default=True,
-    help="CPU to compile for: native, avx2, sse.",
-)
+@click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help=TARGET_HELP)
 @click.option("--budget", default=300.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
 @click.option("--processes", default=3, show_default=True, type=click.IntRange(1), help="Processes of each target.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
@@ -176,15 +182,11 @@ def regret(
     targets: tuple[str, ...], budget: float, processes: int, threads: int, quick: bool, output: Path | None
 ) -> None:
     """Print what the planner's picks lose against the fastest path, uncalibrated. Some 8 minutes on 2 cores."""
-    import json
-    from dataclasses import asdict
-
     from cdvft_bench.sweep.probes import regret as bench
 
     rows = bench.QUICK if quick else bench.ROWS
     found = bench.measure(targets, rows, budget, processes, threads)
-    if output is not None:
-        write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
+    _record(output, found)
     click.echo(bench.table(found, rows))
 
 
@@ -195,14 +197,10 @@ def regret(
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: medians by contender.")
 def serving(budget: float, threads: int, quick: bool, output: Path | None) -> None:
     """Print the requests a second of a layer with thousands of adapters, CDVFT's beside LoRA's. Some 3 minutes."""
-    import json
-    from dataclasses import asdict
-
     from cdvft_bench.tuner import serving as bench
 
     found = bench.measure(bench.QUICK if quick else bench.ROWS, budget, threads)
-    if output is not None:
-        write_file(output, "".join(json.dumps(asdict(entry)) + "\n" for entry in found))
+    _record(output, found)
     click.echo(bench.table(found))
 
 

@@ -62,6 +62,7 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "exact"): Call({"names": ("lora",), "cases": "1"}, costly=True),
     ("dev", "floors"): Call({}),
     ("dev", "schemas"): Call({}, costly=True),
+    ("dev", "floors"): Call({"cpu": True, "quick": True, "budget": "1", "output": "out.md"}, costly=True),
     ("dev", "shapes"): Call({}, costly=True),
     ("dev", "commands"): Call({}, costly=True),
     ("dev", "kernels"): Call({"output": "out.json"}, costly=True),

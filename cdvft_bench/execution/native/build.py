@@ -24,7 +24,7 @@ import torch
 from cdvft_bench.core.io.caches import alone_in, cache_folder, is_whole, private_folder, put, sweep, workspace
 
 FOLDER = Path(__file__).parent
-SOURCES = ("layer.c", "mixed.h", "rows.h", "layer.h", "fft.h", "columns.h", "numbers.h")
+SOURCES = ("layer.c", "mixed.h", "rates.h", "rows.h", "layer.h", "fft.h", "columns.h", "numbers.h")
 FLAGS = ("-O3", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros")
 TARGETS = {
     "native": ("-march=native",),
@@ -35,7 +35,7 @@ TARGETS = {
 BYTES = (64, 32, 16)
 """Widths of vectors, widest first."""
 SIZES = ("lanes", "layer_size", "table_size", "forward_workspace", "backward_workspace", "mixed_workspace")
-SYMBOLS = (*SIZES, "make_tables", "forward", "backward", "mixed")
+SYMBOLS = (*SIZES, "make_tables", "forward", "backward", "mixed", "multiply_add", "read_and_write")
 COMPILING_S = 300.0
 """How long a compiler may take, on a machine that is busy otherwise."""
 

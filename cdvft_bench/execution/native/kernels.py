@@ -66,11 +66,14 @@ def misfit(dtype: torch.dtype, p: int, circulants: int) -> str:
     """
     if circulants >= MOST:
         return f"it takes fewer than {MOST} circulant factors, not {circulants}"
-    if dtype in ITEMSIZE:
-        narrow = BYTES[-1] // ITEMSIZE[dtype]
-        if all(stages(p, n * narrow) is None for n in (1, 2, 4)):
-            return f"p = {p} is not {narrow} times powers of 2, 3, 5 and 7"
+    if dtype in ITEMSIZE and not _has_stages(dtype, p):
+        return f"p = {p} is not {BYTES[-1] // ITEMSIZE[dtype]} times powers of 2, 3, 5 and 7"
     return missing(dtype)
+
+
+@lru_cache(maxsize=1024)  # asked at every call of a layer
+def _has_stages(dtype: torch.dtype, p: int) -> bool:
+    return any(stages(p, width // ITEMSIZE[dtype]) is not None for width in BYTES)
 
 
 @cache  # structures hold their addresses

@@ -215,3 +215,5 @@ void backward(Layer *l) {
     }
     end(l);
 }
+
+#include "rates.h"

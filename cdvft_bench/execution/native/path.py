@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from cdvft_bench.execution import native
 from cdvft_bench.execution.fused import Plan, flattened, unflattened
+from cdvft_bench.execution.native import kernels
+from cdvft_bench.execution.native.operands import check, takes
 from cdvft_reference.operands import check_mixed
 
 _library = torch.library.Library("cdvft", "DEF")
@@ -29,9 +30,9 @@ _library.define(
     "circulant_mixed(Tensor x, Tensor adapters, Tensor[] diagonals, Tensor[] circulants, int d_out, float alpha, "
     "bool row) -> Tensor"
 )
-_library.impl("circulant_forward", native.forward, "CPU")
-_library.impl("circulant_backward", native.backward, "CPU")
-_library.impl("circulant_mixed", native.mixed, "CPU")
+_library.impl("circulant_forward", kernels.forward, "CPU")
+_library.impl("circulant_backward", kernels.backward, "CPU")
+_library.impl("circulant_mixed", kernels.mixed, "CPU")
 
 
 def _forward_alike(
@@ -43,7 +44,7 @@ def _forward_alike(
     alpha: float,
     row: bool,
 ) -> Tensor:
-    native.check(x, diagonals, circulants, d_out, bias=bias)
+    check(x, diagonals, circulants, d_out, bias=bias)
     return x.new_empty(x.shape[0], d_out)
 
 
@@ -56,7 +57,7 @@ def _backward_alike(
     row: bool,
     input_gradient: bool,
 ) -> list[Tensor]:
-    native.check(x, diagonals, circulants, g.shape[-1], g=g)
+    check(x, diagonals, circulants, g.shape[-1], g=g)
     grads = [t.new_empty(t.shape) for t in (*diagonals, *circulants)]
     return [x.new_empty(x.shape if input_gradient else (0,)), *grads]
 
@@ -71,7 +72,7 @@ def _mixed_alike(
     row: bool,
 ) -> Tensor:
     check_mixed(x, adapters, diagonals, circulants, d_out, values=False)
-    native.check(x, [a[0] for a in diagonals], [c[0] for c in circulants], d_out)
+    check(x, [a[0] for a in diagonals], [c[0] for c in circulants], d_out)
     return x.new_empty(x.shape[0], d_out)
 
 
@@ -88,7 +89,7 @@ def _misfit(device: torch.device, dtype: torch.dtype, p: int, circulants: int) -
     """
     if device.type != "cpu":
         return f"it runs on a CPU, not on {device.type}"
-    return native.misfit(dtype, p, circulants)
+    return kernels.misfit(dtype, p, circulants)
 
 
 misfit = torch.compiler.assume_constant_result(_misfit)  # a compiler is not to trace how kernels are compiled
@@ -109,7 +110,7 @@ class NativeFunction(torch.autograd.Function):
         ctx.plan, ctx.has_weight = plan, weight is not None
         ctx.save_for_backward(*((x,) if weight is None else (x, weight)), *factors)
         dtype, own = plan.dtype or x.dtype, circulants[0].dtype
-        onto = native.takes(dtype, own)
+        onto = takes(dtype, own)
         rows, b = flattened(x).contiguous().to(dtype), None if bias is None else bias.to(dtype)
         h: Tensor = torch.ops.cdvft.circulant_forward.default(
             rows if onto else rows.to(own), b if onto else None, diagonals, circulants, plan.d_out, plan.alpha, plan.row
@@ -129,7 +130,7 @@ class NativeFunction(torch.autograd.Function):
         diagonals, circulants = saved[: plan.diagonals], saved[plan.diagonals :]
         own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
         rows, given = flattened(x).contiguous().to(g.dtype), flattened(g).contiguous()
-        onto = native.takes(g.dtype, own)
+        onto = takes(g.dtype, own)
         grad_x, *grads = torch.ops.cdvft.circulant_backward.default(
             *((rows, given) if onto else (rows.to(own), given.to(own))),
             diagonals,
