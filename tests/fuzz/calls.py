@@ -60,7 +60,6 @@ CALLS: dict[tuple[str, ...], Call] = {
     ("dev", "profile-readme"): Call({"store": "store.sqlite", "output": "out.md"}),
     ("dev", "methods"): Call({"names": ("lora",)}),
     ("dev", "exact"): Call({"names": ("lora",), "cases": "1"}, costly=True),
-    ("dev", "floors"): Call({}),
     ("dev", "schemas"): Call({}, costly=True),
     ("dev", "floors"): Call({"cpu": True, "quick": True, "budget": "1", "output": "out.md"}, costly=True),
     ("dev", "shapes"): Call({}, costly=True),
