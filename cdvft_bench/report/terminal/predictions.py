@@ -26,12 +26,9 @@ def show_answer(answer: Answer, details: bool = False) -> None:
             table.add_section()
     console.print(table)
     console.print(clean(answer.sentence), highlight=False, markup=False)
-    tied = (
-        f"steps within {answer.tie:.0%} of a rank's first share it; "
-        if len({c.rank for c in answer.choices}) < len(answer.choices)
-        else ""
-    )
-    console.print(f"{tied}error: {clean(answer.error)}", highlight=False, markup=False)
+    tied = len({c.rank for c in answer.choices}) < len(answer.choices)
+    shared = f"steps within {answer.tie:.0%} of a rank's first share it; " if tied else ""
+    console.print(f"{shared}error: {clean(answer.error)}", highlight=False, markup=False)
     if details:
         for choice in shown[:1]:
             _show_budget(choice)
