@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -23,7 +23,8 @@ from tests.execution.test_operands import every_second, negated_view, transposed
 from tests.execution.test_paths import dense
 
 EXAMPLES = int(os.environ.get("CDVFT_FUZZ_EXAMPLES", "100"))
-fuzzed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck))
+PHASES = [p for p in Phase if p != Phase.explain]  # which traces every line, a hundred times slower
+fuzzed = settings(max_examples=EXAMPLES, deadline=None, suppress_health_check=list(HealthCheck), phases=PHASES)
 KERNELS = not native.missing(torch.float32)
 RUN = [p for p in PATHS if p != "triton" and (KERNELS or p != "native")]
 

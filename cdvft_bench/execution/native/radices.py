@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 LARGE = 4096
 """Points from which on a signal of float32 fills the first cache of many CPUs."""
 
 
+@lru_cache(maxsize=4096)
 def stages(p: int, lanes: int) -> tuple[int, ...] | None:
     """Radices of the compiled kernels' transform of p points in vectors of ``lanes``; None where they take no such p.
 
