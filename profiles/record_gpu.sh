@@ -47,7 +47,7 @@ if [ -z "${CDVFT_BENCH_REVISION:-}" ] && ! git rev-parse --short HEAD > /dev/nul
     echo "There is no repository here: set CDVFT_BENCH_REVISION, or the rows will not say what they measured." >&2
 fi
 
-DEVICE=cuda GRID=gpu-first MODELS=gpu-first-models CASE=0.3s MODEL_CASE=1s SELFTEST=20 MARK=gpu
+DEVICE=cuda GRID=gpu-first MODELS=gpu-first-models CASE=0.3s MODEL_CASE=1s SELFTEST=20 MARK="gpu and not slow"
 if [ -n "$DRY" ]; then
     DEVICE=cpu CASE=0.02s MODEL_CASE=0.02s SELFTEST=1 MARK="not slow"
     for kind in layer model; do
@@ -98,14 +98,21 @@ facts() {
     "$PYTHON" -m pip list --format=freeze --disable-pip-version-check 2> /dev/null |
         grep -iE '^(torch|triton|numpy|peft|transformers|fvcore|msgspec|nvidia-ml-py|pytest)=='
 }
+tested() { # tested SECONDS MARK FILES AND OPTIONS...: without the configuration, which asks for plugins
+    local limit="$1" mark="$2"
+    shift 2
+    local options=(-q -c /dev/null --rootdir "$HERE" --import-mode=importlib -p no:cacheprovider -W ignore -m "$mark")
+    has hypothesis || options+=(--noconftest)
+    timeout "$limit" "$PYTHON" -m pytest "${options[@]}" "$@"
+}
 tests() { # by file name: collecting the whole tree takes longer than they do, and needs packages that may be missing
     local files=(tests/reference/test_layer.py tests/timing/test_gpu_state.py)
     [ -n "$DRY" ] || files+=(tests/execution/test_triton.py tests/execution/test_graphs.py tests/timing/test_clock.py
         tests/timing/test_modes.py tests/timing/test_peak_memory.py tests/timing/test_trace.py
         tests/timing/test_selftest.py)
-    local options=(-q -c /dev/null --rootdir "$HERE" --import-mode=importlib -p no:cacheprovider -W ignore -m "$MARK")
-    has hypothesis || options+=(--noconftest)
-    timeout 150 "$PYTHON" -m pytest "${options[@]}" "${files[@]}"
+    # The on-chip FFT, which auto leaves alone, takes a compiler minutes: see part 3.
+    tested 150 "$MARK" "${files[@]}" --deselect \
+        "tests/execution/test_graphs.py::test_a_replayed_step_gives_the_gradients_of_a_plain_one[triton]"
 }
 rates() { # once
     [ -s "$OUT/rates.json" ] || "$PYTHON" -m cdvft_bench.timing.calibrate --device "$DEVICE" --output "$OUT/rates.json"
@@ -165,6 +172,10 @@ case "$PART" in
             echo "== peft or transformers is missing: no models" | tee -a "$OUT/log.txt"
         fi
         step "traces" traces
+        if [ -z "$DRY" ] && has pytest && [ $((LIMIT - SECONDS)) -gt 120 ]; then
+            step "the on-chip FFT, as far as time goes" tested "$(left)" "gpu and slow" -x -k on_chip_fft \
+                tests/execution/test_triton.py
+        fi
         ;;
     profile) step "profile" profile ;;
 esac

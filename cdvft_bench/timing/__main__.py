@@ -6,6 +6,10 @@ From a checkout, on any machine::
         --methods frozen,lora:rank=8,cdvft:m=2:block_size=d+d/4 --device cuda \\
         --modes eager,graph,compile --output rows.jsonl --budget 540s
 
+or the cases of a grid, with its models and PEFT's methods where peft is installed::
+
+    python -m cdvft_bench.timing --grid gpu-first --modes eager,graph --no-trace --output rows.jsonl --budget 540s
+
 Rows are appended as they come; the same command goes on where it stopped. Exit codes: 0 all cases
 are done, 1 some of them failed, 2 misuse, 3 cases are left (run the same command again).
 """

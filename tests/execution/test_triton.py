@@ -460,7 +460,7 @@ torch.manual_seed(tokens)
 relative = lambda a, b: float((a - b).detach().double().norm() / b.detach().double().norm())
 
 for d, dtype, path, diagonals in itertools.product(
-    map(int, sys.argv[3:]), (torch.bfloat16, torch.float32), ("merged_dense", "triton"), (True, False)
+    map(int, sys.argv[4:]), (torch.bfloat16, torch.float32), sys.argv[3].split(","), (True, False)
 ):
     if path == "triton" and misfit(device, torch.float32, dtype, (1, 1), d, 1):
         continue
@@ -487,16 +487,29 @@ for d, dtype, path, diagonals in itertools.product(
 @pytest.mark.parametrize("d", [768, 1024, 2048, 4096])
 def test_output_and_all_gradients_of_wide_layers_equal_the_oracle_under_the_interpreter(d) -> None:
     """Ragged tokens: no tile is full."""
-    interpret(WIDTHS, "cpu", "5", str(d))
+    interpret(WIDTHS, "cpu", "5", "merged_dense,triton", str(d))
+
+
+def on_a_gpu(*arguments: str) -> None:
+    done = subprocess.run([sys.executable, "-c", WIDTHS, "cuda", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not (torch.cuda.is_available() and HAS_TRITON), reason="needs a CUDA device and triton")
-@pytest.mark.parametrize("tokens", [37, 512])
-def test_output_and_all_gradients_equal_the_oracle_on_a_gpu(tokens) -> None:
-    command = [sys.executable, "-c", WIDTHS, "cuda", str(tokens), "768", "1024", "2048", "4096"]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+@pytest.mark.parametrize("tokens", ["37", "512"])
+def test_output_and_all_gradients_of_what_auto_launches_equal_the_oracle_on_a_gpu(tokens) -> None:
+    on_a_gpu(tokens, "merged_dense", "768", "1024", "2048", "4096")
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not (torch.cuda.is_available() and HAS_TRITON), reason="needs a CUDA device and triton")
+@pytest.mark.parametrize("d", ["768", "1024", "2048", "4096"])
+def test_output_and_all_gradients_of_the_on_chip_fft_equal_the_oracle_on_a_gpu(d) -> None:
+    """Slow: a compiler takes minutes over some of its kernels."""
+    on_a_gpu("37", "triton", d)
 
 
 def test_the_room_holds_no_cuda_call_at_import() -> None:

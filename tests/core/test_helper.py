@@ -1,0 +1,75 @@
+"""A process that answers questions ends with whoever asks it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from cdvft_bench.core.helper import Helper, NoAnswerError
+
+ANSWERS = """
+import os, time
+from cdvft_bench.core.helper import serve
+
+def answer(asked):
+    print("this is no answer")
+    if asked.get("hang"):
+        open(asked["hang"], "w").write(str(os.getpid()))
+        time.sleep(600)
+    return {"pid": os.getpid(), "twice": 2 * asked["n"]}
+
+serve(answer)
+"""
+ASKS = f"""
+import sys
+from cdvft_bench.core.helper import Helper
+Helper([sys.executable, "-c", {ANSWERS!r}]).ask({{"hang": sys.argv[1]}}, 600)
+"""
+
+
+def test_one_process_answers_until_it_fails() -> None:
+    helper = Helper([sys.executable, "-c", ANSWERS])
+    try:
+        first, second = helper.ask({"n": 3}, 60), helper.ask({"n": 4}, 60)
+        assert (first["twice"], second["twice"]) == (6, 8)
+        assert first["pid"] == second["pid"] != os.getpid()
+        with pytest.raises(NoAnswerError, match="KeyError: 'n'"):
+            helper.ask({}, 60)
+        assert helper.ask({"n": 5}, 60)["pid"] != first["pid"]
+    finally:
+        helper.close()
+    helper.close()  # once more is no fault
+
+
+def test_it_ends_when_whoever_asks_is_killed(tmp_path: Path) -> None:
+    marker = tmp_path / "pid"
+    asking = subprocess.Popen([sys.executable, "-c", ASKS, str(marker)])
+    try:
+        _until(lambda: marker.is_file() and marker.read_text() != "")
+        pid = int(marker.read_text())
+        os.kill(asking.pid, signal.SIGKILL)
+        asking.wait()
+        _until(lambda: not _lives(pid))
+    finally:
+        asking.kill()
+    assert not _lives(pid)
+
+
+def _lives(pid: int) -> bool:
+    with suppress(ProcessLookupError, FileNotFoundError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def _until(done: object, seconds: float = 60.0) -> None:
+    assert callable(done)
+    end = time.monotonic() + seconds
+    while not done() and time.monotonic() < end:
+        time.sleep(0.05)
