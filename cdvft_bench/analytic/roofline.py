@@ -10,6 +10,7 @@ import itertools
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ class Rates:
         threads: CPU threads that the rates hold for; 0 on a GPU.
         native: real FLOP/s of the compiled kernels, transforms and element-wise work together, against their FLOPs;
             empty where they were not calibrated: ``fft`` then stands in.
+        fft_primes: share of a smooth length's rate that transforms reach whose length has a large prime factor, against
+            that factor; empty where it was not measured: they then count as smooth.
         cpu: a digest of the CPU that they were measured on; empty on a GPU, and where nobody knows.
     """
 
@@ -50,6 +53,7 @@ class Rates:
     asynchronous: bool = False
     threads: int = 0
     native: Curve = ()
+    fft_primes: Curve = ()
     notes: tuple[str, ...] = field(default=())
     cpu: str = ""
 
@@ -84,6 +88,7 @@ def rates_from_json(document: Any) -> Rates:
             asynchronous=bool(document["asynchronous"]),
             threads=int(_number(document, "threads", 0)),
             native=curve(document["native"]) if document.get("native") else (),
+            fft_primes=curve(document["fft_primes"]) if document.get("fft_primes") else (),
             notes=tuple(map(str, document.get("notes", ()))),
             cpu=str(document.get("cpu", "")),
         )
@@ -125,6 +130,17 @@ def at(curve: Curve, size: float) -> float:
     return curve[-1][1]
 
 
+@lru_cache(maxsize=4096)
+def largest_prime(n: int) -> int:
+    """The largest prime factor of n >= 1; 1 of 1."""
+    largest, factor = 1, 2
+    while factor * factor <= n:
+        while n % factor == 0:
+            largest, n = factor, n // factor
+        factor += 1
+    return max(largest, n)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What one launch of a kernel takes, part by part, at full rates.
@@ -156,7 +172,8 @@ def kernel_parts(kernel: Kernel, rates: Rates, dtype: str) -> Parts:
         if kernel.kind == "native":
             flops += float(kernel.flops)
         curve = (rates.native if kernel.kind == "native" else ()) or rates.fft
-        unit, arithmetic = kernel.kind, flops / at(curve, flops)
+        share = at(rates.fft_primes, largest_prime(int(length))) if rates.fft_primes and kernel.kind == "fft" else 1.0
+        unit, arithmetic = kernel.kind, flops / at(curve, flops) / share
     else:
         return Parts(0.0, bytes_ / at(rates.bandwidth[kernel.kind], bytes_), "")
     return Parts(arithmetic, bytes_ / at(rates.bandwidth["elementwise"], bytes_), unit)

@@ -292,8 +292,12 @@ class CdvftLinear(nn.Module, CdvftLayer):
 
     def _changes(self, x: Tensor, settings: Settings, known: dict[str, int], adapter_names: list[str]) -> Tensor:
         """The change of each sample's adapter, of those ``known`` (and numbered), which have the same settings."""
-        held = zip(*map(self.factors, known), strict=True)
-        diagonals, circulants = ([torch.stack(bank) for bank in zip(*kind, strict=True)] for kind in held)
+
+        def banks(held: Factors) -> list[Tensor]:
+            return [torch.stack([self._factor(held, name) for name in known])] if next(iter(known)) in held else []
+
+        diagonals = banks(self.cdvft_first) + [a for last in banks(self.cdvft_last) for a in last.unbind(1)]
+        circulants = banks(self.cdvft_circulant) + [c for rest in banks(self.cdvft_circulants) for c in rest.unbind(1)]
         x = x.to((*diagonals, *circulants)[0].device)
         adapters = torch.tensor([known.get(name, -1) for name in adapter_names], device=x.device)
         path = "fft" if settings.path == "fft" else "auto"  # no other is of mixed batches, or of all of them

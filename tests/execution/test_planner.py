@@ -12,7 +12,7 @@ from torch import nn
 
 from cdvft_bench.analytic.kernels import Kernel, fft
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.analytic.roofline import Rates, at, kernel_seconds, predict_seconds, rates_from_json
+from cdvft_bench.analytic.roofline import Rates, at, kernel_seconds, largest_prime, predict_seconds, rates_from_json
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import FastCDVFTLinear, Problem, planner, rank
 from cdvft_bench.execution.planner import BUILT_IN, device_rates, estimate, kernels_of, pick
@@ -49,6 +49,28 @@ def test_a_kernel_takes_the_longest_of_its_parts() -> None:
     transform = fft("_fft_r2c", 1024, 100, "float32")
     assert kernel_seconds(transform, flat, "float32") >= 2.5 * 1024 * 10 * 100 / 1e9
     assert predict_seconds((copy, copy, copy.times(0)), flat) == pytest.approx(4e-3)
+
+
+def test_transforms_of_rough_lengths_are_slower() -> None:
+    """A library's transform of 751 points, a prime, takes other ways than one of 768; where that was measured."""
+    for n in range(1, 500):
+        factors = [q for q in range(2, n + 1) if n % q == 0 and all(q % r for r in range(2, int(q**0.5) + 1))]
+        assert largest_prime(n) == max(factors, default=1)
+    rough = dataclasses.replace(CPU, fft_primes=((7.0, 1.0), (97.0, 0.2), (751.0, 0.1)))
+    for n, share in ((768, 1.0), (4 * 97, 0.2), (751, 0.1), (1511, 0.1)):
+        transform = fft("_fft_r2c", n, 10_000, "float32")
+        before, after = (kernel_seconds(transform, rates, "float32") - rates.launch_s for rates in (CPU, rough))
+        assert after == pytest.approx(before / share)
+    assert kernel_seconds(Kernel("k", "native", fft_length=751, fft_batch=99), rough, "float32") == pytest.approx(
+        kernel_seconds(Kernel("k", "native", fft_length=751, fft_batch=99), CPU, "float32")
+    )
+    assert rates_from_json(json.loads(json.dumps(rough.to_json()))) == rough
+    old = {key: value for key, value in CPU.to_json().items() if key != "fft_primes"}
+    assert rates_from_json(old) == CPU
+    slow = {e.path: e.seconds for e in rank(Problem(768, 768, 751), rough)}
+    fast = {e.path: e.seconds for e in rank(Problem(768, 768, 751), CPU)}
+    assert slow["fused"] > 1.1 * fast["fused"]
+    assert slow["merged_dense"] == fast["merged_dense"]  # it transforms nothing
 
 
 @pytest.mark.parametrize("m", [0, 2, 3])

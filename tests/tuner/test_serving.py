@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from peft import get_peft_model
+from torch import nn
 
 from cdvft_bench.execution import native
+from cdvft_bench.tuner import CdvftConfig
 from cdvft_bench.tuner.serving import ROWS, Found, Row, contenders, measure, table
 
 pytestmark = pytest.mark.skipif(bool(native.missing(torch.float32)), reason="no compiled kernels")
@@ -34,3 +37,24 @@ def test_a_row_is_measured_and_told() -> None:
 
 def test_rows_are_told_apart() -> None:
     assert len(set(ROWS)) == len(ROWS)
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_samples_of_several_kinds_of_adapters(gradients: bool) -> None:
+    """Adapters of like settings go through one call, those of others through their own; a name of none is the base."""
+    torch.manual_seed(0)
+    kinds = [{"m": 2}, {"m": 3}, {"m": 1}, {"diagonals": False, "block_size": 8}, {"m": 2, "convention": "row"}]
+    configs = [CdvftConfig(target_modules=["linear"], init="random", **kind) for kind in [*kinds, *kinds]]
+    model = get_peft_model(nn.ModuleDict({"linear": nn.Linear(16, 24)}), configs[0], adapter_name="0")
+    for i, config in enumerate(configs[1:], 1):
+        model.add_adapter(str(i), config)
+    layer = model.base_model.model["linear"].eval()
+    names = ["__base__", *map(str, torch.randint(10, (20,)).tolist()), "3", "8"]
+    x = torch.randn(len(names), 5, 16)
+    with torch.set_grad_enabled(gradients):
+        mixed = layer(x, adapter_names=names)
+        for i, name in enumerate(names):
+            layer.enable_adapters(name != "__base__")
+            if name != "__base__":
+                layer.set_adapter(name)
+            assert (mixed[i] - layer(x[i])).norm() <= 1e-5 * mixed[i].norm()

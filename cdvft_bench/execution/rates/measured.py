@@ -48,6 +48,8 @@ FULL = Effort(0.12, 7, 3, (16, 128, 1024, 4096), (4, 64, 256, 1024, 4096, 16384)
 """Under half a minute on two cores."""
 GPU = Effort(0.1, 7, 3, (16, 128, 1024, 4096, 16384), (16, 256, 4096, 32768, 131072))
 LOG2_768 = 9.585
+PRIMES = ((7, 112), (13, 64), (31, 24), (61, 12), (127, 6), (251, 3), (769, 1))
+"""Prime factors, and by what to multiply them for a length near 768."""
 SHORTEST_S = 1e-3
 """Seconds of a sample on a GPU, which is made of as many calls as that takes, and ``MOST_CALLS`` at most."""
 MOST_CALLS = 1000
@@ -88,6 +90,7 @@ class _Bench:
             "matmul": {dtype: self.matmul(getattr(torch, dtype)) for dtype in self.effort.dtypes},
             "complex_bmm": self.complex_bmm(),
             "fft": self.fft(),
+            "fft_primes": self.fft_primes(),
             "native": self.native(),
             "bandwidth": {
                 "elementwise": self.traffic(lambda x, y: torch.mul(x, 1.5, out=y)),
@@ -185,6 +188,16 @@ class _Bench:
             flops = 2.5 * 768 * LOG2_768 * rows
             found.append((flops, 2 * flops / taken))
         return _best([found])
+
+    def fft_primes(self) -> Points:
+        """Of lengths near 768 with one large prime factor: a library's transform of those takes other ways."""
+
+        def rate(n: int) -> float:
+            x = self.normal(128, n)
+            return n * math.log2(n) / self.seconds(lambda: torch.fft.rfft(x))
+
+        smooth = rate(768)
+        return [(float(prime), min(1.0, rate(prime * times) / smooth)) for prime, times in PRIMES]
 
     def native(self) -> Points:
         """FLOP/s of the compiled kernels, forward and backward together; empty where they cannot run."""

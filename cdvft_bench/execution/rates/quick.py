@@ -22,10 +22,13 @@ from cdvft_bench.core.io.files import write_file
 from cdvft_bench.execution import native
 from cdvft_bench.execution.rates.measured import QUICK, measure, this_cpu
 
+KIND = 2
+"""Of what is measured: rates of another kind are measured anew."""
+
 
 def quick_path(threads: int) -> Path:
     """Where they are kept: those of another CPU, another torch or another number of threads lie elsewhere."""
-    key = hashlib.sha256(f"{this_cpu()}\0{torch.__version__}\0{threads}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{this_cpu()}\0{torch.__version__}\0{threads}\0{KIND}".encode()).hexdigest()[:16]
     return cache_folder() / f"rates-{key}.json"
 
 

@@ -48,6 +48,7 @@ def test_they_are_measured_once_a_machine(fresh: list[Any]) -> None:
     first = device_rates("cpu")
     assert "measured" in first.source
     assert first.threads == torch.get_num_threads()
+    assert all(0 < share <= 1 for _, share in first.fft_primes)
     _forget()
     assert device_rates("cpu") == first
     assert len(fresh) == 1
