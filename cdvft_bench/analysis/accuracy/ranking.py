@@ -25,7 +25,7 @@ from cdvft_bench.analysis.accuracy.pairs import BASELINE, beyond_chance, differe
 from cdvft_bench.analysis.cases import CIRCULANT, title_of
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.student import joint_freedom
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import clean, listed, percent_bounds, plural
 
 if TYPE_CHECKING:
     from cdvft_bench.analysis.accuracy.study import Study
@@ -159,6 +159,27 @@ def ranking(studies: Iterable[Study]) -> Ranking:
         rows.append(Row(role, method, cells, _mean_rank(mine) if role in ranked else None))
     rows.sort(key=_order)
     return Ranking(tuple(named), tuple(left_out), tuple(rows), len(ranked), over)
+
+
+def said_of(found: Ranking, role: str) -> str:
+    """What the table says of a method, in a sentence; empty where no workload can rank it."""
+    row = next((row for row in found.rows if row.role == role and row.cells), None)
+    if row is None:
+        return ""
+    parts = []
+    if row.rank is not None:
+        low, high = row.rank.low, row.rank.high
+        parts.append(f"its mean rank is {row.rank.value:.3g} [{low:.3g}, {high:.3g}] of {found.ranked} methods")
+    for like, name in ((False, BASELINE), (True, "the LoRA of like size")):
+        outcomes, mean = row.outcomes(like), row.mean(like)
+        if outcomes is not None and mean is not None:
+            wins, ties, losses = outcomes
+            parts.append(
+                f"against {name} it is more accurate on {wins}, not told apart on {ties}, less accurate on {losses} "
+                f"({100 * mean.value:+.1f} points{percent_bounds(mean)} in the mean)"
+            )
+    where = f"{plural(len(row.cells), 'workload')} that can rank methods ({listed(list(row.cells))})"
+    return f"Over {where}, {role}: {'; '.join(parts)}."
 
 
 def cannot_rank(runs: Sequence[TrialResult]) -> str:
