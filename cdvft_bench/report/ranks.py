@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cdvft_bench.analysis.accuracy.ranking import GAIN, Cell, Ranking, Row
+from cdvft_bench.accuracy.pilot import GAIN
+from cdvft_bench.analysis.accuracy.ranking import Cell, Ranking, Row
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, percent_bounds, plural
 from cdvft_bench.report.page.cards import Table
