@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 
 RECENT = ("llama-3", "qwen", "mistral", "gemma", "smollm2")
 PAPER = "CDVFT m=2 p=d"
-MODELS = "measured by cdvft-bench sweep paper-models --store paper-models.sqlite (core-hours: not measured)"
-ON_A_GPU_MODELS = f"on a GPU {MODELS}"
+MODELS = "cdvft-bench sweep paper-models --store paper-models.sqlite (core-hours not measured)"
 TENANTS = 1000
 NEGLIGIBLE = 0.01
 """A share of memory below one part in a hundred is called negligible."""
@@ -187,7 +186,7 @@ def recent(given: Given) -> Answer:
     if not tasks:
         missing.append("CDVFT's accuracy on a generation task")
     if not any(kind == "model" for kind, _ in by_subject):
-        missing.append(f"a whole recent model, measured; {ON_A_GPU_MODELS}")
+        missing.append(f"a whole recent model, measured on a GPU; {MODELS}")
     open_ = (*missing, *given.unrun(generation=True))
     if not evidence:
         plain = "Neither a recent model nor a generation task is recorded."
