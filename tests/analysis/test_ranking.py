@@ -173,6 +173,7 @@ def test_a_workload_that_cannot_rank_is_left_out_with_the_reason() -> None:
     screen = StringIO()
     show_ranking(Campaign(runs={"b": near}), Console(file=screen, width=120))
     assert "No workload can rank methods" in screen.getvalue()
+    assert "mpnet-base on tweets-distinct: not measured; cdvft-bench train tweets-mpnet" in screen.getvalue()
 
 
 def test_roles_are_those_of_any_width() -> None:
