@@ -54,7 +54,7 @@ class Outlook:
         runs = f"{plural(self.done, 'run')} of {self.done + self.left:,} done ({self.hours:.1f} core-hours)"
         if self.left:
             lacking = listed(self.missing) if len(self.missing) < self.methods else "every method"
-            runs += f"; {self.left:,} left, {self.cost}; final runs lack of {lacking or 'none'}"
+            runs += f"; {self.left:,} left, {self.cost}; without all final runs: {lacking or 'none'}"
         design = f"{self.seeds} seeds and {self.scored:,} test examples"
         power = f"not known before two methods have three seeds each; the design is of {design}"
         if self.seen is not None:
