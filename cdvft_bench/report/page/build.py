@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench import __version__
+from cdvft_bench.accuracy.published.campaigns import IMAGES, MATHS
 from cdvft_bench.accuracy.published.campaigns import campaign as packaged_campaign
 from cdvft_bench.accuracy.published.reading import Published
 from cdvft_bench.analysis.accuracy.maps import cells, maps_said, rate_maps, setting_map
@@ -91,7 +92,8 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
     found = campaign.overview
     tested = [study for study in campaign.studies if study.scores]
     mapped = [cell for study in campaign.studies if not study.scores for cell in cells(study.runs)]
-    compared = [*campaign.comparisons, *([packaged_campaign()] if claims and tested else [])]
+    packaged = [packaged_campaign(one) for one in (MATHS, IMAGES) if claims and tested]
+    compared = [*campaign.comparisons, *packaged]
     model, blocks = _pictures(campaign, frame, found, tested, compared)
     heat = [*([one] if (one := setting_map(mapped)) else []), *rate_maps(mapped)]
     model["maps"] = [views.map_view(one) for one in heat]
