@@ -38,9 +38,12 @@ def questions(paths: tuple[Path, ...]) -> None:
     """Print docs/questions.md of PATHS (profiles): what reviewers asked, answered from records, and what is open."""
     from cdvft_bench.analysis.inputs import read
     from cdvft_bench.analysis.questions.asked import asked
+    from cdvft_bench.claims.table import rows
     from cdvft_bench.report.questions import questions_markdown
 
-    click.echo(questions_markdown(asked(read(*paths))), nl=False)
+    campaign = read(*paths)
+    judged = rows(campaign.verification) if campaign.verification else ()
+    click.echo(questions_markdown(asked(campaign, judged)), nl=False)
 
 
 @dev.command()

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.questions.answers import answers
 from cdvft_bench.analysis.questions.evidence import Answer, Evidence, Given
-from cdvft_bench.claims.table import rows
 from cdvft_bench.core.text import NOT_MEASURED, plural
+
+if TYPE_CHECKING:
+    from cdvft_bench.claims.table import VerdictRow
 
 SHOWN_EVIDENCE = 40
 """Sentences of evidence that an answer lists."""
 
 
-def asked(campaign: Campaign) -> list[Answer]:
-    """All six, answered from the files read."""
-    judged = rows(campaign.verification) if campaign.verification else ()
+def asked(campaign: Campaign, judged: Sequence[VerdictRow] = ()) -> list[Answer]:
+    """All six, answered from the files read; ``judged`` are the rows of their verdicts."""
     given = Given(
         campaign.frame,
         judged,

@@ -21,6 +21,7 @@ from cdvft_bench.analysis.peers import regret_said, ways
 from cdvft_bench.analysis.questions.asked import asked
 from cdvft_bench.analysis.questions.evidence import Answer
 from cdvft_bench.analysis.sentences import Headline, Trust, headline, three_sentences, trust
+from cdvft_bench.claims.table import rows
 from cdvft_bench.core.text import clean, plural
 from cdvft_bench.report.page import cards, views
 from cdvft_bench.report.page.payload import embedded, packed
@@ -114,7 +115,7 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
         studies=tuple((study.name, _said(study)) for study in tested),
         maps=said,
         published=tuple(cards.comparison(one, notes(one), one in campaign.comparisons) for one in compared),
-        answers=tuple(asked(campaign)) if to_ask else (),
+        answers=tuple(asked(campaign, rows(campaign.verification) if campaign.verification else ())) if to_ask else (),
         prediction=tuple(cards.prediction_tables(campaign.evaluation, campaign.published)),
         kernels=cards.kernel_table(by_path(campaign.kernels)) if campaign.kernels else None,
         records=len(frame),
