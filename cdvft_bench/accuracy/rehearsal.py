@@ -1,7 +1,7 @@
 """A rehearsal of a campaign: every method for a few steps, end to end; and from that what the whole will take.
 
-Three short runs of a method, alike but for training steps or scored examples, give the core-seconds of its start, of a
-step and of a scored example. What a step or an example takes does not depend on how many there are, so sums of them
+Short runs of a method, alike but for training steps or scored examples, give the core-seconds of its start, of a step
+and of a scored example. What a step or an example takes does not depend on how many there are, so sums of them
 say what a campaign takes, before its first run.
 """
 
@@ -23,8 +23,10 @@ from cdvft_bench.core.io.files import shown, write_file
 from cdvft_bench.core.io.reading import read_json
 
 NAME = "rehearsal.json"
-STEPS, SCORED, MORE = 4, 16, 48
-"""Training steps of the longer run; scored examples of a run, and how many more of the longest."""
+STEPS, SCORED, MORE = 3, 16, 48
+"""Training steps of a longer run beside its first; scored examples of a run, and of a longer one beside these."""
+ENOUGH, GROWTH = 3.0, 4
+"""Core-seconds that a longer run must take beyond the shortest to be told from it; how it grows until it does."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +90,31 @@ def rehearsed(
         once = replace(once, examples=batch, epochs=1, scored=SCORED)
         if not costs:
             run(once)  # loads packages and data, which later runs find ready
-        spent = [
-            _core_seconds(run(trial))
-            for trial in (once, replace(once, examples=STEPS * batch), replace(once, scored=SCORED + MORE))
-        ]
-        step = 0.0 if once.method == BASE else max(0.0, (spent[1] - spent[0]) / (STEPS - 1))
-        example = max(0.0, (spent[2] - spent[0]) / MORE)
-        cost = MethodCost(label_of(contender), max(0.0, spent[0] - step - SCORED * example), step, example)
+        base = _core_seconds(run(once))
+
+        def steps(n: int, once: Trial = once) -> Trial:
+            return replace(once, examples=(n + 1) * once.batch)
+
+        def examples(n: int, once: Trial = once) -> Trial:
+            return replace(once, scored=SCORED + n)
+
+        most = math.ceil(contender.trial.examples / batch) * contender.trial.epochs
+        step = 0.0 if once.method == BASE else _each(run, steps, base, STEPS, most)
+        example = _each(run, examples, base, MORE, contender.trial.scored)
+        cost = MethodCost(label_of(contender), max(0.0, base - step - SCORED * example), step, example)
         costs.append(cost)
         say(f"{cost.label}: {cost.step_s:.3g} core-seconds a step, {cost.example_s:.3g} a scored example")
     first = preset.contenders[0].trial
     return Rehearsal(preset.name, first.model, first.task, device, threads, tuple(costs), dict(environment))
+
+
+def _each(run: Callable[[Trial], TrialResult], longer: Callable[[int], Trial], base: float, n: int, most: int) -> float:
+    """Core-seconds of one step or example: of ``n`` more of them, or of so many that they are told from the start's."""
+    while True:
+        beyond = _core_seconds(run(longer(n))) - base
+        if beyond >= ENOUGH or n >= most:
+            return max(0.0, beyond / n)
+        n = min(GROWTH * n, most)
 
 
 def _core_seconds(result: TrialResult) -> float:
