@@ -102,6 +102,7 @@ for _command in (
     prediction.evaluate,
     accuracy.train,
     accuracy.steps,
+    accuracy.rehearse,
     accuracy.pareto,
     accuracy.maps,
     accuracy.rank,

@@ -117,6 +117,12 @@ def test_the_page_of_commands_is_current() -> None:
     same_text((DOCS / "cli.md").read_text(), CliRunner().invoke(command, ["dev", "commands"]).output)
 
 
+def test_the_page_of_questions_is_current() -> None:
+    done = CliRunner().invoke(command, ["dev", "questions", str(DOCS.parent / "profiles")])
+    assert done.exit_code == 0, done.output
+    same_text((DOCS / "questions.md").read_text(), done.output)
+
+
 def test_the_architecture_names_what_exists() -> None:
     text = (DOCS / "architecture.md").read_text()
     package = DOCS.parent / "cdvft_bench"

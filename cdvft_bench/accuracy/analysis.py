@@ -73,30 +73,6 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Accuracy of one method less another's, paired by seed and test example.
-
-    Attributes:
-        label, against: the methods. mean: of the differences.
-        low, high: 95 % interval; None for fewer than three seeds.
-        p: that so large a difference comes by chance. p_holm: corrected for all comparisons with ``against`` (Holm).
-    """
-
-    label: str
-    against: str
-    mean: float
-    low: float | None
-    high: float | None
-    p: float
-    p_holm: float
-
-    @property
-    def interval(self) -> Interval:
-        """The difference with its interval."""
-        return Interval(self.mean, self.low, self.high)
-
-
-@dataclass(frozen=True)
 class Estimate:
     """A mean with its standard error and degrees of freedom; ``error`` None where fewer than three seeds show none."""
 
@@ -125,6 +101,36 @@ class Estimate:
         if self.error == 0:
             return 1.0 if self.mean == 0 else 0.0
         return tail(self.mean / self.error, self.freedom)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of one method less another's, paired by seed and test example.
+
+    Attributes:
+        label, against: the methods. estimate: the mean difference with its standard error.
+        p_holm: that so large a difference comes by chance, corrected for all comparisons of its family (Holm).
+    """
+
+    label: str
+    against: str
+    estimate: Estimate
+    p_holm: float
+
+    @property
+    def mean(self) -> float:
+        """Of the differences."""
+        return self.estimate.mean
+
+    @property
+    def p(self) -> float:
+        """That so large a difference comes by chance, alone."""
+        return self.estimate.p
+
+    @property
+    def interval(self) -> Interval:
+        """The difference with its 95 % interval; without one for fewer than three seeds."""
+        return self.estimate.interval
 
 
 def estimate(table: Answers, other: Answers | None = None, ratio: float = 1.0) -> Estimate:
@@ -283,8 +289,7 @@ def compared(found: Sequence[Score], against: str) -> list[Difference]:
     values = [estimate(table) for _, table in tables]
     made = []
     for (label, _), value, p_holm in zip(tables, values, holm([v.p for v in values]), strict=True):
-        interval = value.interval
-        made.append(Difference(label, against, value.mean, interval.low, interval.high, value.p, p_holm))
+        made.append(Difference(label, against, value, p_holm))
     return sorted(made, key=lambda d: (d.p_holm, -abs(d.mean), d.label))
 
 

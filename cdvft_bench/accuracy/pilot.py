@@ -14,6 +14,8 @@ from cdvft_bench.accuracy.power import detectable
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult
 
 FULL = "full"
+GAIN = 0.05
+"""By so much tuned full fine-tuning must beat training nothing but the classifier, for a workload to rank methods."""
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,11 @@ def pilot_of(results: Sequence[TrialResult]) -> Pilot | None:
     if value.interval.low is None or value.interval.high is None:
         return None
     return Pilot(least, full, value.mean, value.interval.low, value.interval.high, detectable(value))
+
+
+def cannot_rank(runs: Sequence[TrialResult]) -> str:
+    """Why a workload cannot rank methods; empty where its pilot shows that it can."""
+    pilot = pilot_of(runs)
+    if pilot is None:
+        return "no pilot, which takes three seeds of full fine-tuning, and of the head alone or the untrained model"
+    return "" if pilot.passed(GAIN) else f"its pilot does not show a gain of {100 * GAIN:g} points ({pilot})"

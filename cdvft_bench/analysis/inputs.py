@@ -7,6 +7,7 @@ with a dot is left out. Nothing here judges, fits or times.
 ``records.jsonl.gz``   a store in the text form (``*.jsonl.gz``), or ``*.sqlite``
 ``results.jsonl``      fine-tuning runs, of ``cdvft-bench train``
 ``steps.json``         training steps side by side, of ``cdvft-bench steps``
+``rehearsal.json``     what a campaign would take, of ``cdvft-bench rehearse``
 ``verdicts.json``      of ``cdvft-bench verify --output``
 ``evaluation.json``    predictions against records, of ``cdvft-bench evaluate --output``
 ``findings.jsonl``     of ``cdvft-bench expressivity run``
@@ -29,8 +30,11 @@ import msgspec
 
 from cdvft_bench.accuracy.published.peft_results import is_result
 from cdvft_bench.accuracy.published.reading import TABLES, Published, read_published
+from cdvft_bench.accuracy.rehearsal import NAME as REHEARSAL
+from cdvft_bench.accuracy.rehearsal import Rehearsal, read_rehearsal
 from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.training.trial import TrialResult
+from cdvft_bench.analysis.accuracy.plans import Plan, plans
 from cdvft_bench.analysis.accuracy.ranking import Ranking, ranking
 from cdvft_bench.analysis.accuracy.study import Study, studies
 from cdvft_bench.analysis.frame import records_frame
@@ -73,7 +77,7 @@ class Campaign:
         records: the newest of every case on every machine, in a stable order. replaced: older ones left out.
         environments: fields (a mapping or a dataclass) by key.
         stores: the name of each record's store, by ``id`` of the record.
-        runs: fine-tuning runs by the name of their file. steps: of one preset each.
+        runs: fine-tuning runs by the name of their file. steps, rehearsals: of one preset each.
         verification: verdicts, None where none were given. findings: on expressivity.
         comparisons: runs that were made elsewhere, a table or a folder each.
         evaluation, published: of predictions; None and empty where none were given.
@@ -87,6 +91,7 @@ class Campaign:
     stores: Mapping[int, str] = field(default_factory=dict)
     runs: Mapping[str, Sequence[TrialResult]] = field(default_factory=dict)
     steps: Sequence[StepTimes] = ()
+    rehearsals: Sequence[Rehearsal] = ()
     verification: Verification | None = None
     findings: Sequence[Finding] = ()
     comparisons: Sequence[Published] = ()
@@ -115,6 +120,11 @@ class Campaign:
     def ranking(self) -> Ranking:
         """Methods over the workloads that can rank them."""
         return ranking(self.studies)
+
+    @cached_property
+    def plans(self) -> list[Plan]:
+        """The suite's campaigns: how far they are in these files, and what the rest takes."""
+        return plans(self.runs, self.rehearsals)
 
 
 class _Predictions(msgspec.Struct):
@@ -191,6 +201,7 @@ def read(
         stores=names,
         runs=runs,
         steps=[read_steps(path) for path in timed],
+        rehearsals=[read_rehearsal(path) for path in found if path.name == REHEARSAL],
         verification=verification,
         findings=findings,
         comparisons=compared,
@@ -250,7 +261,7 @@ def short_name(path: Path, among: Sequence[Path]) -> str:
 
 def _files(path: Path) -> list[Path]:
     if is_folder(path):
-        known = (RESULTS, STEPS, VERDICTS, EVALUATION, FINDINGS, KERNELS)
+        known = (RESULTS, STEPS, REHEARSAL, VERDICTS, EVALUATION, FINDINGS, KERNELS)
         inside = []
         for root, folders, names in os.walk(path):  # what may not be entered is passed over
             folders[:] = [name for name in folders if not name.startswith(".")]

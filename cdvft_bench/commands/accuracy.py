@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from cdvft_bench.commands.shared import COUNT, DEVICE, SEED, WORKERS, column_option, columns_of, seconds
 from cdvft_bench.core.errors import UserError
+
+if TYPE_CHECKING:
+    from cdvft_bench.accuracy.preset import Preset
+    from cdvft_bench.accuracy.rehearsal import Rehearsal
+
+RESULTS = click.Path(path_type=Path, dir_okay=False)
+
+
+def _tell(presets: Sequence[Preset], output: Path, rehearsal: Rehearsal | None) -> None:
+    """Print how far campaigns are, what is left of them and what difference they can see."""
+    from cdvft_bench.accuracy.outlook import outlook
+    from cdvft_bench.accuracy.results import read_results
+    from cdvft_bench.core.io.files import is_file
+
+    rows = read_results(output)[0] if is_file(output) else []
+    for preset in presets:
+        if not preset.map:
+            fits = rehearsal if rehearsal and rehearsal.preset == preset.name else None
+            for sentence in outlook(preset, rows, fits).sentences:
+                click.echo(sentence)
 
 
 def _named(preset: str | None) -> str:
@@ -26,7 +48,18 @@ def _named(preset: str | None) -> str:
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 @click.option("--workers", type=WORKERS, default=1, show_default=True, help="Runs at a time.")
-def train(preset: str | None, output: Path, budget: str | None, device: str, threads: int | None, workers: int) -> None:
+@click.option("--plan", is_flag=True, help="Run nothing: say what is left, what it takes and what the design can see.")
+@click.option("--rehearsal", type=RESULTS, help="Of 'cdvft-bench rehearse': what methods take that have no run yet.")
+def train(
+    preset: str | None,
+    output: Path,
+    budget: str | None,
+    device: str,
+    threads: int | None,
+    workers: int,
+    plan: bool,
+    rehearsal: Path | None,
+) -> None:
     """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
 
     cpu-small, cpu-generation and cpu-maps suit two cores. gpu-full runs gpu-mpnet-tweets, gpu-vit-fashion and
@@ -37,8 +70,13 @@ def train(preset: str | None, output: Path, budget: str | None, device: str, thr
     from dataclasses import asdict
 
     from cdvft_bench.accuracy.preset import read_presets
+    from cdvft_bench.accuracy.rehearsal import read_rehearsal
 
     asked, limit = read_presets(_named(preset)), seconds(budget)  # mistakes are told before torch is loaded
+    known = read_rehearsal(rehearsal) if rehearsal else None
+    if plan:
+        _tell(asked, output, known)
+        return
     from transformers.utils import logging
 
     from cdvft_bench.accuracy.search import train_all
@@ -63,6 +101,7 @@ def train(preset: str | None, output: Path, budget: str | None, device: str, thr
             workers=workers,
             measure=energy_while,
         )
+    _tell([one for one in asked if one.name not in outcome.refused], output, known)
     refused = "; ".join(f"{name}: {reason}" for name, reason in outcome.refused.items())
     if outcome.due:
         if refused:
@@ -71,6 +110,39 @@ def train(preset: str | None, output: Path, budget: str | None, device: str, thr
         raise SystemExit(3)
     if refused:
         raise UserError(refused)
+
+
+@click.command()
+@click.argument("preset", required=False)
+@click.option("--output", type=RESULTS, required=True, help="What its methods take, .json.")
+@click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
+@click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
+def rehearse(preset: str | None, output: Path, device: str, threads: int | None) -> None:
+    """Run every method of PRESET for a few steps, end to end, and say what the whole campaign will take.
+
+    It shows in minutes that a campaign of hours can run here. 'cdvft-bench train --rehearsal' and reports read OUTPUT.
+    """
+    from dataclasses import asdict
+
+    from cdvft_bench.accuracy.outlook import outlook
+    from cdvft_bench.accuracy.preset import read_preset
+    from cdvft_bench.accuracy.rehearsal import rehearsed, write_rehearsal
+
+    chosen = read_preset(_named(preset))
+    from transformers.utils import logging
+
+    from cdvft_bench.accuracy.training.fit import run_trial
+    from cdvft_bench.timing.clock import fixed_threads, require_device
+    from cdvft_bench.timing.machine.environment import read_environment
+
+    logging.disable_progress_bar()
+    require_device(device)
+    with fixed_threads(threads) as count:
+        here = asdict(read_environment())
+        found = rehearsed(chosen, lambda trial: run_trial(trial, device), here, device, count, say=click.echo)
+    write_rehearsal(found, output)
+    click.echo(outlook(chosen, [], found).sentences[0])
+    click.echo(f"Rehearsal: {output}")
 
 
 @click.command()
@@ -108,9 +180,6 @@ def steps(preset: str | None, output: Path, budget: str, device: str, threads: i
     for warning in found.warnings:
         click.echo(f"Warning: {warning}", err=True)
     click.echo(f"Steps: {output}")
-
-
-RESULTS = click.Path(path_type=Path, dir_okay=False)
 
 
 @click.command()

@@ -33,6 +33,20 @@ def profile_readme(store: Path, output: Path | None) -> None:
 
 
 @dev.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+def questions(paths: tuple[Path, ...]) -> None:
+    """Print docs/questions.md of PATHS (profiles): what reviewers asked, answered from records, and what is open."""
+    from cdvft_bench.analysis.inputs import read
+    from cdvft_bench.analysis.questions.asked import asked
+    from cdvft_bench.claims.table import rows
+    from cdvft_bench.report.questions import questions_markdown
+
+    campaign = read(*paths)
+    judged = rows(campaign.verification) if campaign.verification else ()
+    click.echo(questions_markdown(asked(campaign, judged)), nl=False)
+
+
+@dev.command()
 @click.argument("names", nargs=-1, metavar="[METHOD]...")
 def methods(names: tuple[str, ...]) -> None:
     """Print docs/methods.md, or the same of METHODs, another package's too: what is exact, what is not covered."""

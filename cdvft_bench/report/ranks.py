@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from cdvft_bench.analysis.accuracy.ranking import GAIN, Cell, Ranking, Row
+from collections.abc import Sequence
+
+from cdvft_bench.accuracy.pilot import GAIN
+from cdvft_bench.analysis.accuracy.plans import Plan
+from cdvft_bench.analysis.accuracy.ranking import Cell, Ranking, Row
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, percent_bounds, plural
 from cdvft_bench.report.page.cards import Table
@@ -34,9 +38,10 @@ def ranking_table(found: Ranking) -> Table | None:
     return Table(title, columns, rows, RANKS + over)
 
 
-def left_out_said(found: Ranking) -> list[str]:
-    """Which workloads do not count, and why; that none does."""
+def left_out_said(found: Ranking, plans: Sequence[Plan] = ()) -> list[str]:
+    """Which workloads do not count, and why; that none does; which campaigns lack runs, and what these take."""
     said = [f"{name} does not count: {reason}." for name, reason in found.left_out]
+    said += [plan.said for plan in plans if plan.said]
     if found.workloads:
         return said
     return [f"No workload can rank methods: it takes a pilot with a gain of {100 * GAIN:g} points.", *said]

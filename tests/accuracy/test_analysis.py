@@ -36,8 +36,8 @@ def test_differences_are_paired_and_corrected() -> None:
     found = differences(results, "LoRA r=8")
     assert [d.label for d in found] == ["CDVFT m=2 p=d", "CDVFT m=3 p=d"]
     assert found[0].mean == pytest.approx(0.0507, abs=1e-3)
-    assert found[0].low > 0
-    assert found[1].low < 0 < found[1].high
+    assert found[0].interval.low > 0
+    assert found[1].interval.low < 0 < found[1].interval.high
     assert found[0].p_holm == pytest.approx(2 * found[0].p)
     with pytest.raises(UserError, match="no run on the test split"):
         differences(results, "BOFT")
@@ -71,7 +71,7 @@ def test_fewer_than_three_seeds_tell_no_difference() -> None:
         assert found.interval.side(0.0) == "undecided"
     results = [*made("lora", [0.70, 0.72], rank=8), *made("cdvft", [0.95, 0.96], m=2)]
     (difference,) = differences(results, "LoRA r=8")
-    assert (difference.low, difference.high, difference.p_holm) == (None, None, 1.0)
+    assert (*vars(difference.interval).values(), difference.p_holm) == (difference.mean, None, None, 1.0)
     assert verdict(difference).startswith("not told apart (+24.5 points [no interval]")
     assert [(s.low, s.high) for s in scores(results)] == [(None, None)] * 2
 

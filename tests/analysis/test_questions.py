@@ -165,7 +165,8 @@ def test_generation_is_what_the_runs_on_the_test_split_say() -> None:
     assert "CDVFT m=2 p=d 50.0 % [" in evidence.text
     assert "LoRA r=8 50.0 %" in evidence.text
     assert "Untrained 0.0 % [0.0, " in evidence.text
-    assert found["R4"].open == ("a whole recent model, measured",)
+    (left,) = found["R4"].open
+    assert left.startswith("a whole recent model, measured on a GPU; cdvft-bench sweep paper-models ")
 
 
 def started(init: str | None, right: str, seed: int, lr: float = 1e-3, split: Split = "test") -> TrialResult:

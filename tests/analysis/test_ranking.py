@@ -133,7 +133,7 @@ def test_lora_of_like_size_is_the_nearest_by_parameters() -> None:
     (row,) = (row for row in found.rows if row.role == "CDVFT m=2 p=d")
     (cell,) = row.cells.values()
     assert cell.like is not None
-    assert cell.like.difference.against == "LoRA r=1"
+    assert cell.like.against == "LoRA r=1"
     assert (row.outcomes(), row.outcomes(like=True)) == ((0, 0, 1), (1, 0, 0))
     without = ranked(a=made({s: v for s, v in shares.items() if s != LORA1}, seed=6))
     assert all(row.outcomes(like=True) is None for row in without.rows)  # r = 8 has five times the parameters
@@ -173,6 +173,7 @@ def test_a_workload_that_cannot_rank_is_left_out_with_the_reason() -> None:
     screen = StringIO()
     show_ranking(Campaign(runs={"b": near}), Console(file=screen, width=120))
     assert "No workload can rank methods" in screen.getvalue()
+    assert "mpnet-base on tweets-distinct: not measured; cdvft-bench train tweets-mpnet" in screen.getvalue()
 
 
 def test_roles_are_those_of_any_width() -> None:

@@ -10,6 +10,8 @@ import msgspec
 import numpy as np
 import pytest
 
+from cdvft_bench.accuracy.analysis import estimate, paired, scores
+from cdvft_bench.accuracy.power import detectable
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.read import parse_ledger
@@ -113,6 +115,25 @@ def test_what_is_not_shown_either_way_does_not_hold(tmp_path: Path, groups, reas
     assert reason in verdict.readings[0].results[0].text
     assert tables(verdict).count("not measured (not shown either way)") == 2
     assert reason in tables(verdict)
+
+
+def test_a_verdict_says_what_its_design_could_have_seen_and_whether_it_can_rank(tmp_path: Path) -> None:
+    text = judged(tmp_path, runs(CDVFT, 0.793), runs(LORA, 0.8)).readings[0].results[0].text
+    ours, lora = (scores(runs(*one))[0] for one in ((CDVFT, 0.793), (LORA, 0.8)))
+    table = paired(ours, lora)
+    assert table is not None
+    seen = 100 * detectable(estimate(table)) / lora.mean
+    assert f"a true difference of {seen:.2g} % is seen with a chance of 80 %" in text
+    assert text.endswith("not shown to rank methods: no pilot)")
+    more = judged(tmp_path, runs(CDVFT, 0.793, range(20)), runs(LORA, 0.8, range(20))).readings[0].results[0].text
+    assert float(more.split("true difference of ")[1].split(" ")[0]) < float(f"{seen:.2g}")
+
+    def with_pilot(least: float, full: float) -> str:
+        piloted = (runs(("head", {}), least), runs(("full", {}), full))
+        return judged(tmp_path, runs(CDVFT, 0.793), runs(LORA, 0.8), *piloted).readings[0].results[0].text
+
+    assert "not shown to rank" not in with_pilot(0.6, 0.9)
+    assert "not shown to rank methods: full fine-tuning is 2.1 points above training the least" in with_pilot(0.78, 0.8)
 
 
 def test_every_workload_counts(tmp_path: Path) -> None:

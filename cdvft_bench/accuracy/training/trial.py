@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
 from cdvft_bench.core.errors import UserError
@@ -81,7 +81,7 @@ class Trial:
     @property
     def key(self) -> str:
         """Stable key of the trial; what was added later does not change the key of a trial that leaves it alone."""
-        values = asdict(self)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         for name, default in (("optimizer", "adamw"), ("pool", 1)):
             if values[name] == default:
                 del values[name]

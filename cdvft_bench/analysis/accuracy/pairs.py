@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
 from cdvft_bench.accuracy.analysis import CostOf, Difference, Estimate, Score, compared, estimate, holm, paired
+from cdvft_bench.accuracy.power import detectable
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import percent_bounds
 
@@ -23,11 +25,13 @@ def told_apart(d: Difference) -> bool:
 
 
 def verdict(d: Difference) -> str:
-    """Better, worse or neither, by the corrected p."""
+    """Better, worse or neither, by the corrected p; where neither, with the difference that would have been seen."""
     size = f"{100 * d.mean:+.1f} points{percent_bounds(d.interval)}"
-    if not told_apart(d):
-        return f"not told apart ({size}, p = {d.p_holm:.2f})"
-    return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
+    if told_apart(d):
+        return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
+    seen = detectable(d.estimate)
+    power = f"; {100 * seen:.1f} points would be seen with a chance of 80 %" if math.isfinite(seen) else ""
+    return f"not told apart ({size}, p = {d.p_holm:.2f}{power})"
 
 
 def differences_to(found: Sequence[Score], against: str) -> dict[str, Difference]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, estimate, holm, paired
-from cdvft_bench.accuracy.pilot import FULL, pilot_of
+from cdvft_bench.accuracy.pilot import FULL
 from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult
 from cdvft_bench.analysis.accuracy.answers import best_tuned
@@ -25,13 +25,11 @@ from cdvft_bench.analysis.accuracy.pairs import BASELINE, beyond_chance, differe
 from cdvft_bench.analysis.cases import CIRCULANT, title_of
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.student import joint_freedom
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import clean, listed, percent_bounds, plural
 
 if TYPE_CHECKING:
     from cdvft_bench.analysis.accuracy.study import Study
 
-GAIN = 0.05
-"""By so much tuned full fine-tuning must beat training nothing but the classifier."""
 LIKE = 2.0
 """A LoRA of up to so many times the parameters, or as many times fewer, is of like size."""
 LEAST = 4
@@ -42,24 +40,11 @@ REFERENCES = (HEAD, BASE, FULL)
 Outcome = Literal["win", "tie", "loss"]
 
 
-@dataclass(frozen=True)
-class Against:
-    """A method against one LoRA on one workload: more accurate beyond chance, less, or not told apart.
-
-    Attributes:
-        difference: method less LoRA, corrected for all comparisons of its kind on the workload.
-        estimate: the same with its standard error, for means over workloads.
-    """
-
-    difference: Difference
-    estimate: Estimate
-
-    @property
-    def outcome(self) -> Outcome:
-        """By the rule of ``told_apart``."""
-        if not told_apart(self.difference):
-            return "tie"
-        return "win" if self.difference.mean > 0 else "loss"
+def outcome(difference: Difference) -> Outcome:
+    """More accurate beyond chance, not told apart, or less, by the rule of ``told_apart``."""
+    if not told_apart(difference):
+        return "tie"
+    return "win" if difference.mean > 0 else "loss"
 
 
 @dataclass(frozen=True)
@@ -74,8 +59,8 @@ class Cell:
 
     score: Score
     rank: Interval | None
-    lora: Against | None
-    like: Against | None
+    lora: Difference | None
+    like: Difference | None
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,7 @@ class Row:
 
     def outcomes(self, like: bool = False) -> tuple[int, int, int] | None:
         """Wins, ties and losses against LoRA r = 8, or the LoRA of like size; None where it met none."""
-        words = [one.outcome for one in self._against(like)]
+        words = [outcome(one) for one in self._against(like)]
         return (words.count("win"), words.count("tie"), words.count("loss")) if words else None
 
     def mean(self, like: bool = False) -> Interval | None:
@@ -103,7 +88,7 @@ class Row:
         parts = [one.estimate for one in self._against(like)]
         return mean_of(parts).interval if parts else None
 
-    def _against(self, like: bool) -> list[Against]:
+    def _against(self, like: bool) -> list[Difference]:
         found = [cell.like if like else cell.lora for cell in self.cells.values()]
         return [one for one in found if one is not None]
 
@@ -161,12 +146,25 @@ def ranking(studies: Iterable[Study]) -> Ranking:
     return Ranking(tuple(named), tuple(left_out), tuple(rows), len(ranked), over)
 
 
-def cannot_rank(runs: Sequence[TrialResult]) -> str:
-    """Why a workload cannot rank methods; empty where its pilot shows that it can."""
-    pilot = pilot_of(runs)
-    if pilot is None:
-        return "no pilot: it takes three seeds of full fine-tuning and of the classifier alone, or the untrained model"
-    return "" if pilot.passed(GAIN) else f"its pilot does not show a gain of {100 * GAIN:g} points: {pilot}"
+def said_of(found: Ranking, role: str) -> str:
+    """What the table says of a method, in a sentence; empty where no workload can rank it."""
+    row = next((row for row in found.rows if row.role == role and row.cells), None)
+    if row is None:
+        return ""
+    parts = []
+    if row.rank is not None:
+        low, high = row.rank.low, row.rank.high
+        parts.append(f"its mean rank is {row.rank.value:.3g} [{low:.3g}, {high:.3g}] of {found.ranked} methods")
+    for like, name in ((False, BASELINE), (True, "the LoRA of like size")):
+        outcomes, mean = row.outcomes(like), row.mean(like)
+        if outcomes is not None and mean is not None:
+            wins, ties, losses = outcomes
+            parts.append(
+                f"against {name} it is more accurate on {wins}, not told apart on {ties}, less accurate on {losses} "
+                f"({100 * mean.value:+.1f} points{percent_bounds(mean)} in the mean)"
+            )
+    where = f"{plural(len(row.cells), 'workload')} that can rank methods ({listed(list(row.cells))})"
+    return f"Over {where}, {role}: {'; '.join(parts)}."
 
 
 def role_of(score: Score) -> str:
@@ -232,20 +230,15 @@ def mean_of(parts: Sequence[Estimate]) -> Estimate:
     return Estimate(mean, math.sqrt(variance), freedom)
 
 
-def _against_baseline(scored: Mapping[str, Score]) -> dict[str, Against]:
+def _against_baseline(scored: Mapping[str, Score]) -> dict[str, Difference]:
     base = scored.get(BASELINE)
     if base is None:
         return {}
-    labels = {score.label: role for role, score in scored.items()}
-    made = {}
-    for label, difference in differences_to(list(scored.values()), base.label).items():
-        table = paired(scored[labels[label]], base)
-        assert table is not None
-        made[labels[label]] = Against(difference, estimate(table))
-    return made
+    named = {score.label: role for role, score in scored.items()}
+    return {named[label]: one for label, one in differences_to(list(scored.values()), base.label).items()}
 
 
-def _against_like(scored: Mapping[str, Score]) -> dict[str, Against]:
+def _against_like(scored: Mapping[str, Score]) -> dict[str, Difference]:
     """Every method but LoRA against the LoRA whose parameters are nearest to its own; Holm over these."""
     loras = [s for s in scored.values() if s.method == "lora"]
     found: dict[str, tuple[Score, Score, Estimate]] = {}
@@ -258,12 +251,10 @@ def _against_like(scored: Mapping[str, Score]) -> dict[str, Against]:
             continue
         found[role] = score, near, estimate(table)
     corrected = holm([value.p for *_, value in found.values()])
-    made = {}
-    for (role, (score, near, value)), p in zip(found.items(), corrected, strict=True):
-        interval = value.interval
-        difference = Difference(score.label, near.label, value.mean, interval.low, interval.high, value.p, p)
-        made[role] = Against(difference, value)
-    return made
+    return {
+        role: Difference(score.label, near.label, value, p)
+        for (role, (score, near, value)), p in zip(found.items(), corrected, strict=True)
+    }
 
 
 def _mean_rank(places: Sequence[Interval]) -> Interval:

@@ -8,12 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Difference, Score, scores
+from cdvft_bench.accuracy.pilot import cannot_rank
 from cdvft_bench.accuracy.results import workloads
 from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.answers import answers
 from cdvft_bench.analysis.accuracy.fronts import Front, fronts_of
 from cdvft_bench.analysis.accuracy.pairs import BASELINE, differences_to, told_apart
-from cdvft_bench.analysis.accuracy.ranking import cannot_rank, role_of
+from cdvft_bench.analysis.accuracy.ranking import role_of
 from cdvft_bench.analysis.sentences import Headline
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, percent_bounds

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from cdvft_bench.accuracy.training.trial import TrialResult
 
 RECENT = ("llama-3", "qwen", "mistral", "gemma", "smollm2")
+PAPER = "CDVFT m=2 p=d"
+MODELS = "cdvft-bench sweep paper-models --store paper-models.sqlite (core-hours not measured)"
 TENANTS = 1000
 NEGLIGIBLE = 0.01
 """A share of memory below one part in a hundred is called negligible."""
@@ -84,14 +86,15 @@ def settings(given: Given) -> Answer:
     evidence += [said] if said else []
     wanted = ("m", "p", "learning rate", "initialisation", "seeds")
     missing = tuple(a for a in wanted if a not in axes)
+    open_ = (*missing, *given.unrun())
     if not axes:
         plain = "Nothing was recorded at two values of any of these."
-        return Answer("R3", question, "not measured", plain, tuple(evidence), missing)
+        return Answer("R3", question, "not measured", plain, tuple(evidence), open_)
     word: Word = "in part" if missing else "yes"
     plain = f"Recorded at several values: {listed(axes)}."
     if missing:
         plain += f" Not measured: {listed(missing)}."
-    return Answer("R3", question, word, plain, tuple(evidence), missing)
+    return Answer("R3", question, word, plain, tuple(evidence), open_)
 
 
 def spread(given: Given, axis: str, name: str) -> Evidence | None:
@@ -183,10 +186,11 @@ def recent(given: Given) -> Answer:
     if not tasks:
         missing.append("CDVFT's accuracy on a generation task")
     if not any(kind == "model" for kind, _ in by_subject):
-        missing.append("a whole recent model, measured")
+        missing.append(f"a whole recent model, measured on a GPU; {MODELS}")
+    open_ = (*missing, *given.unrun(generation=True))
     if not evidence:
         plain = "Neither a recent model nor a generation task is recorded."
-        return Answer("R4", question, "not measured", plain, (), tuple(missing))
+        return Answer("R4", question, "not measured", plain, (), open_)
     word: Word = "yes" if not missing else "in part"
     plain = "Recorded is what it costs, not how well it does."
     if tasks:
@@ -195,7 +199,7 @@ def recent(given: Given) -> Answer:
             for workload, scored in tasks.items()
         ]
         plain = f"Answered right, mean over seeds, {'; '.join(parts)}."
-    return Answer("R4", question, word, plain, tuple(evidence), tuple(missing))
+    return Answer("R4", question, word, plain, tuple(evidence), open_)
 
 
 def _scored(score: Score) -> str:
@@ -211,7 +215,7 @@ def worth(given: Given) -> Answer:
         "Parameters and adapter memory are negligible already: is trading them against FLOPs worth anything, and to "
         "whom?"
     )
-    evidence: list[Evidence] = []
+    evidence = given.ranked(PAPER)
     shares: list[float] = []
     stored: list[tuple[float, float, Entry]] = []
     for rows in given.groups:
@@ -232,9 +236,16 @@ def worth(given: Given) -> Answer:
                 f"of a step ({prefixed(peak)} bytes)."
             )
             evidence.append(Evidence(text, "records", keys([ours, lora])))
-    missing = () if shares else ("the peak memory of a whole model's step",)
+    missing = () if shares else (f"the peak memory of a whole model's step; {MODELS}",)
     if not stored:
-        return Answer("R6", question, "not measured", "CDVFT and LoRA r=8 are not recorded side by side.", (), missing)
+        return Answer(
+            "R6",
+            question,
+            "not measured",
+            "CDVFT and LoRA r=8 are not recorded side by side.",
+            tuple(evidence),
+            missing,
+        )
     mine, theirs, row = max(stored, key=lambda s: (s[2]["kind"] == "model", s[1]))
     text = (
         f"Who keeps {TENANTS:,} adapters of {row['subject']} in float32 keeps {prefixed(4.0 * TENANTS * mine)} bytes "

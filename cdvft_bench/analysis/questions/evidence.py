@@ -9,13 +9,17 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from cdvft_bench.accuracy.results import workloads
+from cdvft_bench.analysis.accuracy.ranking import said_of
 from cdvft_bench.analysis.frame import COMPARABLE, Entry, entries
+from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, times
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
     from cdvft_bench.accuracy.training.trial import TrialResult
+    from cdvft_bench.analysis.accuracy.plans import Plan
+    from cdvft_bench.analysis.accuracy.ranking import Ranking
     from cdvft_bench.claims.table import VerdictRow
     from cdvft_bench.expressivity.findings.finding import Finding
 
@@ -61,12 +65,15 @@ class Given:
     Attributes:
         frame: of ``records_frame``. verdicts: on the claims. findings: on expressivity.
         runs: fine-tuning runs by the name of their file.
+        ranking: methods over workloads; None where it was not asked for. plans: campaigns that would say more.
     """
 
     frame: DataFrame
     verdicts: Sequence[VerdictRow] = ()
     findings: Sequence[Finding] = ()
     runs: Mapping[str, Sequence[TrialResult]] = field(default_factory=dict)
+    ranking: Ranking | None = None
+    plans: Sequence[Plan] = ()
 
     @cached_property
     def rows(self) -> list[Entry]:
@@ -103,6 +110,23 @@ class Given:
             brief if short.count(brief) == 1 else name: rows
             for brief, (name, rows) in sorted(zip(short, found.items(), strict=True), key=lambda item: item[1][0])
         }
+
+    def unrun(self, generation: bool | None = None) -> list[str]:
+        """Campaigns that lack runs, each with the command that runs them and what it takes.
+
+        Args:
+            generation: those of models that generate alone, or all others; None for both.
+        """
+        return [
+            plan.said
+            for plan in self.plans
+            if plan.outlook.left and generation in (None, model_spec(plan.model).auto == "AutoModelForCausalLM")
+        ]
+
+    def ranked(self, role: str) -> list[Evidence]:
+        """What the table over workloads says of a method; nothing where it says nothing."""
+        said = said_of(self.ranking, role) if self.ranking else ""
+        return [Evidence(said, "fine-tuning runs: the table over workloads")] if said else []
 
     def source(self, rows: Iterable[TrialResult]) -> str:
         """Where runs are from, as a piece of evidence names it."""

@@ -19,7 +19,7 @@ from cdvft_bench.claims.ledger.resolve import FROZEN
 from cdvft_bench.claims.ledger.terms import Setting, Source
 from cdvft_bench.claims.sources.published_runs import RunTable
 from cdvft_bench.claims.sources.source import FigureSource, NotAvailable
-from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, score_of
+from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, score_of, with_pilot
 from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
@@ -237,7 +237,8 @@ class AccuracySource(_Recorded):
         assert other is None or isinstance(other, MethodSubject)
         if self.results:
             score = self._score(one)
-            return accuracy(score) if other is None else ratio(score, self._score(other))
+            figure = accuracy(score) if other is None else ratio(score, self._score(other))
+            return with_pilot(figure, self.results)
         table = self.tables[0] if self.tables else RunTable("", ())
         return table.figure(one, other)
 

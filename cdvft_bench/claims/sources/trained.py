@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from cdvft_bench.accuracy.analysis import Score, estimate, scores
+from cdvft_bench.accuracy.pilot import cannot_rank, pilot_of
+from cdvft_bench.accuracy.power import detectable
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.training.trial import HEAD, TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
@@ -83,8 +85,19 @@ def ratio(one: Score, other: Score) -> Figure:
     for score in (one, other):
         note += f", {score.label} diverged {plural(score.diverged, 'time')}" if score.diverged else ""
         note += f", the learning rate of {score.label} at the edge of those tried" if score.at_edge else ""
+    seen = detectable(estimate(a, b)) / other.mean if other.mean else math.inf
+    note += f"; a true difference of {100 * seen:.2g} % is seen with a chance of 80 %" if math.isfinite(seen) else ""
     interval = (-math.inf, math.inf) if one.diverged else fieller(spoken_against)
     return Figure((int(a.sum()) / a.size,), (int(b.sum()) / b.size,), interval=interval, note=note, remedy=REMEDY)
+
+
+def with_pilot(figure: Figure, results: Sequence[TrialResult]) -> Figure:
+    """A figure whose note says where its workload is not shown to rank methods: there, alike says little."""
+    if not cannot_rank(results):
+        return figure
+    pilot = pilot_of(results)
+    found = f"full fine-tuning is {100 * pilot.gain:.1f} points above training the least" if pilot else "no pilot"
+    return replace(figure, note=f"{figure.note}; not shown to rank methods: {found}")
 
 
 def fieller(at: Callable[[float], tuple[float, float]], most: float = 100.0) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench import __version__
+from cdvft_bench.accuracy.published.campaigns import IMAGES, MATHS
 from cdvft_bench.accuracy.published.campaigns import campaign as packaged_campaign
 from cdvft_bench.accuracy.published.reading import Published
 from cdvft_bench.analysis.accuracy.maps import cells, maps_said, rate_maps, setting_map
@@ -17,8 +18,8 @@ from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.kernels import by_path
 from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.peers import regret_said, ways
-from cdvft_bench.analysis.questions.answers import answers
-from cdvft_bench.analysis.questions.evidence import Answer, Evidence, Given
+from cdvft_bench.analysis.questions.asked import asked
+from cdvft_bench.analysis.questions.evidence import Answer
 from cdvft_bench.analysis.sentences import Headline, Trust, headline, three_sentences, trust
 from cdvft_bench.claims.table import rows
 from cdvft_bench.core.text import clean, plural
@@ -29,9 +30,6 @@ from cdvft_bench.report.ranks import left_out_said, ranking_table
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-SHOWN_EVIDENCE = 40
-"""Sentences of evidence that an answer lists."""
 
 NOT_JUDGED = "cdvft-bench verify --records STORE --output verdicts.json"
 NOT_PREDICTED = "cdvft-bench evaluate STORE --output evaluation.json"
@@ -95,11 +93,12 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
     found = campaign.overview
     tested = [study for study in campaign.studies if study.scores]
     mapped = [cell for study in campaign.studies if not study.scores for cell in cells(study.runs)]
-    compared = [*campaign.comparisons, *([packaged_campaign()] if claims and tested else [])]
+    packaged = [packaged_campaign(one) for one in (MATHS, IMAGES) if claims and tested]
+    compared = [*campaign.comparisons, *packaged]
     model, blocks = _pictures(campaign, frame, found, tested, compared)
     heat = [*([one] if (one := setting_map(mapped)) else []), *rate_maps(mapped)]
     model["maps"] = [views.map_view(one) for one in heat]
-    asked = claims and ("cdvft" in set(frame["method"]) or bool(campaign.runs))
+    to_ask = claims and ("cdvft" in set(frame["method"]) or bool(campaign.runs))
     said = tuple(maps_said(mapped)) if heat else ()
     shown = Page(
         title=clean(title),
@@ -112,11 +111,11 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
         claims=claims,
         judged=cards.judged(campaign.verification) if campaign.verification else None,
         ranking=ranking_table(campaign.ranking),
-        left_out=tuple(left_out_said(campaign.ranking)) if tested else (),
+        left_out=tuple(left_out_said(campaign.ranking, campaign.plans if claims else ())) if tested else (),
         studies=tuple((study.name, _said(study)) for study in tested),
         maps=said,
         published=tuple(cards.comparison(one, notes(one), one in campaign.comparisons) for one in compared),
-        answers=tuple(_questions(campaign, frame, tested)) if asked else (),
+        answers=tuple(asked(campaign, rows(campaign.verification) if campaign.verification else ())) if to_ask else (),
         prediction=tuple(cards.prediction_tables(campaign.evaluation, campaign.published)),
         kernels=cards.kernel_table(by_path(campaign.kernels)) if campaign.kernels else None,
         records=len(frame),
@@ -154,23 +153,6 @@ def _pictures(
         methods |= set(shown["method"])
     model["looks"] = views.looks(methods)
     return model, {"records": packed(frame, COLUMNS)} if len(frame) else {}
-
-
-def _questions(campaign: Campaign, frame: DataFrame, tested: Sequence[Study]) -> list[Answer]:
-    judged = rows(campaign.verification) if campaign.verification else ()
-    made = []
-    for answer in answers(Given(frame, judged, campaign.findings, campaign.runs)):
-        more = [
-            Evidence(f"{study.name}: {study.said[answer.id]}", f"fine-tuning runs: {study.file}")
-            for study in tested
-            if answer.id in study.said and "not measured" not in study.said[answer.id].lower()[:14]
-        ]
-        evidence = (*answer.evidence, *more)
-        if len(evidence) > SHOWN_EVIDENCE:
-            left = plural(len(evidence) - SHOWN_EVIDENCE, "further sentence")
-            evidence = (*evidence[:SHOWN_EVIDENCE], Evidence(f"{left} of this kind left out.", "tables/records.csv"))
-        made.append(Answer(answer.id, answer.question, answer.word, answer.plain, evidence, answer.open))
-    return made
 
 
 def _said(study: Study) -> tuple[str, ...]:

@@ -175,7 +175,8 @@ def study_view(study: Study) -> View:
 
 def _difference(one: Difference, study: Study) -> View:
     method = next(score.method for score in study.scores if score.label == one.label)
-    shown = {"label": one.label, "method": method, "value": one.mean, "low": one.low, "high": one.high}
+    low, high = one.interval.low, one.interval.high
+    shown = {"label": one.label, "method": method, "value": one.mean, "low": low, "high": high}
     return shown | {"p": one.p_holm, "sure": told_apart(one)}
 
 

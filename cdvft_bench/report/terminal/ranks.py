@@ -31,5 +31,5 @@ def show_ranking(campaign: Campaign, console: Console | None = None) -> None:
         for sentence in told:
             say(f"  {sentence}")
     say("")
-    for sentence in left_out_said(campaign.ranking):
+    for sentence in left_out_said(campaign.ranking, campaign.plans):
         say(sentence)
