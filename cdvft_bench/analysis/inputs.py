@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,7 @@ from cdvft_bench.analysis.accuracy.study import Study, studies
 from cdvft_bench.analysis.frame import records_frame
 from cdvft_bench.analysis.kernels import KERNELS, read_kernels
 from cdvft_bench.analysis.overview import Overview, overview
+from cdvft_bench.claims.ledger.read import OWN, read_ledger
 from cdvft_bench.claims.sources.trained import is_results
 from cdvft_bench.claims.verdict import Verification
 from cdvft_bench.claims.verdict_file import read_verdicts
@@ -100,6 +101,11 @@ class Campaign:
     kernels: Sequence[Mapping[str, Any]] = ()
     origins: tuple[Origin, ...] = ()
 
+    @property
+    def of_suite(self) -> bool:
+        """Whether the verdicts, if any, are on the suite's own ledger, which is about CDVFT and BCA."""
+        return self.verification is None or self.verification.ledger == OWN
+
     @cached_property
     def frame(self) -> DataFrame:
         """The records as a data frame, see ``frame.records_frame``."""
@@ -141,6 +147,7 @@ def read(
     expressivity: Path | None = None,
     steps: Path | None = None,
     claims: bool = True,
+    ledger: str | None = None,
     columns: Mapping[str, str] | None = None,
 ) -> Campaign:
     """Read files and folders, see the module's table.
@@ -149,7 +156,9 @@ def read(
         paths: stores, results, or folders of them.
         verdicts, evaluation, steps: files to read instead of those found in ``paths``.
         expressivity: likewise the folder of findings.
-        claims: whether verdicts and findings are read at all. columns: of tables of runs, see ``read_published``.
+        claims: whether verdicts and findings are read at all.
+        ledger: whose claims alone are told, a file or a name as of ``read_ledger``; None for all.
+        columns: of tables of runs, see ``read_published``.
 
     Raises:
         UserError: a file cannot be read, is of no kind that is known, or stands for several that there can be one of.
@@ -180,6 +189,8 @@ def read(
         environments |= more
         origins.append(Origin(short_name(path, found), "fine-tuning runs", len(runs[short_name(path, found)])))
     verification = read_verdicts(judged) if judged and claims else None
+    if ledger is not None:
+        verification = _of_ledger(verification, ledger)
     findings = read_findings(studied) if studied and claims else []
     predictions, published = read_evaluation(predicted) if predicted else (None, ())
     compiled = _only(found, KERNELS, "its folder")
@@ -210,6 +221,25 @@ def read(
         kernels=kernels,
         origins=tuple(origins),
     )
+
+
+def _of_ledger(verification: Verification | None, name: str) -> Verification:
+    """The verdicts on a ledger's claims.
+
+    Raises:
+        UserError: one of them was not judged.
+    """
+    book = read_ledger(name)
+    known = {verdict.claim.id: verdict for verdict in verification.verdicts} if verification else {}
+    missing = [claim.id for claim in book.claims if claim.id not in known]
+    if missing:
+        raise UserError(
+            f"claim {missing[0]!r} of {book.path} has no verdict in what was given; run "
+            f"'cdvft-bench verify --ledger {name} --records STORE --output verdicts.json' and give that by --verdicts"
+        )
+    assert verification is not None
+    verdicts = tuple(known[claim.id] for claim in book.claims)
+    return replace(verification, title=book.title, ledger=book.path, verdicts=verdicts)
 
 
 def latest(records: Iterable[Record]) -> tuple[list[Record], int]:

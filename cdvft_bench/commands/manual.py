@@ -26,8 +26,12 @@ def manual(main: click.Group) -> str:
     lines = [
         "# Commands",
         "",
-        "Made by `cdvft-bench dev commands`. `--json`, where a command takes it, prints what a program may read. Exit "
-        "codes: 0 all is well, 1 the answer is no (a claim, a comparison, a failed case), 2 a mistake in the request.",
+        "Made by `cdvft-bench dev commands`. `--json`, where a command takes it, prints what a program may read, as "
+        "[schemas.json](schemas.json) describes it. Exit codes: 0 all is well, 1 the answer is no (a claim, a "
+        "comparison, a failed case), 2 a mistake in the request, or nothing to answer it from.",
+        "",
+        'Completion in a shell: `eval "$(_CDVFT_BENCH_COMPLETE=bash_source cdvft-bench)"` in `~/.bashrc`, with '
+        "`zsh_source` in `~/.zshrc`, or `_CDVFT_BENCH_COMPLETE=fish_source cdvft-bench | source` for fish.",
         "",
     ]
     context = click.Context(main, info_name="cdvft-bench")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from cdvft_bench.commands.shared import Positive, column_option, columns_of, emit
+from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from cdvft_bench.analysis.compare import Verdict
@@ -28,6 +29,7 @@ FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--output", type=FOLDER, default=Path("report"), show_default=True, help="Folder of page and tables.")
 @click.option("--verdicts", type=FILE, help="Of 'verify --output'; else verdicts.json in PATHS.")
+@click.option("--ledger", help="A TOML file: tell the verdicts on its claims alone, and ask no reviewers' questions.")
 @click.option("--no-claims", is_flag=True, help="Leave out claims, reviewers' questions and published runs.")
 @click.option("--evaluation", type=FILE, help="Of 'evaluate --output'; else evaluation.json in PATHS.")
 @click.option("--expressivity", type=FOLDER, help="Folder of an expressivity profile; else one in PATHS.")
@@ -39,6 +41,7 @@ def report(
     paths: tuple[Path, ...],
     output: Path,
     verdicts: Path | None,
+    ledger: str | None,
     no_claims: bool,
     evaluation: Path | None,
     expressivity: Path | None,
@@ -54,8 +57,15 @@ def report(
     Files are read, nothing is run. In a folder, records (.sqlite, .jsonl.gz), results.jsonl, steps.json,
     verdicts.json, evaluation.json and findings.jsonl are found by their names.
     """
+    if ledger is not None and no_claims:
+        raise UserError("--ledger tells claims and --no-claims leaves them out; give one of them")
     command = ["cdvft-bench report", *map(str, paths)]
-    for name, value in (("verdicts", verdicts), ("evaluation", evaluation), ("expressivity", expressivity)):
+    for name, value in (
+        ("ledger", ledger),
+        ("verdicts", verdicts),
+        ("evaluation", evaluation),
+        ("expressivity", expressivity),
+    ):
         command += [f"--{name} {value}"] if value else []
     command += [f"--accuracy {path}" for path in accuracy]
     command += ["--no-claims"] if no_claims else []
@@ -66,6 +76,7 @@ def report(
         output,
         " ".join([*command, f"--output {output}"]),
         verdicts=verdicts,
+        ledger=ledger,
         evaluation=evaluation,
         expressivity=expressivity,
         claims=not no_claims,
@@ -81,6 +92,7 @@ def write(
     command: str,
     *,
     verdicts: Path | None = None,
+    ledger: str | None = None,
     evaluation: Path | None = None,
     expressivity: Path | None = None,
     steps: Path | None = None,
@@ -100,6 +112,7 @@ def write(
     campaign = read(
         *paths,
         verdicts=verdicts,
+        ledger=ledger,
         evaluation=evaluation,
         expressivity=expressivity,
         steps=steps,

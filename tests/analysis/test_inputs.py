@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,9 +15,11 @@ from typing import Any
 import pytest
 
 from cdvft_bench.analysis.inputs import latest, read
+from cdvft_bench.claims import verify, write_verdicts
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.machine.environment import read_environment
+from tests.claims.test_verdict_file import LEDGER
 from tests.made_records import failed, make_records
 
 PROFILES = Path(__file__).parents[2] / "profiles"
@@ -119,3 +122,26 @@ def test_a_folder_that_may_not_be_entered_is_passed_over(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert [origin.rows for origin in read(tmp_path, claims=False).origins] == [149]
+
+
+def test_a_ledger_of_ones_own_is_told_alone(tmp_path: Path) -> None:
+    """Verdicts of two ledgers' claims lie in one file; a report on one ledger tells its own."""
+    store = stored(tmp_path / "records.sqlite")
+    both, mine, more = (tmp_path / name for name in ("both.toml", "mine.toml", "more.toml"))
+    entry = LEDGER[LEDGER.index("[[claim]]") :].split("[[claim]]")[1]
+    head = LEDGER[: LEDGER.index("[[claim]]")]
+    name = re.search(r'^id = "(.*)"', entry, re.MULTILINE)
+    assert name is not None
+    other = entry.replace(f'"{name[1]}"', '"other"', 1)
+    both.write_text(f"{head}[[claim]]{entry}[[claim]]{other}")
+    mine.write_text(f"{head}[[claim]]{other}")
+    more.write_text(f"{head}[[claim]]{entry.replace(name[1], 'unheard-of', 1)}")
+    write_verdicts(tmp_path / "verdicts.json", verify(both))
+    found = read(store, tmp_path / "verdicts.json", ledger=str(mine))
+    assert found.verification is not None
+    assert [v.claim.id for v in found.verification.verdicts] == ["other"]
+    assert not found.of_suite
+    assert read(store).of_suite
+    for ledger, paths in ((more, (store, tmp_path / "verdicts.json")), (mine, (store,))):
+        with pytest.raises(UserError, match=r"has no verdict in what was given; run 'cdvft-bench verify --ledger"):
+            read(*paths, ledger=str(ledger))

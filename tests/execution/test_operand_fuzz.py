@@ -20,7 +20,7 @@ from cdvft_bench.execution import PATHS, adapted_linear, change, native
 from cdvft_reference.cdvft import FactorShapes
 from cdvft_reference.circulant import Convention
 from tests.execution.test_operands import every_second, negated_view, transposed, within
-from tests.execution.test_paths import dense
+from tests.execution.test_paths import dense, term_sizes
 
 EXAMPLES = int(os.environ.get("CDVFT_FUZZ_EXAMPLES", "100"))
 PHASES = [p for p in Phase if p != Phase.explain]  # which traces every line, a hundred times slower
@@ -177,7 +177,7 @@ def call(layer: Layer, path: str, base: bool) -> list[Tensor]:
 
 def sizes(layer: Layer, base: bool, wanted: list[str]) -> list[float]:
     """Norms of what is computed, if no term had cancelled another: what rounding is relative to."""
-    held = {name: t if t.is_complex() else t.detach().abs() for name, t in layer.held.items()}
+    held = {n: t if t.is_complex() else term_sizes(t, transformed=n.startswith("c")) for n, t in layer.held.items()}
     positive = replace(layer, held=held, alpha=abs(layer.alpha))
     return [float(t.detach().norm()) for t in oracle(positive, base, wanted)]
 

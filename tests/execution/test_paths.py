@@ -71,10 +71,20 @@ def hold_to_the_oracle(
         ours = [found, *torch.autograd.grad(found, inputs, g)]
         theirs = by_dense_matrices(x, base, offset, diagonals, circulants, g, alpha, convention)
         # A sum may cancel: its own size says nothing about the rounding of its terms, the sum of their sizes does.
-        sizes = by_dense_matrices(x, base, offset, diagonals, circulants, g, alpha, convention, convert=torch.abs)
+        sizes = by_dense_matrices(x, base, offset, diagonals, circulants, g, alpha, convention, convert=term_sizes)
         for one, other, size in zip(ours, theirs, sizes, strict=True):
             assert one.shape == other.shape
             assert (one - other).norm() <= 1e-13 * size.norm()
+
+
+def term_sizes(t: Tensor, transformed: bool = False) -> Tensor:
+    """Sizes of an operand's entries; where it is transformed, of vectors (last axis), whose rounding each entry gets."""
+    return t.detach().norm(dim=-1, keepdim=True).expand_as(t) if transformed else t.detach().abs()
+
+
+def keep(t: Tensor, transformed: bool = False) -> Tensor:
+    """An operand as it is."""
+    return t.detach().clone()
 
 
 def by_dense_matrices(
@@ -86,11 +96,12 @@ def by_dense_matrices(
     g: Tensor,
     alpha: float,
     convention: Convention,
-    convert: Callable[[Tensor], Tensor] = torch.clone,
+    convert: Callable[..., Tensor] = keep,
 ) -> list[Tensor]:
     """h of the adapted layer and the gradients of x, diagonals and circulants, of the operands after ``convert``."""
-    x, weight, g, scale = (convert(t.detach()) for t in (x, weight, g, torch.tensor(alpha, dtype=torch.float64)))
-    diagonals, circulants = ([convert(t.detach()).requires_grad_() for t in group] for group in (diagonals, circulants))
+    x, weight, g, scale = (convert(t) for t in (x, weight, g, torch.tensor(alpha, dtype=torch.float64)))
+    diagonals = [convert(t).requires_grad_() for t in diagonals]
+    circulants = [convert(t, transformed=True).requires_grad_() for t in circulants]
     x.requires_grad_()
     delta = scale * dense(diagonals, circulants, weight.shape[1], weight.shape[0], convention)
     h = nn.functional.linear(x, weight + delta, None if bias is None else convert(bias))

@@ -18,6 +18,7 @@ import pytest
 from cdvft_bench.analysis.inputs import Campaign, read
 from cdvft_bench.analysis.overview import overview
 from cdvft_bench.analysis.sentences import headline
+from cdvft_bench.claims.ledger.read import OWN
 from cdvft_bench.claims.ledger.terms import WORDS, Origin, Word
 from cdvft_bench.claims.verdict import Claimed, Reading, SourceResult, Verdict, Verification
 from cdvft_bench.report.page.build import page
@@ -65,7 +66,7 @@ class Outline(HTMLParser):
         return [value for _, n, value in self.attributes if n == name]
 
 
-def verification(text: str = "It is so.") -> Verification:
+def verification(text: str = "It is so.", ledger: str = OWN) -> Verification:
     verdicts = []
     for word in WORDS:
         claim = Claimed(
@@ -73,7 +74,7 @@ def verification(text: str = "It is so.") -> Verification:
         )
         reading = Reading((("tokens", 256),), (SourceResult("formula", f"3 of {text}", word == "holds"),))
         verdicts.append(Verdict(claim, word, f"because {text}; and more", (reading,), 2, 2, 1))
-    return Verification("A ledger", "mine.toml", tuple(verdicts), "2026-01-02T03:04:05+00:00")
+    return Verification("A ledger", ledger, tuple(verdicts), "2026-01-02T03:04:05+00:00")
 
 
 def render(campaign: Campaign, **options: Any) -> str:
@@ -149,7 +150,7 @@ def test_it_says_what_was_recorded(plain: str) -> None:
     campaign = campaign_of(records)
     assert campaign.overview is not None
     assert headline(campaign.overview).text in text
-    for words in (COMMAND, "records.sqlite", "out of memory", "0123abc", "mine.toml", "Trust:"):
+    for words in (COMMAND, "records.sqlite", "out of memory", "0123abc", OWN, "Trust:"):
         assert words in text
     assert not re.search(r"\bnan\b|\bNone\b|\binf\b", text)
     assert ".. " not in text
@@ -214,6 +215,16 @@ def test_a_users_own_ledger_is_shown_and_no_other(plain: str) -> None:
     words: tuple[Word, ...] = WORDS
     found = [v for t, n, v in Outline(plain).attributes if t == "article" and n == "id"]
     assert sorted(found) == sorted(f"claim-claim-{word.replace(' ', '-')}" for word in words)
+
+
+def test_of_a_users_own_ledger_no_reviewer_of_cdvft_asks() -> None:
+    records = make_records("64x64", 64)
+    ours = Outline(render(campaign_of(records, verification=verification())))
+    mine = Outline(render(campaign_of(records, verification=verification(ledger="mine.toml"))))
+    assert "questions" in ours.values("id")
+    assert "questions" not in mine.values("id")
+    claimed = [{v for t, n, v in found.attributes if t == "article" and n == "id"} for found in (ours, mine)]
+    assert claimed[0] == claimed[1]
 
 
 def test_hostile_records_inject_nothing(hostile: str) -> None:

@@ -15,6 +15,8 @@ from cdvft_bench.core.io.reading import packaged, parse_toml, read_text
 _LEDGER_KEYS = ("title", "version")
 _FOLDER = ("cdvft_bench.claims", "ledgers")
 _OWN = ("cdvft.toml", "expressivity.toml")
+OWN = ", ".join(_OWN)
+"""What the suite's own ledger is called, which is two files."""
 _NAMED = ("cdvft", "expressivity", "kernels", "triton")
 
 
@@ -30,7 +32,7 @@ def read_ledger(path: str | Path | None = None) -> Ledger:
     """
     if path is None:
         papers, own = (parse_ledger(packaged(*_FOLDER, name), name, Path()) for name in _OWN)
-        return replace(papers, path=", ".join(_OWN), claims=papers.claims + own.claims)
+        return replace(papers, path=OWN, claims=papers.claims + own.claims)
     if str(path) in _NAMED:
         return parse_ledger(packaged(*_FOLDER, f"{path}.toml"), f"{path}.toml", Path())
     return parse_ledger(read_text(path, "ledger", "give a TOML file of claims"), shown(path), Path(path).parent)

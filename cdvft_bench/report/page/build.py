@@ -87,18 +87,19 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
 
     Args:
         campaign: what was read. title: of the page. command: makes it again; it is printed.
-        claims: whether it speaks of claims, of the reviewers' questions and of published runs.
+        claims: whether it speaks of claims; and, unless they are of another's ledger, of the reviewers' questions and
+            of published runs.
     """
     frame = campaign.frame
     found = campaign.overview
     tested = [study for study in campaign.studies if study.scores]
     mapped = [cell for study in campaign.studies if not study.scores for cell in cells(study.runs)]
-    packaged = [packaged_campaign(one) for one in (MATHS, IMAGES) if claims and tested]
+    packaged = [packaged_campaign(one) for one in (MATHS, IMAGES) if claims and campaign.of_suite and tested]
     compared = [*campaign.comparisons, *packaged]
     model, blocks = _pictures(campaign, frame, found, tested, compared)
     heat = [*([one] if (one := setting_map(mapped)) else []), *rate_maps(mapped)]
     model["maps"] = [views.map_view(one) for one in heat]
-    to_ask = claims and ("cdvft" in set(frame["method"]) or bool(campaign.runs))
+    to_ask = claims and campaign.of_suite and ("cdvft" in set(frame["method"]) or bool(campaign.runs))
     said = tuple(maps_said(mapped)) if heat else ()
     shown = Page(
         title=clean(title),
