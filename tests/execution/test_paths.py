@@ -78,7 +78,7 @@ def hold_to_the_oracle(
 
 
 def term_sizes(t: Tensor, transformed: bool = False) -> Tensor:
-    """Sizes of an operand's entries; where it is transformed, of vectors (last axis), whose rounding each entry gets."""
+    """Sizes of an operand's entries; of vectors (last axis) where it is transformed: each entry gets their rounding."""
     return t.detach().norm(dim=-1, keepdim=True).expand_as(t) if transformed else t.detach().abs()
 
 
