@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from cdvft_bench.sweep.network_cost import NetworkCost
 
 BY = ("module", "operator")
+# As analytic.training has them, which a command that only parses its options need not load.
+BASES = ("full", "int8", "nf4", "nf4-double")
+OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor")
+ADAPTERS = ("default", "float32", "bfloat16")
 SORTS = ("order", "flops", "parameters", "activations")
 
 
@@ -42,16 +46,15 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
     """How a network is trained, as far as its memory depends on it."""
-    from cdvft_bench.analytic.training import AdapterDtype, Base, Optimizer
-
-    def one_of(kind: object) -> click.Choice[str]:
-        return click.Choice(get_args(kind))
-
     options = [
         click.option("--memory", is_flag=True, help="Also print the budget of a training step, item by item."),
-        click.option("--base", type=one_of(Base), help="How linear layers are held: in --dtype, or in 8 or 4 bits."),
-        click.option("--optimizer", type=one_of(Optimizer), help="Of the trained parameters; adamw if not given."),
-        click.option("--adapter-dtype", type=one_of(AdapterDtype), help="Default: float32 for bases of 16 bits."),
+        click.option(
+            "--base", type=click.Choice(BASES), help="How linear layers are held: in --dtype, or in 8 or 4 bits."
+        ),
+        click.option(
+            "--optimizer", type=click.Choice(OPTIMIZERS), help="Of the trained parameters; adamw if not given."
+        ),
+        click.option("--adapter-dtype", type=click.Choice(ADAPTERS), help="Default: float32 for bases of 16 bits."),
         click.option(
             "--checkpoint", type=int, metavar="K", help="Compute every K-th block again in the backward pass."
         ),

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 import transformers
 from click.testing import CliRunner
 
-from cdvft_bench.analytic.training import Training, chunked_loss, kept_bytes, state_bytes
+from cdvft_bench.analytic.training import (
+    AdapterDtype,
+    Base,
+    Optimizer,
+    Training,
+    chunked_loss,
+    kept_bytes,
+    state_bytes,
+)
 from cdvft_bench.cli import main
-from cdvft_bench.commands.networks import budget_of, open_model, predict_network
+from cdvft_bench.commands.networks import ADAPTERS, BASES, OPTIMIZERS, budget_of, open_model, predict_network
 from cdvft_bench.counting.network.by_module import count_modules
 from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.methods import make_method
@@ -170,3 +178,7 @@ def test_the_command_prints_the_budget(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["predict", "lora", "--layer", "8x8", "--memory"])
     assert done.exit_code == 2
     assert "go with --model" in done.output
+
+
+def test_the_command_takes_what_the_formulas_know() -> None:
+    assert tuple(map(get_args, (Base, Optimizer, AdapterDtype))) == (BASES, OPTIMIZERS, ADAPTERS)

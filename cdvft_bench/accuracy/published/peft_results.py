@@ -57,7 +57,7 @@ def peft_run(document: Any, where: str) -> PublishedRun | str:
         raise UserError(f"{where}: the last of train_info.metrics holds no score; it should have 'test accuracy'")
     system, packages = _part(meta, "system_info"), _part(meta, "package_info")
     samples, seen = last.get("train samples"), last.get("train total tokens")
-    counts = [x for x in (samples, seen) if _positive(x)]
+    tokens = seen / samples if _positive(samples) and _positive(seen) else None  # type: ignore[operator]
     values = {
         **scores,
         "experiment": run.get("experiment_name"),
@@ -77,7 +77,7 @@ def peft_run(document: Any, where: str) -> PublishedRun | str:
         "date": run.get("created_at"),
         "model": config.get("model_id"),
         "batch": config.get("batch_size"),
-        "tokens": counts[1] / counts[0] if len(counts) == 2 else None,
+        "tokens": tokens,
         "longest": config.get("max_seq_length"),
         "resolution": config.get("resolution"),
         "dtype": config.get("dtype"),
