@@ -106,6 +106,8 @@ class Kernel:
         scope: who causes the launch: the frozen base layer, the adapter, or the optimiser.
         dtype: of a matrix product's operands (an adapter's may be wider than the base's); "" not said.
         complex_product: whether a matrix product is one of complex numbers.
+        starts: kernels that a launch of the operator starts on a GPU, one after the other, where the dispatcher shows
+            one operator (``block_diag`` copies block by block).
     """
 
     op: str
@@ -121,6 +123,7 @@ class Kernel:
     scope: Scope = "adapter"
     dtype: str = ""
     complex_product: bool = False
+    starts: Count = 1
 
     def __post_init__(self) -> None:
         for name in COUNTS:

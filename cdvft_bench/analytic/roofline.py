@@ -156,9 +156,23 @@ class Parts:
     unit: str
 
 
+ON_CHIP = 8192
+"""Points of a complex transform that one thread block of a GPU holds (64 KB in float32); a longer one, or one of two
+dimensions, is done in steps through memory (Bailey, J. Supercomputing 4, 1990)."""
+
+
+def traffic(kernel: Kernel, rates: Rates) -> float:
+    """Bytes that a launch moves: a GPU's transform that no block holds on chip goes through memory once a step."""
+    steps = 1
+    if kernel.kind == "fft" and rates.asynchronous:
+        while float(kernel.fft_length) > ON_CHIP**steps:
+            steps += 1
+    return steps * float(kernel.read + kernel.written)
+
+
 def kernel_parts(kernel: Kernel, rates: Rates, dtype: str) -> Parts:
     """Arithmetic and traffic of one launch; ``dtype`` is that of products that do not say their own."""
-    bytes_ = float(kernel.read + kernel.written)
+    bytes_ = traffic(kernel, rates)
     if kernel.kind == "matmul":
         flops = 2.0 * float(kernel.macs)
         curve = rates.complex_bmm
@@ -183,7 +197,7 @@ def kernel_seconds(kernel: Kernel, rates: Rates, dtype: str) -> float:
     """Seconds of one launch of ``kernel``; ``dtype`` is that of products that do not say their own."""
     parts = kernel_parts(kernel, rates, dtype)
     busy = max(parts.arithmetic, parts.traffic)
-    return max(busy, rates.launch_s) if rates.asynchronous else busy + rates.launch_s
+    return max(busy, rates.launch_s * float(kernel.starts)) if rates.asynchronous else busy + rates.launch_s
 
 
 def predict_seconds(kernels: Kernels, rates: Rates, dtype: str = "float32") -> float:

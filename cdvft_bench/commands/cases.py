@@ -9,6 +9,7 @@ import click
 from cdvft_bench.commands.networks import (
     BY,
     SORTS,
+    budget_of,
     count_network,
     is_network,
     method_of,
@@ -16,12 +17,15 @@ from cdvft_bench.commands.networks import (
     open_model,
     predict_network,
     split_targets,
+    training_of,
+    training_options,
     utilisation,
 )
 from cdvft_bench.commands.shared import Positive, case_of, case_options, cases_of, emit, seconds, spelled
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
+    from cdvft_bench.analytic.training import Training
     from cdvft_bench.counting.network.build import Network
     from cdvft_bench.methods import Method
     from cdvft_bench.sweep.network_cost import NetworkCost
@@ -30,17 +34,38 @@ if TYPE_CHECKING:
 @click.command()
 @case_options
 @network_options
-def predict(as_json: bool, targets: tuple[str, ...], task: str | None, inputs: str | None, **options: Any) -> None:
+@training_options
+def predict(
+    as_json: bool,
+    targets: tuple[str, ...],
+    task: str | None,
+    inputs: str | None,
+    memory: bool,
+    base: str | None,
+    optimizer: str | None,
+    adapter_dtype: str | None,
+    checkpoint: int | None,
+    logit_chunks: int | None,
+    **options: Any,
+) -> None:
     """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes.
 
     --model also takes a folder with a config.json, a config.json, a hub id, or package.module:factory: then the base is
-    counted as it would run, and the adapter alone is the closed form.
+    counted as it would run, and the adapter alone is the closed form. --memory, or any option of how it is trained,
+    adds the memory of a training step.
     """
-    if is_network(options["model"], targets, task, inputs):
-        from cdvft_bench.report.terminal.networks import show_network_cost
-
-        _, _, cost = _network(options, split_targets(targets), task, inputs)
-        emit(cost, as_json, lambda: show_network_cost(_title(options), cost))
+    training = training_of(
+        memory,
+        base=base,
+        optimizer=optimizer,
+        adapter_dtype=adapter_dtype,
+        checkpoint=checkpoint,
+        logit_chunks=logit_chunks,
+    )
+    if training is not None and options["model"] is None:
+        raise UserError("--memory and the options of training go with --model")
+    if is_network(options["model"], targets, task, inputs) or training is not None:
+        _predict_network(options, split_targets(targets), task, inputs, training, as_json)
         return
     from cdvft_bench.report.terminal.cases import show_predicted
     from cdvft_bench.sweep import evaluate as sources
@@ -48,6 +73,30 @@ def predict(as_json: bool, targets: tuple[str, ...], task: str | None, inputs: s
     case = case_of(**options)
     predicted = sources.predict(case)
     emit(predicted, as_json, lambda: show_predicted(case, predicted))
+
+
+def _predict_network(
+    options: dict[str, Any],
+    targets: tuple[str, ...],
+    task: str | None,
+    inputs: str | None,
+    training: Training | None,
+    as_json: bool,
+) -> None:
+    from cdvft_bench.report.terminal.networks import show_memory, show_network_cost
+
+    network, method, cost = _network(options, targets, task, inputs, training.checkpoint if training else 0)
+    if training is None:
+        emit(cost, as_json, lambda: show_network_cost(_title(options), cost))
+        return
+    workload, device = (options["batch"], options["sequence"]), options["device"]
+    budget = budget_of(network, cost, method, workload, options["dtype"], device, training)
+
+    def show() -> None:
+        show_network_cost(_title(options), cost)
+        show_memory(budget, training.said)
+
+    emit({"predicted": cost, "memory": budget, "training": training}, as_json, show)
 
 
 @click.command()
@@ -142,7 +191,7 @@ def _count_network(
 
     network, method, cost = _network(options, targets, task, inputs, checkpoint)
     workload = (options["batch"], options["sequence"])
-    counted = count_network(network, cost, method, workload, options["device"])
+    counted = count_network(network, cost, method, workload, options["device"], checkpoint)
     used = None if step_time is None else utilisation(cost, step_time, str(gpu), options["dtype"])
 
     def show() -> None:

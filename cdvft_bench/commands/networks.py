@@ -11,13 +11,19 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.names import not_known
 
 if TYPE_CHECKING:
+    from cdvft_bench.analytic.training import Training
     from cdvft_bench.core.case import Value
     from cdvft_bench.core.counted import CountedNetwork
     from cdvft_bench.counting.network.build import Network
     from cdvft_bench.methods import Method
+    from cdvft_bench.predictor.results import MemoryBudget
     from cdvft_bench.sweep.network_cost import NetworkCost
 
 BY = ("module", "operator")
+# As analytic.training has them, which a command that only parses its options need not load.
+BASES = ("full", "int8", "nf4", "nf4-double")
+OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor")
+ADAPTERS = ("default", "float32", "bfloat16")
 SORTS = ("order", "flops", "parameters", "activations")
 
 
@@ -36,6 +42,39 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(options):
         command = option(command)
     return command
+
+
+def training_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How a network is trained, as far as its memory depends on it."""
+    options = [
+        click.option("--memory", is_flag=True, help="Also print the budget of a training step, item by item."),
+        click.option(
+            "--base", type=click.Choice(BASES), help="How linear layers are held: in --dtype, or in 8 or 4 bits."
+        ),
+        click.option(
+            "--optimizer", type=click.Choice(OPTIMIZERS), help="Of the trained parameters; adamw if not given."
+        ),
+        click.option("--adapter-dtype", type=click.Choice(ADAPTERS), help="Default: float32 for bases of 16 bits."),
+        click.option(
+            "--checkpoint", type=int, metavar="K", help="Compute every K-th block again in the backward pass."
+        ),
+        click.option("--logit-chunks", type=int, metavar="N", help="Take the loss over a vocabulary in N parts."),
+    ]
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def training_of(memory: bool, **given: Any) -> Training | None:
+    """What :func:`training_options` describe; None where nothing of it is asked for.
+
+    Raises:
+        UserError: a number is out of range.
+    """
+    from cdvft_bench.analytic.training import Training
+
+    told = {name: value for name, value in given.items() if value is not None}
+    return Training(**told) if memory or told else None
 
 
 def is_network(model: str | None, targets: Sequence[str], task: str | None, inputs: str | None) -> bool:
@@ -125,7 +164,12 @@ def predict_network(
 
 
 def count_network(
-    network: Network, cost: NetworkCost, method: Method | None, workload: tuple[int, int], device: str
+    network: Network,
+    cost: NetworkCost,
+    method: Method | None,
+    workload: tuple[int, int],
+    device: str,
+    checkpointed: int = 0,
 ) -> CountedNetwork:
     """Count the network with the adapter in it, as it trains: the backward pass ends at the first adapter.
 
@@ -133,19 +177,66 @@ def count_network(
         UserError: the method cannot be built without data.
     """
     from cdvft_bench.counting.network.by_module import count_modules
-    from cdvft_bench.counting.network.meta import without_data
 
     if method is None:
         return cost.base
+    adapted = adapt(network, cost, method)
+    return count_modules(adapted, lambda: network.make_inputs(*workload), device=device, checkpointed=checkpointed)
+
+
+def budget_of(
+    network: Network,
+    cost: NetworkCost,
+    method: Method | None,
+    workload: tuple[int, int],
+    dtype: str,
+    device: str,
+    training: Training,
+) -> MemoryBudget:
+    """The memory of a training step; the network is adapted for it.
+
+    Raises:
+        UserError: nothing is trained, or the method cannot be built without data.
+    """
+    from dataclasses import replace
+
+    from cdvft_bench.predictor.devices import assumptions
+    from cdvft_bench.predictor.network_memory import held_weights, network_budget
+
+    if method is None:
+        raise UserError("the memory of a training step needs a METHOD, as lora")
+    whole = held_weights(network.module, network.head, replace(training, base="full"), dtype).bytes_
+    held = held_weights(network.module, network.head, training, dtype)
+    return network_budget(
+        adapt(network, cost, method),
+        held,
+        whole,
+        cost,
+        lambda: network.make_inputs(*workload),
+        training,
+        dtype,
+        device=device,
+        head=network.head,
+        reserved=assumptions().reserved_bytes if device == "cuda" else 0,
+    )
+
+
+def adapt(network: Network, cost: NetworkCost, method: Method) -> Any:
+    """The network with the adapter in it, without data.
+
+    Raises:
+        UserError: the method cannot be built so.
+    """
+    from cdvft_bench.counting.network.meta import without_data
+
     try:
         with without_data():
-            adapted: Any = method.adapt_model(network.module, cost.adapted)
+            return method.adapt_model(network.module, cost.adapted)
     except UserError:
         raise
     except Exception as error:  # PEFT or a method that reads its weights while it is built
         said = next(iter(str(error).splitlines()), "")
         raise UserError(f"{method.label} cannot be built without data: {type(error).__name__}: {said}") from error
-    return count_modules(adapted, lambda: network.make_inputs(*workload), device=device)
 
 
 def utilisation(cost: NetworkCost, seconds: float, gpu: str, dtype: str) -> tuple[float, str]:

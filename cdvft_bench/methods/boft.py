@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import ClassVar, Literal, Self
 
@@ -107,7 +107,7 @@ class BOFT(PeftMethod):
             copy("eye", square, dtype, reads=0),
             copy("ones", d_out, dtype, reads=0),
             *cayley,
-            copy("block_diag", square, adapter, reads=n_block),
+            replace(copy("block_diag", square, adapter, reads=n_block), starts=1 + blocks),  # zeros, and every block
             *cast(square, "float32", dtype),  # the permutation is a float32 buffer
             *cast(square, adapter, dtype),
             permute,

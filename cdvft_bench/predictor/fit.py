@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.analytic.kernels import Kernel, Kernels
-from cdvft_bench.analytic.roofline import Rates, at, kernel_parts
+from cdvft_bench.analytic.roofline import Rates, at, kernel_parts, traffic
 from cdvft_bench.core.student import half_width
 
 Floats = NDArray[np.float64]
@@ -105,7 +105,7 @@ def make_terms(works: Sequence[Work], kinds: Sequence[str] | None = None) -> Ter
                     float(kernel.launches),
                     parts.arithmetic,
                     seconds,
-                    work.rates.launch_s,
+                    work.rates.launch_s * (float(kernel.starts) if work.rates.asynchronous else 1.0),
                     one,
                     two,
                     work.rates.asynchronous,
@@ -134,7 +134,7 @@ def _carried(kernel: Kernel, rates: Rates, unit: str) -> tuple[str, float]:
     product reads far more than it writes, as a reduction does; what is written in place, as an optimiser does, has
     its memory already, as the target of a copy.
     """
-    bytes_ = float(kernel.read + kernel.written)
+    bytes_ = traffic(kernel, rates)
     if unit in ("matmul", "complex product"):
         return f"bytes of {unit}", bytes_ / at(rates.bandwidth["reduction"], bytes_)
     if unit:

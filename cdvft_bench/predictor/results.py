@@ -136,6 +136,7 @@ class PublishedPrediction:
         published_ratio, predicted_ratio: over the time of the reference run.
         flops_ratio: the baseline's: FLOPs over the reference's.
         published_bytes, predicted_bytes: peak memory there (None unknown), and of the longest batch by formula.
+        reason: why the ratios are far apart; empty where they are not.
     """
 
     experiment: str
@@ -147,6 +148,7 @@ class PublishedPrediction:
     flops_ratio: float
     published_bytes: int | None
     predicted_bytes: int
+    reason: str = ""
 
 
 @dataclass(frozen=True)

@@ -123,14 +123,15 @@ def network_cost(
         notes.append("gradients of parameters outside linear layers (embeddings, norms, convolutions) are not counted")
     for m in chosen if method is not None else ():
         one, seen = _layer(m, method, dtype, device, notes)
-        if m.forward.macs != seen[0] or (m.backward.launches and m.backward.macs != seen[1]):
+        again = seen[0] > 0 and m.backward.macs == seen[0] + seen[1]  # computed again for a checkpoint
+        if m.forward.macs != seen[0] or (m.backward.launches and not again and m.backward.macs != seen[1]):
             notes.append(
                 f"{m.name}: {m.forward.macs:,} multiply-adds counted, {seen[0]:,} by the frozen layer's closed form"
             )
         base_forward = _less(base_forward, m.forward)
         base_backward = _less(base_backward, m.backward)
         forward += one.forward
-        backward += one.backward if m.backward.launches else ()
+        backward += (one.forward if again else ()) + (one.backward if m.backward.launches else ())
         costs = (
             replace(one, forward=(), backward=())
             if not costs.tensors

@@ -182,6 +182,17 @@ def test_peft_s_results_are_read_as_a_folder(tmp_path: Path) -> None:
     assert "there is a newer one" in str(found.left_out)
 
 
+def test_steps_alone_are_read_from_the_windows_between_evaluations(tmp_path: Path) -> None:
+    windows = [{"step": 250 * i, "train time": 50.0, "eval time": 20.0} for i in range(1, 17)]  # 4,000 of 5,000 steps
+    last = {"test accuracy": 0.5, "train time": None, "step": 5000}
+    (run,) = read_published(write(tmp_path / "a", result(**{"train_info.metrics": [*windows, last]}))).runs
+    assert run.loop_time_s is None  # a window without its time
+    (run,) = read_published(
+        write(tmp_path / "b", result(**{"train_info.metrics": [*windows, {"test accuracy": 1}]}))
+    ).runs
+    assert run.loop_time_s == pytest.approx(16 * 50 / 4000 * 5000)
+
+
 def test_files_of_2025_and_of_image_generation(tmp_path: Path) -> None:
     old = result(**{"meta_info.system_info": {"gpu": "NVIDIA L40S"}})
     old["train_info"]["cuda_memory_max"] = old["train_info"].pop("accelerator_memory_max")

@@ -35,10 +35,9 @@ def test_there_are_as_many_as_are_told() -> None:
 
 
 LAYOUTS = {
-    "swin": "sums of gradients of other strides are copied once more",
-    "gemma3": "sums of gradients of other strides are copied once more",
+    "swin": "without data some gradients reach a sum in a transposed layout, and are copied once more",
+    "gemma3": "without data some gradients reach a sum in a transposed layout, and are copied once more",
     "segformer": "a linear layer of a transposed input is one operator on a CPU, and a product and a sum elsewhere",
-    "qwen2_vl": "grids and positions are moved between host and device, which a CPU need not do",
 }
 """Where launches (and a sum's FLOPs) differ from the CPU's, and why; products and bytes kept do not."""
 

@@ -10,7 +10,7 @@ import pytest
 from cdvft_bench.accuracy.published.campaigns import campaign
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.predictor import compare_published
-from cdvft_bench.predictor.published_times import rank_correlation
+from cdvft_bench.predictor.published_times import EVALUATIONS, FAR, rank_correlation
 
 FOUND = campaign()
 RUNS = FOUND.runs
@@ -69,3 +69,20 @@ def test_what_a_prediction_needs_is_asked_for() -> None:
     found = compare_published(dataclasses.replace(FOUND, runs=(*blind, *strange, *RUNS[5:])))
     reasons = [reason for name, reason in found.left_out if name in {r.experiment for r in (*blind, *strange)}]
     assert [reason.split(" ")[1] for reason in reasons] == ["batch", "tokens", "steps", "device", "model"]
+
+
+def test_what_is_far_off_has_a_reason() -> None:
+    found = compare_published()
+    far = {r.experiment for r in found.runs if not 1 / FAR < r.published_ratio / r.predicted_ratio < FAR}
+    assert {r.experiment for r in found.runs if r.reason} == far
+    assert "boft-default" in far
+    assert len(far) <= len(found.runs) / 3
+
+
+def test_steps_alone_are_compared_where_all_runs_tell_them() -> None:
+    runs = tuple(dataclasses.replace(r, loop_time_s=(r.train_time_s or 0) - 400) for r in RUNS)
+    alone, whole = compare_published(dataclasses.replace(FOUND, runs=runs)), compare_published()
+    by_name = {r.experiment: r.published_ratio for r in whole.runs}
+    assert all(abs(r.published_ratio - 1) >= abs(by_name[r.experiment] - 1) for r in alone.runs)
+    assert EVALUATIONS in whole.assumptions
+    assert EVALUATIONS not in alone.assumptions

@@ -57,7 +57,7 @@ def peft_run(document: Any, where: str) -> PublishedRun | str:
         raise UserError(f"{where}: the last of train_info.metrics holds no score; it should have 'test accuracy'")
     system, packages = _part(meta, "system_info"), _part(meta, "package_info")
     samples, seen = last.get("train samples"), last.get("train total tokens")
-    counts = [x for x in (samples, seen) if isinstance(x, int | float) and not isinstance(x, bool) and x > 0]
+    tokens = seen / samples if _positive(samples) and _positive(seen) else None  # type: ignore[operator]
     values = {
         **scores,
         "experiment": run.get("experiment_name"),
@@ -66,6 +66,7 @@ def peft_run(document: Any, where: str) -> PublishedRun | str:
         "trainable_params": train.get("num_trainable_params"),
         "total_params": train.get("num_total_params"),
         "train_time_s": train.get("train_time"),
+        "loop_time_s": _loop(metrics, config.get("max_steps")),
         "peak_memory_bytes": train.get("accelerator_memory_max", train.get("cuda_memory_max")),
         "adapter_file_bytes": train.get("file_size"),
         "lr": optimizer.get("lr"),
@@ -76,7 +77,7 @@ def peft_run(document: Any, where: str) -> PublishedRun | str:
         "date": run.get("created_at"),
         "model": config.get("model_id"),
         "batch": config.get("batch_size"),
-        "tokens": counts[1] / counts[0] if len(counts) == 2 else None,
+        "tokens": tokens,
         "longest": config.get("max_seq_length"),
         "resolution": config.get("resolution"),
         "dtype": config.get("dtype"),
@@ -84,6 +85,19 @@ def peft_run(document: Any, where: str) -> PublishedRun | str:
         "optimizer": config.get("optimizer_type"),
     }
     return make_run(values, next(iter(scores)), where, Path(where).stem)
+
+
+def _loop(metrics: Any, steps: Any) -> float | None:
+    """Seconds of all training steps, from the windows between evaluations; None where they are not given."""
+    windows = [one for one in metrics if isinstance(one, Mapping) and {"train time", "step"} <= one.keys()]
+    numbers = [value for one in windows for value in (one["train time"], one["step"])]
+    if not windows or not all(_positive(value) for value in (*numbers, steps)):
+        return None
+    return float(sum(one["train time"] for one in windows) / windows[-1]["step"] * steps)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < 2**53
 
 
 def _part(document: Mapping[str, Any], name: str, where: str = "") -> Mapping[str, Any]:

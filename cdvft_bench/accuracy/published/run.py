@@ -30,7 +30,7 @@ _WHOLE = (
     "longest",
     "resolution",
 )
-_REAL = ("train_time_s", "lr", "tokens", "drift")
+_REAL = ("train_time_s", "loop_time_s", "lr", "tokens", "drift")
 NUMBERS = (*_WHOLE, *_REAL)
 """Columns of numbers, none below 0; an empty cell is not known."""
 _TEXTS = ("experiment", "device", "torch", "date", "model", "dtype", "optimizer")
@@ -59,6 +59,7 @@ class PublishedRun:
         score: higher is better. metric: what the score is, of ``METRICS``.
         hyperparameters: by PEFT's names or this suite's. target_modules: endings of module names, or one pattern.
         trainable_params, total_params: numbers of parameters. train_time_s: seconds.
+        loop_time_s: of these the training steps alone, without evaluations.
         peak_memory_bytes, adapter_file_bytes: bytes. lr: learning rate. steps: optimiser steps.
         drift: of pictures that should stay as they are. device, torch, date: where and when.
         model: its hub id or its name in the model table. batch: sequences a step. tokens: of a sequence, on average.
@@ -75,6 +76,7 @@ class PublishedRun:
     trainable_params: int | None = None
     total_params: int | None = None
     train_time_s: float | None = None
+    loop_time_s: float | None = None
     peak_memory_bytes: int | None = None
     adapter_file_bytes: int | None = None
     lr: float | None = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from cdvft_bench.report.terminal.console import note, open_console, table
 
 if TYPE_CHECKING:
     from cdvft_bench.core.counted import CountedNetwork, ModuleCount
+    from cdvft_bench.predictor.results import MemoryBudget
     from cdvft_bench.sweep.network_cost import NetworkCost
 
 
@@ -36,6 +38,21 @@ def show_network_cost(title: str, cost: NetworkCost) -> None:
     )
     for said in cost.notes:
         note(console, "note", said)
+
+
+ITEMS = ("weights", "gradients", "optimizer", "activations", "workspace", "overhead", "total")
+
+
+def show_memory(budget: MemoryBudget, said: Sequence[str]) -> None:
+    """Print the memory of a training step, item by item, and how the network is trained."""
+    console = open_console()
+    shown = table("memory of a training step", ["item", "bytes", ""])
+    for name in ITEMS:
+        value = getattr(budget, name)
+        shown.add_row(name, integer(value), f"{prefixed(value)}B")
+    console.print(shown)
+    for text in said:
+        note(console, "trained", text)
 
 
 @dataclass

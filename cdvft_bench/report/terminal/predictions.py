@@ -203,6 +203,7 @@ def _show_published(found: PublishedComparison) -> None:
             *found.assumptions,
         ),
     )
+    _lines("far", (f"{p.experiment}: {p.reason}" for p in found.runs if p.reason))
     _lines("not predicted", (f"{experiment}: {reason}" for experiment, reason in found.left_out))
 
 
