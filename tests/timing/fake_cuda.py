@@ -134,7 +134,7 @@ def _moved(value: Any) -> Any:
 
 
 @contextmanager
-def emulated(monkeypatch: Any, l2_bytes: int = 2**12) -> Any:
+def emulated(monkeypatch: Any, l2_bytes: int = 1536) -> Any:
     """Cases of device "cuda" run on the CPU, and what measures them takes it for a GPU.
 
     Operators stand for kernels in its traces, each launched as it began.
