@@ -18,7 +18,7 @@ from cdvft_bench.predictor.results import NOT_MEASURED, Bound
 WORST = float(np.exp(1.96 * PRIOR))
 """How much slower than its full rates a device may be, before any profile of it: 95 % of the prior."""
 
-RATIO_ERROR = 0.08
+RATIO_ERROR = 0.07
 """Median error of predicted ratios of training times against those that PEFT published, see ``compare_published``."""
 
 

@@ -111,12 +111,14 @@ def fake(trial: Trial, device: str, measure: object) -> TrialResult:
 
 
 def test_the_command_says_what_is_left(group: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "run_trial", lambda trial, device, measure: TrialResult(trial, trial.label, 0.5))
+    monkeypatch.setattr(
+        search, "run_trial", lambda trial, *_: TrialResult(trial, trial.label, 0.5, scored=2, right="8")
+    )
     clock = itertools.count(0, 600)
     monkeypatch.setattr(budget, "time", SimpleNamespace(monotonic=lambda: next(clock)))
     command = ["train", str(group), "--output", str(tmp_path / "r.jsonl")]
     sliced = CliRunner().invoke(main, [*command, "--budget", "540s"])
-    assert sliced.exit_code == 3
+    assert sliced.exit_code == 3, sliced.output
     assert "7 runs or more are left; run the same command again" in sliced.output
     done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output

@@ -193,7 +193,7 @@ def test_a_grid_of_layers_costs_what_its_layers_cost(name, dtype) -> None:
         ("waveft", {"scaling": float("nan")}, "scaling = nan is not finite"),
         ("gralora", {"rank": 1}, "rank = 1 is too small for GraLoRA; use at least 2"),
         ("gralora", {"rank": 6, "gralora_k": 4}, "rank = 6 is not a multiple of gralora_k = 4"),
-        ("road", {"variant": "road_3"}, "variant 'road_3' is not known; use one of road_1"),
+        ("road", {"variant": "road_3"}, "variant 'road_3' is not known; did you mean .*use one of road_1"),
         ("road", {"group_size": 5}, "group_size = 5 is odd"),
         ("boft", {"n_butterfly_factor": 2}, "n_butterfly_factor = 2 needs .* use n_butterfly_factor = 1"),
     ],

@@ -40,7 +40,7 @@ def test_hyperparameters_resolve_on_a_layer(name) -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(UserError, match=r"'lorra' is not known; use one of .*lora"):
+    with pytest.raises(UserError, match=r"'lorra' is not known; did you mean lora.* use one of .*lora"):
         method_class("lorra")
     with pytest.raises(UserError, match="cdvft has no hyperparameter 'rank'; it has m, block_size"):
         make_method("cdvft", {"rank": 8})

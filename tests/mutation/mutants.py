@@ -63,7 +63,7 @@ NO_FORMULA = {
     "product",
     "resolved",
 }
-WITHOUT_FORMULA = {"__init__", "base", "_values", "_circulant"}
+WITHOUT_FORMULA = {"__init__", "base", "_values", "_circulant", "_spelling"}
 SHARED = {
     "circulant": ["cdvft", "block_circulant"],
     "costs": ["cdvft", "block_circulant"],

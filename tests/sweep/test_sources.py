@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from cdvft_bench.accuracy.training.models import load_model, package_status
+from cdvft_bench.analytic import models
+from cdvft_bench.analytic.configs import table_entry
 from cdvft_bench.analytic.models import MODELS, frozen_model_macs, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
@@ -165,6 +167,8 @@ def test_models_without_a_package_run_on_random_weights(monkeypatch, name, value
     spec = MODELS[name]
     monkeypatch.setitem(MODELS, name, replace(spec, values={**spec.values, **values}))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    shapes = {**models._shapes(), name: table_entry(name)}
+    monkeypatch.setattr(models, "_shapes", lambda: shapes)
     caches = (model_shape, subject_shapes, sources._base_model)
     for cache in caches:
         cache.cache_clear()
