@@ -5,9 +5,8 @@ The transform of p = p1 * p2 points is two products with small DFT matrices and 
 
     X[k1 + p1 k2] = sum_n2 ( w_p^(n2 k1) sum_n1 x[p2 n1 + n2] w_p1^(n1 k1) ) w_p2^(n2 k2)
 
-A program holds a tile of B rows as a (p1, B p2) matrix; viewed as (p1 B, p2) the second product follows without
-a transposition. p1 and p2 are padded with zeros to powers of two, ``P1`` and ``P2``; spectra are kept in (k1, k2)
-layout, padded alike. All arithmetic is float32, whatever the activations' dtype.
+A program holds a tile of B rows as a (p1, B p2) matrix; viewed as (p1 B, p2) the second product needs no transposition.
+p1, p2 and the (k1, k2) spectra are padded with zeros to powers of two, ``P1`` and ``P2``. All arithmetic is float32.
 """
 
 from __future__ import annotations
