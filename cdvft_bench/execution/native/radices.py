@@ -16,7 +16,7 @@ def stages(p: int, lanes: int) -> tuple[int, ...] | None:
     4 took the least time a point, 2 the least in the first stage of a large signal: what is read and written together
     lies a power of two apart there and shares the places of a cache.
     """
-    if p % lanes:
+    if p < 1 or p % lanes:
         return None
     columns = p // lanes
     rest, twos, odd = columns // 4 if columns % 4 == 0 else columns, 0, list[int]()

@@ -111,13 +111,15 @@ def record(path: Path, compile_job: Compile | None = None, limit_s: float = LIMI
     Raises:
         UserError: Triton is not installed, or the log cannot be written.
     """
-    made, compiler = 0, Compiler()
-    with Log(path) as log, contextlib.closing(compiler):
+    made = 0
+    with contextlib.ExitStack() as stack:
+        compile_one = compile_job or stack.enter_context(contextlib.closing(Compiler()))
+        log = stack.enter_context(Log(path))
         done = {entry["key"] for entry in log.entries if "key" in entry}
         for job in jobs():
             if job.key in done:
                 continue
-            log.append(_row(job, (compile_job or compiler)(job, limit_s)))
+            log.append(_row(job, compile_one(job, limit_s)))
             made += 1
     return made
 
@@ -139,9 +141,15 @@ def _row(job: Job, found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Compiler:
-    """A process that compiles one kernel after the other; a new one where a kernel took too long or killed it."""
+    """A process that compiles one kernel after the other; a new one where a kernel took too long or killed it.
+
+    Raises:
+        UserError: Triton is not installed.
+    """
 
     def __init__(self) -> None:
+        if importlib.util.find_spec("triton") is None:
+            raise UserError("package 'triton' is not installed; pip install cdvft-bench[triton]")
         command = [sys.executable, "-m", "cdvft_bench.sweep.probes.static_evidence"]
         with tempfile.TemporaryDirectory() as folder:  # of no cache: the compiler is timed
             environment = {**os.environ, "TRITON_ALWAYS_COMPILE": "1", "TRITON_CACHE_DIR": folder}
@@ -150,13 +158,7 @@ class Compiler:
         self.close = self._helper.close
 
     def __call__(self, job: Job, limit_s: float) -> Mapping[str, Any]:
-        """Facts of the compiled kernel, or ``{"error": why}``.
-
-        Raises:
-            UserError: Triton is not installed.
-        """
-        if importlib.util.find_spec("triton") is None:
-            raise UserError("package 'triton' is not installed; pip install cdvft-bench[triton]")
+        """Facts of the compiled kernel, or ``{"error": why}``."""
         asked = {
             "kernel": job.launch.kernel,
             "arguments": job.launch.arguments,

@@ -70,3 +70,8 @@ def test_kernels_of_every_target(target: str, double: bool, tmp_path: Path) -> N
                 assert max(float(e) for e in errors[3:]) < (1e-13 if double else 3e-6), (p, m, done.stdout)
                 tried += 1
     assert tried == 28 * len(WIDTHS[target])
+
+
+def test_no_points_have_no_stages() -> None:
+    assert stages(0, 8) is None
+    assert stages(-16, 8) is None
