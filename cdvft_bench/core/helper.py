@@ -90,6 +90,7 @@ def serve(answer: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> None:
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    sys.stdout = sys.stderr  # and at once: what is kept until the end would follow the error
     for line in sys.stdin.buffer:
         answers.write(encode_line(answer(parse_line(line))))
         answers.flush()
