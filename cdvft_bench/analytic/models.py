@@ -15,6 +15,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.reading import packaged
 from cdvft_bench.core.names import not_known
+from cdvft_bench.core.text import shorten, whole_number
 
 Rows = Literal["tokens", "sequences"]
 
@@ -321,13 +322,13 @@ def layer_shape(subject: str) -> LinearShape:
         name, _, ending = subject.partition(":")
         return target_linears(model_shape(name), (ending,))[0].shape
     widths, _, suffix = subject.partition("-")
-    d_in, x, d_out = widths.partition("x")
-    if not (x and d_in.isdigit() and d_out.isdigit() and suffix in ("", "nobias", "int8")):
+    d_in, d_out = (whole_number(text) for text in (*widths.split("x"), "")[:2])
+    if d_in is None or d_out is None or widths.count("x") != 1 or suffix not in ("", "nobias", "int8"):
         raise UserError(
-            f"layer {subject!r} is neither d_in x d_out (768x768, 768x768-nobias, 768x768-int8) nor model:ending "
-            "(roberta-base:query)"
+            f"layer {shorten(subject)!r} is neither d_in x d_out (768x768, 768x768-nobias, 768x768-int8) nor "
+            "model:ending (roberta-base:query)"
         )
-    return LinearShape(int(d_in), int(d_out), suffix == "", suffix == "int8")
+    return LinearShape(d_in, d_out, suffix == "", suffix == "int8")
 
 
 def rows_of(linear: ModelLinear, batch: int, sequence: int) -> int:

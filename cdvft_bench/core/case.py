@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from cdvft_bench.core.errors import MisfitError, UserError
+from cdvft_bench.core.text import whole_number
 
 Value = int | float | str | bool
 SubjectKind = Literal["layer", "model"]
@@ -110,7 +111,7 @@ def width_fraction(name: str, value: Value, width: int) -> Value:
     if not isinstance(value, str):
         return value
     head, slash, divisor = value.partition("/")
-    if head != "d" or (slash and not (divisor.isascii() and divisor.isdigit() and int(divisor) > 0)):
+    if head != "d" or (slash and not whole_number(divisor)):
         raise UserError(f"{name} = {value!r} is neither an integer nor a fraction of the width such as 'd' or 'd/4'")
     parts = int(divisor or 1)
     if width % parts:

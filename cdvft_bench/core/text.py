@@ -76,6 +76,11 @@ def shorten(value: object, limit: int = 44) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def whole_number(text: str, digits: int = 12) -> int | None:
+    """The number that a text of at most so many decimal digits is; None for any other text, signs and "²" included."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= digits else None
+
+
 def markdown(value: object) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no table cell ended."""
     text = clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.core.budget import parse_seconds
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import whole_number
 
 if TYPE_CHECKING:
     from cdvft_bench.core.case import Case
@@ -165,7 +166,7 @@ def _expanded(options: argparse.Namespace) -> list[Case | str]:
     """What the options beside the grid say."""
     from cdvft_bench.timing.bare import PASSES, expand
 
-    if not all(text.isascii() and text.isdigit() for text in _listed(options.tokens)):
+    if not all(whole_number(text) for text in _listed(options.tokens)):
         raise UserError(f"tokens {options.tokens!r} are not whole numbers; write 128,1024")
     passes = [pass_ for pass_ in PASSES if pass_ in _listed(options.passes)]
     unknown = {*_listed(options.passes)} - {*PASSES}

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from cdvft_bench.core.case import FROZEN, Case, CasePass, Value, parse_value, width_fraction
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import shorten, whole_number
 from cdvft_bench.timing.built import Built, built_layer, prepared, random_linear
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
@@ -99,11 +100,10 @@ def widths(subject: str) -> tuple[int, int, bool]:
         UserError: it is neither.
     """
     text, _, suffix = subject.partition("-")
-    d_in, x, d_out = text.partition("x")
-    right = all(d.isascii() and d.isdigit() and int(d) for d in (d_in, d_out))
-    if not (x and right and suffix in ("", "nobias")):
-        raise UserError(f"layer {subject!r} is not d_in x d_out; write 768x768 or 768x768-nobias")
-    return int(d_in), int(d_out), not suffix
+    d_in, d_out = (whole_number(part) for part in (*text.split("x"), "")[:2])
+    if not d_in or not d_out or text.count("x") != 1 or suffix not in ("", "nobias"):
+        raise UserError(f"layer {shorten(subject)!r} is not d_in x d_out; write 768x768 or 768x768-nobias")
+    return d_in, d_out, not suffix
 
 
 def parse_method(text: str) -> list[tuple[str, dict[str, Value]]]:

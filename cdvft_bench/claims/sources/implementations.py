@@ -88,8 +88,8 @@ def case_of(
     Raises:
         UserError: shape or rows are not as the module says.
     """
-    found = re.fullmatch(r"(\d+)x(\d+) p=(\d+) m=(\d+)", shape)
-    if not found or not re.fullmatch(r"\d+( uneven| threads)?", rows):
+    found = re.fullmatch(r"(\d{1,9})x(\d{1,9}) p=(\d{1,9}) m=(\d{1,9})", shape)
+    if not found or not re.fullmatch(r"\d{1,9}( uneven| threads)?", rows):
         raise UserError(f'shape {shape!r} and rows {rows!r} must be like "40x56 p=16 m=2" and "33", "33 uneven"')
     d_in, d_out, p, m = (int(n) for n in found.groups())
     if m == 1 or convention not in ("row", "column"):

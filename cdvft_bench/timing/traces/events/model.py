@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvft_bench.core.text import whole_number
 from cdvft_bench.timing.traces.events.columns import NONE, Index, Ints, Table
 from cdvft_bench.timing.traces.events.roles import Role, roles
 from cdvft_bench.timing.traces.events.structure import Forest, nest
@@ -279,7 +280,8 @@ def _places(table: Table, activities: Ints) -> tuple[tuple[str, ...], tuple[tupl
             process, thread = table.tracks[track]
             legacy = bool(_LEGACY.search(process))
             if legacy and number == NONE:
-                number = int(thread) if thread.isdigit() else NONE
+                told = whole_number(thread)
+                number = NONE if told is None else told
             device = devices[process, number]
             if device == len(labels):
                 labels.append(_label(table.processes.get(process, ""), process, number))
