@@ -325,7 +325,7 @@ def layer_shape(subject: str) -> LinearShape:
     d_in, d_out = (whole_number(text) for text in (*widths.split("x"), "")[:2])
     if d_in is None or d_out is None or widths.count("x") != 1 or suffix not in ("", "nobias", "int8"):
         raise UserError(
-            f"layer {shorten(subject)!r} is neither d_in x d_out (768x768, 768x768-nobias, 768x768-int8) nor "
+            f"layer {shorten(repr(subject))} is neither d_in x d_out (768x768, 768x768-nobias, 768x768-int8) nor "
             "model:ending (roberta-base:query)"
         )
     return LinearShape(d_in, d_out, suffix == "", suffix == "int8")

@@ -102,7 +102,7 @@ def widths(subject: str) -> tuple[int, int, bool]:
     text, _, suffix = subject.partition("-")
     d_in, d_out = (whole_number(part) for part in (*text.split("x"), "")[:2])
     if not d_in or not d_out or text.count("x") != 1 or suffix not in ("", "nobias"):
-        raise UserError(f"layer {shorten(subject)!r} is not d_in x d_out; write 768x768 or 768x768-nobias")
+        raise UserError(f"layer {shorten(repr(subject))} is not d_in x d_out; write 768x768 or 768x768-nobias")
     return d_in, d_out, not suffix
 
 

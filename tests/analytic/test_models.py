@@ -79,7 +79,7 @@ def test_subjects() -> None:
         ("0x5", "d_in = 0"),
         ("²x5", "neither d_in x d_out"),
         ("5x5x5", "neither d_in x d_out"),
-        (f"{'9' * 5000}x5", "9…' is neither d_in x d_out"),
+        (f"{'9' * 5000}x5", "9… is neither d_in x d_out"),
         ("5x5-bias", "neither d_in x d_out"),
         ("5x5-int4", "neither d_in x d_out"),
         ("roberta-tiny:query", "'roberta-tiny' is not in the table; did you mean roberta"),
