@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvft_bench.core.text import whole_number
 from cdvft_bench.timing.traces.files.decoding import NO_TEXT, Event, PlainArgs, Text, shape_text
 from cdvft_bench.timing.traces.files.decoding import NONE as NONE
 from cdvft_bench.timing.traces.files.notes import Notes
@@ -331,7 +332,7 @@ def _ids(values: list[Any], bits: int = 63) -> Ints:
 def _id(value: Any, bits: int) -> int:
     if isinstance(value, str):
         digits = value.strip().removeprefix("stream").strip()
-        value = int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
+        value = whole_number(digits, 18)
     if isinstance(value, float) and value.is_integer() and abs(value) < 1 << 53:
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << bits:
