@@ -254,7 +254,7 @@ def test_time_compares_any_methods() -> None:
     )
     assert result.exit_code == 0, result.output
     timing = json.loads(result.output)["timing"]
-    assert [s["name"] for s in timing["samples"]] == ["CDVFT m=2 p=16", "frozen", "lora r=8", "LoRA r=4"]
+    assert [s["name"] for s in timing["samples"]] == ["CDVFT m=2 p=16 fft", "frozen", "lora r=8", "LoRA r=4"]
     assert set(timing["ratios"]) == {"frozen", "lora r=8", "LoRA r=4"}
     twice = call("time", "lora:4", "lora", "rank=4", "--layer", "48x32")
     assert (twice.exit_code, "named twice" in twice.output) == (2, True)

@@ -99,8 +99,8 @@ def setting(record: Record, d: int | None = None) -> str:
         d: width of the subject, see :func:`widths`.
     """
     words = clean(record.label).split(" ")
-    path, size = hyperparameter(record.case, "path"), block_size(record.case, d)
-    if path is not None and len(words) > 1 and words[-1] == clean(path):
+    path, size = hyperparameter(record.case, "path") or path_of(record.case), block_size(record.case, d)
+    if path and len(words) > 1 and words[-1] == clean(path):
         words = words[:-1]
     if record.case.method in CIRCULANT:
         shown = "d" if size is None or size == d else str(size)

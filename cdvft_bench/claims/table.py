@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -66,17 +67,30 @@ def verdict_table(verification: Verification) -> str:
 
 
 def short_table(verification: Verification) -> str:
-    """What others claim and what does not simply hold, as a Markdown table of statements and verdicts with a newline.
+    """Of what others claim, what fails or holds only if, as a Markdown table; then the rest in a sentence a verdict.
 
-    Claims of time and of accuracy are listed whatever their verdict: they stand on records.
+    Of the rest, what holds is listed where it stands on records: claims of time and of accuracy.
     """
     lines = ["| claim | verdict |", "|---|---|"]
+    rest: dict[Word, list[str]] = {word: [] for word in ("not identifiable", "not measured", "holds")}
     for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
         recorded = _recorded(verdict)
-        if not row.origin.startswith(f"{THIS_SUITE},") and (recorded or verdict.word != "holds"):
-            words = "; ".join([row.verdict, *recorded])
-            lines.append(f"| {_cell(row.statement)} | {_cell(words)} |")
-    return "\n".join(lines) + "\n"
+        if row.origin.startswith(f"{THIS_SUITE},") or (verdict.word == "holds" and not recorded):
+            continue
+        if verdict.word in rest:
+            shown = [row.verdict.removeprefix(verdict.word).strip(" ()"), *map(_briefly, recorded)]
+            known = "; ".join(filter(None, shown))
+            rest[verdict.word].append(f"{row.statement.rstrip('.')}{f' ({known})' if known else ''}.")
+        else:
+            lines.append(f"| {_cell(row.statement)} | {_cell('; '.join([row.verdict, *recorded]))} |")
+    sentences = [f"{word.capitalize()}: {' '.join(_cell(one) for one in some)}" for word, some in rest.items() if some]
+    return "\n".join([*lines, *([""] if sentences else []), *sentences]) + "\n"
+
+
+def _briefly(recorded: str) -> str:
+    """A workload or machine and its figure without what they rest on, but for a reason that they cannot rank."""
+    doubt = "not shown to rank methods"
+    return re.sub(r" \([^()]* examples\b[^()]*\)", "", recorded) + (f", {doubt}" if doubt in recorded else "")
 
 
 def _recorded(verdict: Verdict) -> list[str]:

@@ -20,9 +20,9 @@ VERSION = 1
 _ADVICE = "make it anew with 'cdvft-bench verify --output'"
 
 
-def to_json(verification: Verification) -> str:
-    """Everything that was found, as the file holds it, ending in a newline."""
-    head = {"format": FORMAT, "version": VERSION, "as_pinned": verification.as_pinned}
+def to_json(verification: Verification, **head: object) -> str:
+    """Everything that was found, as the file holds it, ending in a newline; ``head`` comes first."""
+    head |= {"format": FORMAT, "version": VERSION, "as_pinned": verification.as_pinned}
     verdicts = [{"as_pinned": verdict.as_pinned} | asdict(verdict) for verdict in verification.verdicts]
     document = head | asdict(verification) | {"verdicts": verdicts}
     return json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

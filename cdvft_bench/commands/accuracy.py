@@ -32,17 +32,21 @@ def _tell(presets: Sequence[Preset], output: Path, rehearsal: Rehearsal | None) 
                 click.echo(sentence)
 
 
-def _named(preset: str | None) -> str:
+def _named(context: click.Context, _: click.Parameter, preset: str | None) -> str | None:
     """The preset that was asked for: a campaign of hours does not start by itself."""
-    if preset is None:
+    if preset is None and not context.resilient_parsing:
         from cdvft_bench.accuracy.preset import preset_names
 
         raise UserError(f"give a PRESET: a TOML file, or one of {', '.join(preset_names())}")
     return preset
 
 
+PRESET = click.argument("preset", required=False, is_eager=True, callback=_named)
+"""Eager: what to run is asked for before where to write it."""
+
+
 @click.command()
-@click.argument("preset", required=False)
+@PRESET
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Results, .jsonl.")
 @click.option("--budget", help="Begin no run that would end after so long, e.g. 540s or 2h, by the longest so far.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
@@ -51,7 +55,7 @@ def _named(preset: str | None) -> str:
 @click.option("--plan", is_flag=True, help="Run nothing: say what is left, what it takes and what the design can see.")
 @click.option("--rehearsal", type=RESULTS, help="Of 'cdvft-bench rehearse': what methods take that have no run yet.")
 def train(
-    preset: str | None,
+    preset: str,
     output: Path,
     budget: str | None,
     device: str,
@@ -72,7 +76,7 @@ def train(
     from cdvft_bench.accuracy.preset import read_presets
     from cdvft_bench.accuracy.rehearsal import read_rehearsal
 
-    asked, limit = read_presets(_named(preset)), seconds(budget)  # mistakes are told before torch is loaded
+    asked, limit = read_presets(preset), seconds(budget)  # mistakes are told before torch is loaded
     known = read_rehearsal(rehearsal) if rehearsal else None
     if plan:
         _tell(asked, output, known)
@@ -113,11 +117,11 @@ def train(
 
 
 @click.command()
-@click.argument("preset", required=False)
+@PRESET
 @click.option("--output", type=RESULTS, required=True, help="What its methods take, .json.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
-def rehearse(preset: str | None, output: Path, device: str, threads: int | None) -> None:
+def rehearse(preset: str, output: Path, device: str, threads: int | None) -> None:
     """Run every method of PRESET for a few steps, end to end, and say what the whole campaign will take.
 
     It shows in minutes that a campaign of hours can run here. 'cdvft-bench train --rehearsal' and reports read OUTPUT.
@@ -128,7 +132,7 @@ def rehearse(preset: str | None, output: Path, device: str, threads: int | None)
     from cdvft_bench.accuracy.preset import read_preset
     from cdvft_bench.accuracy.rehearsal import rehearsed, write_rehearsal
 
-    chosen = read_preset(_named(preset))
+    chosen = read_preset(preset)
     from transformers.utils import logging
 
     from cdvft_bench.accuracy.training.fit import run_trial
@@ -146,12 +150,12 @@ def rehearse(preset: str | None, output: Path, device: str, threads: int | None)
 
 
 @click.command()
-@click.argument("preset", required=False)
+@PRESET
 @click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Step costs, .json.")
 @click.option("--budget", default="240s", show_default=True, help="Seconds of timing; loading and memory come on top.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
-def steps(preset: str | None, output: Path, budget: str, device: str, threads: int | None) -> None:
+def steps(preset: str, output: Path, budget: str, device: str, threads: int | None) -> None:
     """Time a training step of every method of PRESET side by side; peak memory and energy too.
 
     On a machine that does nothing else. 'cdvft-bench pareto --steps' puts the result on its fronts.
@@ -160,7 +164,7 @@ def steps(preset: str | None, output: Path, budget: str, device: str, threads: i
 
     from cdvft_bench.accuracy.preset import read_preset
 
-    asked, limit = read_preset(_named(preset)), seconds(budget)
+    asked, limit = read_preset(preset), seconds(budget)
     from transformers.utils import logging
 
     from cdvft_bench.sweep.step_times import write_steps

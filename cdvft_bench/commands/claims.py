@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import column_option, columns_of
+from cdvft_bench.commands.shared import SCHEMA, column_option, columns_of
 from cdvft_bench.core.io.files import write_file
 
 
@@ -56,7 +56,7 @@ def verify(
     if junit is not None:
         write_file(junit, to_junit(verification))
     if as_json:
-        click.echo(to_json(verification), nl=False)
+        click.echo(to_json(verification, schema=SCHEMA), nl=False)
     elif markdown is not None:
         click.echo(short_table(verification) if markdown == "short" else verdict_table(verification), nl=False)
         click.echo(summary(verification), err=True)

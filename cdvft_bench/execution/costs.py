@@ -277,15 +277,13 @@ class FastLayer:
 
     def _fold(self, f: Factor) -> Kernels:
         square, n = f.parameters * f.p, f.parameters
-        shifted = times((copy("flip", n, f.dtype), copy("roll", n, f.dtype)), flag(f.row))
+        turned = times((copy("flip", n, f.dtype), copy("roll", n, f.dtype)), 1 - flag(f.row))
         return (
-            copy("new_zeros", 2 * square, f.dtype, reads=0),
-            copy("flip", square, f.dtype),
+            copy("zero_", 2 * square, f.dtype, reads=0),
             copy("copy_", square, f.dtype),
             reduction("sum", 2 * square, 2 * n, f.dtype),
             elementwise("add", n, f.dtype),
-            copy("roll", n, f.dtype),
-            *shifted,
+            *turned,
         )
 
     def _fold_gradients(self) -> Kernels:
@@ -293,14 +291,14 @@ class FastLayer:
         d_in, d_out, dtype = self.layer.d_in, self.layer.d_out, self._adapter
         square, n = f.parameters * f.p, self.layer.weights
         rows, columns = f.q_out * f.p, f.q_in * f.p
-        ragged = flag((rows != d_out) | (columns != d_in))
         if self._by_kernels:
             product = mm(d_out, self.tokens, d_in, self.dtype)
             return (product, *triton_costs.fold_kernels(self.layer, f, self.dtype, bool(self.diagonals)))
         kernels: Kernels = (
+            copy("zero_", rows * (columns - d_in), dtype, reads=0, launches=flag(columns != d_in)),
+            copy("zero_", (rows - d_out) * d_in, dtype, reads=0, launches=flag(rows != d_out)),
             mm(d_out, self.tokens, d_in, self.dtype),
-            *casts(n, self.dtype, dtype, inward=True),
-            copy("constant_pad_nd", square, dtype, reads=n, launches=ragged),
+            *(replace(cast, op="copy_") for cast in casts(n, self.dtype, dtype, inward=True)),
         )
         if not self.diagonals:
             return kernels + self._fold(f) + scaled(f.parameters, self.alpha, dtype)
@@ -315,8 +313,8 @@ class FastLayer:
             replace(mm(columns, rows, 1, dtype), op="mv"),
             vector,
             *scaled(d_out, self.alpha, dtype),
-            elementwise("mul", square, dtype, reads=square + columns),
-            elementwise("mul", square, dtype, reads=square + rows),
+            elementwise("mul_", square, dtype, reads=square + columns),
+            elementwise("mul_", square, dtype, reads=square + rows),
             *self._fold(f),
         )
 

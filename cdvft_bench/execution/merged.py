@@ -107,14 +107,15 @@ def fold(dense: Tensor, p: int, row: bool) -> Tensor:
     Entry k of a block is ``sum_r dense[r, (r - k) mod p]``: the transpose of building a circulant block.
     """
     q_out, q_in = dense.shape[0] // p, dense.shape[1] // p
-    # A row stride of 2p + 1 in rows of 2p moves row r to the right by r; columns run backwards, so that the
-    # entries of one wrapped diagonal stand below each other.
-    skewed = dense.new_zeros(q_out, q_in, p, 2 * p)
-    shifted = skewed.as_strided((q_out, q_in, p, p), (q_in * 2 * p * p, 2 * p * p, 2 * p + 1, 1))
-    shifted.copy_(dense.view(q_out, p, q_in, p).permute(0, 2, 1, 3).flip(-1))
-    halves = skewed.sum(2)  # entry r + p - 1 - s
-    summed = torch.roll(halves[..., :p] + halves[..., p:], 1, -1)  # entry (r - s) mod p
-    return torch.roll(summed.flip(-1), 1, -1) if row else summed
+    # A row stride of 2p - 1 in rows of 2p moves row r to the left by r, from column p on, so that the entries of one
+    # wrapped diagonal stand below each other.
+    skewed = buffer("skewed", 2 * q_out * q_in * p * p, dense.dtype, dense.device).zero_()
+    strides = (q_in * 2 * p * p, 2 * p * p, 2 * p - 1, 1)
+    shifted = skewed.as_strided((q_out, q_in, p, p), strides, skewed.storage_offset() + p)
+    shifted.copy_(dense.view(q_out, p, q_in, p).permute(0, 2, 1, 3))
+    halves = skewed.view(q_out, q_in, p, 2 * p).sum(2)  # entry p + s - r
+    summed = halves[..., :p] + halves[..., p:]  # entry (s - r) mod p
+    return summed if row else torch.roll(summed.flip(-1), 1, -1)
 
 
 class MergedFunction(torch.autograd.Function):
@@ -198,24 +199,36 @@ def _backward(
 def _fold_gradients(x: Tensor, g: Tensor, diagonals: Sequence[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
     """Gradients of the factors of m = 2 from the dense gradient ``g^T x``."""
     q_out, q_in, p = c.shape
-    dense = torch.mm(g.t(), x.to(g.dtype))
     if _by_kernels(c):
-        return triton_path.fold_gradients(dense, list(diagonals), c, plan)
-    dense = dense.to(c.dtype)
-    padding = (0, q_in * p - dense.shape[1], 0, q_out * p - dense.shape[0])
-    if any(padding):
-        dense = torch.nn.functional.pad(dense, padding)
+        return triton_path.fold_gradients(torch.mm(g.t(), x.to(g.dtype)), list(diagonals), c, plan)
+    dense = _dense_gradient(x, g, q_out * p, q_in * p, c.dtype)
     if not diagonals:
         return [scaled(fold(dense, p, plan.row), plan.alpha)]
     d_in, d_out = diagonals[0].shape[0], diagonals[1].shape[0]
     first = _padded(diagonals[0], q_in * p)
     last = _padded(scaled(diagonals[1], plan.alpha), q_out * p)
-    entries = torch.empty_like(dense)
+    entries = buffer("entries", dense.numel(), c.dtype, c.device).view_as(dense)
     torch.mul(dense.view(q_out, p, q_in, p), circulant_view(c, plan.row), out=entries.view(q_out, p, q_in, p))
     grad_first = torch.mv(entries.t(), last)[:d_in]
     grad_last = scaled(torch.mv(entries, first)[:d_out], plan.alpha)
-    grad_c = fold(dense * first * last.unsqueeze(1), p, plan.row)
+    grad_c = fold(dense.mul_(first).mul_(last.unsqueeze(1)), p, plan.row)
     return [grad_first, grad_last, grad_c]
+
+
+def _dense_gradient(x: Tensor, g: Tensor, rows: int, columns: int, dtype: torch.dtype) -> Tensor:
+    """``g^T x`` as whole blocks, zeros around it, in scratch memory: valid until the next call."""
+    d_out, d_in = g.shape[1], x.shape[1]
+    padded = buffer("dense", rows * columns, dtype, x.device).view(rows, columns)
+    if columns > d_in:
+        padded[:, d_in:].zero_()
+    if rows > d_out:
+        padded[d_out:, :d_in].zero_()
+    dense = padded[:d_out, :d_in]
+    if g.dtype is dtype:
+        torch.mm(g.t(), x.to(dtype), out=dense)
+    else:
+        dense.copy_(torch.mm(g.t(), x.to(g.dtype)))
+    return padded
 
 
 # For compiled graphs both passes are operators: a compiler would see a buffer that lives on between layers, and alias

@@ -57,7 +57,7 @@ class BlockCirculant(Method):
 
     @property
     def label(self) -> str:
-        return f"BCA p={self.block_size or 'd'}" + ("" if self.path == "fft" else f" {self.path}")
+        return f"BCA p={self.block_size or 'd'} {self.path}"
 
     def resolved(self, layer: LinearShape) -> Mapping[str, object]:
         return {**asdict(self), "block_size": resolve_block_size(self.block_size, layer)}

@@ -103,7 +103,7 @@ class CDVFT(Method):
 
     @property
     def label(self) -> str:
-        return f"CDVFT m={self.m} p={self.block_size or 'd'}" + ("" if self.path == "fft" else f" {self.path}")
+        return f"CDVFT m={self.m} p={self.block_size or 'd'} {self.path}"
 
     def resolved(self, layer: LinearShape) -> Mapping[str, object]:
         return {**asdict(self), "block_size": resolve_block_size(self.block_size, layer)}

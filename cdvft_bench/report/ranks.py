@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from cdvft_bench.accuracy.pilot import GAIN
 from cdvft_bench.analysis.accuracy.plans import Plan
-from cdvft_bench.analysis.accuracy.ranking import Cell, Ranking, Row
+from cdvft_bench.analysis.accuracy.ranking import MATCHED, Cell, Ranking, Row
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, percent_bounds, plural
 from cdvft_bench.report.page.cards import Table
@@ -15,7 +15,8 @@ RANKS = (
     "Mean rank: place by test accuracy among the methods that every workload has, 1 the best; its bounds hold together "
     "at 95 %, by tests of all pairs. W–T–L: workloads on which the method is more accurate than LoRA beyond chance "
     "(Holm over the methods), not told apart, less accurate. Points: mean difference over its workloads with a 95 % "
-    "interval. LoRA of like size: the rank whose parameters are nearest, within a factor of two."
+    "interval. LoRA of like size: the rank whose parameters are nearest, within a factor of two. LoRA of no more time: "
+    "the best on validation data whose step, timed beside the method's, is not surely longer."
 )
 
 
@@ -30,6 +31,8 @@ def ranking_table(found: Ranking) -> Table | None:
         "points",
         "W–T–L, LoRA of like size",
         "points, like size",
+        "W–T–L, LoRA of no more time",
+        "points, no more time",
         *(f"{name} [%]" for name in found.workloads),
     )
     rows = tuple(_row(row, found.workloads) for row in found.rows)
@@ -50,8 +53,8 @@ def left_out_said(found: Ranking, plans: Sequence[Plan] = ()) -> list[str]:
 def _row(row: Row, workloads: tuple[str, ...]) -> tuple[str, ...]:
     rank = "–" if row.rank is None else f"{row.rank.value:.3g} [{row.rank.low:.3g}, {row.rank.high:.3g}]"
     cells = [clean(row.role), rank]
-    for like in (False, True):
-        outcomes, mean = row.outcomes(like), row.mean(like)
+    for match in MATCHED:
+        outcomes, mean = row.outcomes(match), row.mean(match)
         cells += ["–" if outcomes is None else "–".join(map(str, outcomes)), "–" if mean is None else _points(mean)]
     return (*cells, *(_cell(row.cells.get(name)) for name in workloads))
 

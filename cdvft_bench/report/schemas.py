@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import msgspec
 
 from cdvft_bench.analysis.compare import Comparison
+from cdvft_bench.claims.verdict import Verification
 from cdvft_bench.core.counted import Counted, CountedNetwork
 from cdvft_bench.core.record import Predicted
 from cdvft_bench.core.timed import SelfTest, Timed, TraceSummary
@@ -84,8 +85,10 @@ PRINTED: dict[str, tuple[Any, ...]] = {
     "compare": (Comparison,),
     "trace": (TraceSummary, TraceComparison),
     "list": (Rows,),
+    "verify": (Verification,),
 }
-"""Types of what each command may print. ``trace`` of one file has ``detail`` beside the summary's keys."""
+"""Types of what each command may print. ``trace`` of one file has ``detail`` beside the summary's keys; ``verify`` has
+the ``format`` and ``version`` of its file, and ``as_pinned``, a verdict's and the whole ledger's."""
 
 
 def schemas(version: int) -> dict[str, Any]:

@@ -21,12 +21,13 @@ class Group:
     Attributes:
         cases: that records are kept of.
         key: the same for all of their records, see ``Timing.group``.
-        processes: in which they have been timed.
+        processes: in which they have been timed. seconds: that the last of them took, if it was in this run.
     """
 
     cases: list[Case]
     key: str
     processes: int = 0
+    seconds: float = 0.0
 
     @property
     def title(self) -> str:

@@ -34,7 +34,7 @@ def test_differences_are_paired_and_corrected() -> None:
         *made("cdvft", [0.69, 0.74, 0.70], m=3),
     ]
     found = differences(results, "LoRA r=8")
-    assert [d.label for d in found] == ["CDVFT m=2 p=d", "CDVFT m=3 p=d"]
+    assert [d.label for d in found] == ["CDVFT m=2 p=d fft", "CDVFT m=3 p=d fft"]
     assert found[0].mean == pytest.approx(0.0507, abs=1e-3)
     assert found[0].interval.low > 0
     assert found[1].interval.low < 0 < found[1].interval.high
@@ -99,8 +99,8 @@ def test_two_starts_of_one_method_are_two_contenders() -> None:
     runs += [run("random", 0.6, 1000, "validation", 1e-2), run("zero_diagonal", 0.9, 1000, "validation", 1e-3)]
     found = scores(runs)
     assert [(s.label, s.mean) for s in found] == [
-        ("CDVFT m=2 p=d zero_diagonal", pytest.approx(0.7)),
-        ("CDVFT m=2 p=d random", pytest.approx(0.5)),
+        ("CDVFT m=2 p=d fft zero_diagonal", pytest.approx(0.7)),
+        ("CDVFT m=2 p=d fft random", pytest.approx(0.5)),
     ]
 
 
@@ -130,15 +130,15 @@ def test_front_shares_are_those_of_the_draws() -> None:
         *made("cdvft", [0.71, 0.72], m=3),
     ]
     found = scores(results)
-    costs = {"LoRA r=8": CostOf(10.0), "CDVFT m=2 p=d": CostOf(20.0), "CDVFT m=3 p=d": CostOf(5.0)}
+    costs = {"LoRA r=8": CostOf(10.0), "CDVFT m=2 p=d fft": CostOf(20.0), "CDVFT m=3 p=d fft": CostOf(5.0)}
     shares = front_shares(found, costs)
-    assert shares["CDVFT m=2 p=d"] < 0.01
-    assert shares["CDVFT m=3 p=d"] == 1.0
+    assert shares["CDVFT m=2 p=d fft"] < 0.01
+    assert shares["CDVFT m=3 p=d fft"] == 1.0
     assert shares["LoRA r=8"] < 0.6
     assert front_shares(found, costs) == shares
     # A measured cost whose interval reaches below another's is cheaper in some of the draws.
-    unsure = {"CDVFT m=2 p=d": CostOf(10.0, 5.0, 20.0), "CDVFT m=3 p=d": CostOf(12.0)}
-    assert 0.5 < front_shares(found, unsure)["CDVFT m=2 p=d"] < 0.9
+    unsure = {"CDVFT m=2 p=d fft": CostOf(10.0, 5.0, 20.0), "CDVFT m=3 p=d fft": CostOf(12.0)}
+    assert 0.5 < front_shares(found, unsure)["CDVFT m=2 p=d fft"] < 0.9
     assert front_shares(found, {}) == {}
 
 

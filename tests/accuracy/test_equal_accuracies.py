@@ -74,7 +74,7 @@ def test_a_method_that_answers_alike_for_more_is_on_no_front(seed: int) -> None:
     rng = np.random.default_rng(seed)
     row = drawn(rng, 1, 0.7)
     found = scores([*runs("lora", row.repeat(3, 0), rank=8), *runs("cdvft", row.repeat(7, 0), m=2)])
-    cheap, dear = "LoRA r=8", "CDVFT m=2 p=d"
+    cheap, dear = "LoRA r=8", "CDVFT m=2 p=d fft"
     assert found[0].mean == found[1].mean
     assert front_shares(found, {cheap: CostOf(1.0), dear: CostOf(2.0)}) == {cheap: 1.0, dear: 0.0}
     assert front_shares(found, {cheap: CostOf(3.0), dear: CostOf(3.0)}) == {cheap: 1.0, dear: 1.0}
@@ -159,7 +159,7 @@ def test_equal_scores_stand_by_parameters_then_by_name_whatever_the_file_order()
         runs("cdvft", table[::-1], parameters=40, m=3),
         runs("lora", row_of(table.sum(1).tolist()), parameters=60, rank=4),
     ]
-    expected = ["CDVFT m=3 p=d", "CDVFT m=2 p=d", "LoRA r=8", "LoRA r=4"]
+    expected = ["CDVFT m=3 p=d fft", "CDVFT m=2 p=d fft", "LoRA r=8", "LoRA r=4"]
     for _ in range(6):
         order = rng.permutation(len(groups))
         found = scores([run for i in order for run in groups[i]])
@@ -175,7 +175,7 @@ def test_equal_differences_stand_by_name() -> None:
     second = compared(scores([*runs("lora", base[:, mixed], rank=8), *runs("cdvft", other[:, mixed], m=2)]), "LoRA r=8")
     assert second[0] == first
     twins = [*runs("lora", base, rank=8), *runs("cdvft", other, m=3), *runs("cdvft", other, m=2)]
-    assert [d.label for d in differences(twins, "LoRA r=8")] == ["CDVFT m=2 p=d", "CDVFT m=3 p=d"]
+    assert [d.label for d in differences(twins, "LoRA r=8")] == ["CDVFT m=2 p=d fft", "CDVFT m=3 p=d fft"]
 
 
 def test_seeds_that_are_alike_do_not_deviate() -> None:
@@ -195,9 +195,9 @@ def test_the_best_on_validation_is_not_picked_by_the_test_split() -> None:
         given_runs += runs("cdvft", validation, "validation", parameters=100 * m, m=m)
         given_runs += runs("cdvft", drawn(rng, 3, share), parameters=100 * m, m=m)
     found = scores(given_runs)
-    assert found[0].label == "CDVFT m=3 p=d"
+    assert found[0].label == "CDVFT m=3 p=d fft"
     worth = answers(given_runs, found, fronts_of(found, None))["R6"]
-    assert "on the validation split, CDVFT m=2 p=d, trains 1.50 times fewer" in worth
+    assert "on the validation split, CDVFT m=2 p=d fft, trains 1.50 times fewer" in worth
 
 
 def test_starts_that_answer_alike_are_told_in_the_order_of_the_runs() -> None:

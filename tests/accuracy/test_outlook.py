@@ -83,7 +83,7 @@ def test_what_is_left_is_reckoned_from_what_was_done(tmp_path: Path) -> None:
             assert found.missing
     half = [r for r in ended if r.trial.method != "cdvft"]
     found = outlook(preset, half)
-    assert found.missing == ("CDVFT m=2 p=d",)
+    assert found.missing == ("CDVFT m=2 p=d fft",)
     # No run of CDVFT says what it takes: those of the other methods do.
     assert found.hours_left == pytest.approx(sum(spent(r.trial) for r in ended if r.trial.method == "cdvft") / 3600)
     assert outlook(preset, []).hours_left is None

@@ -29,7 +29,7 @@ def _check(preset: Preset) -> None:
     name = preset.name
     labels = [(c.trial.label, c.trial.optimizer, c.trial.hyperparameters) for c in preset.contenders]
     assert len(labels) == len(set(labels))
-    named = {label.removesuffix(" auto") for label, *_ in labels}
+    named = {label.removesuffix(" auto").removesuffix(" fft") for label, *_ in labels}
     if name == "cpu-generation":
         assert {"Untrained", "LoRA r=8", "CDVFT m=2 p=d"} <= named
         assert len(preset.seeds) >= 3

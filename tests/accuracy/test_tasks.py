@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import random
 from pathlib import Path
 
@@ -95,3 +96,39 @@ def test_data_sets_of_the_hub() -> None:
         task_of_dataset("hub:x", Dataset([{"sentence": "a", "label": 7}]))
     with pytest.raises(UserError, match="'text' or 'sentence'"):
         task_of_dataset("hub:x", Dataset([{"poem": "a", "label": 0}]))
+
+
+class Point:
+    name, value = "poems", "package:poems"
+
+    def __init__(self, make: object) -> None:
+        self.make = make
+
+    def load(self) -> object:
+        return self.make
+
+
+def of_another_package(monkeypatch: pytest.MonkeyPatch, make: object) -> None:
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [Point(make)] if "tasks" in group else [])
+
+
+def test_other_packages_bring_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_another_package(monkeypatch, lambda: make_task("poems", ROWS, "none"))
+    assert load_task("poems") == make_task("poems", ROWS, "none")
+    with pytest.raises(UserError, match=r"use one of tweets, .*, poems, or hub:"):
+        load_task("prose")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: make_task("prose", ROWS, "none"), "is called 'prose'; return what make_task"),
+        (lambda: ROWS, "is no Task, but list"),
+        (lambda: 1 / 0, "cannot be made: ZeroDivisionError.*mend that package"),
+        (7, "cannot be made: TypeError"),
+    ],
+)
+def test_what_is_no_such_task_is_refused(monkeypatch: pytest.MonkeyPatch, make: object, message: str) -> None:
+    of_another_package(monkeypatch, make)
+    with pytest.raises(UserError, match=f"entry point package:poems {message}"):
+        load_task("poems")

@@ -271,7 +271,7 @@ def test_then_the_scale_is_tuned_with_as_many_trials(tmp_path: Path) -> None:
     rates = {r.trial.lr for r in results.values() if r.trial.method == "head"}
     assert rates == {1e-3, 1e-2, *(float(f"{1e-2 * f:.3g}") for f in factors)}
     found = scores(list(results.values()))
-    assert {s.label for s in found} == {"Head alone", "LoRA r=8", "CDVFT m=2 p=d"}
+    assert {s.label for s in found} == {"Head alone", "LoRA r=8", "CDVFT m=2 p=d fft"}
     assert all(len(s.accuracies) == 2 for s in found)
 
 

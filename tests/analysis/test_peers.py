@@ -21,7 +21,7 @@ def executed(path: str, ratio: float) -> Record:
     """A CDVFT step on a layer, executed by ``path``, ``ratio`` times as long as the frozen layer."""
     record = next(r for r in make_records() if r.label == "CDVFT m=2 p=384")
     values = tuple(sorted({**dict(record.case.hyperparameters), "path": path}.items()))
-    label = "CDVFT m=2 p=384" + ("" if path == "fft" else f" {path}")
+    label = f"CDVFT m=2 p=384 {path}"
     record = replace(record, label=label, case=replace(record.case, hyperparameters=values))
     return with_ratios(record, frozen=Interval(ratio, ratio - 0.01, ratio + 0.01))
 

@@ -162,7 +162,7 @@ def test_generation_is_what_the_runs_on_the_test_split_say() -> None:
     assert found["R4"].word == "in part"
     (evidence,) = found["R4"].evidence
     assert "smollm2-135m on arithmetic-short" in evidence.text
-    assert "CDVFT m=2 p=d 50.0 % [" in evidence.text
+    assert "CDVFT m=2 p=d fft 50.0 % [" in evidence.text
     assert "LoRA r=8 50.0 %" in evidence.text
     assert "Untrained 0.0 % [0.0, " in evidence.text
     (left,) = found["R4"].open

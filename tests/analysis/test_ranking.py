@@ -16,11 +16,13 @@ from cdvft_bench.accuracy.analysis import CostOf, Estimate
 from cdvft_bench.accuracy.results import workloads
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.pairs import states
-from cdvft_bench.analysis.accuracy.ranking import Ranking, mean_of, ranking, role_of
+from cdvft_bench.analysis.accuracy.ranking import Ranking, mean_of, ranking, role_of, said_of
 from cdvft_bench.analysis.accuracy.study import studies
 from cdvft_bench.analysis.inputs import Campaign
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.report.ranks import left_out_said, ranking_table
 from cdvft_bench.report.terminal.ranks import show_ranking
+from cdvft_bench.sweep.step_times import StepCost, StepTimes
 
 Setting = tuple[str, tuple[tuple[str, int | str], ...]]
 HEAD, FULL, LORA, LORA1 = ("head", ()), ("full", ()), ("lora", (("rank", 8),)), ("lora", (("rank", 1),))
@@ -134,9 +136,9 @@ def test_lora_of_like_size_is_the_nearest_by_parameters() -> None:
     (cell,) = row.cells.values()
     assert cell.like is not None
     assert cell.like.against == "LoRA r=1"
-    assert (row.outcomes(), row.outcomes(like=True)) == ((0, 0, 1), (1, 0, 0))
+    assert (row.outcomes(), row.outcomes("like")) == ((0, 0, 1), (1, 0, 0))
     without = ranked(a=made({s: v for s, v in shares.items() if s != LORA1}, seed=6))
-    assert all(row.outcomes(like=True) is None for row in without.rows)  # r = 8 has five times the parameters
+    assert all(row.outcomes("like") is None for row in without.rows)  # r = 8 has five times the parameters
 
 
 def test_what_was_not_measured_is_said_and_not_ranked() -> None:
@@ -157,6 +159,21 @@ def test_what_was_not_measured_is_said_and_not_ranked() -> None:
     assert found.over == ("minilm on tweets",)
     assert found.ranked == 5
     assert next(row for row in found.rows if row.role == "CDVFT m=2 p=d").outcomes() == (0, 0, 2)
+
+
+def test_at_equal_step_time_the_best_lora_that_is_no_slower_is_the_rival() -> None:
+    runs = made({**APART, LORA1: 0.6}, seed=14)
+    labels = {run.trial.method + str(dict(run.trial.hyperparameters).get("rank", "")): run.label for run in runs}
+    seconds = {"cdvft": (1.0, 0.98, 1.02), "lora8": (1.1, 1.05, 1.2), "lora1": (1.01, 0.99, 1.03), "c3a": (2, 1.9, 2.1)}
+    costs = tuple(StepCost(labels[name], Interval(*value), None, 1, None) for name, value in seconds.items())
+    steps = StepTimes("a", "minilm", "tweets", runs[0].trial.batch, "cpu", 1, "", 9, "LoRA r=8", "", "", costs)
+    found = ranking(studies({"a": runs}, [steps]))
+    rivals = {row.role: cell.timed.against for row in found.rows for cell in row.cells.values() if cell.timed}
+    assert rivals == {"CDVFT m=2 p=d": "LoRA r=1", "C3A p<d": "LoRA r=1"}  # no tuning run: the smaller of equals
+    row = next(row for row in found.rows if row.role == "CDVFT m=2 p=d")
+    assert (row.outcomes("lora"), row.outcomes("timed")) == ((0, 0, 1), (1, 0, 0))
+    assert "against the best LoRA of no more step time it is more accurate on 1" in said_of(found, row.role)
+    assert all(row.outcomes("timed") is None for row in ranked(a=runs).rows)  # steps were not timed
 
 
 def test_a_workload_that_cannot_rank_is_left_out_with_the_reason() -> None:
@@ -203,7 +220,7 @@ def test_the_setting_of_a_role_is_chosen_on_validation_data() -> None:
     found = ranked(a=[*tuned, *runs])
     (row,) = (row for row in found.rows if row.role == "CDVFT m=2 p<d")
     (cell,) = row.cells.values()
-    assert cell.score.label == "CDVFT m=2 p=128"  # less accurate on the test split
+    assert cell.score.label == "CDVFT m=2 p=128 fft"  # less accurate on the test split
 
 
 def test_tuning_runs_belong_to_the_runs_they_chose_for() -> None:

@@ -88,7 +88,7 @@ def test_a_clear_lead_holds_on_its_workload_alone(tmp_path: Path) -> None:
     )
     said = verdict.readings[0].results[0]
     assert said.value == pytest.approx(0.82 / 0.8, rel=0.02)
-    assert "5 paired seeds, 4,000 test examples, CDVFT m=2 p=d and LoRA r=8" in said.text
+    assert "5 paired seeds, 4,000 test examples, CDVFT m=2 p=d fft and LoRA r=8" in said.text
 
 
 def test_a_clear_lag_fails_by_how_much(tmp_path: Path) -> None:
@@ -113,7 +113,8 @@ def test_what_is_not_shown_either_way_does_not_hold(tmp_path: Path, groups, reas
     assert verdict.detail.startswith("not shown either way on minilm on tweets")
     assert "run more seeds" in verdict.detail
     assert reason in verdict.readings[0].results[0].text
-    assert tables(verdict).count("not measured (not shown either way)") == 2
+    assert "not measured (not shown either way)" in verdict_table(Verification("t", "a.toml", (verdict,)))
+    assert short_table(Verification("t", "a.toml", (verdict,))).count("(not shown either way; minilm on tweets: ") == 1
     assert reason in tables(verdict)
 
 
@@ -140,7 +141,8 @@ def test_every_workload_counts(tmp_path: Path) -> None:
     good, other = (runs(CDVFT, 0.82), runs(LORA, 0.8)), runs(LORA, 0.8, task="images")
     both = judged(tmp_path, *good, runs(CDVFT, 0.82, task="images"), other)
     assert (both.word, both.hits) == ("holds", 2)
-    assert tables(both).count("paired seeds") == 4  # the whole table and the short one
+    assert tables(both).count("paired seeds") == 2
+    assert tables(both).count("minilm on images: 1.0267 [") == 1  # in the short one
 
     mixed = judged(tmp_path, *good, runs(CDVFT, 0.7, task="images"), other)
     assert mixed.word == "holds only if"
@@ -168,7 +170,7 @@ def test_the_setting_chosen_on_validation_data_is_compared(tmp_path: Path) -> No
     finals = [*runs(strong, 0.8), *runs(weak, 0.95), *runs(CDVFT, 0.82), *runs(CDVFT, 0.1, lr=1e-2)]
     verdict = judged(tmp_path, tuning, finals)
     assert verdict.word == "holds"
-    assert "CDVFT m=2 p=d and LoRA r=8" in verdict.readings[0].results[0].text
+    assert "CDVFT m=2 p=d fft and LoRA r=8" in verdict.readings[0].results[0].text
 
 
 def test_hyperparameters_that_the_ledger_names_must_be_those_of_the_run(tmp_path: Path) -> None:

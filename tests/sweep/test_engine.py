@@ -115,7 +115,7 @@ def test_failures_cost_their_case_alone(tmp_path: Path) -> None:
         assert records[seed].predicted is None
     for seed in (0, 7):
         assert records[seed].status == "ok"
-        assert records[seed].label == "CDVFT m=2 p=d"
+        assert records[seed].label == "CDVFT m=2 p=d fft"
         assert records[seed].predicted is not None
 
 

@@ -102,7 +102,7 @@ def test_a_step_trains() -> None:
 def test_the_clock_sets_the_case_beside_frozen_and_lora() -> None:
     timed = sources.time_case(make_case("cdvft", {}, "layer", "32x32", sequence=5), budget_s=0.05)
     assert timed.timing is not None
-    assert [s.name for s in timed.timing.samples] == ["CDVFT m=2 p=d", "frozen", "lora r=8"]
+    assert [s.name for s in timed.timing.samples] == ["CDVFT m=2 p=d fft", "frozen", "lora r=8"]
     assert set(timed.timing.ratios) == {"frozen", "lora r=8"}
     assert timed.trace is not None
     assert timed.memory is not None

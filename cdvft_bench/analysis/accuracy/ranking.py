@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, estimate, holm, paired
+from cdvft_bench.accuracy.analysis import CostOf, Difference, Estimate, Score, estimate, holm, paired
 from cdvft_bench.accuracy.pilot import FULL
 from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult
@@ -38,6 +38,13 @@ REFERENCES = (HEAD, BASE, FULL)
 """Not ranked: what is compared lies between them."""
 
 Outcome = Literal["win", "tie", "loss"]
+Match = Literal["lora", "like", "timed"]
+MATCHED: Mapping[Match, str] = {
+    "lora": BASELINE,
+    "like": "the LoRA of like size",
+    "timed": "the best LoRA of no more step time",
+}
+"""What a method is set against: each with the methods' own budget held equal another way."""
 
 
 def outcome(difference: Difference) -> Outcome:
@@ -55,12 +62,15 @@ class Cell:
         score: of the setting that stands for the role there, the best on validation data where there are several.
         rank: among the methods that every workload of the ranks has; equal accuracies share their mean place.
         lora: against LoRA r = 8, None of itself. like: against the LoRA of like size, None where none was run.
+        timed: against the LoRA that is best on validation data among those whose step is not surely longer than the
+            method's; None where steps were not timed side by side.
     """
 
     score: Score
     rank: Interval | None
     lora: Difference | None
     like: Difference | None
+    timed: Difference | None = None
 
 
 @dataclass(frozen=True)
@@ -78,18 +88,18 @@ class Row:
     cells: Mapping[str, Cell]
     rank: Interval | None
 
-    def outcomes(self, like: bool = False) -> tuple[int, int, int] | None:
-        """Wins, ties and losses against LoRA r = 8, or the LoRA of like size; None where it met none."""
-        words = [outcome(one) for one in self._against(like)]
+    def outcomes(self, match: Match = "lora") -> tuple[int, int, int] | None:
+        """Wins, ties and losses against what ``MATCHED`` says; None where it met none."""
+        words = [outcome(one) for one in self._against(match)]
         return (words.count("win"), words.count("tie"), words.count("loss")) if words else None
 
-    def mean(self, like: bool = False) -> Interval | None:
+    def mean(self, match: Match = "lora") -> Interval | None:
         """Mean difference over the workloads that it was measured on; they count alike."""
-        parts = [one.estimate for one in self._against(like)]
+        parts = [one.estimate for one in self._against(match)]
         return mean_of(parts).interval if parts else None
 
-    def _against(self, like: bool) -> list[Difference]:
-        found = [cell.like if like else cell.lora for cell in self.cells.values()]
+    def _against(self, match: Match) -> list[Difference]:
+        found: list[Difference | None] = [getattr(cell, match) for cell in self.cells.values()]
         return [one for one in found if one is not None]
 
 
@@ -122,10 +132,11 @@ def ranking(studies: Iterable[Study]) -> Ranking:
         else:
             able[study.name] = study
     short = [name.partition(" (")[0] for name in able]
-    named = {
-        clean(brief if short.count(brief) == 1 else study.name): roles(study.scores, study.runs)
+    known = {
+        clean(brief if short.count(brief) == 1 else study.name): study
         for brief, study in zip(short, able.values(), strict=True)
     }
+    named = {name: roles(study.scores, study.runs) for name, study in known.items()}
     methods = {role: score.method for scored in named.values() for role, score in scored.items()}
     rivals = {name: [r for r, s in scored.items() if s.method not in REFERENCES] for name, scored in named.items()}
     over = tuple(name for name, some in rivals.items() if len(some) >= LEAST)
@@ -133,10 +144,13 @@ def ranking(studies: Iterable[Study]) -> Ranking:
     places = ranks({name: {role: named[name][role] for role in ranked} for name in over})
     lora = {name: _against_baseline(scored) for name, scored in named.items()}
     like = {name: _against_like(scored) for name, scored in named.items()}
+    timed = {name: _against_timed(scored, known[name]) for name, scored in named.items()}
     rows = []
     for role, method in methods.items():
         cells = {
-            name: Cell(scored[role], places.get(name, {}).get(role), lora[name].get(role), like[name].get(role))
+            name: Cell(
+                scored[role], places.get(name, {}).get(role), *(some[name].get(role) for some in (lora, like, timed))
+            )
             for name, scored in named.items()
             if role in scored
         }
@@ -155,8 +169,8 @@ def said_of(found: Ranking, role: str) -> str:
     if row.rank is not None:
         low, high = row.rank.low, row.rank.high
         parts.append(f"its mean rank is {row.rank.value:.3g} [{low:.3g}, {high:.3g}] of {found.ranked} methods")
-    for like, name in ((False, BASELINE), (True, "the LoRA of like size")):
-        outcomes, mean = row.outcomes(like), row.mean(like)
+    for match, name in MATCHED.items():
+        outcomes, mean = row.outcomes(match), row.mean(match)
         if outcomes is not None and mean is not None:
             wins, ties, losses = outcomes
             parts.append(
@@ -239,21 +253,48 @@ def _against_baseline(scored: Mapping[str, Score]) -> dict[str, Difference]:
 
 
 def _against_like(scored: Mapping[str, Score]) -> dict[str, Difference]:
-    """Every method but LoRA against the LoRA whose parameters are nearest to its own; Holm over these."""
+    """Every method but LoRA against the LoRA whose parameters are nearest to its own."""
+
+    def near(score: Score, loras: Sequence[Score]) -> Score | None:
+        distance = {one.label: abs(math.log(one.parameters / score.parameters)) for one in loras}
+        found = min(loras, key=lambda one: (distance[one.label], one.parameters))
+        return found if distance[found.label] <= math.log(LIKE) else None
+
+    return _against_lora(scored, lambda score, loras: near(score, loras) if score.parameters else None)
+
+
+def _against_timed(scored: Mapping[str, Score], study: Study) -> dict[str, Difference]:
+    """Every method but LoRA against the best LoRA, on validation data, whose step is not surely longer."""
+    seconds = next((front.costs for front in study.fronts if front.kind.name == "time"), {})
+    tried = tuning_runs(study.runs)
+
+    def bounds(score: Score) -> tuple[float, float]:
+        cost: CostOf = seconds[score.label]
+        return cost.low or cost.value, cost.high or cost.value
+
+    def best(score: Score, loras: Sequence[Score]) -> Score | None:
+        known = [one for one in loras if {one.label, score.label} <= seconds.keys()]
+        return best_tuned(tried, [one for one in known if bounds(one)[0] <= bounds(score)[1]])
+
+    return _against_lora(scored, best)
+
+
+def _against_lora(
+    scored: Mapping[str, Score], rival: Callable[[Score, Sequence[Score]], Score | None]
+) -> dict[str, Difference]:
+    """Every method but LoRA and the references against the LoRA that is its rival; Holm over these."""
     loras = [s for s in scored.values() if s.method == "lora"]
     found: dict[str, tuple[Score, Score, Estimate]] = {}
     for role, score in scored.items():
-        if score.method in ("lora", *REFERENCES) or not score.parameters:
+        if not loras or score.method in ("lora", *REFERENCES):
             continue
-        distance = {other.label: abs(math.log(other.parameters / score.parameters)) for other in loras}
-        near = min(loras, key=lambda other: (distance[other.label], other.parameters), default=None)
-        if near is None or distance[near.label] > math.log(LIKE) or (table := paired(score, near)) is None:
-            continue
-        found[role] = score, near, estimate(table)
+        other = rival(score, loras)
+        if other is not None and (table := paired(score, other)) is not None:
+            found[role] = score, other, estimate(table)
     corrected = holm([value.p for *_, value in found.values()])
     return {
-        role: Difference(score.label, near.label, value, p)
-        for (role, (score, near, value)), p in zip(found.items(), corrected, strict=True)
+        role: Difference(score.label, other.label, value, p)
+        for (role, (score, other, value)), p in zip(found.items(), corrected, strict=True)
     }
 
 

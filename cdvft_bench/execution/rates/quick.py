@@ -9,6 +9,7 @@ import hashlib
 import json
 import platform
 import threading
+import time
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,11 @@ from cdvft_bench.execution.rates.measured import QUICK, measure, this_cpu
 
 KIND = 2
 """Of what is measured: rates of another kind are measured anew."""
+BUSY = 0.85
+"""A measurement that got a smaller share of its time from the CPU met other work, which its rates hold, too."""
+BUSY_S = 600.0
+"""How long such rates are used; then they are measured anew."""
+_BUSY_NOTE = "other work took the CPU meanwhile"
 
 
 def quick_path(threads: int) -> Path:
@@ -36,6 +42,7 @@ def quick_path(threads: int) -> Path:
 def quick_rates(threads: int) -> Rates:
     """Rates of this CPU with torch's present number of threads, measured in about two seconds and kept on disk.
 
+    Those of a busy machine are kept for ten minutes, see ``BUSY``: what they say of paths need not hold on a quiet one.
     A failure to keep them costs the next process the same seconds. Processes that start at once measure one by one.
     """
     try:
@@ -58,9 +65,11 @@ def quick_rates(threads: int) -> Rates:
 
 def _kept(path: Path) -> Rates | None:
     try:
-        return load_rates(path)
-    except UserError:
+        found = load_rates(path)
+        old = time.time() - path.stat().st_mtime > BUSY_S
+    except (OSError, UserError):
         return None
+    return None if _BUSY_NOTE in found.notes and old else found
 
 
 def _measured(threads: int) -> Rates:
@@ -69,8 +78,11 @@ def _measured(threads: int) -> Rates:
     found: list[dict[str, Any]] = []
 
     def work() -> None:
+        begun, own = time.perf_counter(), time.thread_time()
         with torch.no_grad():
-            found.append(measure(torch.device("cpu"), QUICK))
+            rates = measure(torch.device("cpu"), QUICK)
+        share = (time.thread_time() - own) / (time.perf_counter() - begun)
+        found.append({**rates, "notes": [_BUSY_NOTE] if share < BUSY else []})
 
     thread = threading.Thread(target=work, name="rates")
     thread.start()

@@ -9,6 +9,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from cdvft_bench.analysis.accuracy.fronts import Front
 from cdvft_bench.analysis.accuracy.pairs import State
 from cdvft_bench.analysis.accuracy.study import Study
 from cdvft_bench.analysis.overview import Overview, Panel
@@ -40,8 +41,7 @@ def pictures(found: Overview | None, methods: Mapping[str, str], studies: Sequen
         with matplotlib.rc_context(ground.settings()):
             if found is not None:
                 made.append(overview_picture(found, methods, ground))
-            if studies:
-                made += front_picture(studies[0], ground)
+            made += front_picture(studies, ground)
     return made
 
 
@@ -127,13 +127,31 @@ def _reach(panels: Sequence[Panel]) -> tuple[float, float]:
 # --- accuracy against cost -------------------------------------------------------------------
 
 
-def front_picture(study: Study, ground: Ground) -> list[Drawn]:
-    """Test accuracy against the time of a step, or the first cost that is known; none where no cost is."""
-    known = [front for front in study.fronts if front.costs]
-    front = next((one for one in known if one.kind.name == "time"), known[0] if known else None)
-    if front is None:
+def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
+    """Test accuracy against the time of a step, or the first cost that all know, a panel a workload that can rank.
+
+    Where none can rank, the first that has a cost; none where no cost is known.
+    """
+    known = [(study, {front.kind.name: front for front in study.fronts if front.costs}) for study in studies]
+    known = [(study, fronts) for study, fronts in known if fronts]
+    known = [one for one in known if not one[0].cannot_rank][:PANELS] or known[:1]
+    if not known:
         return []
-    figure, (axes,) = blank(1, 4.6)
+    kinds = [kind for kind in known[0][1] if all(kind in fronts for _, fronts in known)]
+    if not kinds:
+        known, kinds = known[:1], list(known[0][1])
+    kind = "time" if "time" in kinds else kinds[0]
+    shown = [(study, fronts[kind]) for study, fronts in known]
+    figure, axes = blank(len(shown), 4.6)
+    for one, (study, front) in zip(axes, shown, strict=True):
+        _front(one, study, front, ground)
+    axes[0].set_ylabel("test accuracy [%]")
+    told = " ".join(f"{study.name}: {front.told}" for study, front in shown)
+    alt = f"Test accuracy against {shown[0][1].kind.what}. {told} Hollow: not told."
+    return [Drawn(_name("front", ground), alt, figure, ground)]
+
+
+def _front(axes: Axes, study: Study, front: Front, ground: Ground) -> None:
     palette, labels = Palette(score.method for score in study.scores), []
     points = [(score, front.costs[score.label]) for score in study.scores if score.label in front.costs]
     for score, cost in points:
@@ -154,15 +172,13 @@ def front_picture(study: Study, ground: Ground) -> list[Drawn]:
         axes.set_xlim(min(values) / spread, max(values) * spread)
         log_axis(axes, "x")
     axes.set_xlabel(front.kind.short)
-    axes.set_ylabel("test accuracy [%]")
     on, off = ([s.label for s, _ in points if front.states[s.label] == state] for state in ("on", "off"))
+    where = study.name.split(" (")[0]
     axes.set_title(
-        f"{study.name.split(' (')[0]}: of {len(points)} methods {len(on)} on the front beyond chance, {len(off)} beaten"
+        f"{where}: of {len(points)} methods {len(on)} on the front beyond chance, {len(off)} beaten", wrap=True
     )
     labels.sort(key=lambda label: not label.bold)
     place_labels(axes, labels, [(cost.value, 100 * score.mean) for score, cost in points], [corners], ground.paper)
-    alt = f"Test accuracy against {front.kind.what}. {front.told} Hollow: not told."
-    return [Drawn(_name("front", ground), alt, figure, ground)]
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -30,6 +30,12 @@ if TYPE_CHECKING:
     from cdvft_bench.core.environment import Environment
 
 MOST_PROCESSES = 40
+FIRST = 0.6
+"""Share of a case's budget in a group's first process: a first table comes early."""
+SETTLING = 0.4
+"""Share of the time taken so far that further processes may take, for groups with rows less precise than asked."""
+UNSETTLED = 0.1
+"""Share of a group's rows that may be."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +118,7 @@ def _all(run: _Run, groups: list[Group], processes: int, first: Callable[[], Non
             if run.budget.spent:
                 return False
             _described(run, group)
+    _settle(run, groups)
     while run.budget.seconds is not None and not run.budget.spent:
         wide = max(groups, key=lambda group: _width(run, group), default=None)
         if wide is None or _width(run, wide) <= run.limits.precision / 5 or wide.processes >= MOST_PROCESSES:
@@ -121,16 +128,35 @@ def _all(run: _Run, groups: list[Group], processes: int, first: Callable[[], Non
     return True
 
 
+def _settle(run: _Run, groups: Sequence[Group]) -> None:
+    """Further processes for groups that this run has timed and that are not as precise as asked."""
+    left = SETTLING * (time.monotonic() - run.budget.begun)
+    while not run.budget.spent:
+        fitting = [group for group in groups if 0 < group.seconds <= left and group.processes < MOST_PROCESSES]
+        widest = max(fitting, key=lambda group: _unsettled(run, group), default=None)
+        if widest is None or _unsettled(run, widest) <= UNSETTLED:
+            return
+        left -= widest.seconds
+        run.stages.more()
+        _timed(run, widest, widest.processes + 1)
+
+
+def _unsettled(run: _Run, group: Group) -> float:
+    """Share of a group's cases with a ratio that is not as precise as asked."""
+    timings = [timing_of(run.store.get(case.key, run.environment)) for case in group.cases]
+    wide = [t for t in timings if t and any(i.half_width > run.limits.precision for i in t.ratios.values())]
+    return len(wide) / len(timings) if timings else 0.0
+
+
 def _timed(run: _Run, group: Group, processes: int) -> list[Group]:
     """Time a group in one more process; returns groups of settings that are to be tried by themselves."""
     begun, alone = time.monotonic(), []
+    budget_s = run.limits.budget_s * (1.0 if group.processes else FIRST)
     while group.cases:
         cases = group.contenders()
         run.stages.begin(f"{group.title}: process {group.processes + 1} of {processes}")
         found: list[Any] = []
-        work = partial(
-            run.timing, cases=cases, budget_s=run.limits.budget_s, precision=run.limits.precision, seed=group.processes
-        )
+        work = partial(run.timing, cases=cases, budget_s=budget_s, precision=run.limits.precision, seed=group.processes)
         failed = streamed(run.context, work, run.limits, found.append)
         if failed is None:
             _keep_rounds(run, group, found[0], time.monotonic() - begun)
@@ -143,7 +169,8 @@ def _timed(run: _Run, group: Group, processes: int) -> list[Group]:
         else:
             group.cases.remove(culprit)
             alone.append(Group([culprit], new_key([culprit], run.environment, now())))
-    run.budget.took(time.monotonic() - begun)
+    group.seconds = time.monotonic() - begun
+    run.budget.took(group.seconds)
     run.stages.done()
     run.stages.more(processes * len(alone))
     extra: list[Group] = []

@@ -250,6 +250,8 @@ def _child(
     folder: str,
 ) -> None:
     os.setsid()  # what it starts is killed with it
+    # Locks that libraries make (progress bars) have no name that the resource tracker would find left over, and warn of.
+    multiprocessing.set_start_method("fork", force=True)
     _quiet(log.fd)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the sweep, which ends its case

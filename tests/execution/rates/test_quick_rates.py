@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,23 @@ def test_a_damaged_file_is_measured_anew(fresh: list[Any], text: str) -> None:
     quick.quick_path(torch.get_num_threads()).write_text(text)
     _forget()
     assert device_rates("cpu").source == right.source
+    assert len(fresh) == 2
+
+
+def test_those_of_a_busy_machine_are_measured_anew_later(fresh: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    path, now = quick.quick_path(torch.get_num_threads()), time.time()
+    monkeypatch.setattr(time, "thread_time", lambda: time.perf_counter() / 2)  # half of the time went to others
+    assert device_rates("cpu").notes == ("other work took the CPU meanwhile",)
+    _forget()
+    device_rates("cpu")
+    assert len(fresh) == 1
+    os.utime(path, (now - 700, now - 700))
+    monkeypatch.setattr(time, "thread_time", time.perf_counter)
+    _forget()
+    assert device_rates("cpu").notes == ()
+    os.utime(path, (now - 7000, now - 7000))
+    _forget()
+    device_rates("cpu")
     assert len(fresh) == 2
 
 
