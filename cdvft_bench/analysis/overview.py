@@ -3,8 +3,9 @@
 A method is shown at one setting: CDVFT at m = 2, circulant methods at the largest block size that was recorded (p = d),
 LoRA at every rank. Of the paths that execute a setting it is shown on ``auto``, what a user gets; where that was not
 timed, on the fastest that was. A layer or model is shown at one workload: a training step rather than a forward pass,
-one with CDVFT on ``auto`` rather than without, then the one with most methods, most tokens, and the newest records.
-Panels are ordered likewise: those with most methods first, and of equals whole models before layers.
+one with CDVFT on ``auto`` rather than without, one timed in several processes rather than in one, then the one with most
+methods, most tokens, and the newest records. Panels are ordered likewise, and of equals whole models before layers;
+where some have training steps of CDVFT on ``auto``, the others are left out.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ Baseline = Literal["lora", "frozen"]
 Rank = Literal["best", "tied", ""]
 
 BASELINES: dict[Baseline, str] = {"lora": "LoRA r=8", "frozen": "the frozen layer"}
+SEVERAL = 3
+"""Processes from which a ratio says what the next one will measure."""
 COSTS = ("parameters", "saved_bytes", "launches")
 """What is set beside time, over the baseline's."""
 
@@ -111,14 +114,16 @@ def overview(frame: DataFrame) -> Overview:
         focus = next((row for row in chosen if row["method"] == method), None)
         told = focus is not None and focus["path"] in ("auto", "")
         newest = max(row["recorded"] for row in rows)
-        merit = (panel.workload.startswith("step"), told, len(chosen), rows[0]["tokens"], newest)
+        several = all(row["processes"] >= SEVERAL for row in chosen)
+        merit = (panel.workload.startswith("step"), told, several, len(chosen), rows[0]["tokens"], newest)
         place = (panel.machine, *where[1:5])
         if place not in best or merit > best[place][0]:
             best[place] = (merit, panel, focus["setting"] if focus else "")
     ordered = sorted(
         best.values(),
-        key=lambda item: (not item[0][0], not item[0][1], -item[0][2], item[1].kind != "model", item[1].title),
+        key=lambda item: (*(not is_so for is_so in item[0][:3]), -item[0][3], item[1].kind != "model", item[1].title),
     )
+    ordered = [item for item in ordered if all(item[0][:2])] or ordered
     panels = tuple(panel for _, panel, _ in ordered)
     named = [setting for _, _, setting in ordered if setting]
     focus_setting = max(dict.fromkeys(named), key=named.count, default="")

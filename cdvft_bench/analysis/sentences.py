@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cdvft_bench.analysis.overview import Cell, Overview, Panel
+from cdvft_bench.analysis.overview import SEVERAL, Cell, Overview, Panel
 from cdvft_bench.core.interval import Interval, Side
 from cdvft_bench.core.text import listed, plural
 
@@ -107,7 +107,7 @@ def trust(found: Overview, frame: DataFrame) -> Trust:
     )
     doubtful = int(rows["trust"].isin(["doubtful", "no interval"]).sum())
     level: Level = "fair"
-    if not without and warned <= WARNED * n and few >= 3 and not differing:
+    if not without and warned <= WARNED * n and few >= SEVERAL and not differing:
         level = "high"
     elif doubtful > n / 2:
         level = "low"

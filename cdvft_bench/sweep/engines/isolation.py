@@ -250,7 +250,7 @@ def _child(
     folder: str,
 ) -> None:
     os.setsid()  # what it starts is killed with it
-    # Locks that libraries make (progress bars) have no name that the resource tracker would find left over, and warn of.
+    # Locks that libraries make, as for progress bars, then have no name that the resource tracker would warn of as left.
     multiprocessing.set_start_method("fork", force=True)
     _quiet(log.fd)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
