@@ -85,6 +85,9 @@ def test_run_writes_store_and_report_and_goes_on_where_it_stopped(tmp_path: Path
     assert sweep.exit_code == 0
 
 
+QUICK = str(Path(__file__).parents[1] / "profiles" / "cpu-quick" / "records.jsonl.gz")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -107,6 +110,10 @@ def test_run_writes_store_and_report_and_goes_on_where_it_stopped(tmp_path: Path
         (["time", "lora", "--layer", "8x8", "--precision", "nan"], "nan is no finite number > 0"),
         (["calibrate", "--threads", "100000"], "threads = 100000 is not between 1 and"),
         (["compare", "x" * 300, "y"], "is not there"),
+        (["import", "--store", "x" * 300, QUICK], "cannot be used: unable to open"),
+        (["count", "--model", "x" * 300], "is not in the table of models"),
+        (["pretrain", "--output", "x" * 300, "--examples", "20", "--epochs", "1"], "File name too long"),
+        (["train"], "give a PRESET: a TOML file, or one of"),
         (["predict", "lora", "--layer", "a\nb"], "'a\\nb' is neither"),
     ],
 )

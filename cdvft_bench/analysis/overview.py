@@ -3,9 +3,9 @@
 A method is shown at one setting: CDVFT at m = 2, circulant methods at the largest block size that was recorded (p = d),
 LoRA at every rank. Of the paths that execute a setting it is shown on ``auto``, what a user gets; where that was not
 timed, on the fastest that was. A layer or model is shown at one workload: a training step rather than a forward pass,
-one with CDVFT on ``auto`` rather than without, one timed in several processes rather than in one, then the one with most
-methods, most tokens, and the newest records. Panels are ordered likewise, and of equals whole models before layers;
-where some have training steps of CDVFT on ``auto``, the others are left out.
+one with CDVFT on ``auto`` rather than without, one timed in several processes rather than in one, then the one with
+most methods, most tokens, and the newest records. Panels are ordered likewise, and of equals whole models before
+layers; where some have training steps of CDVFT on ``auto``, the others are left out.
 """
 
 from __future__ import annotations

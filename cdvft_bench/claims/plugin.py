@@ -39,9 +39,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Collect the ledgers beside what is collected anyway."""
+    from cdvft_bench.core.io.files import is_file
+
     for name in config.getoption("--claims"):
         path = Path(config.invocation_params.dir) / name
-        if not path.is_file():
+        if not is_file(path):
             raise pytest.UsageError(f"--claims {name}: there is no such file")
         if str(path) not in config.args:
             config.args.append(str(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import click
 
 from cdvft_bench.commands.shared import DEVICE, LEFT, Positive, seconds
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.files import shown
+from cdvft_bench.core.io.files import is_file, is_folder, shown
 
 
 def run_sweep(
@@ -157,7 +158,7 @@ def import_rows(rows: tuple[Path, ...], store: Path) -> None:
 
     for path in rows:  # before anything is written
         check_rows(path)
-    fresh = not store.exists()
+    fresh = not (is_file(store) or is_folder(store))
     try:
         with Store(store, create=True) as opened:
             for path in rows:
@@ -165,7 +166,8 @@ def import_rows(rows: tuple[Path, ...], store: Path) -> None:
     except UserError:
         if fresh:  # what holds nothing that was asked for is not left behind
             for suffix in ("", "-wal", "-shm", "-journal"):
-                store.with_name(store.name + suffix).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # nothing is there
+                    store.with_name(store.name + suffix).unlink()
         raise
 
 

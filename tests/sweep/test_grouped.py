@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,16 +57,9 @@ if __name__ == "__main__":
 
 def run(cases: Sequence[Case], path: Path, **options: object) -> tuple[SweepResult, dict[str, Record]]:
     limits = Limits(timeout_s=5, memory_gib=2)
+    given: Any = {"timing": work.rounds, "describing": work.tell, "preload": PRELOAD, **options}
     with Store(path, create=True) as store:
-        found = grouped.run(
-            cases,
-            store,
-            limits,
-            timing=work.rounds,
-            describing=work.tell,
-            preload=PRELOAD,
-            **options,  # type: ignore[arg-type]
-        )
+        found = grouped.run(cases, store, limits, **given)
         records = {r.case.plain_label + r.case.subject.removeprefix("32x32"): r for r in store.records()}
         return found, records
 
@@ -137,6 +131,20 @@ def test_a_budget_stops_a_run_that_goes_on_and_buys_processes(tmp_path: Path) ->
         assert processes(store) > 6
 
 
+@pytest.mark.parametrize(("share", "least", "most"), [(0.0, 3, 3), (50.0, 4, 6)])
+def test_ratios_wider_than_asked_get_further_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, least: int, most: int
+) -> None:
+    monkeypatch.setattr(grouped, "SETTLING", share)
+    monkeypatch.setattr(grouped, "MOST_PROCESSES", 6)
+    _, records = run([setting(2), LORA], tmp_path / "s.sqlite", timing=work.unsteady_rounds)
+    timing = timing_of(records["cdvft m=2"])
+    assert timing is not None
+    assert least <= timing.processes <= most
+    assert timing.split[:3] == (6, 10, 10)  # the first process is shorter: a first table comes early
+    assert "was not reached" in timing.warnings[0]
+
+
 def started(path: Path, doing: str, folder: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "SWEEP_TEST_MARK": str(path.with_suffix(".mark")), "TMPDIR": str(folder)}
     command = [sys.executable, "-c", RUN, str(path), doing]
@@ -184,6 +192,17 @@ def test_a_killed_fork_server_is_started_again(tmp_path: Path) -> None:
     assert pids
     assert (done.failed, done.left) == (0, 0)
     assert [t.processes if (t := timing_of(r)) else 0 for r in records.values()] == [3, 3]
+
+
+def test_a_worker_that_is_killed_costs_no_timing(tmp_path: Path, short_folder: Path) -> None:
+    path = tmp_path / "s.sqlite"
+    process = started(path, "killed_once", short_folder)
+    process.communicate(timeout=120)
+    assert process.returncode == 0
+    assert path.with_suffix(".mark").exists()
+    with Store(path) as store:
+        assert [r.status for r in store.records()] == ["ok"] * 4
+        assert processes(store) == 12
 
 
 def kills(path: Path, folder: Path, number: int, seed: int) -> int:

@@ -141,6 +141,23 @@ def rounds(report: Report, cases: Sequence[Case], budget_s: float, precision: fl
     report(Rounds(seconds, dict.fromkeys(seconds, 1), "perf_counter", 1))
 
 
+def unsteady_rounds(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
+    """Ten rounds a second of budget; a setting takes a third more in every second process."""
+    seconds = {
+        case.key: (1e-3 * (1 + seed % 2 / 3 * (case.method == "cdvft")),) * round(10 * budget_s) for case in cases
+    }
+    report(Rounds(seconds, dict.fromkeys(seconds, 1), "perf_counter", 1))
+
+
+def killed_once(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
+    """In the second process of the first group something outside kills it, once."""
+    mark = Path(os.environ["SWEEP_TEST_MARK"])
+    if seed and not mark.exists():
+        mark.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    rounds(report, cases, budget_s, precision, seed)
+
+
 def slow_rounds(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
     """Takes a moment, and imports nothing."""
     time.sleep(0.05)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.files import is_file, is_folder
 from cdvft_bench.core.text import shorten
 from cdvft_bench.counting.network.examples import example_inputs
 from cdvft_bench.counting.network.meta import without_data
@@ -154,9 +155,9 @@ def read_configuration(model: str) -> Any:
     import transformers
 
     path = Path(model)
-    path = path / "config.json" if path.is_dir() else path
+    path = path / "config.json" if is_folder(path) else path
     try:
-        if path.is_file():
+        if is_file(path):
             values = json.loads(path.read_text())
             if not isinstance(values, dict):
                 raise UserError(f"{path} is no transformers config.json: it holds a {type(values).__name__}")
@@ -171,7 +172,7 @@ def read_configuration(model: str) -> Any:
     except Exception as error:  # transformers raises whatever a wrong value leads to
         what = (
             f"{path} is no transformers config.json"
-            if path.is_file()
+            if is_file(path)
             else f"{model!r} is not in the table of models, no config.json, and no configuration of it was found"
         )
         raise UserError(f"{what}: {_line(error)}") from error

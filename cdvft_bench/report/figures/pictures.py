@@ -143,9 +143,9 @@ def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
     kind = "time" if "time" in kinds else kinds[0]
     shown = [(study, fronts[kind]) for study, fronts in known]
     figure, axes = blank(len(shown), 4.6)
+    axes[0].set_ylabel("test accuracy [%]")  # before labels are placed, which fixes the layout
     for one, (study, front) in zip(axes, shown, strict=True):
         _front(one, study, front, ground)
-    axes[0].set_ylabel("test accuracy [%]")
     told = " ".join(f"{study.name}: {front.told}" for study, front in shown)
     alt = f"Test accuracy against {shown[0][1].kind.what}. {told} Hollow: not told."
     return [Drawn(_name("front", ground), alt, figure, ground)]

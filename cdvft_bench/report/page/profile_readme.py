@@ -66,7 +66,7 @@ def write_profile_readme(store: Path, *, output: Path | None = None) -> Path:
         UserError: the store cannot be read, holds nothing, or the README cannot be written.
     """
     target = output or store.parent / "README.md"
-    name = target.resolve().parent.name
+    name = target.absolute().parent.name
     command = f"cdvft-bench dev profile-readme profiles/{name}/{store.name}"
     traces = sorted((store.parent / "traces").glob("*.json.gz"))
     write_file(target, profile_readme(read(store), name=name, file=store.name, command=command, traces=traces))

@@ -36,6 +36,8 @@ SETTLING = 0.4
 """Share of the time taken so far that further processes may take, for groups with rows less precise than asked."""
 UNSETTLED = 0.1
 """Share of a group's rows that may be."""
+_OUTSIDE = ("killed by SIGKILL", "killed by SIGTERM")
+"""Deaths that are no setting's own fault: the process is tried once more, and what earlier ones timed stands."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,8 @@ def _timed(run: _Run, group: Group, processes: int) -> list[Group]:
         found: list[Any] = []
         work = partial(run.timing, cases=cases, budget_s=budget_s, precision=run.limits.precision, seed=group.processes)
         failed = streamed(run.context, work, run.limits, found.append)
+        if failed is not None and failed.cause.startswith(_OUTSIDE):
+            failed = streamed(run.context, work, run.limits, found.append)
         if failed is None:
             _keep_rounds(run, group, found[0], time.monotonic() - begun)
             break
@@ -223,11 +227,15 @@ def _described(run: _Run, group: Group) -> None:
         keep(run.store, replace(record, predicted=predicted, counted=counted, timed=replace(timed, timing=timing)))
         todo[:] = [case for case in todo if case.key != at]
 
+    killed = False
     while todo:
         cases = list(todo)
         failed = streamed(run.context, partial(run.describing, cases=cases, limits=run.limits), run.limits, put)
         if failed is None:
             break
+        if failed.cause.startswith(_OUTSIDE) and not killed:
+            killed = True
+            continue
         for case in [cases[failed.at]] if 0 <= failed.at < len(cases) else cases:
             if case in todo:
                 keep(run.store, failure(case, f"{failed.cause} while it was counted", run.environment))

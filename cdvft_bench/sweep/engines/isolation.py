@@ -250,7 +250,7 @@ def _child(
     folder: str,
 ) -> None:
     os.setsid()  # what it starts is killed with it
-    # Locks that libraries make, as for progress bars, then have no name that the resource tracker would warn of as left.
+    # Locks that libraries make, as for progress bars, then have no name, of which the resource tracker would warn.
     multiprocessing.set_start_method("fork", force=True)
     _quiet(log.fd)
     os.environ["TMPDIR"] = tempfile.tempdir = folder
