@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.folders import replace_folder
 from cdvft_bench.core.record import Record
 from cdvft_bench.report.page.cards import environment_table
 from cdvft_bench.report.page.latex import escape, latex_table
@@ -83,6 +84,15 @@ def test_foreign_files_are_never_lost(tmp_path: Path, foreign: str) -> None:
     with pytest.raises(UserError, match=path.name):
         write(make_records("64x64", 64)[:2], tmp_path / "r")
     assert contents(tmp_path / "r") == {foreign: b"years of work"}
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "dangling", "loop"])
+def test_names_that_no_folder_can_have_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(UserError, match=r"cannot be written|is a file|is no name of a folder"):
+        replace_folder(tmp_path / name, {"report.html": b"a"})
+    assert {path.name for path in tmp_path.iterdir()} == {"dangling", "loop"}
 
 
 def test_a_failed_write_leaves_the_old_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

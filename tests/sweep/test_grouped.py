@@ -56,7 +56,7 @@ if __name__ == "__main__":
 
 
 def run(cases: Sequence[Case], path: Path, **options: object) -> tuple[SweepResult, dict[str, Record]]:
-    limits = Limits(timeout_s=5, memory_gib=2)
+    limits = Limits(timeout_s=5, memory_gib=0.5)
     given: Any = {"timing": work.rounds, "describing": work.tell, "preload": PRELOAD, **options}
     with Store(path, create=True) as store:
         found = grouped.run(cases, store, limits, **given)

@@ -17,9 +17,10 @@ _FILES = ("report.html", "report.md", "accuracy.md")
 
 def check_replaceable(target: Path) -> None:
     """Refuse a folder whose replacement would delete anything that is no part of a report."""
-    if not os.fspath(target) or target.name in ("", ".."):
+    if not os.fspath(target) or target.name in ("", "..") or "\0" in target.name:
         raise UserError(f"{shown(target)} is no name of a folder of its own; name a new or empty folder")
-    if is_file(target) or (target.is_symlink() and not is_folder(target)):
+    dangling = os.path.islink(target) and not is_folder(target)  # noqa: PTH114 - as is_file
+    if is_file(target) or dangling:
         raise UserError(f"{shown(target)} is a file; a report needs a folder: name another")
     if not is_folder(target):
         return
