@@ -154,8 +154,9 @@ def by_turns(module: str, arguments: Sequence[str], targets: Sequence[str], proc
 
 @contextmanager
 def busy_neighbours(n: int) -> Iterator[None]:
-    """So many processes that keep a core busy."""
-    others = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(n)]
+    """So many processes that keep a core busy, and end with this one however it ends."""
+    busy = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    others = [subprocess.Popen([sys.executable, "-c", busy]) for _ in range(n)]
     try:
         yield
     finally:
