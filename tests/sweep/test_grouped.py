@@ -194,9 +194,10 @@ def test_a_killed_fork_server_is_started_again(tmp_path: Path) -> None:
     assert [t.processes if (t := timing_of(r)) else 0 for r in records.values()] == [3, 3]
 
 
-def test_a_worker_that_is_killed_costs_no_timing(tmp_path: Path, short_folder: Path) -> None:
+@pytest.mark.parametrize("how", ["killed_once", "orphaned_once"])
+def test_a_worker_that_is_killed_costs_no_timing(tmp_path: Path, short_folder: Path, how: str) -> None:
     path = tmp_path / "s.sqlite"
-    process = started(path, "killed_once", short_folder)
+    process = started(path, how, short_folder)
     process.communicate(timeout=120)
     assert process.returncode == 0
     assert path.with_suffix(".mark").exists()

@@ -151,11 +151,25 @@ def unsteady_rounds(report: Report, cases: Sequence[Case], budget_s: float, prec
 
 def killed_once(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
     """In the second process of the first group something outside kills it, once."""
-    mark = Path(os.environ["SWEEP_TEST_MARK"])
-    if seed and not mark.exists():
-        mark.touch()
+    if seed and _is_first():
         os.kill(os.getpid(), signal.SIGKILL)
     rounds(report, cases, budget_s, precision, seed)
+
+
+def orphaned_once(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
+    """In the second process of the first group something outside kills the fork server, once."""
+    if seed and _is_first():
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(0.5)
+    rounds(report, cases, budget_s, precision, seed)
+
+
+def _is_first() -> bool:
+    mark = Path(os.environ["SWEEP_TEST_MARK"])
+    if mark.exists():
+        return False
+    mark.touch()
+    return True
 
 
 def slow_rounds(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:

@@ -36,8 +36,9 @@ SETTLING = 0.4
 """Share of the time taken so far that further processes may take, for groups with rows less precise than asked."""
 UNSETTLED = 0.1
 """Share of a group's rows that may be."""
-_OUTSIDE = ("killed by SIGKILL", "killed by SIGTERM")
-"""Deaths that are no setting's own fault: the process is tried once more, and what earlier ones timed stands."""
+_OUTSIDE = ("killed by SIGKILL", "killed by SIGTERM", "ended with exit code 255 and no result")
+"""Deaths that are no setting's own fault: the process is tried once more, and what earlier ones timed stands. The last
+is told of a process whose fork server was killed."""
 
 
 @dataclass(frozen=True)
