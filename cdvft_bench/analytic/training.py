@@ -179,9 +179,7 @@ def update_kernels(shapes: Iterable[Sequence[int]], optimizer: Optimizer, dtype:
         return adamw_foreach(n, len(listed), dtype)
     of: Callable[..., Kernels] = _adafactor if optimizer == "adafactor" else _adamw_8bit
     return tuple(
-        replace(k.times(many), scope="optimizer")
-        for shape, many in Counter(listed).items()
-        for k in of(shape, dtype)
+        replace(k.times(many), scope="optimizer") for shape, many in Counter(listed).items() for k in of(shape, dtype)
     )
 
 
@@ -233,8 +231,15 @@ def _multi_tensor(op: str, parameters: int, tensors: int, dtype: str, reads: int
 def _adamw_8bit(shape: Sequence[int], dtype: str) -> Kernels:
     n, size = math.prod(shape), ITEMSIZE[dtype]
     state = 8 * n if n < STATE_LEAST else 2 * n + 8 * -(-n // STATE_BLOCK)
-    moved = {"read": 2 * n * size + state, "written": n * size + state}
-    return (Kernel("optimizer_update_8bit_blockwise", "elementwise", flops=ADAMW_FLOPS * n, **moved),)
+    return (
+        Kernel(
+            "optimizer_update_8bit_blockwise",
+            "elementwise",
+            flops=ADAMW_FLOPS * n,
+            read=2 * n * size + state,
+            written=n * size + state,
+        ),
+    )
 
 
 def _adafactor(shape: Sequence[int], dtype: str) -> Kernels:

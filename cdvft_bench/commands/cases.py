@@ -119,9 +119,7 @@ def count(
             raise UserError("--step-time and --gpu go together")
         if depth < 0 or checkpoint < 0:
             raise UserError("--depth and --checkpoint take integers from 0 on")
-        _count_network(
-            options, targets, task, inputs, by, sort, depth, checkpoint, step_time, gpu, as_json
-        )
+        _count_network(options, targets, task, inputs, by, sort, depth, checkpoint, step_time, gpu, as_json)
         return
     from cdvft_bench.report.terminal.cases import show_counted
     from cdvft_bench.sweep import evaluate as sources
@@ -174,9 +172,8 @@ def _count_network(
     gpu: str | None,
     as_json: bool,
 ) -> None:
-    from cdvft_bench.report.terminal.networks import show_modules, show_network_cost, show_operators
-
     from cdvft_bench.analytic.training import Training
+    from cdvft_bench.report.terminal.networks import show_modules, show_network_cost, show_operators
 
     network, method, cost = _network(options, targets, task, inputs, Training(checkpoint=checkpoint))
     workload = (options["batch"], options["sequence"])

@@ -60,7 +60,7 @@ def training_options(command: Callable[..., None]) -> Callable[..., None]:
             "--checkpoint", type=int, metavar="K", help="Compute every K-th block again in the backward pass."
         ),
         click.option("--logit-chunks", type=int, metavar="N", help="Take the loss over a vocabulary in N parts."),
-        click.option("--packed", type=int, metavar="L", help="Rows hold documents of L tokens on average, side by side."),
+        click.option("--packed", type=int, metavar="L", help="Rows hold documents of L tokens on average."),
     ]
     for option in reversed(options):
         command = option(command)

@@ -39,9 +39,7 @@ from cdvft_bench.core.io.files import write_file
 @click.option("--all", "everything", is_flag=True, help="All usual settings, and every path that no other beats.")
 @click.option("--details", is_flag=True, help="Also why, and memory, scaling and serving of the first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def answer(
-    profiles: tuple[Path, ...], targets: tuple[str, ...], details: bool, as_json: bool, **question: Any
-) -> None:
+def answer(profiles: tuple[Path, ...], targets: tuple[str, ...], details: bool, as_json: bool, **question: Any) -> None:
     """Say which adapter to train on a model and GPU: one table of time, memory and size, and one sentence.
 
     Figures are predicted; a record of --profile of the same model, workload and device is shown in its place. A model

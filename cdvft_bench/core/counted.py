@@ -102,7 +102,6 @@ class ModuleCount:
     backward: PassCount
 
 
-
 @dataclass(frozen=True)
 class Launches:
     """Launches of one operator, in one pass, that are all alike.

@@ -101,7 +101,7 @@ def attention(first: int, products: int) -> Handle:
 
 
 def attention_lengths(name: str, a: Any) -> tuple[int, ...]:
-    """Lengths of queries and of keys of fused attention; none of other operators, and of sequences of several lengths."""
+    """Lengths of queries and keys of fused attention; none of other operators, and of sequences of several lengths."""
     if "scaled_dot_product" not in name:
         return ()
     q, keys = a[1:3] if name.endswith("_backward") else a[:2]

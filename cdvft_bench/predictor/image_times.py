@@ -44,7 +44,8 @@ def image_cost(run: PublishedRun, device: str) -> Cost:
     attention = Kernel("scaled_dot_product_attention", "matmul", DOUBLE + SINGLE, scope="base")
     macs = batch * WIDTH * tokens * tokens  # heads times their width is the width of the model
     forward: Kernels = (replace(attention, macs=2 * macs),)
-    again, backward = forward, (replace(attention, macs=5 * macs),)
+    again = forward
+    backward: Kernels = (replace(attention, macs=5 * macs),)
     adapters: Cost | None = None
     for (shape, rows, inside, method), n in groups.items():
         one = layer_cost(shape, rows, run.dtype, method, device=device)

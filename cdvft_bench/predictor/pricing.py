@@ -29,7 +29,7 @@ class Pricer:
 
     Attributes:
         rates: of the device. dtype: of products that do not say their own. fitted: efficiencies; None for 1.
-        records: that they were fitted to. held: factors around the step of a shape that is not among them; None unknown.
+        records: that they were fitted to. held: factors around a step of a shape that is not among them; None unknown.
     """
 
     rates: Rates

@@ -35,16 +35,16 @@ from cdvft_bench.sweep.model_cost import model_cost
 DRAWS, FEWEST = 2000, 5
 ASSUMPTIONS = (
     "sequences of a batch are taken as of equal length, the average of the training tokens: no padding",
-    "adapters in float32, PEFT's default for a bfloat16 base; AdamW as PyTorch takes it where nothing is said, operator "
-    "by operator over all tensors; gradients clipped where the run says so",
+    "adapters in float32, PEFT's default for a bfloat16 base; AdamW as PyTorch takes it where nothing is said, an "
+    "operator at a time over all tensors; gradients clipped where the run says so",
     "peak memory there is the allocator's reserved memory, here the budget of one batch of the longest sequences",
     "datasheet rates, no efficiency fitted: this GPU was not measured",
 )
 
 
 PICTURES = (
-    "a picture of (resolution / 16)² tokens beside a prompt of 512; linear layers and attention alone, so that times and "
-    "memory are lower bounds; every block computed again where the run says so",
+    "a picture of (resolution / 16)² tokens beside a prompt of 512; linear layers and attention alone, so that times "
+    "and memory are lower bounds; every block computed again where the run says so",
 )
 EVALUATIONS = (
     "the training time there also holds loading of data, evaluations and the test set's generation, which are the same "
@@ -202,7 +202,7 @@ def compare_published(found: Published | None = None) -> PublishedComparison:
         *_spread(by_flops),
         _spread(memory)[0] if memory else None,
         _spread(memory)[1] if memory else None,
-        (*ASSUMPTIONS, *(PICTURES if any(r.run.resolution for r in covered) else ()), *(() if alone else (EVALUATIONS,))),
+        _assumed(covered, alone),
     )
 
 
@@ -251,6 +251,11 @@ def _reference(runs: Sequence[_Run]) -> _Run | None:
     layers = Counter(r.run.target_modules for r in runs)
     plain = [r for r in runs if r.method.name == "lora"]
     return min(plain, key=lambda r: (-layers[r.run.target_modules], r.run.trainable_params or 0), default=None)
+
+
+def _assumed(covered: Sequence[_Run], alone: bool) -> tuple[str, ...]:
+    pictures = PICTURES if any(r.run.resolution for r in covered) else ()
+    return (*ASSUMPTIONS, *pictures, *(() if alone else (EVALUATIONS,)))
 
 
 def _spread(errors: Sequence[float]) -> tuple[float, float]:

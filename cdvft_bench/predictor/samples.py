@@ -137,7 +137,6 @@ def _usual_rates(device: str, name: str) -> Rates | None:
     return datasheet_rates(found) if found else None
 
 
-
 GROUPS = 3
 """Groups from which on errors of those left out say something of the next; of fewer, those of cases do."""
 ENOUGH = 39

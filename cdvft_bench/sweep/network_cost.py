@@ -212,9 +212,7 @@ def network_cost(
     )
 
 
-def _layer(
-    m: ModuleCount, method: Method, dtype: str, device: str, narrow: bool
-) -> tuple[Cost, tuple[int, int]]:
+def _layer(m: ModuleCount, method: Method, dtype: str, device: str, narrow: bool) -> tuple[Cost, tuple[int, int]]:
     """Cost of an adapted layer in all of its calls, its parameters once; and products of the frozen one."""
     assert m.linear is not None
     shape = LinearShape(*m.linear)

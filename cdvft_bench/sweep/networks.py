@@ -213,5 +213,3 @@ def pack(counted: CountedNetwork, sequence: int, document: int) -> CountedNetwor
         macs=macs,
         launches=tuple(launches),
     )
-
-

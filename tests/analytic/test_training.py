@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.cost import total
+from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.training import (
     Training,
     chunked_loss,

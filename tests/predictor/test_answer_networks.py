@@ -83,13 +83,12 @@ def test_a_model_of_the_table_is_answered_alike_by_both_roads(model: str, sequen
         first, second = (x.memory(method, c, 4, False, 0, None) for x, c in ((closed, one), (counted, other)))
         assert (second.gradients, second.optimizer) == (first.gradients, first.optimizer)
         assert second.weights == pytest.approx(first.weights, rel=1e-3)  # buffers of positions
-        assert second.activations == pytest.approx(first.activations, rel=0.03)
+        shared = dtype == "float32" and model.startswith("smollm2")  # keys, which no fused kernel of float32 shares
+        assert second.activations == pytest.approx(first.activations, rel=0.1 if shared else 0.03)
         assert second.workspace == first.workspace
     # Masks, positions and reshaped copies that no closed form lists are launched too.
     assert seconds["counted"] == pytest.approx(seconds["closed"], rel=0.12)
-    assert sorted(range(5), key=lambda i: seconds["counted"][i]) == sorted(
-        range(5), key=lambda i: seconds["closed"][i]
-    )
+    assert sorted(range(5), key=lambda i: seconds["counted"][i]) == sorted(range(5), key=lambda i: seconds["closed"][i])
 
 
 def test_a_model_of_the_table_with_other_layers_is_counted_and_ranked_as_by_closed_forms() -> None:
@@ -161,6 +160,7 @@ def test_a_step_of_many_small_kernels_takes_the_hosts_interval_each(tmp_path: Pa
 
 
 SOURCE = """
+import torch
 from torch import nn
 
 @torch.library.custom_op("cdvft_bench_net::mixed", mutates_args=())
@@ -239,7 +239,7 @@ def test_a_convolution_net_trains_whole_or_says_that_it_has_no_linear_layer(
         (["--model", "{net}", "--packed", "-1"], "packed = -1 is not an integer >= 0"),
         (["--model", "{net}", "--task", "nosuch"], "task 'nosuch' is not known"),
         (["--model", "{net}", "--base", "nf4", "--methods", "dora"], "no plain addition"),
-        (["--model", "{net}/config.json", "--methods", "cdvft:p=7"], "no choice fits"),
+        (["--model", "{net}/config.json", "--methods", "c3a:7"], "no choice fits"),
         (["--model", "{net}/none.json"], "neither a folder with a config.json nor a config.json"),
     ],
 )
@@ -261,7 +261,18 @@ def test_an_encoder_is_answered_without_serving_and_a_decoder_with_it(tmp_path: 
     made = transformers.T5Config(d_model=32, d_ff=64, d_kv=8, num_layers=2, num_heads=4, vocab_size=100)
     made.architectures = ["T5ForConditionalGeneration"]
     made.save_pretrained(tmp_path / "t5")
-    asked = ["answer", "--model", str(tmp_path / "t5"), "--gpu", "h200", "--seq", "16", "--methods", "lora", "--details"]
+    asked = [
+        "answer",
+        "--model",
+        str(tmp_path / "t5"),
+        "--gpu",
+        "h200",
+        "--seq",
+        "16",
+        "--methods",
+        "lora",
+        "--details",
+    ]
     done = CliRunner().invoke(main, asked)
     assert done.exit_code == 0, done.output
     assert "1,000 adapters" not in done.output

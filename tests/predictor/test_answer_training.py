@@ -54,11 +54,19 @@ def test_quantised_weights_are_converted_at_every_product(tmp_path: Path, base: 
     shapes = [(m.linear[0], m.linear[1]) for m in held.base.modules if m.linear and m.name != "lm_head"]
     one, other = plain.cost(LORA), held.cost(LORA)
     found = kernels(other, "dequantize")
-    # Forward, backward, and forward again where a block is computed again.
-    assert sum(n for n, _ in found) == (2 + checkpoint) * len(shapes)
-    stored = sum(held_bytes(LinearShape(*s, bias=False), base, "bfloat16") for s in shapes)  # type: ignore[arg-type]
-    written = 2 * sum(a * b for a, b in shapes)
-    assert sum(n * moved for n, moved in found) == (2 + checkpoint) * (stored + written)
+    # Forward, backward, and forward again where a block is computed again, up to the last result that is needed.
+    again = [s for s in shapes if checkpoint and s != (160, 64)]
+    assert sum(n for n, _ in found) == 2 * len(shapes) + len(again)
+
+    def stored(layers: list[tuple[int, int]]) -> int:
+        return sum(held_bytes(LinearShape(*s, bias=False), base, "bfloat16") for s in layers)  # type: ignore[arg-type]
+
+    def written(layers: list[tuple[int, int]]) -> int:
+        return 2 * sum(a * b for a, b in layers)
+
+    assert sum(n * moved for n, moved in found) == sum(
+        n * (stored(layers) + written(layers)) for n, layers in ((2, shapes), (1, again))
+    )
     pricer = Pricer(H200.rates, "bfloat16")
     more = [pricer.seconds(c.forward + c.backward) for c in (one, other)]
     bandwidth = [k for k in (*other.forward, *other.backward) if k.op == "dequantize"]
@@ -66,7 +74,7 @@ def test_quantised_weights_are_converted_at_every_product(tmp_path: Path, base: 
     large = replace(bandwidth[0], launches=1, read=10**9, written=2 * 10**9)
     assert pricer.seconds((large,)) == pytest.approx(3e9 / 4.8e12)
     weights = [s.memory(LORA, c, 2, False, 0, None).weights for s, c in ((plain, one), (held, other))]
-    assert weights[0] - weights[1] == written - stored
+    assert weights[0] - weights[1] == written(shapes) - stored(shapes)
     with pytest.raises(UserError, match="no plain addition"):
         held.check(make_method("full"))
     asked = answer(path, "h200", training=Training(base=base), batch=2, sequence=32, methods=["lora:4", "full"])  # type: ignore[arg-type]

@@ -106,9 +106,7 @@ def test_serving_many_adapters() -> None:
     pricer = Pricer(BUILT_IN["cuda"], "bfloat16")
     decoding = TableModel(model, 8, 1024, "bfloat16", "cuda").decoding(method)
     assert decoding is not None
-    found = serve(
-        decoding, 2_293_760, "bfloat16", pricer.seconds, pcie=64e9, capacity=int(141e9), reserved=0
-    )
+    found = serve(decoding, 2_293_760, "bfloat16", pricer.seconds, pcie=64e9, capacity=int(141e9), reserved=0)
     assert found.adapter_bytes == 2 * 2_293_760
     assert found.swap_s == pytest.approx(found.adapter_bytes / 64e9)
     cache = cache_bytes(model, 8, 1024, "bfloat16")

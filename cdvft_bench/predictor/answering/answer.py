@@ -37,7 +37,8 @@ class Question:
     """What is asked.
 
     Attributes:
-        subject: the network and its workload. target: the device. gpus, strategy: how many, and how they share the work.
+        subject: the network and its workload. target: the device.
+        gpus, strategy: how many, and how they share the work.
     """
 
     subject: Subject
@@ -93,7 +94,7 @@ def answer(
         methods: to consider, as ``methods.parse_methods`` reads them; none considers all, by their defaults.
         targets: the adapted layers, as PEFT's: names or endings, one regular expression, or "all-linear".
         task, inputs: the network's head, and a function that makes its inputs, see ``counting.network.build``.
-        training: how it is trained; None for the usual. A model of the table for which any of these is given is counted.
+        training: how it is trained; None for the usual. A model of the table given any of these is counted.
         records, environments: profiles; those of this device calibrate the prediction and give its error, and those of
             this very model and workload stand in its place.
         everything: weigh all usual settings of what is named alone, and give every path that no other beats.
@@ -290,15 +291,17 @@ def _choice(
     stepped, device = _stepped(question, pricer, method), question.target.device
     cost, asked, subject = stepped.cost, stepped.scaled[question.gpus], question.subject
     decoding = subject.decoding(method)
-    served = decoding and serve(
-        decoding,
-        int(cost.parameters),
-        subject.dtype,
-        pricer.seconds,
-        pcie=device.pcie if device else None,
-        capacity=stepped.memory.capacity,
-        reserved=stepped.memory.overhead,
-    )
+    served = None
+    if decoding is not None:
+        served = serve(
+            decoding,
+            int(cost.parameters),
+            subject.dtype,
+            pricer.seconds,
+            pcie=device.pcie if device else None,
+            capacity=stepped.memory.capacity,
+            reserved=stepped.memory.overhead,
+        )
     shares = pricer.shares(stepped.own)
     step_s, tokens_per_s = asked.step_s, asked.tokens_per_s
     over_lora = Range(steady(step_s.value / lora_s))

@@ -39,6 +39,7 @@ from cdvft_bench.sweep.networks import (
     trained_shapes,
 )
 
+USUAL = Training()
 _REDUCE = ("sum", "mean", "var", "std", "amax", "amin", "norm", "linalg_vector_norm", "logsumexp", "argmax", "argmin")
 _NORMS = ("native_layer_norm", "native_group_norm", "native_batch_norm", "cudnn_batch_norm", "_fused_rms_norm")
 
@@ -97,7 +98,7 @@ class AnyNetwork(Subject):
     dtype: str
     kind: str
     targets: tuple[str, ...] = ()
-    training: Training = Training()
+    training: Training = USUAL
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_known", {})
@@ -239,14 +240,14 @@ class AnyNetwork(Subject):
         size, everything = ITEMSIZE[self._parameter_dtype(method, cost)], method.trains_all
         every = 1 if checkpointed else self.training.checkpoint
         found = self._at(batch, every, everything)
-        more, share = 0, 1.0
-        again = Training(checkpoint=every).checkpointed(self.blocks - 1) if every else 0
-        if again:
-            more = -(-(self._at(batch, 0, everything).saved_bytes - found.saved_bytes) // again)
-            share = (self.blocks - 1 - again + 1) / (self.blocks - 1)  # one block of those is whole for a while
         own = 0 if everything else int(self._adapted(found, method).cost.saved_bytes)
+        more, blocks = 0, self.blocks - 1
+        again = Training(checkpoint=every).checkpointed(blocks) if every else 0
+        if again:  # one of those blocks is whole for a while, and its adapters' share with it
+            more = -(-(self._at(batch, 0, everything).saved_bytes - found.saved_bytes) // again) - (-own // blocks)
+            own = own * (blocks - again) // blocks
         loss, temporaries = loss_bytes(found, self.network.head, self.dtype, self.training.logit_chunks)
-        activations = found.saved_bytes + round(own * share) + loss
+        activations = found.saved_bytes + own + loss
         weights = int(cost.parameters) * size
         optimizer = self.training.optimizer
         state = 2 * weights + 4 * int(cost.tensors)
@@ -268,7 +269,7 @@ class AnyNetwork(Subject):
         )
 
     def _at(self, batch: int, checkpoint: int, trained: bool) -> CountedNetwork:
-        """Counted at this subject's batch; at others what is kept, and the rows, lie on a line with those of batch 1."""
+        """The count at this subject's batch; at others, bytes kept and rows lie on a line with those of batch 1."""
         if batch in (1, self.batch):
             return self._count(batch, checkpoint, trained)
         one, all_ = (self._count(n, checkpoint, trained) for n in (1, self.batch))
@@ -288,7 +289,8 @@ class AnyNetwork(Subject):
         text = config.get_text_config()
         layers, heads = getattr(text, "num_hidden_layers", 0), getattr(text, "num_attention_heads", 0)
         width = getattr(text, "head_dim", None) or getattr(text, "hidden_size", 0) // max(heads, 1)
-        entries = 2 * layers * (getattr(text, "num_key_value_heads", None) or heads) * width * self.batch * self.sequence
+        keys = getattr(text, "num_key_value_heads", None) or heads
+        entries = 2 * layers * keys * width * self.batch * self.sequence
         if not entries:
             return None
         found = self._count(self.batch, 0, False, 1)
