@@ -139,7 +139,8 @@ def _predicted(run: PublishedRun) -> _Run:
     kernels += _updating(run, cost)
     seconds = (run.steps or 0) * Pricer(target.rates, run.dtype).seconds(kernels)
     own = sum(int(k.launches) * int(k.starts) for k in kernels if k.scope != "base")
-    return _Run(run, method, target, seconds, float(flops(kernels, "flop")), memory.total, own)
+    work = (run.steps or 0) * float(flops(kernels, "flop"))
+    return _Run(run, method, target, seconds, work, memory.total, own)
 
 
 def compare_published(found: Published | None = None) -> PublishedComparison:

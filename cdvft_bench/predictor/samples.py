@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.execution.costs import FAST_PATHS
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor.devices import by_name, datasheet_rates
-from cdvft_bench.predictor.fit import Fit, Work, interval
+from cdvft_bench.predictor.fit import PRIOR, Fit, Work, interval
 from cdvft_bench.predictor.results import Split
 from cdvft_bench.predictor.transformer import find_model, rest_backward, rest_forward
 from cdvft_bench.sweep.model_cost import case_cost
@@ -138,16 +139,18 @@ def _usual_rates(device: str, name: str) -> Rates | None:
 
 
 GROUPS = 3
-"""Groups from which on errors of those left out say something of the next; of fewer, those of cases do."""
+"""Groups from which on errors of those left out say something of the next; of fewer, the prior does."""
 ENOUGH = 39
 """Errors that hold an interval whatever their distribution, see ``fit.interval``."""
 
 
 def around(fitted: Fit, found: Sequence[Sample], split: Split, pass_: str, without: int = -1) -> Interval:
-    """Factors around a prediction by errors of the same kind: of what was left out, and of the same pass if they do.
+    """Factors around a prediction that hold 95 % of such predictions, by errors of the same kind.
 
-    A shape, method, campaign or machine that was not seen is missed by more than one more case of those that were, and
-    forward passes by more than steps.
+    Errors are those of what was left out: a shape, method, campaign or machine that was not seen is missed by more than
+    one more case of those that were. Forward passes are missed by more than steps, so that those of the same pass count
+    where they are enough, and the range of all where it is wider. Of G groups, the next one's shift is known to
+    ``sqrt(1 + 1 / G)`` of their spread; of fewer than three that hold the pass, to no more than an efficiency's prior.
 
     Args:
         fitted: to these samples, in order. split: what the prediction leaves out. pass_: of the prediction.
@@ -157,4 +160,16 @@ def around(fitted: Fit, found: Sequence[Sample], split: Split, pass_: str, witho
     errors = fitted.left_out_by(groups) if len(set(groups)) >= GROUPS else fitted.left_out
     others = np.arange(len(found)) != without
     same = others & np.array([s.record.case.pass_ == pass_ for s in found], dtype=bool)
-    return interval(errors[same if same.sum() >= ENOUGH else others])
+    count = len({name for name, of_pass in zip(groups, same, strict=False) if of_pass})
+    ranges = [interval(errors[others]), interval(errors[same]) if same.sum() >= ENOUGH else None]
+    if split == "case":
+        ranges = ranges[-1:] if ranges[-1] else ranges[:1]
+    known = [np.log(one) for one in ranges if one is not None]
+    if not known:
+        return None
+    low, high = min(float(one[0]) for one in known), max(float(one[1]) for one in known)
+    if count >= GROUPS:
+        low, high = (value * math.sqrt(1 + 1 / count) for value in (low, high))
+    elif groups:
+        low, high = -math.hypot(low, 1.96 * PRIOR), math.hypot(high, 1.96 * PRIOR)
+    return math.exp(low), math.exp(high)
