@@ -14,9 +14,6 @@ from cdvft_bench.commands.networks import (
     is_network,
     method_of,
     network_options,
-    open_model,
-    predict_network,
-    split_targets,
     training_of,
     training_options,
     utilisation,
@@ -35,18 +32,9 @@ if TYPE_CHECKING:
 @case_options
 @network_options
 @training_options
+@click.option("--memory", is_flag=True, help="Also print the budget of a training step, item by item.")
 def predict(
-    as_json: bool,
-    targets: tuple[str, ...],
-    task: str | None,
-    inputs: str | None,
-    memory: bool,
-    base: str | None,
-    optimizer: str | None,
-    adapter_dtype: str | None,
-    checkpoint: int | None,
-    logit_chunks: int | None,
-    **options: Any,
+    as_json: bool, targets: tuple[str, ...], task: str | None, inputs: str | None, memory: bool, **options: Any
 ) -> None:
     """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes.
 
@@ -54,18 +42,11 @@ def predict(
     counted as it would run, and the adapter alone is the closed form. --memory, or any option of how it is trained,
     adds the memory of a training step.
     """
-    training = training_of(
-        memory,
-        base=base,
-        optimizer=optimizer,
-        adapter_dtype=adapter_dtype,
-        checkpoint=checkpoint,
-        logit_chunks=logit_chunks,
-    )
+    training = training_of(options, memory)
     if training is not None and options["model"] is None:
         raise UserError("--memory and the options of training go with --model")
     if is_network(options["model"], targets, task, inputs) or training is not None:
-        _predict_network(options, split_targets(targets), task, inputs, training, as_json)
+        _predict_network(options, targets, task, inputs, training, as_json)
         return
     from cdvft_bench.report.terminal.cases import show_predicted
     from cdvft_bench.sweep import evaluate as sources
@@ -85,7 +66,7 @@ def _predict_network(
 ) -> None:
     from cdvft_bench.report.terminal.networks import show_memory, show_network_cost
 
-    network, method, cost = _network(options, targets, task, inputs, training.checkpoint if training else 0)
+    network, method, cost = _network(options, targets, task, inputs, training)
     if training is None:
         emit(cost, as_json, lambda: show_network_cost(_title(options), cost))
         return
@@ -138,9 +119,7 @@ def count(
             raise UserError("--step-time and --gpu go together")
         if depth < 0 or checkpoint < 0:
             raise UserError("--depth and --checkpoint take integers from 0 on")
-        _count_network(
-            options, split_targets(targets), task, inputs, by, sort, depth, checkpoint, step_time, gpu, as_json
-        )
+        _count_network(options, targets, task, inputs, by, sort, depth, checkpoint, step_time, gpu, as_json)
         return
     from cdvft_bench.report.terminal.cases import show_counted
     from cdvft_bench.sweep import evaluate as sources
@@ -158,8 +137,14 @@ def _title(options: dict[str, Any]) -> str:
 
 
 def _network(
-    options: dict[str, Any], targets: tuple[str, ...], task: str | None, inputs: str | None, checkpoint: int = 0
+    options: dict[str, Any],
+    targets: tuple[str, ...],
+    task: str | None,
+    inputs: str | None,
+    training: Training | None = None,
 ) -> tuple[Network, Method | None, NetworkCost]:
+    from cdvft_bench.sweep.networks import open_model, predict_network, split_targets
+
     if options["layer"] is not None:
         raise UserError("give either --layer (e.g. 768x768 or roberta-base:query) or --model (e.g. minilm)")
     for name, value in (("--batch", options["batch"]), ("--tokens", options["sequence"])):
@@ -169,8 +154,8 @@ def _network(
         raise UserError(f"device {options['device']!r} is not known; use cpu or cuda")
     method = method_of(*spelled(options["method"] or "frozen", options["hyperparameters"]))
     network, usual = open_model(options["model"], options["dtype"], task, inputs)
-    workload = (options["batch"], options["sequence"])
-    cost = predict_network(network, usual, method, targets, workload, options["dtype"], options["device"], checkpoint)
+    workload, named = (options["batch"], options["sequence"]), split_targets(targets)
+    cost = predict_network(network, usual, method, named, workload, options["dtype"], options["device"], training)
     return network, method, cost
 
 
@@ -187,9 +172,10 @@ def _count_network(
     gpu: str | None,
     as_json: bool,
 ) -> None:
+    from cdvft_bench.analytic.training import Training
     from cdvft_bench.report.terminal.networks import show_modules, show_network_cost, show_operators
 
-    network, method, cost = _network(options, targets, task, inputs, checkpoint)
+    network, method, cost = _network(options, targets, task, inputs, Training(checkpoint=checkpoint))
     workload = (options["batch"], options["sequence"])
     counted = count_network(network, cost, method, workload, options["device"], checkpoint)
     used = None if step_time is None else utilisation(cost, step_time, str(gpu), options["dtype"])

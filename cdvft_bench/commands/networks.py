@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BY = ("module", "operator")
 # As analytic.training has them, which a command that only parses its options need not load.
 BASES = ("full", "int8", "nf4", "nf4-double")
-OPTIMIZERS = ("adamw", "adamw-8bit", "adafactor")
+OPTIMIZERS = ("adamw", "adamw-foreach", "adamw-8bit", "adafactor")
 ADAPTERS = ("default", "float32", "bfloat16")
 SORTS = ("order", "flops", "parameters", "activations")
 
@@ -32,6 +32,8 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
     options = [
         click.option(
             "--targets",
+            "--target",
+            "targets",
             multiple=True,
             metavar="NAMES",
             help="Layers to adapt, as PEFT's: names or endings with commas between, a regular expression, all-linear.",
@@ -45,36 +47,41 @@ def network_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def training_options(command: Callable[..., None]) -> Callable[..., None]:
-    """How a network is trained, as far as its memory depends on it."""
+    """How a network is trained, as far as its memory and times depend on it."""
     options = [
-        click.option("--memory", is_flag=True, help="Also print the budget of a training step, item by item."),
         click.option(
             "--base", type=click.Choice(BASES), help="How linear layers are held: in --dtype, or in 8 or 4 bits."
         ),
         click.option(
-            "--optimizer", type=click.Choice(OPTIMIZERS), help="Of the trained parameters; adamw if not given."
+            "--optimizer", type=click.Choice(OPTIMIZERS), help="Of the trained parameters; adamw, fused, if not given."
         ),
         click.option("--adapter-dtype", type=click.Choice(ADAPTERS), help="Default: float32 for bases of 16 bits."),
         click.option(
             "--checkpoint", type=int, metavar="K", help="Compute every K-th block again in the backward pass."
         ),
         click.option("--logit-chunks", type=int, metavar="N", help="Take the loss over a vocabulary in N parts."),
+        click.option("--packed", type=int, metavar="L", help="Rows hold documents of L tokens on average."),
     ]
     for option in reversed(options):
         command = option(command)
     return command
 
 
-def training_of(memory: bool, **given: Any) -> Training | None:
-    """What :func:`training_options` describe; None where nothing of it is asked for.
+TRAINING = ("base", "optimizer", "adapter_dtype", "checkpoint", "logit_chunks", "packed")
+"""Names of these options."""
+
+
+def training_of(options: dict[str, Any], asked: bool = False) -> Training | None:
+    """What :func:`training_options` describe, taken out of ``options``; None where none is given and none ``asked``.
 
     Raises:
         UserError: a number is out of range.
     """
     from cdvft_bench.analytic.training import Training
 
+    given = {name: options.pop(name) for name in TRAINING}
     told = {name: value for name, value in given.items() if value is not None}
-    return Training(**told) if memory or told else None
+    return Training(**told) if asked or told else None
 
 
 def is_network(model: str | None, targets: Sequence[str], task: str | None, inputs: str | None) -> bool:
@@ -93,40 +100,6 @@ def is_network(model: str | None, targets: Sequence[str], task: str | None, inpu
     return model not in MODELS or bool(targets or task or inputs)
 
 
-def split_targets(given: Sequence[str]) -> tuple[str, ...]:
-    """Targets of the command line; a comma parts names, unless it stands in a regular expression."""
-    found: list[str] = []
-    for text in given:
-        plain = not set(text) & set("\\[](){}^$*+?|")
-        found += [part.strip() for part in text.split(",") if part.strip()] if plain else [text]
-    return tuple(found)
-
-
-def open_model(model: str, dtype: str, task: str | None, inputs: str | None) -> tuple[Network, tuple[str, ...]]:
-    """A network, and the layers that are adapted where none are named.
-
-    Raises:
-        UserError: there is none, or it cannot be built.
-    """
-    from cdvft_bench.analytic.configs import make_config
-    from cdvft_bench.analytic.linear import itemsize
-    from cdvft_bench.analytic.models import MODELS
-    from cdvft_bench.counting.network.build import open_network
-
-    itemsize(dtype)
-    if model in MODELS:
-        spec = MODELS[model]
-        auto = None if task is not None else spec.auto
-        opened = open_network(model, task=task, dtype=dtype, config=make_config(spec), auto=auto, inputs=inputs)
-        return opened, spec.targets
-    network = open_network(model, task=task, dtype=dtype, inputs=inputs)
-    kind = getattr(getattr(network.module, "config", None), "model_type", "")
-    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
-
-    usual = USUAL.get(kind, ())
-    return network, (usual,) if isinstance(usual, str) else tuple(usual)
-
-
 def method_of(name: str, hyperparameters: dict[str, Value]) -> Method | None:
     """The method of the command line; None for "frozen"."""
     from cdvft_bench.core.case import FROZEN
@@ -135,32 +108,6 @@ def method_of(name: str, hyperparameters: dict[str, Value]) -> Method | None:
     if name == FROZEN:
         return None
     return make_method(name, hyperparameters)
-
-
-def predict_network(
-    network: Network,
-    usual: Sequence[str],
-    method: Method | None,
-    targets: Sequence[str],
-    workload: tuple[int, int],
-    dtype: str,
-    device: str,
-    checkpointed: int = 0,
-) -> NetworkCost:
-    """Count the frozen network and put the method's closed form on its layers."""
-    from cdvft_bench.counting.network.by_module import count_modules
-    from cdvft_bench.sweep.network_cost import network_cost, select_targets
-
-    counted = count_modules(
-        network.module,
-        lambda: network.make_inputs(*workload),
-        to_embeddings=True,
-        device=device,
-        checkpointed=checkpointed,
-    )
-    named = tuple(targets) or tuple(usual)
-    chosen = [] if method is None or method.trains_all else select_targets(counted.modules, named, network.head)
-    return network_cost(counted, method, chosen, dtype, device=device)
 
 
 def count_network(

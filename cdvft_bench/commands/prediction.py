@@ -7,12 +7,17 @@ from typing import Any
 
 import click
 
+from cdvft_bench.commands.networks import network_options, training_of, training_options
 from cdvft_bench.commands.shared import COUNT, DTYPE, column_option, columns_of, devices_option, emit
 from cdvft_bench.core.io.files import write_file
 
 
 @click.command()
-@click.option("--model", required=True, help="A model of the table, e.g. llama-3-8b, or a transformers config.json.")
+@click.option(
+    "--model",
+    required=True,
+    help="Of the table, e.g. llama-3-8b; or a folder, config.json, hub id (owner/name), or package.module:factory.",
+)
 @click.option("--gpu", required=True, help="A GPU of the table, e.g. h200, or a file of calibrated rates.")
 @click.option(
     "--methods",
@@ -27,23 +32,33 @@ from cdvft_bench.core.io.files import write_file
 @click.option("--dtype", type=DTYPE, help="dtype of weights and activations; bfloat16 if not given and the GPU has it.")
 @click.option("--gpus", type=COUNT, default=1, show_default=True, help="Number of GPUs, 1 to 4096.")
 @click.option("--strategy", default="ddp", show_default=True, help="ddp (everything on each GPU) or fsdp (sharded).")
-@click.option("--target", "targets", multiple=True, help="Ending of the layers to adapt; repeatable.")
+@network_options
+@training_options
 @click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), help="Records that calibrate.")
 @devices_option
 @click.option("--all", "everything", is_flag=True, help="All usual settings, and every path that no other beats.")
 @click.option("--details", is_flag=True, help="Also why, and memory, scaling and serving of the first.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def answer(profiles: tuple[Path, ...], details: bool, as_json: bool, **question: Any) -> None:
+def answer(profiles: tuple[Path, ...], targets: tuple[str, ...], details: bool, as_json: bool, **question: Any) -> None:
     """Say which adapter to train on a model and GPU: one table of time, memory and size, and one sentence.
 
-    Figures are predicted; a record of --profile of the same model, workload and device is shown in its place.
+    Figures are predicted; a record of --profile of the same model, workload and device is shown in its place. A model
+    that is not in the table, or whose layers, head or training are given, is counted; the adapter alone is by formula.
     """
+    training = training_of(question)
     from cdvft_bench.predictor import answer as ask
     from cdvft_bench.predictor import read_profiles
     from cdvft_bench.report.terminal.predictions import show_answer
+    from cdvft_bench.sweep.networks import split_targets
 
     found = read_profiles(profiles)
-    told = ask(**question, records=found.records, environments=found.environments)
+    told = ask(
+        **question,
+        targets=split_targets(targets),
+        training=training,
+        records=found.records,
+        environments=found.environments,
+    )
     emit(told, as_json, lambda: show_answer(told, details))
 
 

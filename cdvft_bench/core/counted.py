@@ -103,6 +103,38 @@ class ModuleCount:
 
 
 @dataclass(frozen=True)
+class Launches:
+    """Launches of one operator, in one pass, that are all alike.
+
+    Attributes:
+        module: of a linear layer its name, "" of every other module. backward: of the backward pass.
+        operator: its name. times: how many launches.
+        macs, flops: arithmetic of one, see ``PassCount``. priced: whether that is known; 0 where it is not.
+        transforms, points: one-dimensional transforms of one, and their length.
+        read, written: bytes of one.
+        dtype: of the results, "" where they are of integers. complex_: whether they are complex.
+        lengths: of fused attention: of queries, and of keys; () of every other operator.
+        at_most: multiply-adds of one without a price if it were the product of its two largest operands.
+    """
+
+    module: str
+    backward: bool
+    operator: str
+    times: int
+    macs: int
+    flops: int
+    transforms: int
+    points: int
+    read: int
+    written: int
+    priced: bool = True
+    dtype: str = ""
+    complex_: bool = False
+    lengths: tuple[int, ...] = ()
+    at_most: int = 0
+
+
+@dataclass(frozen=True)
 class CountedNetwork:
     """A network's passes, in all and by module.
 
@@ -112,6 +144,7 @@ class CountedNetwork:
         macs: multiply-adds of both passes by operator.
         saved_bytes: activations kept for backward, distinct storages, parameters and buffers excluded.
         modules: in the network's order, the network itself first. notes: what could not be counted, and why.
+        launches: of both passes, those that are alike as one.
     """
 
     kind: str
@@ -123,3 +156,26 @@ class CountedNetwork:
     saved_bytes: int
     modules: tuple[ModuleCount, ...]
     notes: tuple[str, ...] = ()
+    launches: tuple[Launches, ...] = ()
+
+    @property
+    def unpriced(self) -> tuple[str, ...]:
+        """What operators without a price may come to, a line a pass: their launches, bytes, and arithmetic at most."""
+        passes = (("forward", self.forward), ("backward", self.backward))
+        return tuple(self._bounded(name, found) for name, found in passes if found is not None and found.unpriced)
+
+    def _bounded(self, name: str, found: PassCount) -> str:
+        mine = [x for x in self.launches if x.backward == (name == "backward") and not x.priced]
+        launches = sum(found.unpriced.values())
+        moved = sum(x.times * (x.read + x.written) for x in mine)
+        most = sum(x.times * x.at_most for x in mine)
+        return (
+            f"{name}: {launches} of {found.launches:,} launches have no price: "
+            f"{', '.join(f'{operator} × {n}' for operator, n in found.unpriced.items())}; they are "
+            f"{_share(moved, found.read + found.written)} of the bytes and, were each a product of its operands, at "
+            f"most {_share(most, found.macs + most)} of the multiply-adds"
+        )
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100 * part / max(whole, 1):.2g} %"

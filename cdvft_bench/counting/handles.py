@@ -18,13 +18,14 @@ class Price:
         macs: real multiply-adds of matrix products (a complex one is four).
         flops: real additions and multiplications beside them.
         transforms: one-dimensional transforms (one over several dimensions counts once).
-        fft_flops: FLOPs of these: 5 n log2 n complex, 2.5 n log2 n with a real side.
+        fft_flops: FLOPs of these: 5 n log2 n complex, 2.5 n log2 n with a real side. points: n.
     """
 
     macs: int = 0
     flops: int = 0
     transforms: int = 0
     fft_flops: float = 0.0
+    points: int = 0
 
 
 Handle = Callable[[Any, Mapping[str, Any], "list[Tensor]"], Price]
@@ -99,6 +100,14 @@ def attention(first: int, products: int) -> Handle:
     return handle
 
 
+def attention_lengths(name: str, a: Any) -> tuple[int, ...]:
+    """Lengths of queries and keys of fused attention; none of other operators, and of sequences of several lengths."""
+    if "scaled_dot_product" not in name:
+        return ()
+    q, keys = a[1:3] if name.endswith("_backward") else a[:2]
+    return () if q.is_nested or keys.is_nested else (q.shape[-2], keys.shape[-2])
+
+
 def lengths(batch: Tensor) -> list[int]:
     """Rows of each sequence of a batch (..., length, width), nested or not."""
     if batch.is_nested:
@@ -143,7 +152,8 @@ def recurrent_layer(weights: slice, products: int) -> Handle:
 
 def transform_price(points: int, count: int, real: bool) -> Price:
     """``count`` transforms of ``points`` points, by the rule 5 n log2 n, or half of it where one side is real."""
-    return Price(transforms=count, fft_flops=(2.5 if real else 5.0) * points * math.log2(points) * count)
+    price = (2.5 if real else 5.0) * points * math.log2(points)
+    return Price(transforms=count, fft_flops=price * count, points=points)
 
 
 def fft(real_side: str | None) -> Handle:

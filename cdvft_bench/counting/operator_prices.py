@@ -188,7 +188,7 @@ def price_of(name: str, func: Any, args: Any, kwargs: Mapping[str, Any], outputs
     if name in PRICES:
         handle = PRICES[name]
         return Price() if handle is None else handle(args, kwargs, outputs)
-    if name.startswith("_foreach_") and name.endswith("_"):
+    if name.startswith("_foreach_"):
         return h.many(args, kwargs, outputs)
     from torch.utils.flop_counter import flop_registry
 

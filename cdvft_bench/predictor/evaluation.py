@@ -4,24 +4,20 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 
 from cdvft_bench.analytic.cost import flops
-from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
-from cdvft_bench.core.case import Case
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
-from cdvft_bench.execution.costs import FAST_PATHS
-from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.predictor.causes import find_cause, typical_baselines
-from cdvft_bench.predictor.devices import by_name, datasheet_rates, devices
-from cdvft_bench.predictor.fit import PRIOR, Fit, Floats, Ints, Predicted, Terms, Work, fit, interval, make_terms
+from cdvft_bench.predictor.devices import devices
+from cdvft_bench.predictor.fit import PRIOR, Fit, Floats, Ints, Predicted, Terms, fit, make_terms
 from cdvft_bench.predictor.results import (
     NOT_MEASURED,
     Bound,
@@ -33,123 +29,10 @@ from cdvft_bench.predictor.results import (
     Range,
     Split,
 )
-from cdvft_bench.predictor.transformer import find_model, rest_backward, rest_forward
-from cdvft_bench.sweep.model_cost import case_cost
+from cdvft_bench.predictor.samples import Interval, Sample, around, samples
 
 BOUNDS: tuple[Bound, ...] = ("arithmetic", "bytes", "launches")
 FARTHEST = 10
-
-
-@dataclass(frozen=True)
-class Sample:
-    """A record that can be predicted: its device, what it runs, and what it took."""
-
-    record: Record
-    device: str
-    kind: str
-    work: Work
-    seconds: float
-
-    @property
-    def group(self) -> Mapping[Split, str]:
-        """What the record shares with others, by split."""
-        case = self.record.case
-        shape = f"{case.kind} {case.subject} {case.tokens}"
-        return {"shape": shape, "method": case.method, "campaign": self.record.environment, "machine": self.device}
-
-
-def device_name(case: Case, environment: Environment | None) -> str:
-    """How tables call the machine of a record."""
-    if environment is None:
-        return f"unknown {case.device}"
-    if case.device == "cuda":
-        return environment.gpus[0] if environment.gpus else "unknown GPU"
-    return f"{environment.cpu}, {environment.threads} threads"
-
-
-def hold(rates: Rates, record: Record, environment: Environment) -> bool:
-    """Whether rates are those of a record's device: a GPU of that name, or a CPU of as many threads."""
-    if rates.asynchronous:
-        return record.case.device == "cuda" and rates.device in environment.gpus
-    return record.case.device == "cpu" and environment.threads == rates.threads
-
-
-def as_executed(record: Record) -> Case:
-    """The case with the path that "auto" stood for when it was recorded: today's planner may pick another.
-
-    It is the path whose operators are closest to those that were predicted then.
-    """
-    case, predicted = record.case, record.predicted
-    values = dict(case.hyperparameters)
-    if values.get("path") != "auto" or predicted is None:
-        return case
-    passes = (predicted.forward, predicted.backward, predicted.update) if case.pass_ == "step" else (predicted.forward,)
-    recorded: Counter[str] = Counter()
-    for one in passes:
-        recorded.update(one.operators)
-
-    def distance(tried: Case) -> int:
-        ours: Counter[str] = Counter()
-        for kernel in case_cost(tried).kernels(case.pass_):
-            ours[kernel.op] += int(kernel.launches)
-        return sum(abs(ours[op] - recorded[op]) for op in ours | recorded)
-
-    found: list[tuple[int, Case]] = []
-    for path in FAST_PATHS:
-        tried = replace(case, hyperparameters=tuple(sorted({**values, "path": path}.items())))
-        try:
-            found.append((distance(tried), tried))
-        except (UserError, ValueError):
-            continue  # a path that cannot execute this layer
-    return min(found, key=lambda one: one[0])[1] if found else case
-
-
-def case_kernels(case: Case) -> Kernels:
-    """Kernels of the pass that the case runs; of a model also norms, activations and the rest of it."""
-    kernels = case_cost(case).kernels(case.pass_)
-    if case.kind == "layer":
-        return kernels
-    model = find_model(case.subject)
-    workload = (case.batch, case.sequence, case.dtype)
-    kernels += rest_forward(model, *workload, loss=False)
-    return kernels + (rest_backward(model, *workload, loss=False) if case.pass_ == "step" else ())
-
-
-def samples(
-    records: Iterable[Record], environments: Mapping[str, Environment], rates: Mapping[str, Rates] | None = None
-) -> tuple[list[Sample], list[tuple[str, str]]]:
-    """Records that can be predicted, and the others with the reason; of a case on one machine the newest counts."""
-    newest: dict[tuple[str, str], Record] = {}
-    for record in sorted(records, key=lambda r: (r.order, r.case.key)):
-        newest[record.case.key, record.environment] = record
-    found, left_out = [], []
-    for key in sorted(newest):
-        record = newest[key]
-        case = record.case
-        name = device_name(case, environments.get(record.environment))
-        timing = record.timed.timing if record.timed else None
-        seconds = timing.samples[0].median if timing and timing.samples else 0.0
-        if record.status != "ok" or not seconds > 0:
-            left_out.append((record.label, record.error or "no time was recorded"))
-            continue
-        chosen = (rates or {}).get(name) or _usual_rates(case.device, name)
-        if chosen is None:
-            left_out.append((record.label, f"no rates are known for {name}; calibrate it"))
-            continue
-        try:
-            kernels = case_kernels(as_executed(record))
-        except UserError as error:
-            left_out.append((record.label, str(error)))
-            continue
-        found.append(Sample(record, name, case.device, Work(kernels, chosen, case.dtype), seconds))
-    return found, left_out
-
-
-def _usual_rates(device: str, name: str) -> Rates | None:
-    if device == "cpu":
-        return BUILT_IN["cpu"]
-    found = by_name(name)
-    return datasheet_rates(found) if found else None
 
 
 def evaluate(
@@ -261,8 +144,8 @@ class _Bench:
             same = others & (dtypes == dtypes[i])
             chosen = rates[same] if same.any() else rates[others] if others.any() else rates
             rate = np.median(chosen)
-            around = interval(np.delete(fits.full.left_out, i))
-            made.append(self._prediction(i, "case", ours[i], theirs[i], float(rate * self.flops[i]), found, i, around))
+            held = around(fits.full, self.found, "case", self.found[i].record.case.pass_, i)
+            made.append(self._prediction(i, "case", ours[i], theirs[i], float(rate * self.flops[i]), found, i, held))
         return made
 
     def left_out_together(self, split: Split) -> list[Prediction]:
@@ -272,15 +155,26 @@ class _Bench:
         for group in sorted(set(groups)):
             rows, out = np.flatnonzero(groups != group), np.flatnonzero(groups == group)
             start = self.fitted(rows, start)
-            made += self.predictions(start, out, split)
+            made += self.predictions(start, rows, out, split)
         return made
 
-    def predictions(self, fits: _Fits, rows: Ints, split: Split) -> list[Prediction]:
+    def predictions(self, fits: _Fits, fitted: Ints, rows: Ints, split: Split) -> list[Prediction]:
         terms = self.terms.of(rows)
         found, without = fits.full.predict(terms), fits.bytes_.predict(terms).seconds
-        around = interval(fits.full.left_out)
+        mine = [self.found[i] for i in fitted.tolist()]
+        passes = {self.found[i].record.case.pass_ for i in rows.tolist()}
+        held = {pass_: around(fits.full, mine, split, pass_) for pass_ in passes}
         return [
-            self._prediction(i, split, found.seconds[n], without[n], self.by_flops(fits, i), found, n, around)
+            self._prediction(
+                i,
+                split,
+                found.seconds[n],
+                without[n],
+                self.by_flops(fits, i),
+                found,
+                n,
+                held[self.found[i].record.case.pass_],
+            )
             for n, i in enumerate(rows.tolist())
         ]
 
@@ -293,13 +187,13 @@ class _Bench:
         flops_s: float,
         found: Predicted,
         row: int,
-        around: tuple[float, float] | None,
+        held: Interval,
     ) -> Prediction:
         sample = self.found[i]
         case = sample.record.case
         bounds = found.bounds[row]
         most = int(np.argmax([steady(b) for b in bounds.tolist()]))
-        low, high = (float(seconds) * f for f in around) if around else (None, None)
+        low, high = (float(seconds) * f for f in held) if held else (None, None)
         return Prediction(
             case.key,
             sample.record.label,

@@ -190,6 +190,7 @@ class Fit:
         sigma: robust standard deviation of log errors.
         residuals: log (measured / predicted) of each call, and ``left_out`` as if the call had not been fitted to
             (one Gauss-Newton step without it).
+        slopes: of log predictions, falling with an efficiency, and precisions of the calls as they weigh in the fit.
         launches: whether the model has launches.
     """
 
@@ -199,6 +200,8 @@ class Fit:
     sigma: float
     residuals: Floats
     left_out: Floats
+    slopes: Floats
+    precisions: Floats
     launches: bool
 
     def predict(self, terms: Terms) -> Predicted:
@@ -206,6 +209,20 @@ class Fit:
         further = np.zeros(len(terms.kinds) - len(self.kinds))
         logs = np.concatenate([self.log_efficiency[:-1], further, self.log_efficiency[-1:]])
         return predict(terms, logs, self.launches)
+
+    def left_out_by(self, groups: Sequence[str]) -> Floats:
+        """Residuals as if no call of the group had been fitted to: ``(I - H)^-1 r`` of its rows, one Gauss-Newton step.
+
+        Args:
+            groups: a name a call.
+        """
+        found = self.residuals.copy()
+        named = np.array(groups)
+        for name in set(groups):
+            rows = np.flatnonzero(named == name)
+            hat = self.slopes[rows] @ self.covariance @ self.slopes[rows].T * self.precisions[rows]
+            found[rows] = np.linalg.solve(np.eye(len(rows)) - hat, self.residuals[rows])
+        return found
 
 
 def interval(left_out: Floats) -> tuple[float, float] | None:
@@ -257,7 +274,8 @@ def fit(terms: Terms, seconds: Floats, launches: bool = True, start: Floats | No
     normal = (slopes * weights[:, None]).T @ slopes / sigma**2 + precision
     covariance: Floats = np.linalg.inv(normal).astype(np.float64)
     leverage = np.clip(weights * np.einsum("ip,pq,iq->i", slopes, covariance, slopes) / sigma**2, 0.0, 0.99)
-    return Fit(terms.kinds, theta, covariance, sigma, residuals, residuals / (1 - leverage), launches)
+    left_out = residuals / (1 - leverage)
+    return Fit(terms.kinds, theta, covariance, sigma, residuals, left_out, slopes, weights / sigma**2, launches)
 
 
 def _errors(terms: Terms, target: Floats, theta: Floats, launches: bool, sigma: float) -> tuple[Floats, Floats, Floats]:

@@ -15,11 +15,13 @@ from torch import Tensor, nn
 
 from cdvft_bench.analytic.kernels import ITEMSIZE
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.analytic.training import Training, chunked_loss, dequantised, held_bytes, state_bytes
+from cdvft_bench.analytic.training import Training, chunked_loss, held_bytes, state_bytes, update_bytes
+from cdvft_bench.core.counted import CountedNetwork
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.network.by_module import blocks_of, count_modules
 from cdvft_bench.predictor.results import MemoryBudget
 from cdvft_bench.sweep.network_cost import NetworkCost
+from cdvft_bench.sweep.networks import quantised_layers
 
 
 @dataclass(frozen=True)
@@ -29,34 +31,20 @@ class Held:
     Attributes:
         bytes_: of all parameters and buffers, quantised ones as they are held.
         largest: entries of the largest quantised weight, which is converted as a whole; 0 where none is.
-        traffic: bytes read and written to convert every quantised weight once.
     """
 
     bytes_: int
     largest: int = 0
-    traffic: int = 0
 
 
-def held_weights(module: nn.Module, head: Iterable[str], training: Training, dtype: str) -> Held:
+def held_weights(module: nn.Module, head: frozenset[str], training: Training, dtype: str) -> Held:
     """Bytes of a network's weights; ``head`` names the output layers, which are not quantised."""
     total = _bytes((*module.parameters(), *module.buffers()))
-    if training.base == "full":
-        return Held(total)
-    linear = {
-        id(part.weight): part
-        for name, part in module.named_modules()
-        if isinstance(part, nn.Linear) and name not in head
-    }
-    tied = {id(p) for part in module.modules() if isinstance(part, nn.Embedding) for p in part.parameters()}
-    largest, traffic = 0, 0
-    for key, part in linear.items():
-        if key in tied:
-            continue
+    layers = {id(part.weight): part for part in quantised_layers(module, head, training).values()}  # shared ones once
+    for part in layers.values():
         shape = LinearShape(part.in_features, part.out_features, bias=False)
         total += held_bytes(shape, training.base, dtype) - part.weight.numel() * part.weight.element_size()
-        largest = max(largest, part.weight.numel())
-        traffic += sum(int(k.read + k.written) for k in dequantised(shape, training.base, dtype))
-    return Held(total, largest, traffic)
+    return Held(total, max((part.weight.numel() for part in layers.values()), default=0))
 
 
 def network_budget(
@@ -99,28 +87,37 @@ def network_budget(
     if again:
         counted = count_modules(adapted, make_inputs, device=device, checkpointed=training.checkpoint).saved_bytes
         kept, more = counted, -(-(kept - counted) // again)
-    ends = [loss_bytes(cost, name, dtype, training.logit_chunks) for name in head]
-    loss, temporaries = (sum(one[i] for one in ends) for i in range(2))
-    converted = held.largest * ITEMSIZE[dtype] if training.base != "full" else 0
+    loss, temporaries = loss_bytes(cost.base, head, dtype, training.logit_chunks)
+    converted = held.largest * ITEMSIZE[dtype]
+    updating = update_bytes(_bytes(trained), training.optimizer) - kept - loss  # these are gone by then
     return MemoryBudget(
         weights=held.bytes_ + _bytes((*adapted.parameters(), *adapted.buffers())) - base_bytes,
         gradients=_bytes(trained),
         optimizer=sum(state_bytes(shapes, training.optimizer, str(t).partition(".")[2]) for t, shapes in sizes.items()),
         activations=kept + loss,
-        workspace=max(temporaries, more, converted),
+        workspace=max(temporaries, more, converted, updating),
         overhead=reserved,
         capacity=capacity,
     )
 
 
-def loss_bytes(cost: NetworkCost, name: str, dtype: str, chunks: int) -> tuple[int, int]:
-    """What the loss over an output layer's results keeps, and its temporaries, see ``chunked_loss``."""
-    found = next((m for m in cost.base.modules if m.name == name), None)
-    if found is None or found.linear is None or not found.calls:
-        return 0, 0
-    hidden, outputs, _ = found.linear
-    rows = sum(rows * calls for rows, calls in found.rows)
-    return chunked_loss(rows, outputs, hidden, dtype, min(chunks, max(rows, 1)))
+def losses(counted: CountedNetwork, head: Iterable[str]) -> list[tuple[int, int, int]]:
+    """Rows, outputs and inputs of the output layers of which a loss is taken."""
+    found = (m for m in counted.modules if m.name in frozenset(head))
+    return [
+        (sum(rows * calls for rows, calls in m.rows), m.linear[1], m.linear[0])
+        for m in found
+        if m.linear is not None and m.calls
+    ]
+
+
+def loss_bytes(counted: CountedNetwork, head: Iterable[str], dtype: str, chunks: int) -> tuple[int, int]:
+    """What the losses over output layers keep, and their temporaries, see ``chunked_loss``."""
+    ends = [
+        chunked_loss(rows, outputs, inputs, dtype, min(chunks, max(rows, 1)))
+        for rows, outputs, inputs in losses(counted, head)
+    ]
+    return sum(kept for kept, _ in ends), sum(most for _, most in ends)
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

@@ -11,9 +11,10 @@ from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.record import Record
-from cdvft_bench.predictor.evaluation import BOUNDS, device_name, hold, samples
-from cdvft_bench.predictor.fit import PRIOR, Fit, Predicted, Work, fit, interval, make_terms, predict
+from cdvft_bench.predictor.evaluation import BOUNDS
+from cdvft_bench.predictor.fit import PRIOR, Fit, Predicted, Work, fit, make_terms, predict
 from cdvft_bench.predictor.results import NOT_MEASURED, Bound
+from cdvft_bench.predictor.samples import Interval, around, device_name, hold, samples
 
 WORST = float(np.exp(1.96 * PRIOR))
 """How much slower than its full rates a device may be, before any profile of it: 95 % of the prior."""
@@ -28,13 +29,14 @@ class Pricer:
 
     Attributes:
         rates: of the device. dtype: of products that do not say their own. fitted: efficiencies; None for 1.
-        records: that they were fitted to.
+        records: that they were fitted to. held: factors around a step of a shape that is not among them; None unknown.
     """
 
     rates: Rates
     dtype: str
     fitted: Fit | None = None
     records: int = 0
+    held: Interval = None
 
     def predict(self, kernels: Kernels) -> Predicted:
         """One call of these kernels."""
@@ -54,13 +56,12 @@ class Pricer:
     @property
     def spread(self) -> tuple[float, float]:
         """Factors around a prediction: of left-out errors, else from full rates to the prior's worst."""
-        found = interval(self.fitted.left_out) if self.fitted is not None else None
-        return found or (1.0, WORST)
+        return self.held or (1.0, WORST)
 
     @property
     def corrected(self) -> bool:
         """Whether records of the device correct its full rates, which alone give a lower bound."""
-        return self.fitted is not None and interval(self.fitted.left_out) is not None
+        return self.held is not None
 
     @property
     def tie(self) -> float:
@@ -80,7 +81,7 @@ class Pricer:
         errors = np.exp(np.abs(self.fitted.left_out)) - 1
         return (
             f"{self.records} records of this device, each left out: median error {100 * np.median(errors):.0f} %, 90th "
-            f"percentile {100 * np.quantile(errors, 0.9):.0f} %; ranges hold 95 % of them"
+            f"percentile {100 * np.quantile(errors, 0.9):.0f} %; ranges hold 95 % of the steps of shapes left out"
         )
 
 
@@ -94,4 +95,4 @@ def make_pricer(
     if not found:
         return Pricer(rates, dtype)
     fitted = fit(make_terms([s.work for s in found]), np.array([s.seconds for s in found]))
-    return Pricer(rates, dtype, fitted, len(found))
+    return Pricer(rates, dtype, fitted, len(found), around(fitted, found, "shape", "step"))

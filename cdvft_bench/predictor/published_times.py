@@ -10,18 +10,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.accuracy.published.campaigns import campaign
+from cdvft_bench.accuracy.published.campaigns import IMAGES, MATHS, campaign
+from cdvft_bench.accuracy.published.flux import MODEL, image_linears
 from cdvft_bench.accuracy.published.methods import adapted
 from cdvft_bench.accuracy.published.reading import TABLES, Published, is_published, read_published
 from cdvft_bench.accuracy.published.run import PublishedRun
-from cdvft_bench.analytic.cost import flops
+from cdvft_bench.analytic.cost import Cost, flops
+from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.models import MODELS
+from cdvft_bench.analytic.training import adamw_foreach, clipping
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import plural
 from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method
 from cdvft_bench.predictor.devices import Target, by_name, find_target
 from cdvft_bench.predictor.evaluation import error
+from cdvft_bench.predictor.image_times import image_cost, image_memory
 from cdvft_bench.predictor.memory import budget
 from cdvft_bench.predictor.pricing import Pricer
 from cdvft_bench.predictor.results import PublishedComparison, PublishedPrediction, Range
@@ -31,12 +35,17 @@ from cdvft_bench.sweep.model_cost import model_cost
 DRAWS, FEWEST = 2000, 5
 ASSUMPTIONS = (
     "sequences of a batch are taken as of equal length, the average of the training tokens: no padding",
-    "adapters in float32, PEFT's default for a bfloat16 base; AdamW counted in its fused form",
+    "adapters in float32, PEFT's default for a bfloat16 base; AdamW as PyTorch takes it where nothing is said, an "
+    "operator at a time over all tensors; gradients clipped where the run says so",
     "peak memory there is the allocator's reserved memory, here the budget of one batch of the longest sequences",
     "datasheet rates, no efficiency fitted: this GPU was not measured",
 )
 
 
+PICTURES = (
+    "a picture of (resolution / 16)² tokens beside a prompt of 512; linear layers and attention alone, so that times "
+    "and memory are lower bounds; every block computed again where the run says so",
+)
 EVALUATIONS = (
     "the training time there also holds loading of data, evaluations and the test set's generation, which are the same "
     "work for every method and are not predicted: ratios there lie closer to 1"
@@ -69,43 +78,69 @@ def _uniform(run: PublishedRun, model: Transformer) -> Method:
     return method
 
 
+_GIVEN = ("dtype", "device", "steps", "train_time_s", "trainable_params")
+
+
+def _given(run: PublishedRun, *names: str) -> None:
+    """Raise UserError where a prediction needs what the run does not say."""
+    for name in names:
+        if not getattr(run, name):
+            raise UserError(f"its {name} is not given, which a prediction needs")
+
+
 def _model_of(run: PublishedRun) -> Transformer:
     """The model of the table that a run is of.
 
     Raises:
         UserError: there is none, or what a prediction needs of the run is not given.
     """
-    for name in ("model", "batch", "tokens", "dtype", "device", "steps", "train_time_s", "trainable_params"):
-        if not getattr(run, name):
-            raise UserError(f"its {name} is not given, which a prediction needs")
+    _given(run, "model", "batch", "tokens", *_GIVEN)
     name = run.model.rsplit("/", 1)[-1].lower()
     if name not in MODELS:
         raise UserError(f"its model {run.model} is not in the table of models")
     return find_model(name)
 
 
+def _updating(run: PublishedRun, cost: Cost) -> Kernels:
+    """The optimiser's kernels, and those that clip the gradients before."""
+    given = int(cost.parameters), int(cost.tensors), cost.parameter_dtype
+    update = cost.update if "fused" in run.optimizer.lower() else adamw_foreach(*given)
+    return (clipping(*given) if run.clipping else ()) + update
+
+
 def _predicted(run: PublishedRun) -> _Run:
-    model = _model_of(run)
     device = by_name(run.device)
-    if device is None:
+    if run.device and device is None:
         raise UserError(f"its device {run.device} is not in the table of devices")
-    target = find_target(device.key)
-    method = _uniform(run, model)
-    dtype, batch, sequence = run.dtype, run.batch or 0, max(1, round(run.tokens or 0))
-    targets = run.target_modules if isinstance(run.target_modules, tuple) else (run.target_modules,)
-    cost = model_cost(model.shape, method, batch, sequence, dtype, targets, device=target.kind)
+    if run.model.rsplit("/", 1)[-1].lower() == MODEL:
+        _given(run, "batch", "resolution", *_GIVEN)
+        target = find_target(run.device)
+        cost = image_cost(run, target.kind)
+        kernels = cost.forward + cost.backward
+        method = adapted(run, image_linears())[0][1]
+        memory = image_memory(run, cost, method.trains_all)
+    else:
+        model = _model_of(run)
+        target = find_target(run.device)
+        method = _uniform(run, model)
+        dtype, batch, sequence = run.dtype, run.batch or 0, max(1, round(run.tokens or 0))
+        targets = run.target_modules if isinstance(run.target_modules, tuple) else (run.target_modules,)
+        cost = model_cost(model.shape, method, batch, sequence, dtype, targets, device=target.kind)
+        workload = (model, batch, sequence, dtype)
+        kernels = cost.forward + cost.backward
+        kernels += rest_forward(*workload, loss=True) + rest_backward(*workload, loss=True)
+        longest = run.longest or sequence
+        widest = model_cost(model.shape, method, batch, longest, dtype, targets, device=target.kind)
+        memory = budget(model, method, widest, batch, longest, dtype, device=target.kind, targets=targets)
     if int(cost.parameters) != run.trainable_params:
         raise UserError(
             f"the closed form has {int(cost.parameters):,} trainable parameters, the run {run.trainable_params:,}"
         )
-    workload = (model, batch, sequence, dtype)
-    kernels = cost.kernels("step") + rest_forward(*workload, loss=True) + rest_backward(*workload, loss=True)
-    seconds = (run.steps or 0) * Pricer(target.rates, dtype).seconds(kernels)
-    longest = run.longest or sequence
-    widest = model_cost(model.shape, method, batch, longest, dtype, targets, device=target.kind)
-    memory = budget(model, method, widest, batch, longest, dtype, device=target.kind, targets=targets)
+    kernels += _updating(run, cost)
+    seconds = (run.steps or 0) * Pricer(target.rates, run.dtype).seconds(kernels)
     own = sum(int(k.launches) * int(k.starts) for k in kernels if k.scope != "base")
-    return _Run(run, method, target, seconds, float(flops(kernels, "flop")), memory.total, own)
+    work = (run.steps or 0) * float(flops(kernels, "flop"))
+    return _Run(run, method, target, seconds, work, memory.total, own)
 
 
 def compare_published(found: Published | None = None) -> PublishedComparison:
@@ -147,7 +182,7 @@ def compare_published(found: Published | None = None) -> PublishedComparison:
             r.flops / reference.flops,
             r.run.peak_memory_bytes,
             r.bytes_,
-            _reason(r, taken[r.run.experiment] / time / (r.seconds / reference.seconds), alone),
+            _reason(r, reference, taken[r.run.experiment], time, alone),
         )
         for r in covered
     )
@@ -168,7 +203,7 @@ def compare_published(found: Published | None = None) -> PublishedComparison:
         *_spread(by_flops),
         _spread(memory)[0] if memory else None,
         _spread(memory)[1] if memory else None,
-        (*ASSUMPTIONS, *(() if alone else (EVALUATIONS,))),
+        _assumed(covered, alone),
     )
 
 
@@ -185,26 +220,30 @@ def compare_all(
     if columns and not tables:
         raise UserError("a column map goes with a table of runs, .csv or .tsv, and none is given")
     found = [read_published(path, columns if path in tables else None) for path in mine]
-    made = tuple(map(compare_published, found)) if found else (compare_published(),)
+    made = tuple(map(compare_published, found or map(campaign, (MATHS, IMAGES))))
     return made, [path for path in paths if path not in mine]
 
 
-def _reason(run: _Run, off: float, alone: bool) -> str:
-    """Why a published ratio is ``off`` times the predicted one, as far as the run itself tells; empty where it is near.
+def _reason(run: _Run, reference: _Run, taken: float, time: float, alone: bool) -> str:
+    """Why a published ratio is far from the predicted one, as far as the run itself tells; empty where it is near.
 
     A rule from what the formula knows of the run, not a fit: the largest part that the prediction leaves out.
     """
+    off = taken / time / (run.seconds / reference.seconds)
     if 1 / FAR < off < FAR:
         return ""
+    steps = run.run.steps or 1
+    there, here = (1e3 * value / steps for value in (taken - time, run.seconds - reference.seconds))
+    added = f"adds {there:.0f} ms a step to {reference.method.label} there, {here:.0f} ms by formula"
     if off < 1:
-        return "less far from LoRA than predicted" + ("" if alone else ": work that is the same for all is in both")
+        longer = 1e3 * (time - reference.seconds) / steps
+        why = "" if alone else ", with work that is the same for all and not predicted"
+        return f"{added}: to a step that is {longer:.0f} ms longer{why}"
     if run.method.name == "lora_fa":
-        return "PEFT's optimiser for it is a loop over layers in Python, of several small operators each"
-    if run.method.trains_all:
-        return "PyTorch's default AdamW, which is not fused, passes over the parameters several times a step"
+        return f"{added}: PEFT's optimiser for it is a loop over layers in Python, of several small operators each"
     return (
-        f"{run.launches:,} device kernels of its own a step are priced by the assumed interval between launches alone: "
-        "the host's work for each (views, autograd, modules of PEFT) is not"
+        f"{added}: {run.launches:,} device kernels of its own a step are priced by the assumed interval between "
+        "launches alone: the host's work for each (views, autograd, modules of PEFT) is not"
     )
 
 
@@ -213,6 +252,11 @@ def _reference(runs: Sequence[_Run]) -> _Run | None:
     layers = Counter(r.run.target_modules for r in runs)
     plain = [r for r in runs if r.method.name == "lora"]
     return min(plain, key=lambda r: (-layers[r.run.target_modules], r.run.trainable_params or 0), default=None)
+
+
+def _assumed(covered: Sequence[_Run], alone: bool) -> tuple[str, ...]:
+    pictures = PICTURES if any(r.run.resolution for r in covered) else ()
+    return (*ASSUMPTIONS, *pictures, *(() if alone else (EVALUATIONS,)))
 
 
 def _spread(errors: Sequence[float]) -> tuple[float, float]:

@@ -321,7 +321,7 @@ class Choice:
         rank: 1 for the fastest; choices that cannot be told apart share theirs. 0 of what does not fit.
         fit: what would make it fit; None where it does, or where the capacity is not known.
         memory: of one GPU. scaling: the asked number of GPUs, then 1 to 4,096 in powers of two.
-        serving: many adapters on one base.
+        serving: many adapters on one base; None where the network makes no text, a token at a time.
         bound: what takes the largest share of the adapter's own time. why: one line in words.
     """
 
@@ -338,7 +338,7 @@ class Choice:
     over_lora: Range
     memory: MemoryBudget
     scaling: tuple[Scaling, ...]
-    serving: Serving
+    serving: Serving | None
     bound: Bound
     why: str
     rank: int = 0

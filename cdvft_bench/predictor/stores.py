@@ -11,8 +11,9 @@ from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.devices import read_rates
-from cdvft_bench.predictor.evaluation import device_name, evaluate, hold
+from cdvft_bench.predictor.evaluation import evaluate
 from cdvft_bench.predictor.results import Evaluation
+from cdvft_bench.predictor.samples import device_name, hold
 from cdvft_bench.sweep.storage.store import Store
 
 BESIDE = "rates.json"

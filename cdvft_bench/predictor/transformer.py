@@ -7,16 +7,13 @@ GPT-2). Launches, bytes and saved activations are checked against counts of smal
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from cdvft_bench.analytic.kernels import ITEMSIZE, Kernel, Kernels, copy, elementwise, of_base, reduction, times
-from cdvft_bench.analytic.models import MODELS, ModelShape, model_config, model_shape
+from cdvft_bench.analytic.models import ModelShape, model_config, model_shape
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.files import is_file
-from cdvft_bench.core.names import not_known
 
 
 @dataclass(frozen=True)
@@ -50,34 +47,13 @@ class Transformer:
         return "lm_head" in name.split(".")
 
 
-def find_model(model: str, targets: Sequence[str] = ()) -> Transformer:
-    """A model of the table by name, or a transformers config.json by path.
-
-    Args:
-        model: name or path. targets: endings of the adapted layers; none means the table's, or PEFT's for that
-            architecture.
+def find_model(model: str) -> Transformer:
+    """A model of the table by name.
 
     Raises:
-        UserError: it is neither; or the configuration is of a kind that no closed form covers.
+        UserError: there is none of that name.
     """
-    path = Path(model)
-    if model in MODELS:
-        return describe(model_shape(model), model_config(model))
-    if not is_file(path):
-        raise not_known("model", model, MODELS, "is neither in the table nor a transformers config.json")
-    from cdvft_bench.analytic.configs import config_values, read_config, shape_from_config
-
-    config = read_config(path)
-    names = getattr(config, "architectures", None) or [""]
-    auto = "AutoModelForCausalLM" if "ForCausalLM" in names[0] or "LMHead" in names[0] else "AutoModel"
-    shape = shape_from_config(config, path.name, auto, tuple(targets) or _usual(config.model_type))
-    return describe(shape, config_values(config))
-
-
-def _usual(model_type: str) -> tuple[str, ...]:
-    from peft.utils import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as USUAL
-
-    return tuple(USUAL.get(model_type, ()))
+    return describe(model_shape(model), model_config(model))
 
 
 def describe(shape: ModelShape, values: Mapping[str, Any]) -> Transformer:
@@ -140,9 +116,7 @@ def rest_forward(model: Transformer, batch: int, sequence: int, dtype: str, loss
         activation = elementwise("gelu", inner, dtype, reads=inner, launches=1 if model.exact_gelu else 8)
         kernels += (*times((norm.times(2), activation, residual.times(2)), layers), residual.times(2), norm)
     if loss and model.language_model and model.shape.vocabulary:
-        logits = n * model.shape.vocabulary
-        kernels += () if dtype == "float32" else (copy("_to_copy", logits, dtype, to="float32"),)
-        kernels += (elementwise("_log_softmax", logits, "float32", reads=logits),)
+        kernels += loss_forward(n * model.shape.vocabulary, dtype)
     return of_base(kernels)
 
 
@@ -168,13 +142,21 @@ def rest_backward(model: Transformer, batch: int, sequence: int, dtype: str, los
         activation = elementwise("gelu_backward", inner, dtype, launches=1 if model.exact_gelu else 11)
         kernels = (*times((norm.times(2), activation, add.times(4)), layers), norm)
     if loss and model.language_model and model.shape.vocabulary:
-        logits = n * model.shape.vocabulary
-        kernels += (
-            copy("nll_loss_backward", logits, "float32", reads=0),
-            elementwise("_log_softmax_backward_data", logits, "float32"),
-        )
-        kernels += () if dtype == "float32" else (copy("_to_copy", logits, "float32", to=dtype),)
+        kernels += loss_backward(n * model.shape.vocabulary, dtype)
     return of_base(kernels)
+
+
+def loss_forward(logits: int, dtype: str) -> Kernels:
+    """A loss over so many logits, which is taken in float32."""
+    casts = () if dtype == "float32" else (copy("_to_copy", logits, dtype, to="float32"),)
+    return of_base((*casts, elementwise("_log_softmax", logits, "float32", reads=logits)))
+
+
+def loss_backward(logits: int, dtype: str) -> Kernels:
+    """The gradient of the logits."""
+    casts = () if dtype == "float32" else (copy("_to_copy", logits, "float32", to=dtype),)
+    gradient = copy("nll_loss_backward", logits, "float32", reads=0)
+    return of_base((gradient, elementwise("_log_softmax_backward_data", logits, "float32"), *casts))
 
 
 def _rms_forward(n: int, hidden: int, dtype: str) -> Kernels:

@@ -8,6 +8,7 @@ is called; the closed form of the frozen layer must equal what was taken out, or
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -97,8 +98,79 @@ def _endings(linear: Sequence[ModuleCount]) -> str:
     return f"its linear layers end in: {', '.join(names)}" if names else "it has no linear layer"
 
 
+@dataclass(frozen=True)
+class Adapted:
+    """Closed forms that stand in for the counts of the adapted layers.
+
+    Attributes:
+        forward, backward: kernels of every call. cost: the rest of it (parameters, tensors, saved bytes), no kernels.
+        names: of the layers. notes: what differs, or is not seen.
+    """
+
+    forward: Kernels
+    backward: Kernels
+    cost: Cost
+    names: frozenset[str]
+    notes: tuple[str, ...]
+
+
+def adapted_layers(
+    counted: CountedNetwork,
+    method: Method | None,
+    chosen: Sequence[ModuleCount],
+    dtype: str,
+    *,
+    device: str,
+    narrow: bool = False,
+) -> Adapted:
+    """Closed forms of the chosen layers of a counted, frozen network, see :func:`network_cost`.
+
+    Raises:
+        UserError: the method does not fit a layer.
+    """
+    if method is None:
+        return Adapted((), (), Cost(0, 0), frozenset(), ())
+    forward: Counter[Kernel] = Counter()
+    backward: Counter[Kernel] = Counter()
+    costs: list[Cost] = []
+    notes: list[str] = []
+    known: dict[object, tuple[Cost, tuple[int, int]]] = {}
+    for m in chosen:
+        key = (m.linear, m.rows)
+        try:
+            one, seen = known[key] = known.get(key) or _layer(m, method, dtype, device, narrow)
+        except UserError as error:
+            raise UserError(f"layer {m.name!r}: {error}") from error
+        again = seen[0] > 0 and m.backward.macs == seen[0] + seen[1]  # computed again for a checkpoint
+        if m.forward.macs != seen[0] or (m.backward.launches and not again and m.backward.macs != seen[1]):
+            notes.append(
+                f"{m.name}: {m.forward.macs:,} multiply-adds counted, {seen[0]:,} by the frozen layer's closed form"
+            )
+        forward.update(one.forward)
+        backward.update((one.forward if again else ()) + (one.backward if m.backward.launches else ()))
+        costs.append(replace(one, forward=(), backward=()))
+    unseen = [m.name for m in chosen if not m.calls]
+    if unseen:
+        notes.append(f"{len(unseen)} adapted layers are never called on these inputs, as {unseen[0]}")
+    return Adapted(
+        tuple(kernel.times(n) for kernel, n in forward.items()),
+        tuple(kernel.times(n) for kernel, n in backward.items()),
+        sum(costs[1:], costs[0]) if costs else Cost(0, 0),
+        frozenset(m.name for m in chosen),
+        tuple(notes),
+    )
+
+
 def network_cost(
-    counted: CountedNetwork, method: Method | None, chosen: Sequence[ModuleCount], dtype: str, *, device: str
+    counted: CountedNetwork,
+    method: Method | None,
+    chosen: Sequence[ModuleCount],
+    dtype: str,
+    *,
+    device: str,
+    narrow: bool = False,
+    more: tuple[Kernels, Kernels] = ((), ()),
+    update: Kernels | None = None,
 ) -> NetworkCost:
     """Cost of a method on the chosen layers of a counted, frozen network.
 
@@ -106,6 +178,8 @@ def network_cost(
         counted: down to the embeddings. method: None for the frozen network. chosen: see :func:`select_targets`; of a
             method that trains everything, every linear layer.
         dtype: of base and activations. device: "cpu" or "cuda".
+        narrow: adapters are held in ``dtype``. more: what both passes do besides, see :func:`conversions`.
+        update: the optimiser's kernels; None for AdamW's in its fused form.
 
     Raises:
         UserError: the method does not fit a layer.
@@ -114,84 +188,74 @@ def network_cost(
     base_forward, base_backward = counted.forward, counted.backward or PassCount(0, 0, 0, 0, 0)
     if counted.backward is None:
         notes.append("the backward pass is that of the adapters alone")
-    forward: Kernels = ()
-    backward: Kernels = ()
-    costs = Cost(0, 0)
     everything = method is not None and method.trains_all
     if everything:
         chosen = [m for m in counted.modules if m.linear is not None]
         notes.append("gradients of parameters outside linear layers (embeddings, norms, convolutions) are not counted")
+    adapted = adapted_layers(counted, method, chosen, dtype, device=device, narrow=narrow)
     for m in chosen if method is not None else ():
-        one, seen = _layer(m, method, dtype, device, notes)
-        again = seen[0] > 0 and m.backward.macs == seen[0] + seen[1]  # computed again for a checkpoint
-        if m.forward.macs != seen[0] or (m.backward.launches and not again and m.backward.macs != seen[1]):
-            notes.append(
-                f"{m.name}: {m.forward.macs:,} multiply-adds counted, {seen[0]:,} by the frozen layer's closed form"
-            )
-        base_forward = _less(base_forward, m.forward)
-        base_backward = _less(base_backward, m.backward)
-        forward += one.forward
-        backward += (one.forward if again else ()) + (one.backward if m.backward.launches else ())
-        costs = (
-            replace(one, forward=(), backward=())
-            if not costs.tensors
-            else costs + replace(one, forward=(), backward=())
-        )
-    unseen = [m.name for m in chosen if not m.calls]
-    if unseen:
-        notes.append(f"{len(unseen)} adapted layers are never called on these inputs, as {unseen[0]}")
-    parameters = counted.parameters if everything else int(costs.parameters)
-    cost = replace(costs, parameters=parameters)
-    for name, pass_ in (("forward", counted.forward), ("backward", counted.backward)):
-        if pass_ is not None and pass_.unpriced:
-            listed = ", ".join(f"{op} × {n}" for op, n in pass_.unpriced.items())
-            notes.append(
-                f"{name}: {sum(pass_.unpriced.values())} of {pass_.launches:,} launches have no price: {listed}"
-            )
+        base_forward, base_backward = _less(base_forward, m.forward), _less(base_backward, m.backward)
+    parameters = counted.parameters if everything else int(adapted.cost.parameters)
+    cost = replace(adapted.cost, parameters=parameters)
     return NetworkCost(
         method.label if method is not None else "frozen",
         tuple(m.name for m in chosen) if method is not None and not everything else (),
         counted.parameters,
         parameters,
-        _whole(base_forward, forward),
-        _whole(base_backward, backward),
-        summed(cost.update),
+        _whole(base_forward, adapted.forward + more[0]),
+        _whole(base_backward, adapted.backward + more[1]),
+        summed(cost.update if update is None else update),
         counted,
-        counted.saved_bytes + int(costs.saved_bytes),
+        counted.saved_bytes + int(cost.saved_bytes),
         int(cost.optimizer_bytes) if parameters else 0,
-        tuple(dict.fromkeys(notes)),
+        tuple(dict.fromkeys((*notes, *adapted.notes, *counted.unpriced))),
     )
 
 
-def _layer(
-    m: ModuleCount, method: Method | None, dtype: str, device: str, notes: list[str]
-) -> tuple[Cost, tuple[int, int]]:
+def _layer(m: ModuleCount, method: Method, dtype: str, device: str, narrow: bool) -> tuple[Cost, tuple[int, int]]:
     """Cost of an adapted layer in all of its calls, its parameters once; and products of the frozen one."""
     assert m.linear is not None
     shape = LinearShape(*m.linear)
-    whole: Cost | None = None
     seen = [0, 0]
+    made: list[Cost] = []
     for rows, calls in m.rows or ((1, 0),):
-        try:
-            one = layer_cost(shape, max(rows, 1), dtype, method, device=device)
-        except UserError as error:
-            raise UserError(f"layer {m.name!r}: {error}") from error
+        one = (_narrow if narrow else layer_cost)(shape, max(rows, 1), dtype, method, device=device)
         frozen = layer_cost(shape, max(rows, 1), dtype, None, device=device)
         seen[0] += calls * int(total(frozen.forward).macs)
         seen[1] += calls * int(total(frozen.backward).macs)
         kernels = (times(one.forward, calls), times(one.backward, calls))
-        saved = int(one.saved_bytes) * calls
-        if whole is None:
-            whole = replace(one, forward=kernels[0], backward=kernels[1], saved_bytes=saved)
-        else:
-            whole = replace(
-                whole,
-                forward=whole.forward + kernels[0],
-                backward=whole.backward + kernels[1],
-                saved_bytes=int(whole.saved_bytes) + saved,
-            )
-    assert whole is not None
+        made.append(replace(one, forward=kernels[0], backward=kernels[1], saved_bytes=int(one.saved_bytes) * calls))
+    whole = replace(
+        made[0],
+        forward=tuple(k for one in made for k in one.forward),
+        backward=tuple(k for one in made for k in one.backward),
+        saved_bytes=sum(int(one.saved_bytes) for one in made),
+    )
     return whole, (seen[0], seen[1])
+
+
+def _narrow(shape: LinearShape, rows: int, dtype: str, method: Method, *, device: str) -> Cost:
+    """An adapter in its base's 16 bits: it casts nothing, as on a base of float32, and moves half of those bytes.
+
+    Transforms, which 16 bits do not have, stay as they are by default; the parameters alone take fewer bytes.
+    """
+    own = layer_cost(shape, rows, dtype, method, device=device)
+    wide = layer_cost(shape, rows, "float32", method, device=device)
+    if any(k.kind in ("fft", "native") or k.complex_product for k in (*wide.forward, *wide.backward)):
+        return replace(own, parameter_dtype=dtype)
+
+    def halved(kernels: Kernels) -> Kernels:
+        return tuple(
+            replace(k, read=int(k.read) // 2, written=int(k.written) // 2, dtype=k.dtype and dtype) for k in kernels
+        )
+
+    return replace(
+        wide,
+        forward=halved(wide.forward),
+        backward=halved(wide.backward),
+        saved_bytes=int(wide.saved_bytes) // 2,
+        parameter_dtype=dtype,
+    )
 
 
 def _less(whole: PassCount, part: PassCount) -> PassCount:

@@ -9,9 +9,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.analytic.training import Training, chunked_loss, dequantised, held_bytes, kept_bytes, state_bytes
+from cdvft_bench.analytic.training import (
+    Training,
+    chunked_loss,
+    clipping,
+    dequantised,
+    held_bytes,
+    kept_bytes,
+    state_bytes,
+    update_kernels,
+)
+from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.saved import saved_bytes
 
 
@@ -170,3 +182,46 @@ def test_blocks_computed_again() -> None:
 def test_bad_training(given: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         Training(**given)  # type: ignore[arg-type]
+
+
+def counted_update(optimizer: torch.optim.Optimizer) -> PassCount:
+    """A step of an optimiser that has its state already."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    with count_dispatch() as counter:
+        optimizer.step()
+    return counter.result()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_updates_launch_and_move_what_real_optimisers_do(seed: int) -> None:
+    from transformers.optimization import Adafactor
+
+    shapes = drawn(seed)
+
+    def made() -> list[nn.Parameter]:
+        return [nn.Parameter(torch.randn(shape)) for shape in shapes]
+
+    foreach = counted_update(torch.optim.AdamW(made(), foreach=True))
+    found = total(update_kernels(shapes, "adamw-foreach", "float32"))
+    assert foreach.launches == found.launches
+    assert foreach.read + foreach.written == pytest.approx(int(found.read) + int(found.written), rel=1e-3)
+    given = {"scale_parameter": False, "relative_step": False, "lr": 1e-3}
+    lean = counted_update(Adafactor(made(), **given))  # type: ignore[arg-type]
+    found = total(update_kernels(shapes, "adafactor", "float32"))
+    assert lean.launches == pytest.approx(found.launches, rel=0.1)
+    assert lean.read + lean.written == pytest.approx(int(found.read) + int(found.written), rel=0.1)
+
+
+def test_clipping_reads_the_gradients_twice_and_writes_them_once() -> None:
+    parameters = [nn.Parameter(torch.randn(shape)) for shape in drawn(0)]
+    for parameter in parameters:
+        parameter.grad = torch.randn_like(parameter)
+    with count_dispatch() as counter:
+        nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+    n, counted = sum(p.numel() for p in parameters), counter.result()
+    found = total(clipping(n, len(parameters), "float32"))
+    assert int(found.read) + int(found.written) == 3 * 4 * n + 4 * len(parameters)
+    assert counted.read + counted.written == pytest.approx(3 * 4 * n, rel=0.02)

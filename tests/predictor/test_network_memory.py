@@ -21,11 +21,12 @@ from cdvft_bench.analytic.training import (
     state_bytes,
 )
 from cdvft_bench.cli import main
-from cdvft_bench.commands.networks import ADAPTERS, BASES, OPTIMIZERS, budget_of, open_model, predict_network
+from cdvft_bench.commands.networks import ADAPTERS, BASES, OPTIMIZERS, budget_of
 from cdvft_bench.counting.network.by_module import count_modules
 from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor.results import MemoryBudget
+from cdvft_bench.sweep.networks import open_model, predict_network
 
 BATCH, TOKENS = 2, 24
 LAYERS = 4
@@ -51,7 +52,7 @@ def budget(path: str, training: Training, dtype: str = "bfloat16", rank: int = 4
     network, _ = open_model(path, dtype, "causal-lm", None)
     made = make_method(method, {"rank": rank} if method == "lora" else {})
     targets = ("q_proj", "v_proj")
-    cost = predict_network(network, (), made, targets, (BATCH, TOKENS), dtype, "cpu", training.checkpoint)
+    cost = predict_network(network, (), made, targets, (BATCH, TOKENS), dtype, "cpu", training)
     return budget_of(network, cost, made, (BATCH, TOKENS), dtype, "cpu", training)
 
 
@@ -164,6 +165,7 @@ def test_the_command_prints_the_budget(tmp_path: Path) -> None:
         "checkpoint": 1,
         "adapter_dtype": "default",
         "logit_chunks": 1,
+        "packed": 0,
     }
     assert found["memory"]["weights"] > 0
     assert not [note for note in found["predicted"]["notes"] if "multiply-adds counted" in note]

@@ -17,6 +17,7 @@ from cdvft_bench.predictor import Answer, answer, compare_published, read_profil
 from cdvft_bench.predictor.answering.network import GPUS
 from cdvft_bench.predictor.answering.sentence import fit_text
 from cdvft_bench.predictor.answering.serving import cache_bytes, serve, token_kernels
+from cdvft_bench.predictor.answering.subject import TableModel
 from cdvft_bench.predictor.pricing import RATIO_ERROR, WORST, Pricer
 from cdvft_bench.predictor.transformer import find_model
 from cdvft_bench.sweep.model_cost import model_cost
@@ -91,6 +92,7 @@ def test_profiles_of_the_device_give_the_error(tmp_path: Path) -> None:
     assert found.error.startswith(f"{len(layers)} records of this device, each left out: median error")
     choice = found.choices[0]
     assert choice.memory.fits is None  # a CPU's memory is not in its rates
+    assert choice.serving is not None
     assert choice.serving.swap_s is None
     assert choice.step_s.low is not None
     assert choice.step_s.high is not None
@@ -102,19 +104,9 @@ def test_profiles_of_the_device_give_the_error(tmp_path: Path) -> None:
 def test_serving_many_adapters() -> None:
     model, method = find_model("llama-3.2-3b"), make_method("lora", {"rank": 8})
     pricer = Pricer(BUILT_IN["cuda"], "bfloat16")
-    found = serve(
-        model,
-        method,
-        2_293_760,
-        8,
-        1024,
-        "bfloat16",
-        pricer.seconds,
-        device="cuda",
-        pcie=64e9,
-        capacity=int(141e9),
-        reserved=0,
-    )
+    decoding = TableModel(model, 8, 1024, "bfloat16", "cuda").decoding(method)
+    assert decoding is not None
+    found = serve(decoding, 2_293_760, "bfloat16", pricer.seconds, pcie=64e9, capacity=int(141e9), reserved=0)
     assert found.adapter_bytes == 2 * 2_293_760
     assert found.swap_s == pytest.approx(found.adapter_bytes / 64e9)
     cache = cache_bytes(model, 8, 1024, "bfloat16")

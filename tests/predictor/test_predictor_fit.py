@@ -115,6 +115,22 @@ def test_left_out_errors_are_those_of_fits_without_the_call() -> None:
         assert whole.left_out[i] == pytest.approx(missed, abs=0.03)
 
 
+def test_groups_left_out_are_those_of_fits_without_the_group() -> None:
+    terms = make_terms(works("cpu"))
+    rng = np.random.default_rng(2)
+    seconds = predict(terms, np.full(len(terms.kinds), -0.5)).seconds * np.exp(rng.normal(0, 0.1, terms.calls))
+    whole = fit(terms, seconds)
+    groups = [str(d) for _, _, d, _ in SETTINGS]  # of one width
+    found = whole.left_out_by(groups)
+    for name in set(groups):
+        rows = np.flatnonzero(np.array(groups) == name)
+        others = np.flatnonzero(np.array(groups) != name)
+        without = fit(terms.of(others), seconds[others], start=whole.log_efficiency)
+        missed = np.log(seconds[rows] / without.predict(terms.of(rows)).seconds)
+        assert found[rows] == pytest.approx(missed, abs=0.06)
+    assert whole.left_out_by([str(i) for i in range(terms.calls)]) == pytest.approx(whole.left_out, abs=1e-9)
+
+
 def test_intervals_hold_95_percent_of_new_calls() -> None:
     terms = make_terms(works("cpu"))
     rng = np.random.default_rng(3)

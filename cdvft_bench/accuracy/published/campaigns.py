@@ -38,6 +38,7 @@ MATHS = Campaign(
         ("batch", 4),
         ("tokens", 4_197_579 / 20_000),
         ("longest", 768),
+        ("clipping", True),
     ),
 )
 IMAGES = Campaign(
@@ -50,6 +51,7 @@ IMAGES = Campaign(
         ("batch", 2),
         ("resolution", 512),
         ("checkpointing", True),
+        ("clipping", True),
     ),
 )
 

@@ -82,6 +82,7 @@ def peft_run(document: Any, where: str) -> PublishedRun | str:
         "resolution": config.get("resolution"),
         "dtype": config.get("dtype"),
         "checkpointing": config.get("use_gc"),
+        "clipping": bool(config.get("grad_norm_clip")),
         "optimizer": config.get("optimizer_type"),
     }
     return make_run(values, next(iter(scores)), where, Path(where).stem)

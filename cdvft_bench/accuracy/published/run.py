@@ -34,7 +34,8 @@ _REAL = ("train_time_s", "loop_time_s", "lr", "tokens", "drift")
 NUMBERS = (*_WHOLE, *_REAL)
 """Columns of numbers, none below 0; an empty cell is not known."""
 _TEXTS = ("experiment", "device", "torch", "date", "model", "dtype", "optimizer")
-_OTHERS = ("method", "hyperparameters", "target_modules", "checkpointing")
+_TRUTHS = ("checkpointing", "clipping")
+_OTHERS = ("method", "hyperparameters", "target_modules", *_TRUTHS)
 COLUMNS = (*_OTHERS, *METRICS, *NUMBERS, *_TEXTS)
 """What may be said of a run."""
 
@@ -65,6 +66,7 @@ class PublishedRun:
         model: its hub id or its name in the model table. batch: sequences a step. tokens: of a sequence, on average.
         longest: tokens of the longest one. resolution: of pictures, pixels. dtype: of the base.
         checkpointing: whether activations are computed again in the backward pass. optimizer: its name.
+        clipping: whether the norm of all gradients is clipped.
     """
 
     experiment: str
@@ -92,6 +94,7 @@ class PublishedRun:
     resolution: int | None = None
     dtype: str = ""
     checkpointing: bool = False
+    clipping: bool = False
     optimizer: str = ""
 
 
@@ -137,10 +140,11 @@ def make_run(values: Mapping[str, Any], metric: str, where: str, name: str = "")
     if not method:
         raise refuse("method", "names no method; give PEFT's type of it, as LORA, or this suite's name")
     targets = values.get("target_modules")
-    try:
-        found["checkpointing"] = _TRUTH[str(values.get("checkpointing") or "").strip().lower()]
-    except KeyError:
-        raise refuse("checkpointing", "is no truth value; write true or false") from None
+    for column in _TRUTHS:
+        try:
+            found[column] = _TRUTH[str(values.get(column) or "").strip().lower()]
+        except KeyError:
+            raise refuse(column, "is no truth value; write true or false") from None
     return PublishedRun(
         experiment=found.pop("experiment", name),
         method="FULL" if re.fullmatch("full.?fine.?tuning", method.lower()) else method,

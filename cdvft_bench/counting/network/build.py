@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder
@@ -96,12 +97,18 @@ def open_network(
     def make_inputs(batch: int, sequence: int) -> Inputs:
         if made is not None:
             found = _called(made, str(inputs), batch, sequence)
-            return found if isinstance(found, Mapping | tuple) else (found,)
+            return _cast(found if isinstance(found, Mapping | tuple) else (found,), getattr(torch, dtype))
         if given is not None:
-            return given
+            return _cast(given, getattr(torch, dtype))
         return example_inputs(module, batch, sequence)
 
     return Network(model, module, make_inputs, _heads(module))
+
+
+def _cast(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """Inputs of the dtype that the network was made in."""
+    found: Inputs = pytree.tree_map_only(torch.Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, inputs)
+    return found
 
 
 def _names_function(text: str) -> bool:

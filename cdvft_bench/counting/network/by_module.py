@@ -8,10 +8,12 @@ it. What no module owns, as the sum of two gradients of one tensor, stands at th
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,10 +21,11 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils.checkpoint import checkpoint
 
-from cdvft_bench.core.counted import CountedNetwork, ModuleCount, PassCount
+from cdvft_bench.core.counted import CountedNetwork, Launches, ModuleCount, PassCount
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import floating_output, trainable_parameters
 from cdvft_bench.counting.dispatch import Tally, count_dispatch, traffic
+from cdvft_bench.counting.handles import Price, attention_lengths
 from cdvft_bench.counting.network.meta import same_functions, without_data
 from cdvft_bench.counting.operator_prices import price_of
 from cdvft_bench.counting.saved import saved_bytes
@@ -41,6 +44,8 @@ class _Modules(count_dispatch):
         self.tallies: dict[tuple[str, int], Tally] = {}
         self.calls: Counter[str] = Counter()
         self.rows: dict[str, Counter[int]] = {}
+        self.alike: Counter[Launches] = Counter()
+        self.linear: frozenset[str] = frozenset()
         self._stack: list[str] = []
         self._starts: list[int] = []  # numbers of autograd nodes from which on they belong to the module beside them
         self._owners: list[str] = []
@@ -80,12 +85,54 @@ class _Modules(count_dispatch):
         ):  # a constant that the program holds on the host
             return
         moved, price = traffic(name, args, kwargs, outputs), price_of(name, func, args, kwargs, outputs)
-        self.tallies.setdefault((self._owner(), self.pass_), Tally()).add(name, moved, price)
+        owner = self._owner()
+        self.tallies.setdefault((owner, self.pass_), Tally()).add(name, moved, price)
         self.whole(self.pass_).add(name, moved, price)
+        module = owner if owner in self.linear else ""
+        self.alike[_launch(module, self.pass_ == BACKWARD, name, moved, price, args, outputs)] += 1
 
     def whole(self, pass_: int) -> Tally:
         """Everything of a pass."""
         return self.tallies.setdefault(("*", pass_), Tally())
+
+
+def _launch(
+    module: str,
+    backward: bool,
+    name: str,
+    moved: tuple[int, int],
+    price: Price | None,
+    args: Any,
+    outputs: list[Tensor],
+) -> Launches:
+    """One launch, as it is summed up with those that are alike."""
+    real = next((t for t in outputs if t.is_floating_point() or t.is_complex()), None)
+    known = price or Price()
+    return Launches(
+        module,
+        backward,
+        name,
+        1,
+        known.macs,
+        known.flops,
+        known.transforms,
+        known.points,
+        *moved,
+        priced=price is not None,
+        dtype="" if real is None else str(real.dtype).removeprefix("torch."),
+        complex_=real is not None and real.is_complex(),
+        lengths=attention_lengths(name, args),
+        at_most=0 if price is not None else _largest_product(args, outputs),
+    )
+
+
+def _largest_product(args: Any, outputs: list[Tensor]) -> int:
+    """Multiply-adds of a matrix product of these sizes: of (m, k), (k, n) and (m, n) the root of all three, multiplied.
+
+    A single operand counts twice.
+    """
+    sizes = sorted((t.numel() for t in tensors_in(args)), reverse=True) or [0]
+    return math.isqrt(sizes[0] * sizes[min(1, len(sizes) - 1)] * max((t.numel() for t in outputs), default=0))
 
 
 def linear_of(module: nn.Module) -> tuple[int, int, bool] | None:
@@ -143,6 +190,7 @@ def count_modules(
         UserError: the network fails on these inputs, or decides by values that are not there.
     """
     counter, notes = _Modules(), []
+    counter.linear = frozenset(name for name, part in module.named_modules() if linear_of(part))
     frozen = [p for p in module.parameters() if p.requires_grad] if to_embeddings else []
     hooks = [] if not to_embeddings else _gradients_from_embeddings(module)
     for parameter in frozen:
@@ -185,6 +233,7 @@ def count_modules(
         saved_bytes=kept,
         modules=rows,
         notes=tuple(notes),
+        launches=tuple(replace(one, times=n) for one, n in counter.alike.items()),
     )
 
 

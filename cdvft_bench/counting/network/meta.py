@@ -315,10 +315,10 @@ class _Functions(TorchFunctionMode):
         if kernel == "cpu":
             flash = aten._scaled_dot_product_flash_attention_for_cpu
             return flash(query, key, value, dropout_p, is_causal, attn_mask=mask, scale=scale)[0]
+        if kernel == "flash":  # which shares keys among heads itself
+            return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
         if enable_gqa and key.shape[-3] != query.shape[-3]:
             key, value = (t.repeat_interleave(query.shape[-3] // t.shape[-3], -3) for t in (key, value))
-        if kernel == "flash":
-            return aten._scaled_dot_product_flash_attention(query, key, value, dropout_p, is_causal, scale=scale)[0]
         if mask is not None:
             mask = mask.expand(*query.shape[:-1], key.shape[-2])
         efficient = aten._scaled_dot_product_efficient_attention

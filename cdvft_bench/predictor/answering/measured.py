@@ -9,8 +9,8 @@ from cdvft_bench.core.case import LORA
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.record import Record
 from cdvft_bench.methods import Method
-from cdvft_bench.predictor.evaluation import as_executed, hold
 from cdvft_bench.predictor.results import Range
+from cdvft_bench.predictor.samples import as_executed, hold
 from cdvft_bench.sweep.model_cost import case_method
 
 

@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from cdvft_bench.analytic.kernels import ITEMSIZE, Kernels, copy
-from cdvft_bench.analytic.models import target_linears
 from cdvft_bench.methods import Method
 from cdvft_bench.predictor.results import Serving
 from cdvft_bench.predictor.transformer import Transformer, rest_forward
 from cdvft_bench.sweep.model_cost import model_cost
 
 Seconds = Callable[[Kernels], float]
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """A step of serving: one token of every sequence.
+
+    Attributes:
+        base_bytes: of the base's weights. cache_bytes: of keys and values of the batch.
+        merged, unmerged: kernels of a step. weights: entries of each adapted layer.
+    """
+
+    base_bytes: int
+    cache_bytes: int
+    merged: Kernels
+    unmerged: Kernels
+    weights: tuple[int, ...]
 
 
 def cache_bytes(model: Transformer, batch: int, sequence: int, dtype: str) -> int:
@@ -37,43 +53,30 @@ def token_kernels(
 
 
 def serve(
-    model: Transformer,
-    method: Method,
+    decoding: Decoding,
     parameters: int,
-    batch: int,
-    sequence: int,
     dtype: str,
     seconds: Seconds,
     *,
-    device: str,
     pcie: float | None,
     capacity: int | None,
     reserved: int,
-    targets: Sequence[str] = (),
 ) -> Serving:
-    """Serving ``batch`` sequences of ``sequence`` tokens with adapters of this method, held in the base's dtype.
+    """Serving a batch with adapters of one method, held in the base's dtype.
 
     Merging reads and writes the adapted weights and writes and reads the change once each, at least.
 
     Args:
-        parameters: of one adapter. seconds: predicts a sequence of kernels.
-        device: kind of it. pcie: bytes/s, None unknown.
+        decoding: a step of it. parameters: of one adapter. dtype: of the base. seconds: predicts a sequence of kernels.
+        pcie: bytes/s, None unknown. capacity: bytes of the GPU, None unknown. reserved: of the context.
     """
-    size = ITEMSIZE[dtype]
-    adapter = parameters * size
-    layers = model.shape.linears if method.trains_all else target_linears(model.shape, targets)
-    merge = tuple(copy("merge", 2 * int(x.shape.weights), dtype) for x in layers)
-
-    def step(adapter: Method | None) -> float:
-        return seconds(token_kernels(model, adapter, batch, sequence, dtype, targets, device=device))
-
-    merged = step(None)
-    unmerged = merged if method.trains_all else step(method)
+    adapter = parameters * ITEMSIZE[dtype]
+    merged = seconds(decoding.merged)
+    unmerged = merged if decoding.unmerged == decoding.merged else seconds(decoding.unmerged)
     left = None
     if capacity is not None:
-        held = model.shape.total_parameters * size + cache_bytes(model, batch, sequence, dtype) + reserved
-        left = max(capacity - held, 0) // max(adapter, 1)
-    merge_s = seconds(merge)
+        left = max(capacity - decoding.base_bytes - decoding.cache_bytes - reserved, 0) // max(adapter, 1)
+    merge_s = seconds(tuple(copy("merge", 2 * n, dtype) for n in decoding.weights))
     gain = unmerged - merged
     return Serving(
         adapter,

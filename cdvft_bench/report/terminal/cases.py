@@ -101,6 +101,12 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted, executed: E
     console.print(table)
     for note in counted.notes:
         console.print(f"note: {clean(note)}", highlight=False, markup=False)
+    for name, _, count in passes:
+        if count is not None and count.unpriced:
+            unknown, share = sum(count.unpriced.values()), sum(count.unpriced.values()) / max(count.launches, 1)
+            names = ", ".join(f"{k} × {v}" for k, v in count.unpriced.items())
+            told = f"{name}: {unknown} of {count.launches} launches ({share:.0%}) have no price: {names}"
+            console.print(clean(told), highlight=False, markup=False)
     if counted.fvcore and counted.fvcore.unsupported:
         names = ", ".join(f"{k} × {v}" for k, v in sorted(counted.fvcore.unsupported.items()))
         console.print(f"fvcore has no price for: {names}", highlight=False, markup=False)

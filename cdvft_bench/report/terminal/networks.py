@@ -148,9 +148,6 @@ def _ends(counted: CountedNetwork) -> None:
             f"{integer(pass_.launches)} launches",
             highlight=False,
         )
-        if pass_.unpriced:
-            said = ", ".join(f"{k} × {v}" for k, v in pass_.unpriced.items())
-            note(console, "note", f"{name}: no price for {said} ({sum(pass_.unpriced.values())} launches)")
     console.print(f"activations kept for backward: {integer(counted.saved_bytes)} bytes", highlight=False)
-    for said in counted.notes:
+    for said in (*counted.notes, *counted.unpriced):
         note(console, "note", said)

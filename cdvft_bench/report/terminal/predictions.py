@@ -71,6 +71,8 @@ def _show_scaling(choice: Choice) -> None:
 
 def _show_serving(choice: Choice) -> None:
     s = choice.serving
+    if s is None:
+        return
     table = _table(f"predicted, many adapters on one base: {clean(choice.label)}", ["serving", "figure"])
     after = "never" if s.break_even_tokens is None else f"after {integer(s.break_even_tokens + 0.5)} tokens a sequence"
     for name, text in (
