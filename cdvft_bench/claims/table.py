@@ -83,7 +83,7 @@ def short_table(verification: Verification) -> str:
             rest[verdict.word].append(f"{row.statement.rstrip('.')}{f' ({known})' if known else ''}.")
         else:
             lines.append(f"| {_cell(row.statement)} | {_cell('; '.join([row.verdict, *recorded]))} |")
-    sentences = [f"{word.capitalize()}: {' '.join(_cell(one) for one in some)}" for word, some in rest.items() if some]
+    sentences = [f"- **{word}**: {' '.join(_cell(one) for one in some)}" for word, some in rest.items() if some]
     return "\n".join([*lines, *([""] if sentences else []), *sentences]) + "\n"
 
 
