@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from cdvft_bench.analysis.cases import title_of
 from cdvft_bench.analysis.frame import COMPARABLE, Entry, entries, interval_of
 from cdvft_bench.core.interval import Interval
 
@@ -205,8 +204,3 @@ def _rows(panels: Sequence[Panel]) -> tuple[str, ...]:
         order += fresh
     first = panels[0].cells if panels else {}
     return tuple(sorted(order, key=lambda s: (s not in first, first[s].time.value if s in first else 0.0)))
-
-
-def method_titles(frame: DataFrame) -> dict[str, str]:
-    """How pages write the methods of a frame, by name."""
-    return {name: title_of(name) for name in sorted(frame["method"].unique())}

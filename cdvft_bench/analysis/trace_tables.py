@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from cdvft_bench.core.text import NOT_MEASURED, integer, plural, prefixed, significant
 from cdvft_bench.core.timed import TraceSummary
@@ -34,14 +34,6 @@ class Shown:
     shares: tuple[float, ...] = ()
     left_out: int = 0
     caption: str = ""
-
-
-@dataclass(frozen=True)
-class Facts:
-    """The first table of a page: what it is of, and the verdict."""
-
-    title: str
-    rows: tuple[tuple[str, str], ...] = field(default=())
 
 
 def time(seconds: float) -> str:

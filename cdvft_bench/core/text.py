@@ -14,12 +14,6 @@ from cdvft_bench.core.interval import Interval
 NOT_MEASURED = "not measured"
 """Stands wherever a source is not available: never an empty cell, a zero or a NaN."""
 
-NOT_IN_PASS = "not in this pass"
-"""Stands for the backward and the update of a case whose pass is the forward alone."""
-
-NOT_CONVERTIBLE = "not convertible"
-"""Stands where a count mixes real and complex FFTs, which the convention asked for prices by another scale."""
-
 ESCAPE = "cdvft_bench.escape"
 """Name of the handler of characters that a stream's encoding lacks: signs as plain letters, the rest escaped."""
 

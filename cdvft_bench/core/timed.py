@@ -203,11 +203,6 @@ class Memory:
     kept_bytes: int | None = None
     workspace_bytes: int | None = None
 
-    @property
-    def above_frozen_bytes(self) -> int | None:
-        """Peak above the frozen subject's own weights."""
-        return None if self.kept_bytes is None else self.peak_bytes + self.kept_bytes
-
 
 @dataclass(frozen=True)
 class Energy:

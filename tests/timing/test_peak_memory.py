@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cdvft_bench.timing.machine import memory
-from cdvft_bench.timing.machine.memory import energy_per_call, energy_while, measure_energy, peak_memory
+from cdvft_bench.timing.machine.memory import energy_while, measure_energy, peak_memory
 
 MIB = 2**20
 
@@ -129,7 +129,6 @@ def test_a_cpu_has_no_energy_figure_and_says_so() -> None:
     assert energy.joules is None
     assert "NVIDIA" in energy.how
     assert calls == []
-    assert energy_per_call(lambda: None, "cpu") is None
     assert energy_while(lambda: calls.append(2), "cpu").joules is None
     assert calls == [2]  # it is made all the same
 

@@ -16,7 +16,7 @@ from cdvft_bench.core.text import listed, significant
 from cdvft_bench.core.ties import mean_share
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    pass
 
 NAMES = {"adamw": "AdamW", "sgd": "SGD"}
 RULES = {
@@ -274,16 +274,3 @@ def maps_said(found: Sequence[Cell]) -> list[str]:
             "unrelated by the root of p."
         )
     return said
-
-
-def inits_frame(found: Sequence[Cell]) -> DataFrame:
-    """Accuracy of CDVFT at the best learning rate by start: one row a setting that several starts were run at."""
-    import pandas as pd
-
-    best = best_by([c for c in found if c.method == "cdvft" and c.optimizer == "adamw"])
-    rows = [
-        {"m": m, "p": p, "start": init, "accuracy": best[m, p, init].accuracy, "lr": best[m, p, init].lr}
-        for m, p, init in sorted(best)
-        if sum((m, p) == key[:2] for key in best) > 1
-    ]
-    return pd.DataFrame(rows, columns=["m", "p", "start", "accuracy", "lr"])

@@ -80,14 +80,3 @@ def _write(target: Path, files: Mapping[str, bytes]) -> None:
             raise
     finally:
         shutil.rmtree(workspace, ignore_errors=True)
-
-
-def replace_folder(target: Path, files: Mapping[str, bytes]) -> None:
-    """Write a report into a new or empty folder, or in the place of an older report.
-
-    Raises:
-        UserError: the folder holds something that is no part of a report.
-    """
-    check_replaceable(target)
-    target = target.resolve()
-    write_folder(target, files)

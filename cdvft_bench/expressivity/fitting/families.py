@@ -26,22 +26,13 @@ def _from_kept(total: Tensor, kept: Tensor) -> Tensor:
 
 
 def lora_errors(targets: Tensor) -> Tensor:
-    """Exact optima of every rank 0, 1, ..., min(d_out, d_in): (B, ranks), see :func:`lora_error`."""
+    """Exact optima of every rank 0, 1, ..., min(d_out, d_in), what the values after the r-th leave: (B, ranks).
+
+    Source: Eckart and Young, 1936.
+    """
     values: Tensor = torch.linalg.svdvals(targets) ** 2
     left = values.flip(-1).cumsum(-1).flip(-1)
     return (torch.nn.functional.pad(left, (0, 1)) / values.sum(-1, keepdim=True)).sqrt()
-
-
-def lora_error(targets: Tensor, rank: int) -> Tensor:
-    """Exact optimum of rank r: the energy of the singular values after the r-th (Eckart and Young, 1936).
-
-    Raises:
-        UserError: the rank is below 1.
-    """
-    if rank < 1:
-        raise UserError(f"rank = {rank} is too small; it must be >= 1")
-    errors = lora_errors(targets)
-    return errors[:, min(rank, errors.shape[1] - 1)]
 
 
 def block_circulant_projection(targets: Tensor, block_size: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,6 @@ from cdvft_bench.timing.traces.names.rules import families, rules
 EXAMPLES = 3
 """Names that a row shows."""
 WIDTH = 72
-BEGIN, END = "<!-- rules -->", "<!-- end of rules -->"
 
 
 def rules_table() -> str:
@@ -30,10 +29,3 @@ def families_table() -> str:
 def _code(name: str) -> str:
     """A name inside of a table's code span."""
     return shorten(name, WIDTH).replace("|", "\\|")
-
-
-def with_tables(page: str) -> str:
-    """A page with its tables between the marks as they are now."""
-    head, rest = page.split(BEGIN, 1)
-    _, tail = rest.split(END, 1)
-    return f"{head}{BEGIN}\n{families_table()}\n\n{rules_table()}\n{END}{tail}"

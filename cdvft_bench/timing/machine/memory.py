@@ -105,11 +105,6 @@ def optimizer_bytes(optimizer: torch.optim.Optimizer | None) -> int:
 # --- energy --------------------------------------------------------------------------------
 
 
-def energy_per_call(call: Callable[[], object], device: str | torch.device = "cuda") -> float | None:
-    """Joules that the GPU takes for one call; None where they cannot be read, see :func:`measure_energy`."""
-    return measure_energy(call, device).joules
-
-
 def measure_energy(
     call: Callable[[], object], device: str | torch.device = "cuda", seconds: float = 2.0, warm_ups: int = 1
 ) -> Energy:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from cdvft_bench.report.page.trace_rules import with_tables
+from cdvft_bench.report.page.trace_rules import families_table, rules_table
 from cdvft_bench.timing.traces.names import operators
 from cdvft_bench.timing.traces.names.families import (
     coarse,
@@ -181,5 +181,5 @@ def test_the_table_of_operators_is_torch_s_own() -> None:
 
 
 def test_the_documentation_shows_the_table_as_it_is() -> None:
-    page = Path(__file__).parents[3] / "docs" / "traces.md"
-    assert with_tables(page.read_text(encoding="utf-8")) == page.read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "traces.md").read_text(encoding="utf-8")
+    assert f"{families_table()}\n\n{rules_table()}\n" in page
