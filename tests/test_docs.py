@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from click.testing import CliRunner
 
 from cdvft_bench.cli import main as command
 from cdvft_bench.tuner import CdvftConfig
+from tests.fresh import Fresh
 from tests.texts import same_text
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -49,10 +49,9 @@ SMOLLM2 = pytest.mark.skipif(
         ),
     ],
 )
-def test_examples(name: str, options: list[str], said: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", str(DOCS / "examples" / f"{name}.py"), "--output", str(tmp_path / "a")]
-    done = subprocess.run([*command, *options], capture_output=True, text=True, cwd=DOCS.parent)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_examples(name: str, options: list[str], said: str, tmp_path: Path, fresh: Fresh) -> None:
+    script = (DOCS / "examples" / f"{name}.py").read_text()
+    done = fresh.run(script, "--output", str(tmp_path / "a"), *options, seconds=900)
     assert said in done.stdout
     assert (tmp_path / "a" / "adapter_model.safetensors").is_file()
 
@@ -115,12 +114,6 @@ def test_links_between_the_pages_lead_somewhere() -> None:
 
 def test_the_page_of_commands_is_current() -> None:
     same_text((DOCS / "cli.md").read_text(), CliRunner().invoke(command, ["dev", "commands"]).output)
-
-
-def test_the_page_of_questions_is_current() -> None:
-    done = CliRunner().invoke(command, ["dev", "questions", str(DOCS.parent / "profiles")])
-    assert done.exit_code == 0, done.output
-    same_text((DOCS / "questions.md").read_text(), done.output)
 
 
 def test_the_architecture_names_what_exists() -> None:

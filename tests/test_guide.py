@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from cdvft_bench.cli import main
+from tests.fresh import Fresh
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guide" / "README.md"
 
@@ -20,11 +19,8 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", GUIDE.read_text(), re.DOTALL)
 
 
-def test_python_runs_from_top_to_bottom(tmp_path: Path) -> None:
-    script = tmp_path / "guide.py"  # in a process of its own: a method that it registers is nobody else's
-    script.write_text("\n".join(blocks("python")))
-    done = subprocess.run([sys.executable, "-W", "ignore", str(script)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_python_runs_from_top_to_bottom(fresh: Fresh) -> None:
+    fresh.run("\n".join(blocks("python")))  # in a process of its own: a method that it registers is nobody else's
 
 
 @pytest.mark.timeout(900)

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import re
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,17 +42,6 @@ def test_a_folder_is_all_that_it_holds(tmp_path: Path) -> None:
     assert [origin.name for origin in found.origins] == ["records.sqlite", "records.jsonl.gz"]
     assert len(found.records) == found.replaced == len(make_records())
     assert set(found.frame["store"]) <= {"records.sqlite", "records.jsonl.gz"}
-
-
-def test_the_recorded_profiles_are_read_without_torch() -> None:
-    script = (
-        "import sys; from cdvft_bench.analysis.inputs import read; c = read(sys.argv[1]);"
-        "assert len(c.frame) > 400 and c.overview and c.studies[0].scores and c.findings;"
-        "print([m for m in ('torch', 'transformers', 'matplotlib', 'jinja2', 'plotly', 'rich') if m in sys.modules])"
-    )
-    done = subprocess.run([sys.executable, "-c", script, str(PROFILES)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.strip() == "[]"
 
 
 def test_runs_are_named_by_their_folders_where_files_are_alike() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -13,6 +11,7 @@ from cdvft_bench.claims import verify
 from cdvft_bench.claims.junit import to_junit
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import write_file
+from tests.fresh import Fresh
 
 MODULES = """
 import math, torch
@@ -295,7 +294,7 @@ def test_the_pin_has_values_too(write) -> None:  # type: ignore[no-untyped-def]
     assert verdict.pinned == "the ledger expects it to hold only with subject.rank = 8, it does with 4"
 
 
-def test_module_command_and_junit(write, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_module_command_and_junit(write, tmp_path: Path, fresh: Fresh) -> None:  # type: ignore[no-untyped-def]
     path = write(
         claim(
             "good",
@@ -314,11 +313,12 @@ def test_module_command_and_junit(write, tmp_path: Path) -> None:  # type: ignor
             witnesses='["formula"]',
         ),
     )
-    command = [sys.executable, "-m", "cdvft_bench", "verify", "--markdown", "table", "--ledger"]
-    done = subprocess.run([*command, str(path)], capture_output=True, text=True)
+    command = ["verify", "--markdown", "table", "--ledger"]
+    module = "import runpy; runpy.run_module('cdvft_bench', run_name='__main__')"
+    done = fresh.run(module, *command, str(path), check=False)
     assert done.returncode == 1
     assert "not as pinned" in done.stdout
-    missing = subprocess.run([*command, str(tmp_path / "none.toml")], capture_output=True, text=True)
+    missing = fresh.run(module, *command, str(tmp_path / "none.toml"), check=False)
     assert missing.returncode == 2
     assert len(missing.stderr.splitlines()) == 1
 

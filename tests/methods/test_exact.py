@@ -54,7 +54,8 @@ def test_more_rows_than_one_batch_of_the_merged_weight(d_out) -> None:
 
 @pytest.mark.parametrize("name", method_names())
 def test_formula_equals_count(name) -> None:
-    told = [text for seed in range(40) for text in check_case(name, seed)]
+    cases = 40 if name in CIRCULANT else 20  # of each path of a circulant one several
+    told = [text for seed in range(cases) for text in check_case(name, seed)]
     assert not told, "\n".join(told[:10])
 
 

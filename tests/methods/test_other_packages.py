@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+
+from tests.fresh import Fresh
 
 METHOD = '''
 from dataclasses import dataclass
@@ -115,24 +114,18 @@ def package(tmp_path: Path) -> Path:
     return home
 
 
-def calls(home: Path, *commands: list[str]) -> list[tuple[int, str]]:
+def calls(fresh: Fresh, home: Path, *commands: list[str]) -> list[tuple[int, str]]:
     """Exit code and output of commands in one process that finds the package."""
-    path = os.pathsep.join([str(home), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-c", COMMANDS, json.dumps(commands)],
-        capture_output=True,
-        text=True,
-        cwd=home,
-        env={**os.environ, "PYTHONPATH": path},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    done = fresh.run(COMMANDS, json.dumps(commands), path=str(home))
     return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
 
-def test_every_command_finds_it(package: Path) -> None:
+def test_every_command_finds_it(package: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(package)
     (package / "grid.toml").write_text(GRID)
     case = ["shift", "halved=true", "--layer", "32x24", "--tokens", "8", "--json"]
     predicted, counted, timed, swept, exported, page, checked = calls(
+        fresh,
         package,
         ["predict", *case],
         ["count", *case],
@@ -155,9 +148,11 @@ def test_every_command_finds_it(package: Path) -> None:
 
 
 @pytest.mark.slow  # a report judges all claims anew
-def test_it_stands_in_a_report(package: Path) -> None:
+def test_it_stands_in_a_report(package: Path, fresh: Fresh, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(package)
     (package / "grid.toml").write_text(GRID)
     swept, reported = calls(
+        fresh,
         package,
         ["sweep", "grid.toml", "--store", "mine.sqlite"],
         ["report", "mine.sqlite", "--output", "made"],
@@ -174,15 +169,15 @@ def test_it_stands_in_a_report(package: Path) -> None:
         ("base.requires_grad_(False)", "base", "must say writes_base = True"),
     ],
 )
-def test_a_wrong_file_is_told(package: Path, old: str, new: str, told: str) -> None:
+def test_a_wrong_file_is_told(package: Path, fresh: Fresh, old: str, new: str, told: str) -> None:
     assert old in METHOD
     (package / "shifting" / "shift.py").write_text(METHOD.replace(old, new))
-    ((code, output),) = calls(package, ["dev", "exact", "shift", "--cases", "20"])
+    ((code, output),) = calls(fresh, package, ["dev", "exact", "shift", "--cases", "20"])
     assert code == 1
     assert told in output
 
 
-def test_a_broken_package_takes_no_method_away(package: Path) -> None:
+def test_a_broken_package_takes_no_method_away(package: Path, fresh: Fresh) -> None:
     for text, reason in [
         ("import shifting.nothing", "ModuleNotFoundError"),
         (METHOD.replace('"shift"', '"lora"'), "are both called 'lora'"),
@@ -198,10 +193,6 @@ def test_a_broken_package_takes_no_method_away(package: Path) -> None:
             "    assert 'lora' in method_names() and 'shift' not in method_names()\n"
             "print(*[w.message for w in told])"
         )
-        path = os.pathsep.join([str(package), *filter(None, sys.path)])
-        done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path}
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
+        done = fresh.run(code, path=str(package))
         assert "entry point shift = shifting.shift are left out" in done.stdout
         assert reason in done.stdout

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -126,17 +124,6 @@ def test_pictures_are_drawn_on_request_alone(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, [*options, str(tmp_path / "r"), "--figures", "bmp"])
     assert done.exit_code == 2
     assert "'bmp' is no format of pictures; use png, svg, pdf" in done.output
-
-
-def test_a_report_needs_neither_torch_nor_matplotlib(tmp_path: Path) -> None:
-    script = (
-        "import sys; from cdvft_bench.cli import main; main(sys.argv[1:], standalone_mode=False);"
-        "print([m for m in ('torch', 'transformers', 'peft', 'matplotlib', 'plotly') if m in sys.modules])"
-    )
-    arguments = ["report", str(PROFILES), "--output", str(tmp_path / "r")]
-    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_accuracy_pages_are_of_the_same_kind(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from cdvft_bench.analysis.inputs import Campaign, read
+from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.overview import overview
 from cdvft_bench.analysis.sentences import headline
 from cdvft_bench.claims.ledger.read import OWN
@@ -270,17 +270,3 @@ def test_machines_stand_beside_each_other() -> None:
     text = Outline(html).words
     assert "2 machines" in text
     assert f"{len(here)} older rows are left out" in text
-
-
-def test_the_recorded_profiles_make_a_small_page() -> None:
-    html = render(read(PROFILES), title="Recorded profiles")
-    assert len(html) < 1.5e6
-    view = model_of(html)
-    assert len(view["overview"]["panels"]) > 10
-    assert len(view["studies"]) >= 3
-    assert len(view["maps"]) == 6
-    text = Outline(html).words
-    for words in ("minilm on tweets", "smollm2-135m", "What reviewers asked", "paper's backward"):
-        assert words in text or words in html
-    for private in ("witness", "foot ", "voice", "handwritten"):
-        assert private not in text.lower()

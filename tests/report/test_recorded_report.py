@@ -1,9 +1,10 @@
-"""The committed report: one page and the pictures that README and docs show, of the profiles as they are, and small."""
+"""The committed report, and one made anew of the recorded profiles in a process that loads no torch."""
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cdvft_bench.analysis.inputs import Campaign, read
 from cdvft_bench.analysis.sentences import headline
 from tests.report.test_page import Outline, model_of, records_of
+from tests.texts import same_text
 
 ROOT = Path(__file__).parents[2]
 REPORTS = ROOT / "reports"
@@ -26,6 +28,54 @@ def profiles() -> Campaign:
 @pytest.fixture(scope="module")
 def html() -> str:
     return (REPORTS / "report.html").read_text(encoding="utf-8")
+
+
+MADE = """
+import sys
+from cdvft_bench.analysis import inputs
+from cdvft_bench.cli import main
+
+def loaded(*names):
+    return [name for name in names if name in sys.modules]
+
+profiles, output = sys.argv[1:]
+campaign = inputs.read(profiles)
+assert len(campaign.frame) > 400 and campaign.overview and campaign.studies[0].scores and campaign.findings
+assert not (found := loaded("torch", "transformers", "matplotlib", "jinja2", "plotly", "rich")), found
+inputs.read = lambda *_, **__: campaign  # what it works out is worked out once
+main(["report", profiles, "--output", output], standalone_mode=False)
+print("=====")
+main(["dev", "questions", profiles], standalone_mode=False)
+assert not (found := loaded("torch", "transformers", "peft", "matplotlib", "plotly")), found
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Page and questions, made anew."""
+    output = tmp_path_factory.mktemp("report") / "r"
+    command = [sys.executable, "-c", MADE, str(ROOT / "profiles"), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return (output / "report.html").read_text(encoding="utf-8"), done.stdout.split("=====\n")[1]
+
+
+def test_the_recorded_profiles_make_a_small_page(made: tuple[str, str]) -> None:
+    page, _ = made
+    assert len(page) < 1.5e6
+    view = model_of(page)
+    assert len(view["overview"]["panels"]) > 10
+    assert len(view["studies"]) >= 3
+    assert len(view["maps"]) == 6
+    text = Outline(page).words
+    for words in ("minilm on tweets", "smollm2-135m", "What reviewers asked", "paper's backward"):
+        assert words in text or words in page
+    for private in ("witness", "foot ", "voice", "handwritten"):
+        assert private not in text.lower()
+
+
+def test_the_page_of_questions_is_current(made: tuple[str, str]) -> None:
+    same_text((ROOT / "docs" / "questions.md").read_text(encoding="utf-8"), made[1])
 
 
 def kept() -> list[Path]:

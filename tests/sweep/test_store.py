@@ -26,6 +26,7 @@ from cdvft_bench.sweep.storage.columns import UnstorableError
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.machine.environment import read_environment
 
+HERE = read_environment()
 CASE = make_case("cdvft", {"m": 2, "block_size": "d/2"}, "layer", "48x32", sequence=8)
 
 
@@ -47,7 +48,7 @@ def record(case=CASE, **changes) -> Record:
         "counted": Counted(7, count, None, None, None, 24, ("a note",)),
         "timed": Timed(timing, None, None),
         "error": None,
-        "environment": read_environment().key,
+        "environment": HERE.key,
         "created": "2026-01-01T00:00:00.000+00:00",
         "seconds": 1.25,
     }
@@ -56,7 +57,7 @@ def record(case=CASE, **changes) -> Record:
 
 def filled(path: Path, *records: Record) -> Store:
     store = Store(path, create=True)
-    store.put_environment(read_environment())
+    store.put_environment(HERE)
     for one in records:
         store.put(one)
     return store
@@ -68,7 +69,7 @@ def test_round_trip(tmp_path: Path) -> None:
         assert list(store.records()) == [record()]
         assert store.keys() == store.keys("ok") == {CASE.key}
         assert store.keys("failed") == set()
-        assert store.environments() == {read_environment().key: read_environment()}
+        assert store.environments() == {HERE.key: HERE}
         assert store.get("0" * 16) is None
         assert store.intact()
     with Store(tmp_path / "deep" / "s.sqlite") as store:
@@ -111,7 +112,7 @@ def test_environments_keep_the_key_that_records_hold(tmp_path: Path) -> None:
     # As from an older version, whose environment had fewer fields, hence another key.
     with filled(tmp_path / "s.sqlite", record()) as store:
         store.export_text(tmp_path / "s.jsonl")
-    key, text = read_environment().key, (tmp_path / "s.jsonl").read_text()
+    key, text = HERE.key, (tmp_path / "s.jsonl").read_text()
     (tmp_path / "s.jsonl").write_text(text.replace(key, "0" * len(key)))
     with Store(tmp_path / "s.jsonl") as old, Store(tmp_path / "t.sqlite", create=True) as store:
         assert store.merge(old) == 1
@@ -140,7 +141,7 @@ def test_figures_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -
 def test_any_figure_and_text_survive(value: float, text: str) -> None:
     one = replace(with_figure(value), error=text, label=text)
     with Store(":memory:", create=True) as store:
-        store.put_environment(read_environment())
+        store.put_environment(HERE)
         store.put(one)
         assert store.get(CASE.key) == one
 

@@ -55,7 +55,7 @@ def misbehave(case: Case, limits: Limits) -> Evidence:
     if case.seed == 4:
         hoard = []
         while True:
-            hoard.append(bytearray(64 * 2**20))
+            hoard.append(bytes(64 * 2**20))
     if case.seed == 5:
         raise UserError("value 3 is too small; use 4")
     if case.seed == 6:
@@ -119,7 +119,7 @@ def trouble(case: Case) -> None:
     if m == 5:
         hoard = []
         while True:
-            hoard.append(bytearray(64 * 2**20))
+            hoard.append(bytes(64 * 2**20))
     if m == 6:
         raise RuntimeError("a library's\nerror of two lines")
 

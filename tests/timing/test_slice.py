@@ -125,19 +125,18 @@ def test_a_bare_node_needs_torch_and_numpy_alone(tmp_path: Path) -> None:
         assert (adapter > 0) == (record["case"]["method"] != "frozen")
 
 
-def test_a_bare_node_runs_a_grid_and_says_what_peers_need(tmp_path: Path) -> None:
+def test_a_bare_node_runs_a_grid_and_says_what_peers_need(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     grid, output = tmp_path / "grid.toml", tmp_path / "rows.jsonl"
     methods = "".join(f"[[block.method]]\n{given}\n" for given in GIVEN)
     grid.write_text(f'[grid]\nname = "g"\n[[block]]\nkind = "layer"\nsubjects = ["32x32"]\nsequence = [8]\n{methods}')
-    command = [sys.executable, "-c", BARE, "--grid", str(grid), "--output", str(output), "--case-budget", "0.02s"]
-    done = subprocess.run([*command, "--selftest", "0"], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    options = ["--grid", str(grid), "--output", str(output), "--case-budget", "0.02s", "--selftest", "0"]
+    done = subprocess.run([sys.executable, "-c", BARE, *options], cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1, done.stderr
     found = {row["record"]["label"]: row["record"] for row in rows(output)[1:]}
     assert [found[label]["status"] for label in ("cdvft m=2 path=auto", "lora rank=8", "c3a")] == ["ok", "ok", "failed"]
     assert found["c3a"]["error"] == "UserError: c3a on 32x32 needs the packages peft and transformers"
-    again = subprocess.run([*command, "--layers", "8x8"], cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert again.returncode == 2
-    assert "leave --layers and --tokens out" in again.stderr
+    assert main([*options, "--layers", "8x8"]) == 2
+    assert "leave --layers and --tokens out" in capsys.readouterr().err
 
 
 GIVEN = ('name = "cdvft"\nm = 2\npath = "auto"', 'name = "lora"\nrank = 8', 'name = "c3a"')

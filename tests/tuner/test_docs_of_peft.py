@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import torch
 from peft import get_peft_model
 
 from cdvft_bench.tuner import CdvftConfig, load_adapter
+from tests.fresh import Fresh
 from tests.tuner.models import KINDS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -46,24 +45,14 @@ for load in (
 """
 
 
-def test_loading_without_the_import_ends_as_the_guide_says(tmp_path: Path) -> None:
+def test_loading_without_the_import_ends_as_the_guide_says(tmp_path: Path, fresh: Fresh) -> None:
     base: Any = KINDS["decoder"].make()
     base.save_pretrained(tmp_path / "base")
     base.name_or_path = str(tmp_path / "base")
     get_peft_model(base, CdvftConfig(task_type="CAUSAL_LM")).save_pretrained(tmp_path / "adapter")
 
     def tried(word: str) -> list[str]:
-        command = [
-            sys.executable,
-            "-W",
-            "ignore",
-            "-c",
-            LOADERS,
-            str(tmp_path / "base"),
-            str(tmp_path / "adapter"),
-            word,
-        ]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+        return fresh.run(LOADERS, str(tmp_path / "base"), str(tmp_path / "adapter"), word).stdout.splitlines()
 
     (message,) = set(tried("unknown"))
     assert f"```text\n{message}\n```" in (DOCS / "peft.md").read_text()
@@ -71,12 +60,11 @@ def test_loading_without_the_import_ends_as_the_guide_says(tmp_path: Path) -> No
     assert tried("imported").count("loaded") == 5
 
 
-def test_the_table_of_errors_is_what_the_example_prints(tmp_path: Path) -> None:
-    command = [sys.executable, "-W", "ignore", str(DOCS / "examples" / "serve.py"), "--output", str(tmp_path)]
-    done = subprocess.run(
-        [*command, "--width", "64", "--steps", "3", "--ranks", "4", "16"], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+def test_the_table_of_errors_is_what_the_example_prints(tmp_path: Path, fresh: Fresh) -> None:
+    options = ["--width", "64", "--steps", "3", "--ranks", "4", "16"]
+    examples = DOCS / "examples"
+    script = (examples / "serve.py").read_text()
+    done = fresh.run(script, "--output", str(tmp_path), *options, path=str(examples))
     found = re.findall(r"LoRA of rank (\d+): weight change off by (\S+), its effect on logits by (\S+)", done.stdout)
     assert [int(rank) for rank, _, _ in found] == [4, 16, 64]
     weights, logits = ([float(row[i]) for row in found] for i in (1, 2))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, CdvftModel, load_adapter
 from cdvft_bench.tuner.registration import peft_type, register, require_interface
+from tests.fresh import Fresh
 from tests.tuner.models import Net
 
 
@@ -108,9 +108,9 @@ def test_an_unsuited_peft_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     require_interface()
 
 
-def test_an_unsuited_peft_is_named_at_import() -> None:
+def test_an_unsuited_peft_is_named_at_import(fresh: Fresh) -> None:
     code = "import peft.utils; del peft.utils.register_peft_method\nimport cdvft_bench.tuner"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = fresh.run(code, check=False)
     assert done.returncode == 1
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("ImportError: peft ")
