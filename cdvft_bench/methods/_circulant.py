@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from random import Random
 from typing import Any, get_args
 
-from cdvft_bench.analytic.circulant import CirculantPath
+from cdvft_bench.analytic.circulant import CirculantPath, resolve_block_size
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution.costs import FAST_PATHS
+from cdvft_bench.methods.base import Method
 
 BLOCK_SIZES = (None, 1024, 256, 64)
 COMPILED_FOR = {"native": "cpu", "triton": ""}
@@ -42,6 +44,19 @@ def advised(layers: Sequence[LinearShape], device: str) -> Iterator[dict[str, in
                 yield {**block, "path": path}
 
 
-def reference_path(path: str) -> bool:
-    """Whether a path adds to what the base layer returns, whatever holds its weight."""
-    return path in ("fft", "handwritten")
+class Circulant(Method):
+    """A method of circulant factors, executed on a path."""
+
+    block_size: int | None
+    path: CirculantPath
+
+    @classmethod
+    def paths(cls, device: str) -> tuple[str, ...]:
+        return advised_paths(device)
+
+    @property
+    def covers_quantised(self) -> bool:
+        return self.path in ("fft", "handwritten")  # which add to what the base returns, whatever holds its weight
+
+    def resolved(self, layer: LinearShape) -> Mapping[str, object]:
+        return {**asdict(self), "block_size": resolve_block_size(self.block_size, layer)}

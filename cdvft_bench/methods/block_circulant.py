@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, Self
 
@@ -13,8 +13,8 @@ from cdvft_bench.analytic.kernels import Count, adapter_dtype
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
-from cdvft_bench.methods._circulant import advised, advised_paths, draw, reference_path
-from cdvft_bench.methods.base import Method, Settings, register
+from cdvft_bench.methods._circulant import Circulant, advised, draw
+from cdvft_bench.methods.base import Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @register
 @dataclass(frozen=True)
-class BlockCirculant(Method):
+class BlockCirculant(Circulant):
     """CDVFT without its diagonals: d_in * d_out / p parameters.
 
     Attributes:
@@ -47,20 +47,9 @@ class BlockCirculant(Method):
     def advised(cls, layers: Sequence[LinearShape], device: str) -> Iterable[Settings]:
         return advised(layers, device)
 
-    @classmethod
-    def paths(cls, device: str) -> tuple[str, ...]:
-        return advised_paths(device)
-
-    @property
-    def covers_quantised(self) -> bool:
-        return reference_path(self.path)
-
     @property
     def label(self) -> str:
         return f"BCA p={self.block_size or 'd'} {self.path}"
-
-    def resolved(self, layer: LinearShape) -> Mapping[str, object]:
-        return {**asdict(self), "block_size": resolve_block_size(self.block_size, layer)}
 
     def factor(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Factor:
         """The one circulant factor."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, ClassVar, Literal, Self, get_args
 
@@ -32,8 +32,8 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.costs import FAST_PATHS, FastLayer
 from cdvft_bench.execution.planner import planned
-from cdvft_bench.methods._circulant import advised, advised_paths, draw, reference_path
-from cdvft_bench.methods.base import Method, Settings, register
+from cdvft_bench.methods._circulant import Circulant, advised, draw
+from cdvft_bench.methods.base import Settings, register
 
 if TYPE_CHECKING:
     from torch import nn
@@ -43,7 +43,7 @@ Init = Literal["zero_diagonal", "zero_circulant", "random"]
 
 @register
 @dataclass(frozen=True)
-class CDVFT(Method):
+class CDVFT(Circulant):
     """Interleaved diagonal and circulant factors.
 
     Attributes:
@@ -93,20 +93,9 @@ class CDVFT(Method):
                 if m == 2 or given["path"] != "merged_dense":
                     yield {"m": m, **given}
 
-    @classmethod
-    def paths(cls, device: str) -> tuple[str, ...]:
-        return advised_paths(device)
-
-    @property
-    def covers_quantised(self) -> bool:
-        return reference_path(self.path)
-
     @property
     def label(self) -> str:
         return f"CDVFT m={self.m} p={self.block_size or 'd'} {self.path}"
-
-    def resolved(self, layer: LinearShape) -> Mapping[str, object]:
-        return {**asdict(self), "block_size": resolve_block_size(self.block_size, layer)}
 
     def factors(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> list[Factor]:
         """The m - 1 circulant factors: the first maps d_in to d_out, later ones d_out to d_out."""
