@@ -11,7 +11,6 @@ from click.testing import CliRunner
 
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.folders import replace_folder
 from cdvft_bench.core.record import Record
 from cdvft_bench.report.page.cards import environment_table
 from cdvft_bench.report.page.latex import escape, latex_table
@@ -89,7 +88,7 @@ def test_names_that_no_folder_can_have_are_refused_in_one_line(tmp_path: Path, n
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(UserError, match=r"cannot be written|is a file|is no name of a folder"):
-        replace_folder(tmp_path / name, {"report.html": b"a"})
+        write(make_records("64x64", 64)[:2], tmp_path / name)
     assert {path.name for path in tmp_path.iterdir()} == {"dangling", "loop"}
 
 
