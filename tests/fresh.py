@@ -46,12 +46,13 @@ class Fresh:
         """Run a program's text as ``python -c`` would, in this process's environment and folder.
 
         Args:
-            program: Python. arguments: of ``sys.argv``. path: where it looks for modules first.
+            program: Python. arguments: of ``sys.argv``. path: where it looks for modules before this process's path.
             seconds: after which it is killed. check: that it ends well.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        order = {"program": program, "arguments": arguments, "path": path, "seconds": seconds}
+        paths = [path] * bool(path) + sys.path
+        order = {"program": program, "arguments": arguments, "path": paths, "seconds": seconds}
         order |= {"environment": dict(os.environ), "folder": str(Path.cwd())}
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
@@ -75,7 +76,7 @@ def _become(order: dict[str, Any], output: Any, errors: Any) -> None:
     os.dup2(errors.fileno(), 2)
     sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
-    sys.path[:] = [*filter(None, order["path"].split(os.pathsep)), "", *sys.path[1:]]
+    sys.path[:] = order["path"]
     sys.argv = ["-c", *order["arguments"]]
     signal.alarm(order["seconds"])
 

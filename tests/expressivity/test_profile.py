@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
+from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.expressivity import profile
@@ -154,16 +154,10 @@ def test_rounding_errors_pick_no_row():
 
 
 def test_command_line_names_the_mistake(tmp_path):
-    command = [sys.executable, "-m", "cdvft_bench", "expressivity"]
-    answer = subprocess.run(
-        [*command, "report", str(tmp_path), "--output", str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert answer.returncode == 2
-    assert "holds no environment.json" in answer.stderr
-    assert "Traceback" not in answer.stderr
+    answer = CliRunner().invoke(main, ["expressivity", "report", str(tmp_path), "--output", str(tmp_path / "out")])
+    assert answer.exit_code == 2
+    assert "holds no environment.json" in answer.output
+    assert "Traceback" not in answer.output
     assert not (tmp_path / "out").exists()
 
 

@@ -1,6 +1,6 @@
 """Hostile input to every command: a result, or exit 2 and one line; never a traceback, a crash or half a file.
 
-A hundred tries by default; ``CDVFT_FUZZ_TRIES`` asks for more, which the tox environment ``fuzz`` does, and
+Sixty tries by default; ``CDVFT_FUZZ_TRIES`` asks for more, which the tox environment ``fuzz`` does, and
 ``CDVFT_FUZZ_ONLY=report,pareto`` for these commands alone.
 """
 
@@ -17,7 +17,7 @@ from tests.fuzz.calls import CALLS, commands, tries
 from tests.fuzz.damage import make_good
 from tests.fuzz.faults import Outcome, Server, outcomes, places
 
-TRIES = int(os.environ.get("CDVFT_FUZZ_TRIES", "100"))
+TRIES = int(os.environ.get("CDVFT_FUZZ_TRIES", "60"))
 ONLY = os.environ.get("CDVFT_FUZZ_ONLY", "").split(",") if os.environ.get("CDVFT_FUZZ_ONLY") else []
 SEED = int(os.environ.get("CDVFT_FUZZ_SEED", "1"))
 MANY = TRIES > 100

@@ -9,9 +9,11 @@ import pandas as pd
 import pytest
 from click.testing import CliRunner
 
+from cdvft_bench.analysis.inputs import read
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
+from cdvft_bench.report.figures.pictures import pictures
 from cdvft_bench.report.page.cards import environment_table
 from cdvft_bench.report.page.latex import escape, latex_table
 from cdvft_bench.report.write import ReportPaths, csv, notes, write_report
@@ -118,8 +120,17 @@ def test_pictures_are_drawn_on_request_alone(tmp_path: Path) -> None:
     options = ["report", str(PROFILES / "accuracy-cpu-small"), str(PROFILES / "cpu-quick"), "--output"]
     done = CliRunner().invoke(main, [*options, str(tmp_path / "r"), "--figures", "pdf,png"])
     assert done.exit_code == 0, done.output
-    names = {p.name for p in (tmp_path / "r" / "figures").iterdir()}
-    assert names == {f"{n}{d}.{s}" for n in ("overview", "front") for d in ("", "-dark") for s in ("png", "svg", "pdf")}
+    written = {p.name: p.read_bytes() for p in (tmp_path / "r" / "figures").iterdir()}
+    shown = [f"{name}{dark}" for dark in ("", "-dark") for name in ("overview", "front")]
+    assert written.keys() == {f"{name}.{kind}" for name in shown for kind in ("png", "svg", "pdf")}
+    campaign = read(PROFILES / "accuracy-cpu-small", PROFILES / "cpu-quick")
+    methods = dict(zip(campaign.frame["setting"], campaign.frame["method"], strict=True))
+    again = pictures(campaign.overview, methods, campaign.studies)
+    assert [one.name for one in again] == shown
+    for one in again:  # the recorded profiles are drawn alike twice
+        assert one.alt
+        for name, content in one.files(("png", "svg")).items():
+            assert written[Path(name).name] == content
     done = CliRunner().invoke(main, [*options, str(tmp_path / "r"), "--figures", "bmp"])
     assert done.exit_code == 2
     assert "'bmp' is no format of pictures; use png, svg, pdf" in done.output

@@ -9,7 +9,6 @@ from pathlib import Path
 import matplotlib
 import pytest
 
-from cdvft_bench.analysis.inputs import read
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.report.figures.labels import Label, place_labels
 from cdvft_bench.report.figures.pictures import overview_picture, pictures
@@ -61,16 +60,6 @@ def test_labels_do_not_overlap_and_stay_inside(seed: int) -> None:
     assert all(frame.x0 <= b.x0 and b.x1 <= frame.x1 and frame.y0 <= b.y0 and b.y1 <= frame.y1 for b in boxes)
     assert [t.get_text() for t in axes.texts] == [label.text for label in labels]
     assert figure.axes == [axes]
-
-
-def test_the_recorded_profiles_are_drawn_alike_twice() -> None:
-    campaign = read(PROFILES / "cpu-quick", PROFILES / "accuracy-cpu-small")
-    methods = dict(zip(campaign.frame["setting"], campaign.frame["method"], strict=True))
-    drawn, again = (pictures(campaign.overview, methods, campaign.studies) for _ in range(2))
-    assert [one.name for one in drawn] == ["overview", "front", "overview-dark", "front-dark"]
-    for one, other in zip(drawn, again, strict=True):
-        assert one.files(("png", "svg")) == other.files(("png", "svg"))
-        assert one.alt
 
 
 def test_every_method_of_the_overview_is_in_the_picture() -> None:

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from peft import get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 
 from cdvft_bench.accuracy.training.models import model_source
 from cdvft_bench.tuner import CdvftConfig, load_adapter
+from tests.fresh import Fresh
 from tests.tuner.models import KINDS, Net
 
 CONFIG: dict[str, Any] = {"m": 2, "block_size": 8, "target_modules": ["first", "second"], "path": "fused"}
@@ -59,6 +59,15 @@ def descend(model: nn.Module, x: Tensor, y: Tensor) -> None:
         optimizer.step()
 
 
+TWO = """
+import sys
+import torch.multiprocessing as mp
+from tests.tuner.test_tuner_training import one_of_two
+
+mp.start_processes(one_of_two, (sys.argv[1],), nprocs=2, start_method="fork")
+"""
+
+
 def one_of_two(rank: int, folder: str) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
@@ -91,9 +100,9 @@ def one_of_two(rank: int, folder: str) -> None:
 
 
 @pytest.mark.timeout(900)  # two processes import everything anew
-def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
+def test_two_processes_give_the_weights_of_one(tmp_path: Path, fresh: Fresh) -> None:
     """DDP, FSDP and fully_shard, each process with half of the batch, against one process with all of it."""
-    mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+    fresh.run(TWO, str(tmp_path))
     found = torch.load(tmp_path / "weights.pt")
     model, x, y = sharded()
     start = weights_of(model)
