@@ -76,7 +76,7 @@ def test_the_command_writes_it(ledger: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["verify", "--ledger", str(ledger), "--output", str(path), "--json"])
     assert done.exit_code == 0, done.output
     kept, printed = json.loads(path.read_text()), json.loads(done.stdout)
-    assert kept == printed
+    assert printed == {"schema": 1, **kept}
     assert kept["version"] == 1
     assert kept["verdicts"][0]["as_pinned"] is True
 
