@@ -284,3 +284,14 @@ def test_the_frozen_network_by_both_roads_has_the_same_products() -> None:
     counted = open_network_subject("llama-3.2-3b", 4, 210, "bfloat16", "cuda").cost(LORA)
     for a, b in ((closed.forward, counted.forward), (closed.backward, counted.backward)):
         assert int(total(a).macs) == int(total(b).macs)
+
+
+def test_a_network_that_takes_no_16_bits_is_told_the_way_out(tmp_path: Path) -> None:
+    opened, config = network(next(t for t in NETWORKS if t.kind == "deberta"))
+    config.architectures = [type(opened.module).__name__]
+    config.save_pretrained(tmp_path)
+    asked = ["answer", "--model", str(tmp_path), "--gpu", "h200", "--batch", "2", "--seq", "12", "--methods", "lora:4"]
+    done = CliRunner().invoke(main, asked)
+    assert done.exit_code == 2
+    assert "it was tried in bfloat16: give --dtype float32" in done.output
+    assert CliRunner().invoke(main, [*asked, "--dtype", "float32"]).exit_code == 0

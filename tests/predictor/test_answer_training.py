@@ -77,8 +77,12 @@ def test_quantised_weights_are_converted_at_every_product(tmp_path: Path, base: 
     assert weights[0] - weights[1] == written(shapes) - stored(shapes)
     with pytest.raises(UserError, match="no plain addition"):
         held.check(make_method("full"))
-    asked = answer(path, "h200", training=Training(base=base), batch=2, sequence=32, methods=["lora:4", "full"])  # type: ignore[arg-type]
-    assert [c.method for c in asked.choices] == ["lora"]
+    asked = answer(
+        path, "h200", training=Training(base=base), batch=2, sequence=32, methods=["lora:4", "full", "cdvft"]
+    )  # type: ignore[arg-type]
+    paths = {dict(c.hyperparameters)["path"] for c in asked.choices if c.method == "cdvft"}
+    assert paths <= {"fft", "handwritten"}  # its fast paths read W
+    assert {c.method for c in asked.choices} == {"lora", "cdvft"}
     assert [label for label, _ in asked.left_out] == ["Full fine-tuning"]
 
 

@@ -18,7 +18,7 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method, make_method
 from cdvft_bench.predictor.answering.assumed import assumed
-from cdvft_bench.predictor.answering.choices import choices
+from cdvft_bench.predictor.answering.choices import Setting, choices, setting_of
 from cdvft_bench.predictor.answering.measured import measured_steps
 from cdvft_bench.predictor.answering.network import GPUS, Step, network_of, scale, sharded
 from cdvft_bench.predictor.answering.opening import open_subject
@@ -103,7 +103,7 @@ def answer(
     Raises:
         UserError: a name is not known, a number out of range, or no choice fits the model's shapes.
     """
-    target = find_target(gpu, devices)
+    target, chosen = find_target(gpu, devices), dtype is None
     if dtype is None:
         dtype = next(d for d in (*PREFERRED, *target.dtypes) if d in target.dtypes)
     _check(target, dtype, batch, sequence, gpus, strategy)
@@ -111,7 +111,13 @@ def answer(
         model, batch, sequence, dtype, target.kind, targets=targets, task=task, inputs=inputs, training=training
     )
     question = Question(subject, target, gpus, strategy)
-    fitting, left_out = choices(subject.layers, target.kind, tuple(methods), everything)
+    try:
+        layers = subject.layers
+    except UserError as error:
+        if chosen and dtype != "float32" and "fails on its inputs" in str(error):
+            raise UserError(f"{error}; it was tried in {dtype}: give --dtype float32 if it takes no other") from error
+        raise
+    fitting, left_out = choices(layers, target.kind, tuple(methods), everything)
     fitting, refused = _trainable(subject, fitting)
     left_out += refused
     if not fitting:
@@ -164,16 +170,17 @@ def _check(target: Target, dtype: str, batch: int, sequence: int | None, gpus: i
 
 
 def _trainable(subject: Subject, fitting: Iterable[Method]) -> tuple[list[Method], list[tuple[str, str]]]:
-    """Methods that can be trained as it is asked, and the settings that cannot, with the reason."""
+    """Methods that can be trained as it is asked, and the settings that cannot on any path, with the reason."""
     found: list[Method] = []
-    refused: dict[str, str] = {}
+    refused: dict[Setting, tuple[str, str]] = {}
     for method in fitting:
         try:
             subject.check(method)
             found.append(method)
         except UserError as error:
-            refused.setdefault(method.title, str(error))
-    return found, list(refused.items())
+            refused.setdefault(setting_of(method), (method.label, str(error)))
+    covered = {setting_of(method) for method in found}
+    return found, [told for setting, told in refused.items() if setting not in covered]
 
 
 def _unbeaten(made: Sequence[Choice], everything: bool) -> list[Choice]:
