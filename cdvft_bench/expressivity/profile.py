@@ -23,11 +23,14 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, shown, write_file
 from cdvft_bench.core.io.log import Log, damaged, read_log, write_log
 from cdvft_bench.core.io.reading import read_json
+from cdvft_bench.core.text import listed
 from cdvft_bench.expressivity.experiments import EXPERIMENTS, Row
 from cdvft_bench.expressivity.presets import Job
 
 ROWS = "rows.jsonl"
 ENVIRONMENT = "environment.json"
+NAMED = ("preset", "seed", "torch", "dtype")
+"""Of an environment, what a report says of it."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,9 @@ def _environment_of(folder: Path) -> dict[str, Any]:
     known = read_json(folder / ENVIRONMENT, "environment", "restore the file")
     if not isinstance(known, dict):
         raise UserError(f"environment {shown(folder / ENVIRONMENT)} is no JSON object; restore the file")
+    missing = [name for name in NAMED if name not in known]
+    if missing:
+        raise UserError(f"environment {shown(folder / ENVIRONMENT)} names no {listed(missing)}; restore the file")
     return known
 
 

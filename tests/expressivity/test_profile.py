@@ -170,3 +170,11 @@ def test_committed_findings_and_page_follow_from_committed_rows():
     assert all(f.holds is not False for f in findings.all_findings(committed))
     lines = [json.loads(line) for line in (COMMITTED / profile.ROWS).read_text().splitlines()]
     assert {line["job"] for line in lines if line["kind"] != "change"} == {job.key for job in jobs_of("small")}
+
+
+@pytest.mark.parametrize("text", ["{}", '{"records": []}', '{"preset": "small", "seed": 0, "torch": "2.13"}'])
+def test_another_program_s_environment_is_refused(tiny: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / profile.ENVIRONMENT).write_text(text)
+    shutil.copy(tiny / profile.ROWS, tmp_path)
+    with pytest.raises(UserError, match=r"names no .*dtype; restore the file"):
+        profile.load(tmp_path)
