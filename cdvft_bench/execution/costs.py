@@ -73,7 +73,7 @@ class FastLayer:
     def forward(self) -> Kernels:
         """The forward pass, base and change."""
         if self.path == "triton":
-            fused = triton_costs.forward_kernel(self.layer, self.tokens, self.factors[0], self.dtype)
+            fused = triton_costs.on_chip_forward(self.layer, self.tokens, self.factors[0], self.dtype)
             return (*frozen_forward(self.layer, self.tokens, self.dtype), fused)
         if self.path == "native":
             return self._native_forward()
@@ -82,10 +82,10 @@ class FastLayer:
     def backward(self) -> Kernels:
         """The backward pass, with the gradient of the input."""
         if self.path == "triton":
-            fused = triton_costs.backward_kernel(
+            change = triton_costs.on_chip_backward(
                 self.layer, self.tokens, self.factors[0], self.dtype, bool(self.diagonals)
             )
-            return (*frozen_backward(self.layer, self.tokens, self.dtype), fused)
+            return (*frozen_backward(self.layer, self.tokens, self.dtype), *change)
         if self.path == "native":
             return self._native_backward()
         if self.path in ("fused", "stored"):

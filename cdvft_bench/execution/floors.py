@@ -76,11 +76,15 @@ def floors(d: int, tokens: int, rates: Rates, dtype: str = "bfloat16") -> Iterat
     merged = merged_weight_kernel(problem.layer, problem.factors[0], dtype, True)
     folds = fold_kernels(problem.layer, problem.factors[0], dtype, True)
     p1, p2 = widths(d)
-    for kernel in (merged, *folds, layer.forward()[-1], layer.backward()[-1]):
-        moved = int(kernel.read + kernel.written)
-        floor = moved / rates.bandwidth["copy"][-1][1]
-        yield Floor(kernel.op, d, tokens, moved, floor, max(floor, kernel_seconds(kernel, rates, dtype)))
-    # The backward kernel's programs each leave 2 (P1 P2 + d) floats of partial sums.
+    forward, (back, last, moment) = layer.forward()[-1], layer.backward()[-3:]
+    named = {"": (merged, *folds), " forward": (forward,), " for x, a_1": (back,), " for a_3": (last,)}
+    for what, kernels in (*named.items(), (" for c", (moment,))):
+        for kernel in kernels:
+            moved = int(kernel.read + kernel.written)
+            floor = moved / rates.bandwidth["copy"][-1][1]
+            predicted = max(floor, kernel_seconds(kernel, rates, dtype))
+            yield Floor(f"{kernel.op}{what}", d, tokens, moved, floor, predicted)
+    # The backward kernels' programs leave 2 (P1 P2 + d) floats of partial sums.
     rows = rows_at_once(d, getattr(torch, dtype))
     programs = -(-tokens // (rows * max(1, -(-tokens // (rows * PROGRAMS)))))
     partial = programs * 2 * (p1 * p2 + d) * 4

@@ -32,17 +32,20 @@ def _fused(op: str, transforms: int, tokens: Count, factor: Factor, dtype: str, 
     return Kernel(op, "matmul", macs=macs, read=read, written=written, dtype=_PRECISION[dtype])
 
 
-def forward_kernel(layer: LinearShape, tokens: Count, factor: Factor, dtype: str) -> Kernel:
+def on_chip_forward(layer: LinearShape, tokens: Count, factor: Factor, dtype: str) -> Kernel:
     """The change's forward pass onto the frozen product, FFT on chip; products in TF32 (three times for float32)."""
     n_in, n_out, size = tokens * layer.d_in, tokens * layer.d_out, ITEMSIZE[dtype]
-    return _fused("forward_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, n_out * size)
+    return _fused("filter_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, n_out * size)
 
 
-def backward_kernel(layer: LinearShape, tokens: Count, factor: Factor, dtype: str, diagonals: bool) -> Kernel:
-    """All gradients of the change in one pass over x and g."""
+def on_chip_backward(layer: LinearShape, tokens: Count, factor: Factor, dtype: str, diagonals: bool) -> Kernels:
+    """The gradients of the change: of the input and of a_1, of a_3, and the moment that gives that of c."""
     n_in, n_out, size = tokens * layer.d_in, tokens * layer.d_out, ITEMSIZE[dtype]
-    transforms = 4 if diagonals else 3
-    return _fused("backward_kernel", transforms, tokens, factor, dtype, (2 * n_in + n_out) * size, n_in * size)
+    read = (n_out + (2 if diagonals else 1) * n_in) * size
+    kernels: Kernels = (_fused("filter_kernel", 2, tokens, factor, dtype, read, n_in * size),)
+    if diagonals:
+        kernels += (_fused("filter_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, 0),)
+    return (*kernels, _fused("moment_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, 0))
 
 
 def merged_weight_kernel(layer: LinearShape, factor: Factor, dtype: str, diagonals: bool) -> Kernel:

@@ -1,4 +1,4 @@
-"""The path "triton": one kernel a pass for diagonal-circulant-diagonal, see ``kernels``.
+"""The path "triton": FFTs on chip, one kernel forward and three backward, see ``kernels``.
 
 For a single circulant factor of one block (p >= both widths), float32 factors, and a CUDA device; Triton's
 interpreter (``TRITON_INTERPRET=1``) runs the same kernels on the CPU, which is how they are tested without a GPU.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -29,7 +31,7 @@ activations. A program holds as many entries of an operand, in one row or severa
 WARPS = 8
 
 PROGRAMS = 512
-"""Programs of the backward kernel, each with its own partial sums: several for every multiprocessor."""
+"""Programs of the kernels that sum over rows, each with its own partial sums: several for every multiprocessor."""
 
 
 MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
@@ -46,11 +48,38 @@ def rows_at_once(p: int, activations: torch.dtype) -> int:
     return max(1, largest(activations == torch.float32) // math.prod(widths(p)))
 
 
+def refusal(device: torch.device) -> str:
+    """Why Triton's kernels cannot run on the device's tensors; "" where they can: on a GPU, or interpreted."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return ""
+    if device.type != "cuda":
+        return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
+    return _failure(device) if torch.cuda.is_available() else ""
+
+
+@lru_cache(maxsize=32)
+def _failure(device: torch.device) -> str:
+    """Why no kernel starts on a GPU, tried once with the smallest of them; "" where it does.
+
+    Triton needs a C compiler, a folder for what it compiles, and a GPU and driver that it knows.
+    """
+    try:
+        one = torch.ones(1, 1, device=device)
+        if type(one) is not Tensor:  # a mode in which nothing runs
+            return ""
+        merged_weight(one, [], one.view(1, 1, 1), Plan(1), torch.empty_like(one))
+    except Exception as error:  # whatever it is, torch's operators do without
+        reason = f"no kernel of Triton's starts here ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        warnings.warn(f"{reason}; torch's operators take their place", RuntimeWarning, stacklevel=2)
+        return reason
+    return ""
+
+
 def kernels_run(device: torch.device) -> bool:
-    """Whether Triton's kernels can run on the device's tensors: on a GPU, or interpreted."""
-    return importlib.util.find_spec("triton") is not None and (
-        device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    )
+    """Whether Triton's kernels can run on the device's tensors, see :func:`refusal`."""
+    return device.type in ("cuda", "cpu") and not refusal(device)
 
 
 def misfit(
@@ -62,10 +91,8 @@ def misfit(
         device: of the activations. dtype: of the factors. activations: dtype of x.
         blocks: q_out and q_in. p: block size. circulants: number of circulant factors.
     """
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed"
-    if not kernels_run(device):
-        return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
+    if reason := refusal(device):
+        return reason
     if circulants != 1 or blocks != (1, 1):
         return f"it takes one circulant factor of one block, not {circulants} of {blocks[0]} x {blocks[1]}"
     if dtype != torch.float32:
@@ -81,13 +108,17 @@ def misfit(
 
 @lru_cache(maxsize=32)
 def _dft_tables(p1: int, p2: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """DFT matrices of p1 and p2 points and the twiddle w_p^(n2 k1), each (2, rows, columns) zero-padded, float32."""
+    """DFT matrices of p1 and p2 points and the twiddle w_p^(n2 k1), zero-padded, float32.
+
+    Each (3, rows, columns): the real part, the imaginary one, and its negative.
+    """
 
     def table(rows: int, columns: int, period: int) -> Tensor:
         steps = torch.outer(torch.arange(rows), torch.arange(columns)) % period
         angle = steps.double() * (-2 * math.pi / period)
-        entries = torch.zeros(2, padded(rows), padded(columns), dtype=torch.float64)
+        entries = torch.zeros(3, padded(rows), padded(columns), dtype=torch.float64)
         entries[0, :rows, :columns], entries[1, :rows, :columns] = angle.cos(), angle.sin()
+        entries[2] = -entries[1]
         return entries.float().to(device)
 
     return table(p1, p1, p1), table(p2, p2, p2), table(p1, p2, p1 * p2)
@@ -122,6 +153,81 @@ def _memory(factors: Sequence[Tensor]) -> list[Tensor]:
     return [memory("a factor", factor) for factor in factors]
 
 
+def _tiles(rows: int, p: int, activations: torch.dtype) -> tuple[int, int]:
+    """Tiles that a program of a kernel which sums goes through, and programs."""
+    held = rows_at_once(p, activations)
+    tiles = max(1, -(-rows // (held * PROGRAMS)))
+    return tiles, -(-rows // (held * tiles))
+
+
+@dataclass(frozen=True)
+class _Filter:
+    """``filter_kernel`` for a circulant factor.
+
+    Attributes:
+        p, spectrum: of the factor. scale: of the result. activations: dtype of x.
+    """
+
+    p: int
+    spectrum: Tensor
+    scale: float
+    activations: torch.dtype
+
+    def __call__(
+        self,
+        x: Tensor,
+        out: Tensor | None,
+        ends: Sequence[Tensor],
+        *,
+        base: bool = False,
+        adjoint: bool = False,
+        other: Tensor | None = None,
+        sums: Tensor | None = None,
+    ) -> None:
+        """Launch it on all rows of x (T, d_x).
+
+        Args:
+            out: (T, d_y), takes the result, added to what is there with ``base``; None for nowhere.
+            ends: the diagonals before and after the factor, or none. adjoint: whether the factor's adjoint is meant.
+            other, sums: (T, d_y) to multiply by and (programs, p) for the sums of products; None for no sums.
+        """
+        from cdvft_bench.execution.triton.kernels import filter_kernel
+
+        (p1, p2), (P1, P2) = split(self.p) or (1, 1), widths(self.p)
+        held, rows = rows_at_once(self.p, self.activations), x.shape[0]
+        tiles, programs = (1, -(-rows // held)) if sums is None else _tiles(rows, self.p, self.activations)
+        result = next(t for t in (out, other) if t is not None)
+        before, after = ends or (x, x)
+        filter_kernel[(programs,)](
+            x,
+            result,
+            x if other is None else other,
+            before,
+            after,
+            self.spectrum,
+            *_dft_tables(p1, p2, x.device),
+            result,
+            x if sums is None else sums,
+            rows,
+            x.shape[1],
+            result.shape[1],
+            p1,
+            p2,
+            self.scale,
+            tiles,
+            DIAGONALS=bool(ends),
+            ADJOINT=adjoint,
+            BASE=base,
+            STORE=out is not None,
+            SUM=sums is not None,
+            P1=P1,
+            P2=P2,
+            B=held,
+            PRECISION=precision(self.activations),
+            num_warps=WARPS,
+        )
+
+
 class TritonFunction(torch.autograd.Function):
     """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``."""
 
@@ -129,14 +235,10 @@ class TritonFunction(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, *factors: Tensor
     ) -> Tensor:
-        from cdvft_bench.execution.triton.kernels import forward_kernel
-
         shape, x = x.shape, memory("x", flattened(x))
-        held = _memory(factors)
-        c = held[plan.diagonals]
+        *ends, c = _memory(factors)
         p = c.shape[2]
         p1, p2 = split(p) or (1, 1)
-        f1, f2, twiddle = _dft_tables(p1, p2, x.device)
         spectrum = _spectrum(c.view(-1), p1, p2, plan.row)
         dtype = plan.dtype or x.dtype
         base = None
@@ -144,34 +246,7 @@ class TritonFunction(torch.autograd.Function):
             bias = None if bias is None else bias.to(dtype)
             base = torch.nn.functional.linear(x.view(shape).to(dtype), weight.to(dtype), bias)
         h = x.new_empty((*shape[:-1], plan.d_out), dtype=dtype) if base is None else base
-        out = flattened(h)
-        P1, P2 = f1.shape[1], f2.shape[1]
-        B = rows_at_once(p, x.dtype)
-        first, last = (held[0], held[1]) if plan.diagonals else (x, x)
-        forward_kernel[(-(-x.shape[0] // B),)](
-            x,
-            out,
-            first,
-            last,
-            spectrum,
-            f1,
-            f2,
-            twiddle,
-            out,
-            x.shape[0],
-            x.shape[1],
-            plan.d_out,
-            p1,
-            p2,
-            plan.alpha / p,
-            DIAGONALS=plan.diagonals > 0,
-            BASE=base is not None,
-            P1=P1,
-            P2=P2,
-            B=B,
-            PRECISION=precision(x.dtype),
-            num_warps=WARPS,
-        )
+        _Filter(p, spectrum, plan.alpha / p, x.dtype)(x, flattened(h), ends, base=base is not None)
         ctx.plan, ctx.has_weight = plan, weight is not None
         # The factors as they were given: autograd then notices what changes them.
         ctx.save_for_backward(x, *((weight,) if weight is not None else ()), *factors, spectrum)
@@ -180,7 +255,7 @@ class TritonFunction(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        from cdvft_bench.execution.triton.kernels import backward_kernel
+        from cdvft_bench.execution.triton.kernels import moment_kernel
 
         plan: Plan = ctx.plan
         x, *saved = ctx.saved_tensors
@@ -190,58 +265,48 @@ class TritonFunction(torch.autograd.Function):
         # What forward saved may have been made anew by hooks in between.
         check_operands(x, factors[: plan.diagonals], factors[plan.diagonals :], plan.d_out)
         check_like("g", g, (x.shape[0], plan.d_out), x, g.dtype)
-        x, factors = memory("x", x), _memory(factors)
-        c = factors[plan.diagonals]
+        x = memory("x", x)
+        *ends, c = _memory(factors)
         p = c.shape[2]
-        p1, p2 = split(p) or (1, 1)
-        f1, f2, twiddle = _dft_tables(p1, p2, x.device)
-        spectrum = memory("spectrum", spectrum.view(2, *twiddle.shape[1:]))
+        (p1, p2), (P1, P2) = split(p) or (1, 1), widths(p)
+        spectrum = memory("spectrum", spectrum.view(2, P1, P2))
         wanted = ctx.needs_input_grad[0]
         base = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if wanted and weight is not None else None
-        grad_x = base if base is not None else torch.empty_like(x)
-        P1, P2 = f1.shape[1], f2.shape[1]
-        B = rows_at_once(p, x.dtype)
-        tiles = max(1, -(-x.shape[0] // (B * PROGRAMS)))
-        programs = -(-x.shape[0] // (B * tiles))
+        grad_x = base if base is not None else torch.empty_like(x) if wanted else None
+        tiles, programs = _tiles(x.shape[0], p, x.dtype)
+        run = _Filter(p, spectrum, plan.alpha / p, x.dtype)
+        # Three kernels: one for all gradients spills registers (docs/execution.md).
+        sums = x.new_empty(2, programs, p, dtype=torch.float32) if ends else None
+        if sums is not None:
+            run(g, grad_x, ends[::-1], base=base is not None, adjoint=True, other=x, sums=sums[0])
+            run(x, None, ends, other=g, sums=sums[1])
+        elif grad_x is not None:
+            run(g, grad_x, (), base=base is not None, adjoint=True)
         moment = x.new_empty(programs, 2, P1, P2, dtype=torch.float32)
-        partial = x.new_empty(2, programs if plan.diagonals else 0, p, dtype=torch.float32)
-        first, last = (factors[0], factors[1]) if plan.diagonals else (x, x)
-        backward_kernel[(programs,)](
+        moment_kernel[(programs,)](
             x,
             g,
-            grad_x,
-            first,
-            last,
-            spectrum,
-            f1,
-            f2,
-            twiddle,
-            grad_x,
-            partial[0],
-            partial[1],
+            *(ends or (x, x)),
+            *_dft_tables(p1, p2, x.device),
             moment,
             x.shape[0],
             x.shape[1],
             plan.d_out,
             p1,
             p2,
-            plan.alpha / p,
             tiles,
-            DIAGONALS=plan.diagonals > 0,
-            INPUT=wanted,
-            BASE=base is not None,
+            DIAGONALS=bool(ends),
             P1=P1,
             P2=P2,
-            B=B,
+            B=rows_at_once(p, x.dtype),
             PRECISION=precision(x.dtype),
             num_warps=WARPS,
         )
-        grad_c = scaled(_circulant_gradient(moment.sum(0), p1, p2, plan.row), plan.alpha).view_as(c)
-        diagonals: list[Tensor] = []
-        if plan.diagonals:
-            totals = partial.sum(1)
-            diagonals = [totals[0, : x.shape[1]].contiguous(), totals[1, : plan.d_out].contiguous()]
-        return (unflattened(grad_x, given) if wanted else None, None, None, None, *diagonals, grad_c)
+        grads = [scaled(_circulant_gradient(moment.sum(0), p1, p2, plan.row), plan.alpha).view_as(c)]
+        if sums is not None:
+            totals = sums.sum(1)
+            grads = [totals[0, : x.shape[1]].contiguous(), totals[1, : plan.d_out].contiguous(), *grads]
+        return (unflattened(grad_x, given), None, None, None, *grads)
 
 
 def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:

@@ -86,20 +86,36 @@ def fold(d_in: int, d_out: int, p: int, dtype: str, diagonals: bool, row: bool) 
     yield Launch("fold_sums_kernel", "merged_dense", second, constants, SUM_WARPS, sum(programs) - -(-n // SUM_COLUMNS))
 
 
-def on_chip(d_in: int, d_out: int, p: int, tokens: int, dtype: str, diagonals: bool) -> Iterator[Launch]:
-    """``path.TritonFunction``: its forward and backward launch, with a base."""
+def on_chip(
+    d_in: int, d_out: int, p: int, tokens: int, dtype: str, diagonals: bool, rows: int = 0, warps: int = 0
+) -> Iterator[Launch]:
+    """``path.TritonFunction``: its launches, with a base: forward, then those of backward.
+
+    Args:
+        rows, warps: of a program, in place of the path's own; 0 for those.
+    """
     from cdvft_bench.execution.triton.path import PROGRAMS, WARPS, largest, products
 
     p1, p2 = split(p) or (1, 1)
     P1, P2 = widths(p)
-    B = max(1, largest(dtype == "float32") // (P1 * P2))
+    B, warps = rows or max(1, largest(dtype == "float32") // (P1 * P2)), warps or WARPS
     tiles = max(1, -(-tokens // (B * PROGRAMS)))
-    shared: dict[str, int | float | str] = dict.fromkeys(
-        ("first", "last", "spectrum", "f1", "f2", "twiddle", "grad_first", "grad_last", "moment"), "*fp32"
-    )
-    shared |= dict.fromkeys(("x", "g", "base", "out", "grad_x"), POINTEES[dtype])
-    shared |= {"rows": tokens, "d_in": d_in, "d_out": d_out, "p1": p1, "p2": p2, "scale": 1.0 / p, "tiles": tiles}
-    constants: dict[str, int | bool | str] = {"DIAGONALS": diagonals, "BASE": True, "P1": P1, "P2": P2, "B": B}
-    constants["PRECISION"] = products(dtype == "float32")
-    yield Launch("forward_kernel", "triton", shared, constants, WARPS, -(-tokens // B))
-    yield Launch("backward_kernel", "triton", shared, {**constants, "INPUT": True}, WARPS, -(-tokens // (B * tiles)))
+    vectors = ("before", "after", "first", "last", "spectrum", "f1", "f2", "twiddle", "sums", "moment")
+    shared: dict[str, int | float | str] = dict.fromkeys(vectors, "*fp32")
+    shared |= dict.fromkeys(("x", "g", "base", "other", "out"), POINTEES[dtype])
+    shared |= {"rows": tokens, "p1": p1, "p2": p2, "scale": 1.0 / p}
+    shapes: dict[str, int | bool | str] = {"DIAGONALS": diagonals, "P1": P1, "P2": P2, "B": B}
+    shapes["PRECISION"] = products(dtype == "float32")
+
+    def run(d_x: int, d_y: int, adjoint: bool, store: bool, sums: bool) -> Launch:
+        steps = tiles if sums else 1
+        arguments = {**shared, "d_x": d_x, "d_y": d_y, "tiles": steps}
+        constants = {**shapes, "ADJOINT": adjoint, "BASE": store, "STORE": store, "SUM": sums}
+        return Launch("filter_kernel", "triton", arguments, constants, warps, -(-tokens // (B * steps)))
+
+    yield run(d_in, d_out, False, True, False)
+    yield run(d_out, d_in, True, True, diagonals)
+    if diagonals:
+        yield run(d_in, d_out, False, False, True)
+    arguments = {**shared, "d_in": d_in, "d_out": d_out, "tiles": tiles}
+    yield Launch("moment_kernel", "triton", arguments, shapes, warps, -(-tokens // (B * tiles)))
