@@ -74,7 +74,8 @@ class FastLayer:
         """The forward pass, base and change."""
         if self.path == "triton":
             fused = triton_costs.on_chip_forward(self.layer, self.tokens, self.factors[0], self.dtype)
-            return (*frozen_forward(self.layer, self.tokens, self.dtype), fused)
+            before = triton_costs.spectrum_of_c(self.factors[0])
+            return (*before, *frozen_forward(self.layer, self.tokens, self.dtype), fused)
         if self.path == "native":
             return self._native_forward()
         return self._fused_forward() if self.path in ("fused", "stored") else self._merged_forward()
@@ -85,7 +86,10 @@ class FastLayer:
             change = triton_costs.on_chip_backward(
                 self.layer, self.tokens, self.factors[0], self.dtype, bool(self.diagonals)
             )
-            return (*frozen_backward(self.layer, self.tokens, self.dtype), *change)
+            after = triton_costs.partial_sums(
+                self.tokens, self.factors[0], self.dtype, bool(self.diagonals), self.alpha
+            )
+            return (*frozen_backward(self.layer, self.tokens, self.dtype), *change, *after)
         if self.path == "native":
             return self._native_backward()
         if self.path in ("fused", "stored"):

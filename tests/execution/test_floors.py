@@ -40,16 +40,17 @@ def test_a_layer_floor_by_hand() -> None:
 
 @pytest.mark.parametrize(("m", "transforms"), [(2, 6), (0, 4)])
 def test_products_of_the_triton_kernels_by_hand(m: int, transforms: int) -> None:
-    # 768 = 24 * 32, both padded to 32: a transform of a row is two products with the first DFT matrix, 32 * 32 * 32
-    # multiply-adds each, and four with the second.
+    # 768 = 48 * 16, padded to 64 * 16: a transform of a row is two products with the first DFT matrix, 64 * 64 * 16
+    # multiply-adds each, and four with the second, 64 * 16 * 16.
     problem = Problem(768, 768, 768, m, 100, "bfloat16", "cuda")
     layer = FastLayer(problem.layer, 100, "bfloat16", problem.factors, m, 1.0, "triton", "cuda")
-    assert layer.forward()[-1].macs == 2 * 100 * 6 * 32**3
-    assert sum(k.macs for k in layer.backward()[1:]) == transforms * 100 * 6 * 32**3
-    assert layer.saved_bytes == 100 * 768 * 2 + 2 * 32 * 32 * 4
+    assert sum(k.macs for k in layer.forward()[:-1]) == 100 * 768 * 768
+    assert layer.forward()[-1].macs == 2 * 100 * (2 * 64**2 * 16 + 4 * 64 * 16**2)
+    assert sum(k.macs for k in layer.backward()[1:]) == transforms * 100 * (2 * 64**2 * 16 + 4 * 64 * 16**2)
+    assert layer.saved_bytes == 100 * 768 * 2 + 2 * 64 * 16 * 4
 
 
 def test_the_table_says_that_nothing_was_measured() -> None:
     rows = [line for line in floors_markdown().splitlines() if line.startswith("| ")]
-    assert len(rows) == 1 + 8 * 12
+    assert len(rows) == 1 + 9 * 12
     assert all(row.endswith("| not measured |") for row in rows[1:])

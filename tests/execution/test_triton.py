@@ -13,10 +13,9 @@ import pytest
 import torch
 
 from cdvft_bench.execution.planner import Problem
-from cdvft_bench.execution.splits import split
+from cdvft_bench.execution.splits import on_chip_fits, split
 from cdvft_bench.execution.triton import path as triton_path
 from cdvft_bench.execution.triton.path import misfit
-from cdvft_bench.execution.triton.variants import fits
 
 HAS_TRITON = importlib.util.find_spec("triton") is not None
 NEEDS_TRITON = "the package triton is not installed (tox -e triton installs it)"
@@ -25,7 +24,7 @@ SHARED_BYTES_OF_A_HOPPER_SM = 232_448
 INTERPRETED = """
 import itertools, sys, torch
 from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.triton import path
+from cdvft_bench.execution import splits
 from cdvft_bench.execution.triton.path import merged_weight
 from cdvft_bench.execution import adapted_linear, change
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
@@ -33,7 +32,7 @@ from cdvft_reference.circulant import dense_block_circulant
 
 torch.manual_seed(int(sys.argv[1]))
 relative = lambda a, b: float((a - b).detach().double().norm() / b.detach().double().norm())
-path.PROGRAMS = 2  # several tiles a program
+splits.ON_CHIP_PROGRAMS = 2  # several tiles a program
 shapes = [(8, 8, 8, 70), (12, 10, 12, 5), (30, 48, 48, 9), (7, 7, 7, 2), (96, 96, 96, 20), (1, 1, 1, 1)]
 for (d_in, d_out, p, tokens), row, diagonal, based in itertools.product(shapes, *[(False, True)] * 3):
     shapes_ = FactorShapes(d_in, d_out, 2, p)
@@ -120,7 +119,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.execution import adapted_linear
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem
-from cdvft_bench.execution.triton.path import rows_at_once
+from cdvft_bench.execution.splits import on_chip_rows
 
 macs, moved = [0], []
 dot, load, store = Builder.create_dot, Builder.create_masked_load, Builder.create_masked_store
@@ -145,8 +144,8 @@ def bytes_within(way, tensors, size):
 
 for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (96, 96, 96)],
                                                     [torch.float32, torch.bfloat16], [2, 0]):
-    tokens = 3 * rows_at_once(p, dtype)
     name = str(dtype).removeprefix("torch.")
+    tokens = 3 * on_chip_rows(p, name)
     problem = Problem(d_in, d_out, p, m, tokens, name, "cuda")
     layer = FastLayer(LinearShape(d_in, d_out), tokens, name, problem.factors, m, 1.0, "triton", "cuda")
     D = [torch.randn(d_in, requires_grad=True), torch.randn(d_out, requires_grad=True)] if m else []
@@ -154,7 +153,9 @@ for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (9
     W, b = torch.randn(d_out, d_in, dtype=dtype), torch.randn(d_out, dtype=dtype)
     x, g = torch.randn(tokens, d_in, dtype=dtype, requires_grad=True), torch.randn(tokens, d_out, dtype=dtype)
     size = x.element_size()
-    for kernels, ours in ((layer.forward()[-1:], "forward"), (layer.backward()[1:], "backward")):
+    on_chip = ("filter_kernel", "moment_kernel")
+    for kernels, ours in ((layer.forward(), "forward"), (layer.backward(), "backward")):
+        kernels = [kernel for kernel in kernels if kernel.op in on_chip]
         macs[0] = 0
         moved.clear()
         if ours == "forward":
@@ -227,12 +228,15 @@ for (d_in, d_out, p), m, dtype, splits.FOLD_PROGRAMS in itertools.product(
 
 
 AROUND = """
-import torch
+import functools, itertools, torch
+from dataclasses import replace
+from cdvft_bench.execution.costs import FastLayer
+from cdvft_bench.execution.planner import Problem
 from torch.utils._python_dispatch import TorchDispatchMode
 from cdvft_bench.execution import adapted_linear
 from cdvft_bench.execution.triton import kernels as triton_kernels
 
-seen = []
+seen, steps = [], {}
 
 class Launch:
     def __init__(self, name): self.name = name
@@ -252,26 +256,31 @@ class Dispatched(TorchDispatchMode):
             seen.append(name)
         return out
 
-d = 256
-ends, c = [torch.randn(d, requires_grad=True) for _ in range(2)], torch.randn(1, 1, d, requires_grad=True)
-W, x = torch.randn(d, d).bfloat16(), torch.randn(64, d).bfloat16().requires_grad_()
-for path, forward, backward in [
-    ("merged_dense", ["merged_weight_kernel", "mm"],
-     ["merged_weight_kernel", "mm", "mm", "fold_kernel", "fold_sums_kernel"]),
-    ("triton", ["_fft_r2c", "stack", "constant_pad_nd", "mm", "filter_kernel"],
-     ["mm", "filter_kernel", "filter_kernel", "moment_kernel", "sum", "complex", "clone", "_fft_c2c", "clone", "mul",
-      "sum"]),
-]:
-    adapted_linear(x, W, None, ends, [c], alpha=0.5, path=path).sum().backward()  # makes what is made once
+for path, d, diagonals, row, alpha in itertools.product(
+    ("merged_dense", "triton"), (256, 100), (True, False), (True, False), (0.5, 1.0)
+):
+    ends = [torch.randn(d, requires_grad=True) for _ in range(2 * diagonals)]
+    c = torch.randn(1, 1, d, requires_grad=True)
+    W, x = torch.randn(d, d).bfloat16(), torch.randn(64, d).bfloat16().requires_grad_()
+    convention = "row" if row else "column"
+    problem = Problem(d, d, d, 2 * diagonals, 64, "bfloat16", "cuda", bias=False)
+    factors = [replace(problem.factors[0], row=int(row))]
+    layer = FastLayer(problem.layer, 64, "bfloat16", factors, 2 * diagonals, alpha, path, "cuda")
+    forward, backward = ([k.op for k in ks if k.launches] for ks in (layer.forward(), layer.backward()))
+    run = functools.partial(adapted_linear, x, W, None, ends, [c], alpha=alpha, path=path, convention=convention)
+    run().sum().backward()  # makes what is made once
     seen.clear()
     with Dispatched():
-        h = adapted_linear(x, W, None, ends, [c], alpha=0.5, path=path)
-    assert seen == forward, (path, seen)
+        h = run()
+    assert sorted(seen) == sorted(forward), (path, d, diagonals, row, seen, forward)
     g = torch.ones_like(h)
     seen.clear()
     with Dispatched():
         torch.autograd.grad(h, [x, *ends, c], g)
-    assert sorted(seen) == sorted(backward), (path, seen)
+    assert sorted(seen) == sorted(backward), (path, d, diagonals, row, seen, backward)
+    steps[path, d, diagonals, row, alpha] = len(forward) + len(backward)
+assert steps["merged_dense", 256, True, False, 0.5] == 7
+assert steps["triton", 256, True, False, 0.5] == 16
 """
 
 
@@ -366,7 +375,7 @@ def test_merged_weight_and_fold_move_what_the_closed_forms_say() -> None:
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
 def test_what_torch_launches_around_the_kernels() -> None:
-    """Seven launches a step of merged_dense, two frozen products among them; sixteen of triton."""
+    """As the closed forms say: seven launches a step of merged_dense, two frozen products among them; 16 of triton."""
     interpret(AROUND)
 
 
@@ -397,7 +406,7 @@ def test_kernels_compile_for_a_gpu_and_fit_its_shared_memory(p, dtype) -> None:
     from cdvft_bench.execution.triton import kernels as triton_kernels
     from cdvft_bench.execution.triton.variants import on_chip
 
-    if not fits(p, dtype):
+    if not on_chip_fits(p, dtype):
         pytest.skip("the path refuses this case")
     for launch in on_chip(p, p, p, 8192, dtype, True):
         kernel = getattr(triton_kernels, launch.kernel)
@@ -446,9 +455,10 @@ def test_where_no_kernel_starts_torchs_operators_take_over_and_it_is_said_once(m
     assert "triton" not in Problem(768, 768, 768, device="cuda", dtype="bfloat16").paths
 
 
-def test_splits_are_balanced() -> None:
-    assert split(768) == (24, 32)
-    assert split(4096) == (64, 64)
+def test_splits_have_the_least_area_and_wide_products() -> None:
+    assert split(768) == (48, 16)
+    assert split(2048) == (128, 16)
+    assert split(4096) == (128, 32)
     assert split(7) == (1, 7)
     assert split(131) is None
 
@@ -500,7 +510,7 @@ def test_output_and_all_gradients_equal_the_oracle_under_the_interpreter() -> No
 @pytest.mark.parametrize("path", ["merged_dense", "triton"])
 def test_output_and_all_gradients_of_wide_layers_equal_the_oracle_under_the_interpreter(path, dtype, d) -> None:
     """Ragged tokens: no tile is full."""
-    if path == "triton" and not fits(d, dtype):
+    if path == "triton" and not on_chip_fits(d, dtype):
         pytest.skip("the path refuses this case")
     interpret(WIDTHS, "cpu", "5", path, dtype, str(d))
 

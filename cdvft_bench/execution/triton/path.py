@@ -20,32 +20,24 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution.fused import Plan, flattened, scaled, unflattened
-from cdvft_bench.execution.splits import LARGEST_FACTOR, fold_split, fold_tile, padded, split, widths
+from cdvft_bench.execution.splits import (
+    LARGEST_FACTOR,
+    fold_split,
+    fold_tile,
+    on_chip_fits,
+    on_chip_rows,
+    on_chip_tiles,
+    padded,
+    split,
+    widths,
+)
 from cdvft_bench.execution.triton.costs import SUM_COLUMNS
 from cdvft_reference.operands import check_like, check_operands, memory
 
-LARGEST_HALF, LARGEST_FULL = 4096, 2048
-"""Largest P1 * P2 whose backward kernel fits a Hopper multiprocessor's shared memory: for 16-bit and for float32
-activations. A program holds as many entries of an operand, in one row or several."""
-
 WARPS = 8
-
-PROGRAMS = 512
-"""Programs of the kernels that sum over rows, each with its own partial sums: several for every multiprocessor."""
-
 
 MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
 """Tile and warps of the merged weight's kernel."""
-
-
-def largest(full: bool) -> int:
-    """Entries of an operand that a program holds, for float32 (``full``) or 16-bit activations."""
-    return LARGEST_FULL if full else LARGEST_HALF
-
-
-def rows_at_once(p: int, activations: torch.dtype) -> int:
-    """Rows of x that a program holds."""
-    return max(1, largest(activations == torch.float32) // math.prod(widths(p)))
 
 
 def refusal(device: torch.device) -> str:
@@ -82,6 +74,11 @@ def kernels_run(device: torch.device) -> bool:
     return device.type in ("cuda", "cpu") and not refusal(device)
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """Such as "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
+
+
 def misfit(
     device: torch.device, dtype: torch.dtype, activations: torch.dtype, blocks: tuple[int, int], p: int, circulants: int
 ) -> str:
@@ -96,13 +93,13 @@ def misfit(
     if circulants != 1 or blocks != (1, 1):
         return f"it takes one circulant factor of one block, not {circulants} of {blocks[0]} x {blocks[1]}"
     if dtype != torch.float32:
-        return f"its factors are float32, not {str(dtype).removeprefix('torch.')}"
+        return f"its factors are float32, not {name_of(dtype)}"
     if activations == torch.float32 and torch.version.hip:
         return "its products of float32 are three of TF32, which no AMD GPU has"
     if split(p) is None:
         return f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}"
-    if math.prod(widths(p)) > largest(activations == torch.float32):
-        return f"p = {p} with activations of {str(activations).removeprefix('torch.')} exceeds the shared memory"
+    if not on_chip_fits(p, name_of(activations)):
+        return f"p = {p} with activations of {name_of(activations)} exceeds the shared memory"
     return ""
 
 
@@ -153,13 +150,6 @@ def _memory(factors: Sequence[Tensor]) -> list[Tensor]:
     return [memory("a factor", factor) for factor in factors]
 
 
-def _tiles(rows: int, p: int, activations: torch.dtype) -> tuple[int, int]:
-    """Tiles that a program of a kernel which sums goes through, and programs."""
-    held = rows_at_once(p, activations)
-    tiles = max(1, -(-rows // (held * PROGRAMS)))
-    return tiles, -(-rows // (held * tiles))
-
-
 @dataclass(frozen=True)
 class _Filter:
     """``filter_kernel`` for a circulant factor.
@@ -194,8 +184,8 @@ class _Filter:
         from cdvft_bench.execution.triton.kernels import filter_kernel
 
         (p1, p2), (P1, P2) = split(self.p) or (1, 1), widths(self.p)
-        held, rows = rows_at_once(self.p, self.activations), x.shape[0]
-        tiles, programs = (1, -(-rows // held)) if sums is None else _tiles(rows, self.p, self.activations)
+        lines, rows = on_chip_rows(self.p, name_of(self.activations)), x.shape[0]
+        tiles, programs = (1, -(-rows // lines)) if sums is None else on_chip_tiles(rows, lines)
         result = next(t for t in (out, other) if t is not None)
         before, after = ends or (x, x)
         filter_kernel[(programs,)](
@@ -222,7 +212,7 @@ class _Filter:
             SUM=sums is not None,
             P1=P1,
             P2=P2,
-            B=held,
+            B=lines,
             PRECISION=precision(self.activations),
             num_warps=WARPS,
         )
@@ -273,7 +263,8 @@ class TritonFunction(torch.autograd.Function):
         wanted = ctx.needs_input_grad[0]
         base = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if wanted and weight is not None else None
         grad_x = base if base is not None else torch.empty_like(x) if wanted else None
-        tiles, programs = _tiles(x.shape[0], p, x.dtype)
+        lines = on_chip_rows(p, name_of(x.dtype))
+        tiles, programs = (int(n) for n in on_chip_tiles(x.shape[0], lines))
         run = _Filter(p, spectrum, plan.alpha / p, x.dtype)
         # Three kernels: one for all gradients spills registers (docs/execution.md).
         sums = x.new_empty(2, programs, p, dtype=torch.float32) if ends else None
@@ -298,7 +289,7 @@ class TritonFunction(torch.autograd.Function):
             DIAGONALS=bool(ends),
             P1=P1,
             P2=P2,
-            B=rows_at_once(p, x.dtype),
+            B=lines,
             PRECISION=precision(x.dtype),
             num_warps=WARPS,
         )

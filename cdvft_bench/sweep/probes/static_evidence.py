@@ -49,13 +49,20 @@ ones, each dtype, with and without diagonals, each convention."""
 
 ON_CHIP_SHAPES = tuple(
     (d, d, d, dtype, True, False)
-    for dtype, widths in (("bfloat16", (768, 1024, 2048, 4096)), ("float32", (768, 2048)))
+    for dtype, widths in (("bfloat16", (768, 1024, 2048, 4096)), ("float32", (1024,)))
     for d in widths
 )
 """Layers of the path that the planner does not pick: enough of them to say why."""
-TRIALS = ((4096, "bfloat16", 1, 4), (4096, "bfloat16", 1, 16), (2048, "bfloat16", 1, 8), (1024, "bfloat16", 2, 8))
-"""Width, dtype, rows of x that a program holds, and its warps, other than the path's: do its kernels fit then?"""
-TRIAL_TARGETS = ("sm_80", "sm_90", "sm_100")
+TRIALS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (4096, {"warps": 16}),
+    (4096, {"pair": (64, 64)}),
+    (2048, {"rows": 2}),
+    (2048, {"rows": 1, "pair": (64, 32)}),
+    (2048, {"rows": 1, "pair": (32, 64)}),
+    (1024, {"rows": 4}),
+)
+"""Width, and rows, warps or split of the transform other than the path's (``on_chip``), in bfloat16: does that fit?"""
+TRIAL_TARGETS = ("sm_90",)
 
 
 @dataclass(frozen=True)
@@ -96,10 +103,10 @@ def _jobs() -> Iterator[Job]:
             for launch in launches(d_in, d_out, p, TOKENS, dtype, diagonals, row):
                 if (launch.path in NOT_PICKED) != picked:
                     yield from (Job(f"{d_in}x{d_out} p={p}", dtype, launch, target) for target in TARGETS)
-    for d, dtype, rows, warps in TRIALS:
-        name = f"{d}x{d} p={d}, rows {rows}, warps {warps}"
-        for launch in on_chip(d, d, d, TOKENS, dtype, True, rows, warps):
-            yield from (Job(name, dtype, launch, target) for target in TRIAL_TARGETS)
+    for d, how in TRIALS:
+        name = f"{d}x{d} p={d}, {', '.join(f'{what} {value}' for what, value in how.items())}"
+        for launch in on_chip(d, d, d, TOKENS, "bfloat16", True, **how):
+            yield from (Job(name, "bfloat16", launch, target) for target in TRIAL_TARGETS)
 
 
 Compile = Callable[[Job, float], Mapping[str, Any]]
