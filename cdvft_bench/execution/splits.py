@@ -53,11 +53,16 @@ def piece(rows: Count, d_in: Count, d_out: Count, device: str) -> Count:
 def split(p: int) -> tuple[int, int] | None:
     """p = p1 * p2 with the least padded area, or None where no split fits on chip (a large prime).
 
-    Of equal ones that with the widest p1: at p = 2,048 it alone keeps all registers on chip on sm_90
-    (profiles/gpu-static).
+    Of equal ones that with p2 padded to 16, else the most even: of those tried, p = 2,048 so keeps all registers on
+    chip on sm_90, and p = 4,096 on sm_100 (profiles/gpu-static).
     """
     pairs = [(p1, p // p1) for p1 in range(1, LARGEST_FACTOR + 1) if p % p1 == 0 and p // p1 <= LARGEST_FACTOR]
-    return min(pairs, key=lambda pair: (padded(pair[0]) * padded(pair[1]), -padded(pair[0])), default=None)
+    return min(pairs, key=_order, default=None)
+
+
+def _order(pair: tuple[int, int]) -> tuple[int, bool, int]:
+    rows, columns = padded(pair[0]), padded(pair[1])
+    return rows * columns, columns > 16, abs(pair[0] - pair[1])
 
 
 def padded(n: int) -> int:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -431,6 +432,13 @@ def test_what_does_not_fit_is_said(monkeypatch) -> None:
     assert misfit(cuda, f32, bf16, (1, 1), 768, 1) == ""
     monkeypatch.setattr(torch.version, "hip", None)
     assert "shared memory" in misfit(cuda, f32, f32, (1, 1), 4096, 1)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(triton_path, "_failure", lambda device: "")
+    for shared, fits in ((166_912, False), (232_448, True)):  # an A100's, an H100's
+        given = SimpleNamespace(shared_memory_per_block_optin=shared)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, given=given: given)
+        assert (misfit(cuda, f32, bf16, (1, 1), 2048, 1) == "") == fits
+        assert misfit(cuda, f32, bf16, (1, 1), 1024, 1) == ""
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
@@ -455,10 +463,10 @@ def test_where_no_kernel_starts_torchs_operators_take_over_and_it_is_said_once(m
     assert "triton" not in Problem(768, 768, 768, device="cuda", dtype="bfloat16").paths
 
 
-def test_splits_have_the_least_area_and_wide_products() -> None:
+def test_splits_have_the_least_area_then_short_rows() -> None:
     assert split(768) == (48, 16)
     assert split(2048) == (128, 16)
-    assert split(4096) == (128, 32)
+    assert split(4096) == (64, 64)
     assert split(7) == (1, 7)
     assert split(131) is None
 

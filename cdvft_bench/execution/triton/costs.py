@@ -19,7 +19,7 @@ SUM_COLUMNS = 128
 """Entries of a gradient that a program of the second fold kernel adds up."""
 
 _PRECISION = {"float32": "tfloat32x3", "float16": "tfloat32", "bfloat16": "tfloat32", "float64": "tfloat32x3"}
-"""At whose rate the DFT products of activations run, see ``path.precision``."""
+"""At whose rate the DFT products of activations run, see ``on_chip.precision``."""
 
 
 def area(factor: Factor) -> int:

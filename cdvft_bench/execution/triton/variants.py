@@ -99,12 +99,12 @@ def on_chip(
     warps: int = 0,
     pair: tuple[int, int] | None = None,
 ) -> Iterator[Launch]:
-    """``path.TritonFunction``: its launches, with a base: forward, then those of backward.
+    """``on_chip.TritonFunction``: its launches, with a base: forward, then those of backward.
 
     Args:
         rows, warps: of a program; pair: p1 and p2; each in place of the path's own where it is given.
     """
-    from cdvft_bench.execution.triton.path import WARPS, products
+    from cdvft_bench.execution.triton.on_chip import WARPS, products
 
     p1, p2 = pair or split(p) or (1, 1)
     P1, P2 = padded(p1), padded(p2)
