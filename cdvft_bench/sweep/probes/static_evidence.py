@@ -53,9 +53,14 @@ ON_CHIP_SHAPES = tuple(
     for d in widths
 )
 """Layers of the path that the planner does not pick: enough of them to say why."""
-TRIALS: tuple[tuple[int, dict[str, Any]], ...] = ((4096, {"pair": (128, 32)}), (2048, {"rows": 2}))
+TRIALS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (4096, {"pair": (128, 32)}),
+    (4096, {"warps": 16}),
+    (2048, {"rows": 2}),
+    (2048, {"rows": 1, "pair": (64, 32)}),
+)
 """Width, and rows, warps or split of the transform other than the path's (``on_chip``), in bfloat16: does that fit?"""
-TRIAL_TARGETS = ("sm_90",)
+TRIAL_TARGETS = ("sm_90", "sm_100")
 
 
 @dataclass(frozen=True)
