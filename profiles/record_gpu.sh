@@ -13,7 +13,7 @@
 #   OUT      folder for the files (default: gpu-record)
 #   FROM     folder with the files of an earlier part, where OUT is new
 #   WHEELS   folder of wheels to use for packages that are missing (default: profiles/wheels, if it is there)
-#   LIMIT    seconds that a part may take (default: 520)
+#   LIMIT    seconds that a part may take (default: 520); a command that hangs is ended a minute later
 #   NAME     of the profile (default: after the GPU and the day)
 #   PYTHON   interpreter (default: python3)
 #   DRY      1 for a run of every line on the CPU with tiny cases, which measures nothing: a rehearsal
@@ -31,17 +31,26 @@ OUT="${OUT:-gpu-record}"
 LIMIT="${LIMIT:-520}"
 PYTHON="${PYTHON:-python3}"
 DRY="${DRY:-}"
-mkdir -p "$OUT" || exit 2
+case "$PYTHON" in */*) PYTHON="$(cd "$(dirname "$PYTHON")" && pwd)/${PYTHON##*/}" ;; esac
+mkdir -p "$OUT" && [ -w "$OUT" ] || { echo "OUT=$OUT cannot be written to: name another folder." >&2 && exit 2; }
 OUT="$(cd "$OUT" && pwd)"
-SCRATCH="$(mktemp -d)"
+SCRATCH="$(mktemp -d 2> /dev/null)" || { SCRATCH="$(mktemp -d "$OUT/scratch.XXXXXX")" && export TMPDIR="$SCRATCH"; } || exit 2
 trap 'rm -rf "$SCRATCH"' EXIT
-[ -z "${FROM:-}" ] || cp -n "$FROM"/* "$OUT"/
-export PYTHONPATH="$HERE:$HERE/reference${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
-WHEELS="${WHEELS:-$HERE/profiles/wheels}"
-if [ -d "$WHEELS" ]; then
-    "$PYTHON" -m pip install --quiet --no-index --no-deps --target "$SCRATCH/wheels" "$WHEELS"/*.whl &&
-        export PYTHONPATH="$PYTHONPATH:$SCRATCH/wheels" # behind what is installed: wheels fill gaps only
+if [ -n "${FROM:-}" ]; then # files that are handed over may be read-only, and are gone on with
+    cp -n "$FROM"/* "$OUT"/
+    chmod u+w "$OUT"/*
 fi
+export PYTHONPATH="$HERE:$HERE/reference${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
+wheels=""
+for wheel in "${WHEELS:-$HERE/profiles/wheels}"/*.whl; do # unpacked, which asks for no pip; wheels fill gaps only
+    name="${wheel##*/}"
+    [ -e "$wheel" ] && ! "$PYTHON" -c "import importlib.metadata as m; m.version('${name%%-*}')" > /dev/null 2>&1 &&
+        "$PYTHON" -m zipfile -e "$wheel" "$SCRATCH/wheels" && wheels=":$SCRATCH/wheels"
+done
+PYTHONPATH="$PYTHONPATH$wheels"
+# Triton keeps what it compiles at home, and takes no other place by itself where that cannot be written to.
+cache="${TRITON_CACHE_DIR:-${TRITON_HOME:-${HOME:-/nowhere}}/.triton/cache}"
+mkdir -p "$cache" 2> /dev/null && [ -w "$cache" ] || export TRITON_CACHE_DIR="$SCRATCH/triton"
 cd "$HERE" || exit 2
 if [ -z "${CDVFT_BENCH_REVISION:-}" ] && ! git rev-parse --short HEAD > /dev/null 2>&1; then
     echo "There is no repository here: set CDVFT_BENCH_REVISION, or the rows will not say what they measured." >&2
@@ -70,33 +79,54 @@ END
     GRID="$SCRATCH/layer.toml" MODELS="$SCRATCH/model.toml"
 fi
 
-CODE=0
-step() { # step NAME COMMAND...: say it, run it, keep what it says, and go on; 3 is "run it again", else the worst wins
+CODE=0 MORE=0
+step() { # step NAME COMMAND...: say it, run it, keep what it says, and go on; 3 is "run it again"
     local name="$1" code
     shift
     echo "== $name (after $SECONDS s): $*" | tee -a "$OUT/log.txt"
     "$@" 2>&1 | tee -a "$OUT/log.txt"
     code="${PIPESTATUS[0]}"
     [ "$code" = 0 ] || echo "== $name ended with $code" | tee -a "$OUT/log.txt"
-    if [ "$code" = 3 ] && [ "$CODE" = 0 ]; then CODE=3; elif [ "$code" != 0 ] && [ "$code" != 3 ]; then CODE=1; fi
+    if [ "$code" = 3 ]; then MORE=1; elif [ "$code" != 0 ]; then CODE=1; fi
 }
+said() { echo "== $*" | tee -a "$OUT/log.txt"; }
 left() { # seconds that the part has left, of which it keeps some to end in
     local rest=$((LIMIT - SECONDS - ${1:-5}))
     echo "$((rest > 1 ? rest : 1))s"
 }
-has() { "$PYTHON" -c "import $1" > /dev/null 2>&1; }
+bounded() { timeout --kill-after 10 "$((LIMIT > SECONDS ? LIMIT - SECONDS + 60 : 60))" "$@"; }
+has() { "$PYTHON" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)" > /dev/null 2>&1; }
 
-facts() {
+able() { # what no part can do without, found in seconds
     "$PYTHON" -c 'if 1:
-        import dataclasses, json
+        import sys
+        if sys.version_info < (3, 11):
+            sys.exit(f"Python {sys.version.split()[0]} is too old: name one of 3.11 or later in PYTHON.")
+        try:
+            import numpy, torch
+        except ImportError as error:
+            sys.exit(f"{sys.executable} has no torch or no numpy ({error}): name another one in PYTHON.")
+        if sys.argv[1] == "cuda" and not torch.cuda.is_available():
+            sys.exit("torch finds no CUDA device here (DRY=1 rehearses on the CPU).")' "$DEVICE"
+}
+facts() { # what cannot be read is a note
+    "$PYTHON" -c 'if 1:
+        import dataclasses, importlib.metadata, json, sys, torch
+        from cdvft_bench.execution.triton.path import refusal
         from cdvft_bench.timing.machine.environment import read_environment
-        print(json.dumps(dataclasses.asdict(read_environment()), indent=1))'
+        print(json.dumps(dataclasses.asdict(read_environment()), indent=1))
+        for name in ("torch", "triton", "numpy", "peft", "transformers", "fvcore", "msgspec", "nvidia-ml-py", "pytest"):
+            try:
+                print(f"{name}=={importlib.metadata.version(name)}")
+            except importlib.metadata.PackageNotFoundError:
+                print(f"{name} is not installed")
+        print("Triton:", refusal(torch.device(sys.argv[1])) or "its kernels start")' "$DEVICE" || echo "no facts"
+    echo "Triton keeps what it compiles in ${TRITON_CACHE_DIR:-$cache}"
     if [ "$DEVICE" = cuda ]; then
-        nvidia-smi
-        nvidia-smi --format=csv --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.draw,power.limit,temperature.gpu,persistence_mode,compute_mode,mig.mode.current,ecc.mode.current
+        timeout 20 nvidia-smi
+        timeout 20 nvidia-smi --format=csv --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.draw,power.limit,temperature.gpu,persistence_mode,compute_mode,mig.mode.current,ecc.mode.current
     fi
-    "$PYTHON" -m pip list --format=freeze --disable-pip-version-check 2> /dev/null |
-        grep -iE '^(torch|triton|numpy|peft|transformers|fvcore|msgspec|nvidia-ml-py|pytest)=='
+    return 0
 }
 tested() { # tested SECONDS MARK FILES AND OPTIONS...: without the configuration, which asks for plugins
     local limit="$1" mark="$2"
@@ -115,13 +145,23 @@ tests() { # by file name: collecting the whole tree takes longer than they do, a
         "tests/execution/test_graphs.py::test_a_replayed_step_gives_the_gradients_of_a_plain_one[triton]"
 }
 rates() { # once
-    [ -s "$OUT/rates.json" ] || "$PYTHON" -m cdvft_bench.timing.calibrate --device "$DEVICE" --output "$OUT/rates.json"
+    [ -s "$OUT/rates.json" ] ||
+        timeout 120 "$PYTHON" -m cdvft_bench.timing.calibrate --device "$DEVICE" --output "$OUT/rates.json"
+}
+plan_by_rates() { # path auto picks by them; without them by a datasheet's
+    "$PYTHON" -c 'if 1:
+        import pathlib, sys
+        from cdvft_bench.analytic.roofline import load_rates
+        load_rates(pathlib.Path(sys.argv[1]))' "$OUT/rates.json" > /dev/null 2>&1 &&
+        cp "$OUT/rates.json" "$SCRATCH/rates.json" && cp "$OUT/rates.json" "$SCRATCH/rates-cuda.json" &&
+        export CDVFT_BENCH_RATES="$SCRATCH/rates.json" || said "no calibrated rates: path auto picks by a datasheet's"
 }
 cases() { # cases GRID FILE SECONDS_A_CASE MORE...
     local grid="$1" file="$2" case="$3"
     shift 3
-    "$PYTHON" -m cdvft_bench.timing --grid "$grid" --device "$DEVICE" --output "$OUT/$file" --budget "$(left)" \
-        --case-budget "$case" --modes eager,graph --energy 0 --precision 0.02 --selftest "$SELFTEST" "$@"
+    bounded "$PYTHON" -m cdvft_bench.timing --grid "$grid" --device "$DEVICE" --output "$OUT/$file" \
+        --budget "$(left)" --case-budget "$case" --modes eager,graph --energy 0 --precision 0.02 \
+        --selftest "$SELFTEST" "$@"
 }
 traces() { # in a process of their own, after all times: the profiler stays attached
     mkdir -p "$SCRATCH/traces"
@@ -137,39 +177,48 @@ table() {
     done
 }
 profile() {
-    local bench=("$PYTHON" -m cdvft_bench) profiles="$HERE/profiles" reports="$HERE/reports" rows=() name
-    [ -z "$DRY" ] || profiles="$SCRATCH/profiles" reports="$SCRATCH/reports"
+    local bench=("$PYTHON" -m cdvft_bench) profiles="$HERE/profiles" reports="$HERE/reports" rows=() judged=() name
     for file in rows.jsonl models.jsonl; do [ ! -s "$OUT/$file" ] || rows+=("$OUT/$file"); done
     [ ${#rows[@]} -gt 0 ] || { echo "There are no rows in $OUT: run parts 1 to 3 on the GPU first." >&2 && return 2; }
     name="${NAME:-$("$PYTHON" -m cdvft_bench.timing --name "${rows[0]}")}" || return 2
-    local folder="$profiles/$name"
+    if [ -n "$DRY" ]; then # nothing of it may come into the checkout, and other claims do not hang on these rows
+        profiles="$SCRATCH/profiles" reports="$SCRATCH/reports"
+        judged=(--records "$profiles/$name/records.jsonl.gz" --only "*step-time*")
+    fi
+    local folder="$profiles/$name" code=0
     mkdir -p "$folder" &&
         "${bench[@]}" import "${rows[@]}" --store "$SCRATCH/records.sqlite" &&
         "${bench[@]}" export "$SCRATCH/records.sqlite" "$folder/records.jsonl.gz" || return 1
     [ ! -s "$OUT/rates.json" ] || cp "$OUT/rates.json" "$folder/"
     [ ! -s "$OUT/traces.tar" ] || { mkdir -p "$folder/traces" && tar -xf "$OUT/traces.tar" -C "$folder/traces"; }
-    "${bench[@]}" dev profile-readme "$folder/records.jsonl.gz" || return 1
-    if [ -z "$DRY" ]; then
-        "${bench[@]}" verify --output "$profiles/verdicts.json" # exits with 1 where a claim fails: that is a result
-        "${bench[@]}" evaluate "$profiles"/*/records.jsonl.gz --output "$profiles/evaluation.json"
-    fi
-    "${bench[@]}" report "$profiles" --output "$reports" --figures svg || return 1
-    (cd "$profiles" && find "$name" -type f -printf 'profiles/%p %s bytes\n' | sort)
+    "${bench[@]}" dev profile-readme "$folder/records.jsonl.gz" || code=1
+    "${bench[@]}" verify ${judged[@]+"${judged[@]}"} --output "$profiles/verdicts.json"
+    [ $? -le 1 ] || code=1 # it exits with 1 where a verdict is not the expected one: that is a result
+    "${bench[@]}" evaluate "$profiles"/*/records.jsonl.gz --output "$profiles/evaluation.json" || code=1
+    "${bench[@]}" report "$profiles" --output "$reports" --figures svg || code=1
+    (cd "$profiles" && find "$name" -type f -exec wc -c {} + | sort -k 2)
+    return $code
 }
 
+[ "$PART" = profile ] || able || exit 2
 case "$PART" in
     1)
         step "device facts" facts
-        if has pytest; then step "correctness on the device" tests; else echo "== pytest is missing: no tests" | tee -a "$OUT/log.txt"; fi
+        if has pytest; then step "correctness on the device" tests; else said "pytest is missing: no tests"; fi
         step "rates" rates
+        plan_by_rates
         step "the cases that decide" cases "$GRID" rows.jsonl "$CASE" --no-trace
         ;;
-    2) step "peers, tokens, blocks, the forward pass" cases "$GRID" rows.jsonl "$CASE" --no-trace ;;
+    2)
+        plan_by_rates
+        step "peers, tokens, blocks, the forward pass" cases "$GRID" rows.jsonl "$CASE" --no-trace
+        ;;
     3)
+        plan_by_rates
         if has transformers && has peft; then
             step "models" cases "$MODELS" models.jsonl "$MODEL_CASE" --no-trace
         else
-            echo "== peft or transformers is missing: no models" | tee -a "$OUT/log.txt"
+            said "peft or transformers is missing: no models"
         fi
         step "traces" traces
         if [ -z "$DRY" ] && has pytest && [ $((LIMIT - SECONDS)) -gt 120 ]; then
@@ -180,6 +229,7 @@ case "$PART" in
     profile) step "profile" profile ;;
 esac
 [ "$PART" = profile ] || step "so far" table
+[ $MORE = 0 ] || CODE=3
 echo "== part $PART took $SECONDS s and ends with $CODE; its files:"
-(cd "$OUT" && find . -maxdepth 1 -type f -printf '%f %s bytes\n' | sort)
+(cd "$OUT" && find . -maxdepth 1 -type f -exec wc -c {} +)
 exit $CODE

@@ -102,6 +102,8 @@ COLUMNS: tuple[Column, ...] = (
     *_ratio("graph_narrow", "LoRA r=8 in the base's 16 bits", REPLAYED),
     *_ratio("graph_frozen", "frozen", REPLAYED),
     Column("graph_seconds", "time of a call, replayed graph", "s", "seconds", "Median over rounds."),
+    Column("graph_trust", "trust, replayed graph", "", "text", "How far that ratio may be trusted, see trust_of."),
+    Column("graph_warnings", "the clock warns of replays", "", "text", "What to know before quoting that time."),
     Column("gpu_clock", "GPU clock", "MHz", "number", "Of the multiprocessors: median over rounds."),
     Column("gpu_watts", "GPU power", "W", "number", "Of the whole device: median over rounds."),
     Column("seconds", "time of a call", "s", "seconds", "Median over rounds."),
@@ -211,15 +213,14 @@ def _measured(record: Record, timed: Timed | None) -> dict[str, object]:
     timing = timed.timing if timed else None
     trace = timed.trace if timed else None
     first = timing.samples[0] if timing and timing.samples else None
-    graph = timed.replays.timing if timed and timed.replays else None
-    replayed = graph.ratios if graph else {}
+    graph = _graph(record)
     found = {
         "lora": ratio_to(record, LORA),
         "frozen": ratio_to(record, FROZEN),
         "graph_saves": launch_share(timed),
-        "graph_lora": replayed.get(LORA),
-        "graph_narrow": replayed.get(f"{LORA} {record.case.dtype}"),
-        "graph_frozen": replayed.get(FROZEN),
+        "graph_lora": graph_ratio(record, LORA),
+        "graph_narrow": graph_ratio(record, f"{LORA} {record.case.dtype}"),
+        "graph_frozen": graph_ratio(record, FROZEN),
     }
     ratios = {
         f"{name}{end}": getattr(ratio, which, None)
@@ -228,6 +229,8 @@ def _measured(record: Record, timed: Timed | None) -> dict[str, object]:
     }
     return ratios | {
         "graph_seconds": graph.samples[0].median if graph and graph.samples else None,
+        "graph_trust": trust_of(record, graph=True),
+        "graph_warnings": clean("; ".join(graph.warnings)) if graph else "",
         "gpu_clock": _middle(timing.clocks_mhz if timing else ()),
         "gpu_watts": _middle(timing.watts if timing else ()),
         "seconds": sources.median_seconds(record),
@@ -282,14 +285,39 @@ def ratio_to(record: Record, baseline: str) -> Interval | None:
     return sources.ratio_to_frozen(record) if baseline == FROZEN else sources.ratio_to_lora8(record)
 
 
-def trust_of(record: Record) -> Trust:
-    """How far a record's ratio may be trusted.
+def _graph(record: Record) -> Timing | None:
+    """A record's times as replayed graphs."""
+    return record.timed.replays.timing if record.timed and record.timed.replays else None
+
+
+def graph_ratio(record: Record, baseline: str) -> Interval | None:
+    """As :func:`ratio_to`, both as replayed graphs."""
+    graph = _graph(record)
+    itself = {FROZEN: cases.is_frozen, LORA: cases.is_lora8}.get(baseline)
+    if graph is None or itself is None or not itself(record.case):
+        return graph.ratios.get(baseline) if graph else None
+    return Interval(1.0, 1.0, 1.0)
+
+
+def replayed(frame: DataFrame) -> DataFrame:
+    """The rows that were timed as replayed graphs, with those times in the columns of eager ones."""
+    found = frame[frame["graph_lora"].notna() | frame["graph_frozen"].notna()]
+    ratios = [f"{name}{end}" for name in ("lora", "frozen") for end in ("", "_low", "_high")]
+    return found.assign(**{name: found[f"graph_{name}"] for name in (*ratios, "seconds", "trust", "warnings")})
+
+
+def trust_of(record: Record, graph: bool = False) -> Trust:
+    """How far a record's ratio may be trusted, or with ``graph`` that of its replays.
 
     "firm": an interval over several processes, and no warning; "fair": an interval of one process, and no warning;
     "doubtful": the clock warned; "no interval": too few rounds for one.
     """
-    timing = record.timed.timing if record.timed else None
-    ratio = sources.ratio_to_lora8(record) or sources.ratio_to_frozen(record)
+    if graph:
+        timing = _graph(record)
+        ratio = (timing.ratios.get(LORA) or timing.ratios.get(FROZEN)) if timing else None
+    else:
+        timing = record.timed.timing if record.timed else None
+        ratio = sources.ratio_to_lora8(record) or sources.ratio_to_frozen(record)
     if timing is None or ratio is None:
         return "not measured"
     if ratio.bounds is None:

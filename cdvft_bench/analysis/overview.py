@@ -6,15 +6,18 @@ timed, on the fastest that was. A layer or model is shown at one workload: a tra
 one with CDVFT on ``auto`` rather than without, one timed in several processes rather than in one, then the one with
 most methods, most tokens, and the newest records. Panels are ordered likewise, and of equals whole models before
 layers; where some have training steps of CDVFT on ``auto``, the others are left out.
+
+On a GPU replayed CUDA graphs, in which only kernels take time, go before eager calls: where both were timed, a layer or
+model has a panel of either, and what is said rests on the replays.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from cdvft_bench.analysis.frame import COMPARABLE, Entry, entries, interval_of
+from cdvft_bench.analysis.frame import COMPARABLE, Entry, entries, interval_of, replayed
 from cdvft_bench.core.interval import Interval
 
 if TYPE_CHECKING:
@@ -36,7 +39,7 @@ class Cell:
 
     Attributes:
         record: index of the row of the frame. label: the setting with its path.
-        time: over the baseline's. trust: of it, see ``frame.trust_of``.
+        time: over the baseline's. trust: of it, see ``frame.trust_of``. warned: whether the clock warned of it.
         rank: "best" of the panel's methods, or "tied" where its interval reaches the best one's.
         costs: parameters, saved bytes and launches over the baseline's; what is not known is left out.
     """
@@ -45,6 +48,7 @@ class Cell:
     label: str
     time: Interval
     trust: str
+    warned: bool
     rank: Rank
     costs: Mapping[str, float]
 
@@ -55,7 +59,8 @@ class Panel:
 
     Attributes:
         where: values of ``COMPARABLE``. title: the layer or model. workload: pass and tokens. machine: by name.
-        cells: by setting.
+        cells: by setting. graph: whether times are those of replayed graphs.
+        again: whether it shows eagerly what another panel shows as replayed graphs.
     """
 
     where: tuple[Any, ...]
@@ -64,6 +69,8 @@ class Panel:
     workload: str
     machine: str
     cells: Mapping[str, Cell]
+    graph: bool = False
+    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,9 +93,13 @@ class Overview:
         """How sentences write the baseline."""
         return BASELINES[self.baseline]
 
+    def cells(self, row: str) -> list[tuple[Panel, Cell]]:
+        """A setting in every panel that has it, each layer or model once."""
+        return [(panel, panel.cells[row]) for panel in self.panels if row in panel.cells and not panel.again]
+
     def focused(self) -> list[tuple[Panel, Cell]]:
-        """The focus in every panel that has it."""
-        return [(panel, panel.cells[self.focus]) for panel in self.panels if self.focus in panel.cells]
+        """The focus in every panel that has it, each layer or model once."""
+        return self.cells(self.focus)
 
 
 def overview(frame: DataFrame) -> Overview:
@@ -102,25 +113,33 @@ def overview(frame: DataFrame) -> Overview:
     given = entries(done)
     method = _focus_method(given)
     groups: dict[tuple[Any, ...], list[Entry]] = {}
-    for entry in given:
-        groups.setdefault(tuple(entry[name] for name in COMPARABLE), []).append(entry)
+    for graph, rows in ((True, entries(replayed(done))), (False, given)):
+        for entry in rows:
+            groups.setdefault((graph, *(entry[name] for name in COMPARABLE)), []).append(entry)
     best: dict[tuple[Any, ...], tuple[tuple[Any, ...], Panel, str]] = {}
-    for where, rows in groups.items():
+    for (graph, *compared), rows in groups.items():
+        where = tuple(compared)
         chosen = representatives([row for row in rows if interval_of(row, baseline) is not None])
         if not any(row["method"] not in ("frozen", "lora") for row in chosen):
             continue
-        panel = _panel(where, chosen, rows, baseline)
+        panel = _panel(where, chosen, rows, baseline, graph)
         focus = next((row for row in chosen if row["method"] == method), None)
         told = focus is not None and focus["path"] in ("auto", "")
         newest = max(row["recorded"] for row in rows)
         several = all(row["processes"] >= SEVERAL for row in chosen)
         merit = (panel.workload.startswith("step"), told, several, len(chosen), rows[0]["tokens"], newest)
-        place = (panel.machine, *where[1:5])
+        place = (graph, panel.machine, *where[1:5])
         if place not in best or merit > best[place][0]:
             best[place] = (merit, panel, focus["setting"] if focus else "")
+    for (graph, *shown), (merit, panel, setting) in best.items():
+        if not graph and (True, *shown) in best:
+            best[graph, *shown] = (merit, replace(panel, again=True), setting)
     ordered = sorted(
         best.values(),
-        key=lambda item: (*(not is_so for is_so in item[0][:3]), -item[0][3], item[1].kind != "model", item[1].title),
+        key=lambda item: (
+            *(item[1].again, *(not is_so for is_so in item[0][:3])),
+            *(-item[0][3], item[1].kind != "model", item[1].title),
+        ),
     )
     ordered = [item for item in ordered if all(item[0][:2])] or ordered
     panels = tuple(panel for _, panel, _ in ordered)
@@ -160,7 +179,9 @@ def _focus_method(given: Sequence[Entry]) -> str:
     return "cdvft" if "cdvft" in methods else max(dict.fromkeys(methods), key=methods.count, default="")
 
 
-def _panel(where: tuple[Any, ...], chosen: Sequence[Entry], rows: Sequence[Entry], baseline: Baseline) -> Panel:
+def _panel(
+    where: tuple[Any, ...], chosen: Sequence[Entry], rows: Sequence[Entry], baseline: Baseline, graph: bool
+) -> Panel:
     lora = next((row for row in rows if row["lora"] == 1 and row["lora_low"] == 1 and row["method"] == "lora"), None)
     base = lora if baseline == "lora" else next((row for row in rows if row["method"] == "frozen"), None)
     times = {row["setting"]: interval_of(row, baseline) or Interval(1.0) for row in chosen}
@@ -171,6 +192,7 @@ def _panel(where: tuple[Any, ...], chosen: Sequence[Entry], rows: Sequence[Entry
             label=row["label"],
             time=times[row["setting"]],
             trust=row["trust"],
+            warned=isinstance(row["warnings"], str) and row["warnings"] != "",
             rank=ranks.get(row["setting"], ""),
             costs={
                 name: row[name] / base[name]
@@ -183,8 +205,9 @@ def _panel(where: tuple[Any, ...], chosen: Sequence[Entry], rows: Sequence[Entry
     first = rows[0]
     shape = f"{first['batch']:,.0f} × {first['sequence']:,.0f}" if first["batch"] > 1 else f"{first['sequence']:,.0f}"
     dtype = "" if first["dtype"] == "float32" else f", {first['dtype']}"
-    workload = f"{first['pass']}, {shape} tokens{dtype}"
-    return Panel(where, first["subject"], first["kind"], workload, first["machine"], cells)
+    how = " as a graph" if graph else "" if first["device"] == "cpu" else ", eager"
+    workload = f"{first['pass']}{how}, {shape} tokens{dtype}"
+    return Panel(where, first["subject"], first["kind"], workload, first["machine"], cells, graph)
 
 
 def _ranks(times: Mapping[str, Interval]) -> dict[str, Rank]:

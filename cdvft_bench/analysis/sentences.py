@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cdvft_bench.analysis.overview import SEVERAL, Cell, Overview, Panel
+from cdvft_bench.analysis.overview import SEVERAL, Overview
 from cdvft_bench.core.interval import Interval, Side
 from cdvft_bench.core.text import listed, plural
 
@@ -72,6 +71,7 @@ def headline(found: Overview) -> Headline:
         return Headline("No method is timed beside a baseline in these records.", "", "", "")
     panel, cell = seen[0]
     step = "a training step" if panel.workload.startswith("step") else "a forward pass"
+    step += ", as a replayed CUDA graph," if panel.graph else ""
     costs = [f"{said} {cell.costs[name]:.2f} × {what}" for name, (said, what) in COSTS.items() if name in cell.costs]
     return Headline(
         before=f"On {panel.title}, {step} with {cell.label} takes",
@@ -87,13 +87,13 @@ def trust(found: Overview, frame: DataFrame) -> Trust:
     "high": every ratio has an interval over three processes or more, at most a tenth carry a warning, and formula and
     count agree; "low": more than half carry a warning or have no interval; else "fair".
     """
-    indices = sorted({cell.record for panel in found.panels for cell in panel.cells.values()})
-    rows = frame.loc[indices]
-    rows = rows[(rows["trust"] != "not measured") & (rows["method"] != "frozen")]
+    cells = {cell.record: cell for row in found.rows for _, cell in found.cells(row) if cell.trust != "not measured"}
+    rows = frame.loc[sorted(cells)]
+    rows = rows[rows["method"] != "frozen"]
     if not len(rows):
         return Trust("none", ("No ratio of times is recorded.",))
-    n = len(rows)
-    without, warned = int((rows["trust"] == "no interval").sum()), int((rows["warnings"].fillna("") != "").sum())
+    n, shown = len(rows), [cells[at] for at in rows.index]
+    without, warned = sum(cell.trust == "no interval" for cell in shown), sum(cell.warned for cell in shown)
     few, checked = int(rows["processes"].min()), rows[rows["agreement"] != "not measured"]
     differing = int((checked["agreement"] == "differs").sum())
     facts = (
@@ -105,7 +105,7 @@ def trust(found: Overview, frame: DataFrame) -> Trust:
         if len(checked)
         else "Formula and count were not compared.",
     )
-    doubtful = int(rows["trust"].isin(["doubtful", "no interval"]).sum())
+    doubtful = sum(cell.trust in ("doubtful", "no interval") for cell in shown)
     level: Level = "fair"
     if not without and warned <= WARNED * n and few >= SEVERAL and not differing:
         level = "high"
@@ -122,7 +122,8 @@ def picture_title(found: Overview) -> str:
     counts = [f"{word} on {words.count(word)}" for word in WORDS if words.count(word)]
     kinds = {panel.kind for panel, _ in found.focused()}
     what = "layers and models" if len(kinds) > 1 else f"{kinds.pop()}{'s' if len(words) > 1 else ''}"
-    return f"{found.focus} beside {found.baseline_title}: {listed(counts)}, of {len(words)} {what}"
+    how = ", as replayed graphs" if all(panel.graph for panel, _ in found.focused()) else ""
+    return f"{found.focus} beside {found.baseline_title}{how}: {listed(counts)}, of {len(words)} {what}"
 
 
 def three_sentences(found: Overview) -> tuple[str, str, str]:
@@ -151,23 +152,19 @@ def is_baseline(found: Overview, row: str) -> bool:
     return row in ("frozen", "LoRA r=8") if found.baseline == "lora" else row == "frozen"
 
 
-def _cells(found: Overview, row: str) -> Sequence[tuple[Panel, Cell]]:
-    return [(panel, panel.cells[row]) for panel in found.panels if row in panel.cells]
-
-
 def _on(found: Overview, row: str, word: str) -> str:
-    cells = [(panel, cell) for panel, cell in _cells(found, row) if word_of(cell.time) == word]
+    cells = [(panel, cell) for panel, cell in found.cells(row) if word_of(cell.time) == word]
     if not cells:
         return ""
     if len(cells) > 3:
         values = [cell.time.value for _, cell in cells]
-        return f"{row} on {len(cells)} of {len(_cells(found, row))} ({min(values):.2f} to {max(values):.2f})"
+        return f"{row} on {len(cells)} of {len(found.cells(row))} ({min(values):.2f} to {max(values):.2f})"
     return f"{row} on {listed([f'{panel.title} ({trimmed(cell.time)})' for panel, cell in cells])}"
 
 
 def _smaller(found: Overview, row: str) -> str:
     """The share of the baseline's parameters, and of what it keeps for backward, in the first panel."""
-    cells = _cells(found, row)
+    cells = found.cells(row)
     costs = cells[0][1].costs if cells else {}
     parameters, saved = costs.get("parameters"), costs.get("saved_bytes")
     if not parameters or parameters >= 1:

@@ -73,8 +73,9 @@ class FastLayer:
     def forward(self) -> Kernels:
         """The forward pass, base and change."""
         if self.path == "triton":
-            fused = triton_costs.forward_kernel(self.layer, self.tokens, self.factors[0], self.dtype)
-            return (*frozen_forward(self.layer, self.tokens, self.dtype), fused)
+            fused = triton_costs.on_chip_forward(self.layer, self.tokens, self.factors[0], self.dtype)
+            before = triton_costs.spectrum_of_c(self.factors[0])
+            return (*before, *frozen_forward(self.layer, self.tokens, self.dtype), fused)
         if self.path == "native":
             return self._native_forward()
         return self._fused_forward() if self.path in ("fused", "stored") else self._merged_forward()
@@ -82,10 +83,13 @@ class FastLayer:
     def backward(self) -> Kernels:
         """The backward pass, with the gradient of the input."""
         if self.path == "triton":
-            fused = triton_costs.backward_kernel(
+            change = triton_costs.on_chip_backward(
                 self.layer, self.tokens, self.factors[0], self.dtype, bool(self.diagonals)
             )
-            return (*frozen_backward(self.layer, self.tokens, self.dtype), fused)
+            after = triton_costs.partial_sums(
+                self.tokens, self.factors[0], self.dtype, bool(self.diagonals), self.alpha
+            )
+            return (*frozen_backward(self.layer, self.tokens, self.dtype), *change, *after)
         if self.path == "native":
             return self._native_backward()
         if self.path in ("fused", "stored"):

@@ -11,15 +11,11 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
-
-from cdvft_bench.analytic.kernels import ITEMSIZE, Kernel
+from cdvft_bench.analytic.kernels import ITEMSIZE
 from cdvft_bench.analytic.roofline import Rates, kernel_seconds
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem, device_rates
-from cdvft_bench.execution.splits import widths
 from cdvft_bench.execution.triton.costs import fold_kernels, merged_weight_kernel
-from cdvft_bench.execution.triton.path import PROGRAMS, rows_at_once
 
 SHAPES = tuple((d, tokens) for d in (768, 1024, 2048, 4096) for tokens in (1024, 8192, 32768))
 
@@ -75,19 +71,15 @@ def floors(d: int, tokens: int, rates: Rates, dtype: str = "bfloat16") -> Iterat
     layer = FastLayer(problem.layer, tokens, dtype, problem.factors, 2, 1.0, "triton", "cuda")
     merged = merged_weight_kernel(problem.layer, problem.factors[0], dtype, True)
     folds = fold_kernels(problem.layer, problem.factors[0], dtype, True)
-    p1, p2 = widths(d)
-    for kernel in (merged, *folds, layer.forward()[-1], layer.backward()[-1]):
+    on_chip = [k for k in (*layer.forward(), *layer.backward()) if k.op in ("filter_kernel", "moment_kernel")]
+    named = [(merged, ""), *((one, "") for one in folds)]
+    named += zip(on_chip, (" forward", " for x, a_1", " for a_3", " for c"), strict=True)
+    named += [(k, " of partial gradients") for k in layer.backward() if k.op == "sum"]
+    for kernel, what in named:
         moved = int(kernel.read + kernel.written)
         floor = moved / rates.bandwidth["copy"][-1][1]
-        yield Floor(kernel.op, d, tokens, moved, floor, max(floor, kernel_seconds(kernel, rates, dtype)))
-    # The backward kernel's programs each leave 2 (P1 P2 + d) floats of partial sums.
-    rows = rows_at_once(d, getattr(torch, dtype))
-    programs = -(-tokens // (rows * max(1, -(-tokens // (rows * PROGRAMS)))))
-    partial = programs * 2 * (p1 * p2 + d) * 4
-    reduced = Kernel("sum of partial gradients", "reduction", read=partial, written=2 * (p1 * p2 + d) * 4)
-    moved = int(reduced.read + reduced.written)
-    floor = moved / rates.bandwidth["copy"][-1][1]
-    yield Floor(reduced.op, d, tokens, moved, floor, max(floor, kernel_seconds(reduced, rates, dtype)))
+        predicted = max(floor, kernel_seconds(kernel, rates, dtype))
+        yield Floor(f"{kernel.op}{what}", d, tokens, moved, floor, predicted)
 
 
 def floors_markdown() -> str:

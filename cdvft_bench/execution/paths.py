@@ -16,7 +16,7 @@ from cdvft_bench.execution.fused import FusedFunction, Plan
 from cdvft_bench.execution.merged import MergedFunction
 from cdvft_bench.execution.native.path import NativeFunction
 from cdvft_bench.execution.native.path import misfit as native_misfit
-from cdvft_bench.execution.triton.path import TritonFunction
+from cdvft_bench.execution.triton.on_chip import TritonFunction
 from cdvft_bench.execution.triton.path import misfit as triton_misfit
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
 from cdvft_reference.circulant import (

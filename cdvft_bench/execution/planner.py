@@ -29,9 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 NOT_PICKED = ("triton",)
-"""Paths that "auto" leaves alone, though they can execute a layer and are ranked: the backward pass of the on-chip FFT
-spills registers in every configuration that was compiled (profiles/gpu-static), which no predicted time holds, and no
-clock has seen it."""
+"""Paths that "auto" leaves alone, though they can execute a layer and are ranked: no clock has seen the on-chip FFT,
+and where its kernels keep registers off chip (p = 4,096 on sm_90: profiles/gpu-static), no prediction knows of it."""
 
 MATMUL_PATHS = ("fused", "stored", "merged", "merged_dense")
 

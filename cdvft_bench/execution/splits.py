@@ -31,6 +31,17 @@ FOLD_PROGRAMS = 512
 """Programs of the fold kernel that are wanted: several for every multiprocessor of a GPU."""
 
 
+ON_CHIP_LARGEST = {"float32": 2048}
+"""Largest P1 * P2 that path "triton" takes, by dtype of the activations; 4,096 for those of 16 bits."""
+
+ON_CHIP_HELD = {"float32": 1024}
+"""Entries of an operand that a program of it holds, in one row or several; 2,048 of 16 bits. Of twice as many a GPU
+keeps some off chip (profiles/gpu-static)."""
+
+ON_CHIP_PROGRAMS = 512
+"""Programs of its kernels that sum over rows, each with its own partial sums: several for every multiprocessor."""
+
+
 def piece(rows: Count, d_in: Count, d_out: Count, device: str) -> Count:
     """Rows treated at once, as even as pieces of at most ``PIECE`` entries can be; all of them on a GPU."""
     if device != "cpu":
@@ -40,9 +51,18 @@ def piece(rows: Count, d_in: Count, d_out: Count, device: str) -> Count:
 
 
 def split(p: int) -> tuple[int, int] | None:
-    """p = p1 * p2 with the least padded area, or None where no split fits on chip (a large prime)."""
+    """p = p1 * p2 with the least padded area, or None where no split fits on chip (a large prime).
+
+    Of equal ones that with p2 padded to 16, else the most even: of those tried, p = 2,048 so keeps all registers on
+    chip on sm_90, and p = 4,096 on sm_100 (profiles/gpu-static).
+    """
     pairs = [(p1, p // p1) for p1 in range(1, LARGEST_FACTOR + 1) if p % p1 == 0 and p // p1 <= LARGEST_FACTOR]
-    return min(pairs, key=lambda pair: (padded(pair[0]) * padded(pair[1]), abs(pair[0] - pair[1])), default=None)
+    return min(pairs, key=_order, default=None)
+
+
+def _order(pair: tuple[int, int]) -> tuple[int, bool, int]:
+    rows, columns = padded(pair[0]), padded(pair[1])
+    return rows * columns, columns > 16, abs(pair[0] - pair[1])
 
 
 def padded(n: int) -> int:
@@ -60,6 +80,22 @@ def widths(p: int) -> tuple[int, int]:
     if pair is None:
         raise UserError(f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}, as path 'triton' needs")
     return padded(pair[0]), padded(pair[1])
+
+
+def on_chip_fits(p: int, dtype: str) -> bool:
+    """Whether path "triton" takes blocks of p for activations of a dtype."""
+    return split(p) is not None and widths(p)[0] * widths(p)[1] <= ON_CHIP_LARGEST.get(dtype, 4096)
+
+
+def on_chip_rows(p: int, dtype: str) -> int:
+    """Rows of x that a program of path "triton" holds."""
+    return max(1, ON_CHIP_HELD.get(dtype, 2048) // (widths(p)[0] * widths(p)[1]))
+
+
+def on_chip_tiles(rows: Count, lines: Count) -> tuple[Count, Count]:
+    """Tiles of ``lines`` rows that a program goes through which sums over them, and programs."""
+    tiles = larger(-(-rows // (lines * ON_CHIP_PROGRAMS)), 1)
+    return tiles, -(-rows // (lines * tiles))
 
 
 def fold_tile(p: Count) -> Count:

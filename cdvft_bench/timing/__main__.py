@@ -150,7 +150,7 @@ def _run(options: argparse.Namespace) -> int:
         threads=options.threads,
         energy_s=(2.0 if cuda else 0.0) if options.energy is None else options.energy,
         retry_failed=options.retry_failed,
-        build=builder(cases, bool(options.grid)),
+        build=builder(cases, bool(options.grid), say),
     )
     try:
         progress = run_slice(cases, options.output, settings, say)

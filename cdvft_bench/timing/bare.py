@@ -147,10 +147,22 @@ def grid_cases(name: str, device: str | None, kept: bool = False) -> list[Case |
     return [e if isinstance(e, str) or device is None else replace(e, device=device) for e in found]
 
 
-def builder(cases: Sequence[Case], of_grid: bool) -> str:
-    """What builds the cases: the suite where its packages are installed and needed, else this module."""
+def builder(cases: Sequence[Case], of_grid: bool, say: Callable[[str], None] = print) -> str:
+    """What builds the cases: the suite where its packages are installed and needed, else this module.
+
+    Args:
+        cases: to build. of_grid: whether they are a grid's. say: takes the reason why an installed peft is of no use.
+    """
+    own = f"{__name__}:build"
     needed = of_grid or any(case.method not in _BUILDERS for case in cases)
-    return SUITE if needed and importlib.util.find_spec("peft") is not None else f"{__name__}:build"
+    if not needed or importlib.util.find_spec("peft") is None:
+        return own
+    try:
+        importlib.import_module("peft")
+    except Exception as error:  # of other versions than its own needs: everything but its methods does without
+        say(f"peft cannot be imported, so its methods fail and LoRA is plain torch: {shorten(str(error), 300)}")
+        return own
+    return SUITE
 
 
 def _finite(text: str, value: Value) -> Value:

@@ -9,6 +9,7 @@ command goes on where it stopped.
 from __future__ import annotations
 
 import gc
+import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
@@ -148,6 +149,7 @@ def time_case(case: Case, settings: Settings, replayer: Replayer) -> Timed:
         torch.compiler.reset()  # else the cases, which share their code, would run into the compiler's cache limit
     build: Build = named(settings.build)
     notes = [f"{case.method}: plain torch, with the operators of the suite's own"] if _plain(case, settings) else []
+    notes += _without_triton(case)
     return measure(
         build(case).target(case.plain_label, case.pass_),
         lambda: beside(case, build),
@@ -189,6 +191,14 @@ def _on_gpu(case: Case) -> bool:
 
 def _plain(case: Case, settings: Settings) -> bool:
     return case.method == "lora" and settings.build == Settings.build
+
+
+def _without_triton(case: Case) -> list[str]:
+    """That torch's operators stand for the suite's own kernels on a GPU, and why."""
+    if not _on_gpu(case) or case.method not in ("cdvft", "block_circulant"):
+        return []
+    why = importlib.import_module("cdvft_bench.execution.triton.path").refusal(torch.device(case.device))
+    return [f"torch's operators in place of Triton's kernels: {why}"] if why else []
 
 
 def _plan(case: Case, settings: Settings, trace: bool) -> Plan:

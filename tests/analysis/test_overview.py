@@ -21,6 +21,7 @@ from cdvft_bench.analysis.sentences import (
 )
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import Replays
 from tests.made_records import ENVIRONMENTS, failed, make_records, with_ratios, with_timing
 
 FOCUS = "CDVFT m=2 p=d"
@@ -81,6 +82,46 @@ def test_a_layer_stands_at_one_workload_and_models_come_first() -> None:
         ("some-model", "step, 8 × 128 tokens"),
         ("768x768", "step, 8 × 128 tokens"),
     ]
+
+
+def on_gpu(record: Record, graph: Interval | None, **given: object) -> Record:
+    """The record as a GPU's, eager and, with a ratio to LoRA r = 8, as replayed graphs."""
+    assert record.timed is not None
+    assert record.timed.timing is not None
+    timing = replace(record.timed.timing, warnings=("eager drift",))
+    ratios = {} if graph is None else {"lora r=8": graph, "frozen": graph}
+    replays = None if graph is None else Replays(replace(timing, **{"ratios": ratios, "warnings": (), **given}), 3, {})
+    case = replace(record.case, device="cuda")
+    return replace(record, case=case, timed=replace(record.timed, timing=timing, replays=replays))
+
+
+def test_on_a_gpu_what_is_said_rests_on_replayed_graphs_and_eager_calls_stand_apart() -> None:
+    """A peer that could not be captured is in the eager panel alone."""
+    graphs = {"lora": Interval(3.0, 2.9, 3.1), "cdvft": Interval(0.8, 0.75, 0.85), "vera": Interval(0.9, 0.7, 1.2)}
+    records = [on_gpu(r, graphs.get(r.case.method)) for r in timed(make_records(), 1.7)]
+    found = seen(records)
+    first, second = found.panels
+    assert (first.workload, second.workload) == ("step as a graph, 8 × 128 tokens", "step, eager, 8 × 128 tokens")
+    assert (first.graph, first.again, second.graph, second.again) == (True, False, False, True)
+    assert (first.cells[FOCUS].time, second.cells[FOCUS].time.value) == (graphs["cdvft"], 1.7)
+    assert (first.cells["LoRA r=8"].time, first.cells["VeRA r=256"].rank) == (Interval(1, 1, 1), "tied")
+    assert "FourierFT n=1000" not in first.cells
+    assert "FourierFT n=1000" in second.cells
+    assert (first.cells[FOCUS].trust, second.cells[FOCUS].trust) == ("fair", "doubtful")
+    assert "a training step, as a replayed CUDA graph, with CDVFT m=2 p=d, torch.fft takes 0.80" in headline(found).text
+    assert picture_title(found) == f"{FOCUS} beside LoRA r=8, as replayed graphs: faster on 1, of 1 layer"
+    assert f"{FOCUS} on 768x768 (0.80)" in three_sentences(found)[0]
+    frame = records_frame(records, ENVIRONMENTS)
+    assert "The clock warns of 0 of them." in trust(found, frame).facts
+    warned = [on_gpu(r, graphs.get(r.case.method), warnings=("throttled",)) for r in timed(make_records(), 1.7)]
+    frame = records_frame(warned, ENVIRONMENTS)
+    assert trust(overview(frame), frame).level == "low"
+
+
+def test_a_gpu_without_replays_says_that_its_times_are_eager() -> None:
+    found = seen([on_gpu(r, None) for r in make_records()])
+    assert [(panel.workload, panel.again) for panel in found.panels] == [("step, eager, 8 × 128 tokens", False)]
+    assert "graph" not in headline(found).text + picture_title(found)
 
 
 def test_costs_are_over_the_baselines() -> None:

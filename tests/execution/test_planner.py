@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 
 import numpy as np
@@ -148,3 +149,23 @@ def test_paths_that_are_alike_but_for_rounding_stand_in_their_own_order(monkeypa
     monkeypatch.setattr(planner, "predict_seconds", lambda *_: 1e-3 * (1 + int(rng.integers(-3, 4)) * 2.2e-16))
     for _ in range(20):
         assert [e.path for e in rank(problem, CPU)] == list(problem.paths)
+
+
+@pytest.mark.parametrize("d", [64, 768, 1024, 2048, 4096])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_auto_leaves_the_on_chip_fft_out_though_it_be_predicted_to_take_no_time(d, dtype, monkeypatch) -> None:
+    """No clock has seen it, and no prediction knows of registers that are kept off chip."""
+    found_by = planner.estimate
+
+    def free(problem: Problem, path: str, rates: Rates) -> planner.Estimate:
+        found = found_by(problem, path, rates)
+        return dataclasses.replace(found, seconds=0.0) if path == "triton" else found
+
+    monkeypatch.setattr(Problem, "kernels", {"triton": ""})
+    monkeypatch.setattr(planner, "estimate", free)
+    planner._pick_for.cache_clear()
+    for tokens, m in itertools.product((64, 1024, 8192, 32768), (2, 0)):
+        problem = Problem(d, d, d, m, tokens, dtype, "cuda")
+        first, second, *_ = (found.path for found in planner.rank(problem))
+        assert (first, planner.pick_for(problem)) == ("triton", second)
+    planner._pick_for.cache_clear()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -195,9 +196,17 @@ def test_readme_and_page_tell_graphs_from_eager_calls_and_name_the_device(campai
     part = text[text.index("## Kernels alone: replayed CUDA graphs") :].split("\n## ")[0]
     assert "eager ÷ LoRA | graph ÷ LoRA | graph ÷ LoRA in 16 bits | graph ÷ frozen" in part
     assert part.count("| 64x64 |") >= 1
+    assert f"- {NAME}, layer, cuda, bfloat16, step, as replayed graphs: CDVFT beside C3A: " in text
+    assert f"- {NAME}, layer, cuda, bfloat16, step: CDVFT beside C3A: " in text
     done = CliRunner().invoke(command, ["report", str(campaign), "--output", str(tmp_path / "page"), "--no-claims"])
     assert done.exit_code == 0, done.output
-    assert NAME in next((tmp_path / "page").glob("*.html")).read_text()
+    html = next((tmp_path / "page").glob("*.html")).read_text()
+    assert NAME in html
+    assert re.search(r"On 64x64, a training step, as a replayed CUDA graph, with CDVFT m=2 p=d\s+takes", html)
+    overview = (tmp_path / "page" / "tables" / "overview.csv").read_text().splitlines()
+    assert (
+        overview[0] == 'method,"64x64, step as a graph, 24 tokens, bfloat16","64x64, step, eager, 24 tokens, bfloat16"'
+    )
     table = (tmp_path / "page" / "tables" / "records.csv").read_text().splitlines()
     columns: dict[str, Any] = dict(zip(table[0].split(","), range(999), strict=False))
     assert {"lora", "graph_lora", "graph_narrow", "graph_frozen", "gpu_clock", "gpu_watts"} <= set(columns)

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import importlib
+import json
 import os
 import re
+import shutil
+import stat
 import subprocess
 import sys
+import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Replays, Samples, Timed, Timing
+from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.timing.__main__ import main
 from cdvft_bench.timing.machine.environment import read_environment
 
@@ -24,7 +31,7 @@ SCRIPT = ROOT / "profiles" / "record_gpu.sh"
 
 def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     given = {**os.environ, "PYTHON": sys.executable, **variables}
-    return subprocess.run(["bash", str(SCRIPT), *arguments], env=given, capture_output=True, text=True, timeout=250)
+    return subprocess.run(["bash", str(SCRIPT), *arguments], env=given, capture_output=True, text=True, timeout=800)
 
 
 def test_without_a_part_it_says_how_it_is_used(tmp_path: Path) -> None:
@@ -36,6 +43,127 @@ def test_without_a_part_it_says_how_it_is_used(tmp_path: Path) -> None:
     done = run("profile", OUT=str(tmp_path / "out"))
     assert done.returncode == 1
     assert "There are no rows in" in done.stdout
+
+
+def bare_python(folder: Path, *packages: str) -> Path:
+    """An interpreter that has these packages alone, and what comes with torch."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (target,) = folder.glob("lib/python*/site-packages")
+    for name in packages:
+        for entry in Path(importlib.import_module(name).__file__ or "").resolve().parent.parent.iterdir():
+            if entry.name.split("-")[0].split(".")[0].lower() in WITH_TORCH and not (target / entry.name).exists():
+                (target / entry.name).symlink_to(entry)
+    return folder / "bin" / "python"
+
+
+def checkout(folder: Path) -> Path:
+    """The files without their repository; the script of them."""
+    for name in ("cdvft_bench", "reference"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    (folder / "profiles").mkdir()
+    shutil.copy(SCRIPT, folder / "profiles")
+    return folder / "profiles" / SCRIPT.name
+
+
+def wheel(folder: Path, name: str, **files: str) -> None:
+    with zipfile.ZipFile(folder / f"{name}-9.9-py3-none-any.whl", "w") as made:
+        made.writestr(f"{name}-9.9.dist-info/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: 9.9\n")
+        for path, text in files.items():
+            made.writestr(f"{name}/{path}.py", text)
+
+
+WITH_TORCH = {"torch", "torchgen", "functorch", "numpy", "typing_extensions", "sympy", "mpmath", "networkx"}
+WITH_TORCH |= {"jinja2", "markupsafe", "filelock", "fsspec"}
+TOOLS = [
+    "bash",
+    "cat",
+    "chmod",
+    "cp",
+    "dirname",
+    "find",
+    "mkdir",
+    "mktemp",
+    "rm",
+    "sed",
+    "sort",
+    "tar",
+    "tee",
+    "timeout",
+]
+TOOLS += ["wc"]
+
+
+def test_on_a_node_with_torch_and_numpy_alone_only_notes_are_lost(tmp_path: Path) -> None:
+    """No git, compiler, nvidia-smi, pytest, peft, msgspec or plotly, no home, and what was handed over is read-only."""
+    tools, wheels, given = (tmp_path / name for name in ("tools", "wheels", "given"))
+    for folder in (tools, wheels, given):
+        folder.mkdir()
+    for name in TOOLS:
+        (tools / name).symlink_to(str(shutil.which(name)))
+    wheel(wheels, "fvcore", __init__="")
+    wheel(wheels, "numpy", __init__="raise ImportError('a wheel has taken the place of what is installed')")
+    (given / "rates.json").write_text(json.dumps({**BUILT_IN["cpu"].to_json(), "source": "measured"}))
+    (given / "rates.json").chmod(0o444)
+    out = tmp_path / "out"
+    variables = {"PATH": str(tools), "HOME": "/proc/none", "DRY": "1", "OUT": str(out), "FROM": str(given)}
+    variables |= {"PYTHON": str(bare_python(tmp_path / "venv", "torch", "numpy")), "WHEELS": str(wheels)}
+    script = checkout(tmp_path / "node")
+    for part in ("1", "3"):
+        done = subprocess.run(
+            ["bash", str(script), part], env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=800
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "set CDVFT_BENCH_REVISION" in done.stderr
+    said = (out / "log.txt").read_text()
+    for note in (
+        "pytest is missing: no tests",
+        "peft or transformers is missing: no models",
+        "msgspec is not installed",
+        "fvcore==9.9",
+        "Triton: the package triton is not installed",
+        "Triton keeps what it compiles in /tmp",
+        "2 cases run (0 failed), 0 done before, 0 left",
+        "0 cases run (0 failed), 2 done before, 0 left",
+    ):
+        assert note in said, said
+    assert "no calibrated rates" not in said
+    assert (out / "rates.json").stat().st_mode & stat.S_IWUSR
+    assert sorted(path.name for path in out.iterdir()) == ["log.txt", "rates.json", "rows.jsonl", "traces.tar"]
+    held = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    assert [row["record"]["status"] for row in held if "record" in row] == ["ok", "ok"]
+
+
+def test_what_no_part_can_do_without_is_said_in_seconds(tmp_path: Path) -> None:
+    def stopped(**variables: str) -> str:
+        done = run("1", OUT=str(tmp_path / "out"), **variables)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert list((tmp_path / "out").iterdir()) == []
+        return done.stderr.strip().splitlines()[-1]
+
+    assert "has no torch or no numpy" in stopped(DRY="1", PYTHON=str(bare_python(tmp_path / "venv")))
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.version_info = (3, 10, 4)\n")
+    assert "is too old" in stopped(DRY="1", PYTHONPATH=str(tmp_path))
+    if not torch.cuda.is_available():
+        assert stopped() == "torch finds no CUDA device here (DRY=1 rehearses on the CPU)."
+    (tmp_path / "file").touch()
+    done = run("1", OUT=str(tmp_path / "file"), DRY="1")
+    assert (done.returncode, done.stderr.splitlines()[-1][:4]) == (2, "OUT=")
+
+
+def test_a_step_that_fails_or_hangs_ends_alone_and_cases_that_are_left_say_so(tmp_path: Path) -> None:
+    """An interpreter whose tests fail, whose calibration gives nonsense and whose slices are never done."""
+    fake = tmp_path / "python"
+    fake.write_text(
+        f'#!/bin/bash\ncase "$*" in *calibrate*) echo "{{}}" > "${{@: -1}}" ;; *"-m pytest"*) exit 1 ;; '
+        f'*"cdvft_bench.timing --grid"*) exit 3 ;; *) exec {sys.executable} "$@" ;; esac\n'
+    )
+    fake.chmod(0o755)
+    out = tmp_path / "out"
+    done = run("1", OUT=str(out), DRY="1", PYTHON=str(fake))
+    assert done.returncode == 3  # go on: what failed is in the log
+    said = (out / "log.txt").read_text()
+    for line in ("correctness on the device ended with 1", "no calibrated rates", "the cases that decide ended with 3"):
+        assert line in said
 
 
 def test_what_it_names_is_there() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -137,6 +138,28 @@ def test_a_bare_node_runs_a_grid_and_says_what_peers_need(tmp_path: Path, capsys
     assert found["c3a"]["error"] == "UserError: c3a on 32x32 needs the packages peft and transformers"
     assert main([*options, "--layers", "8x8"]) == 2
     assert "leave --layers and --tokens out" in capsys.readouterr().err
+
+
+def test_a_peft_that_cannot_be_imported_costs_its_own_methods_alone(tmp_path: Path) -> None:
+    grid, output = tmp_path / "grid.toml", tmp_path / "rows.jsonl"
+    methods = "".join(f"[[block.method]]\n{given}\n" for given in GIVEN)
+    grid.write_text(f'[grid]\nname = "g"\n[[block]]\nkind = "layer"\nsubjects = ["32x32"]\nsequence = [8]\n{methods}')
+    (tmp_path / "peft").mkdir()
+    (tmp_path / "peft" / "__init__.py").write_text("raise RuntimeError('made for another transformers')\n")
+    command = [sys.executable, "-m", "cdvft_bench.timing", "--grid", str(grid), "--output", str(output)]
+    path = os.pathsep.join(map(str, (tmp_path, ROOT, ROOT / "reference")))
+    done = subprocess.run(
+        [*command, "--case-budget", "0.02s", "--selftest", "0"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "LoRA is plain torch: made for another transformers" in done.stderr
+    found = {row["record"]["label"]: row["record"] for row in rows(output)[1:]}
+    assert [found[label]["status"] for label in ("cdvft m=2 path=auto", "lora rank=8", "c3a")] == ["ok", "ok", "failed"]
 
 
 GIVEN = ('name = "cdvft"\nm = 2\npath = "auto"', 'name = "lora"\nrank = 8', 'name = "c3a"')

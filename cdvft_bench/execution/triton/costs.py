@@ -1,22 +1,25 @@
 """Costs of the Triton kernels: what each must move, and its multiply-adds.
 
 No dispatcher sees inside a Triton kernel: Triton's interpreter, which runs every load and store, is what these are
-compared with (tests/execution/test_triton.py). Left out are the transforms of c that torch makes around the path
-"triton", and vectors that a kernel reads again from cache: each operand is read once.
+compared with (tests/execution/test_triton.py). Left out are vectors that a kernel reads again from cache, and what
+programs leave of partial sums on the path "triton": each operand is read once.
 """
 
 from __future__ import annotations
 
-from cdvft_bench.analytic.circulant import Factor
-from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels
+from dataclasses import replace
+
+from cdvft_bench.analytic.circulant import Factor, flag
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, copy, elementwise, fft, reduction, times
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.execution.splits import fold_split, fold_tile, widths
+from cdvft_bench.execution.spectral_costs import scaled
+from cdvft_bench.execution.splits import fold_split, fold_tile, on_chip_rows, on_chip_tiles, widths
 
 SUM_COLUMNS = 128
 """Entries of a gradient that a program of the second fold kernel adds up."""
 
 _PRECISION = {"float32": "tfloat32x3", "float16": "tfloat32", "bfloat16": "tfloat32", "float64": "tfloat32x3"}
-"""At whose rate the DFT products of activations run, see ``path.precision``."""
+"""At whose rate the DFT products of activations run, see ``on_chip.precision``."""
 
 
 def area(factor: Factor) -> int:
@@ -32,17 +35,45 @@ def _fused(op: str, transforms: int, tokens: Count, factor: Factor, dtype: str, 
     return Kernel(op, "matmul", macs=macs, read=read, written=written, dtype=_PRECISION[dtype])
 
 
-def forward_kernel(layer: LinearShape, tokens: Count, factor: Factor, dtype: str) -> Kernel:
+def on_chip_forward(layer: LinearShape, tokens: Count, factor: Factor, dtype: str) -> Kernel:
     """The change's forward pass onto the frozen product, FFT on chip; products in TF32 (three times for float32)."""
     n_in, n_out, size = tokens * layer.d_in, tokens * layer.d_out, ITEMSIZE[dtype]
-    return _fused("forward_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, n_out * size)
+    return _fused("filter_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, n_out * size)
 
 
-def backward_kernel(layer: LinearShape, tokens: Count, factor: Factor, dtype: str, diagonals: bool) -> Kernel:
-    """All gradients of the change in one pass over x and g."""
+def spectrum_of_c(factor: Factor) -> Kernels:
+    """What torch launches before: the transform of c in the kernels' layout."""
+    p, own = factor.p, factor.dtype
+    transform = replace(fft("_fft_r2c", p, 1, own), written=2 * p * ITEMSIZE[own])
+    flipped = times((elementwise("neg", p, own, reads=p),), flag(factor.row))
+    return (transform, *flipped, copy("stack", 2 * p, own), copy("constant_pad_nd", 2 * area(factor), own, reads=2 * p))
+
+
+def on_chip_backward(layer: LinearShape, tokens: Count, factor: Factor, dtype: str, diagonals: bool) -> Kernels:
+    """The gradients of the change: of the input and of a_1, of a_3, and the moment that gives that of c."""
     n_in, n_out, size = tokens * layer.d_in, tokens * layer.d_out, ITEMSIZE[dtype]
-    transforms = 4 if diagonals else 3
-    return _fused("backward_kernel", transforms, tokens, factor, dtype, (2 * n_in + n_out) * size, n_in * size)
+    read = (n_out + (2 if diagonals else 1) * n_in) * size
+    kernels: Kernels = (_fused("filter_kernel", 2, tokens, factor, dtype, read, n_in * size),)
+    if diagonals:
+        kernels += (_fused("filter_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, 0),)
+    return (*kernels, _fused("moment_kernel", 2, tokens, factor, dtype, (n_in + n_out) * size, 0))
+
+
+def partial_sums(tokens: Count, factor: Factor, dtype: str, diagonals: bool, alpha: float) -> Kernels:
+    """What torch launches after: sums over the programs, and the moment's way back to the gradient of c."""
+    p, own = factor.p, factor.dtype
+    _, programs = on_chip_tiles(tokens, on_chip_rows(int(p), dtype))
+    flipped = times((elementwise("neg", p, own, reads=p),), flag(factor.row))
+    kernels: Kernels = (
+        reduction("sum", programs * 2 * area(factor), 2 * area(factor), own),
+        *flipped,
+        copy("complex", 2 * p, own),
+        copy("clone", 2 * p, own),
+        fft("_fft_c2c", p, 1, own),
+        copy("clone", p, own),
+        *scaled(p, alpha, own),
+    )
+    return (*kernels, reduction("sum", programs * 2 * p, 2 * p, own)) if diagonals else kernels
 
 
 def merged_weight_kernel(layer: LinearShape, factor: Factor, dtype: str, diagonals: bool) -> Kernel:

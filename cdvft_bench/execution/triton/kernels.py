@@ -55,205 +55,162 @@ def merged_weight_kernel(
 
 
 @triton.jit
-def _transform(
-    x,
-    f1_re,
-    f1_im,
-    t_re,
-    t_im,
-    f2_re,
-    f2_im,
-    P1: tl.constexpr,
-    B: tl.constexpr,
-    P2: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+def _part(table, PART: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr, REPEATS: tl.constexpr):
+    """One part of a table (parts, ROWS, COLUMNS), its columns repeated: (ROWS, REPEATS COLUMNS).
+
+    Tables are read where they are used: kept from one use to the next they would fill the registers.
+    """
+    row, column = tl.arange(0, ROWS)[:, None], tl.arange(0, REPEATS * COLUMNS)[None, :] % COLUMNS
+    return tl.load(table + PART * ROWS * COLUMNS + row * COLUMNS + column)
+
+
+@triton.jit
+def _transform(x, f1, f2, twiddle, P1: tl.constexpr, B: tl.constexpr, P2: tl.constexpr, PRECISION: tl.constexpr):
     """FFT of B real rows, x (P1, B P2): spectra (P1 B, P2), real and imaginary."""
-    a_re = tl.dot(f1_re, x, input_precision=PRECISION)
-    a_im = tl.dot(f1_im, x, input_precision=PRECISION)
+    a_re = tl.dot(_part(f1, 0, P1, P1, 1), x, input_precision=PRECISION)
+    a_im = tl.dot(_part(f1, 1, P1, P1, 1), x, input_precision=PRECISION)
+    t_re, t_im = _part(twiddle, 0, P1, P2, B), _part(twiddle, 1, P1, P2, B)
     z_re = tl.reshape(a_re * t_re - a_im * t_im, (P1 * B, P2))
     z_im = tl.reshape(a_re * t_im + a_im * t_re, (P1 * B, P2))
-    re = tl.dot(z_re, f2_re, input_precision=PRECISION) - tl.dot(z_im, f2_im, input_precision=PRECISION)
-    im = tl.dot(z_re, f2_im, input_precision=PRECISION) + tl.dot(z_im, f2_re, input_precision=PRECISION)
-    return re, im
+    f_re, f_im = _part(f2, 0, P2, P2, 1), _part(f2, 1, P2, P2, 1)
+    re = tl.dot(z_re, f_re, input_precision=PRECISION)
+    im = tl.dot(z_re, f_im, input_precision=PRECISION)
+    re = tl.dot(z_im, _part(f2, 2, P2, P2, 1), re, input_precision=PRECISION)
+    return re, tl.dot(z_im, f_re, im, input_precision=PRECISION)
 
 
 @triton.jit
-def _inverse(
-    re,
-    im,
-    f1_re,
-    f1_im,
-    t_re,
-    t_im,
-    f2_re,
-    f2_im,
-    P1: tl.constexpr,
-    B: tl.constexpr,
-    P2: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+def _inverse(re, im, f1, f2, twiddle, P1: tl.constexpr, B: tl.constexpr, P2: tl.constexpr, PRECISION: tl.constexpr):
     """The real part of p times the inverse FFT: (P1 B, P2) to (P1, B P2). The DFT matrices are symmetric."""
-    z_re = tl.dot(re, f2_re, input_precision=PRECISION) + tl.dot(im, f2_im, input_precision=PRECISION)
-    z_im = tl.dot(im, f2_re, input_precision=PRECISION) - tl.dot(re, f2_im, input_precision=PRECISION)
-    z_re = tl.reshape(z_re, (P1, B * P2))
-    z_im = tl.reshape(z_im, (P1, B * P2))
-    a_re = z_re * t_re + z_im * t_im
-    a_im = z_im * t_re - z_re * t_im
-    return tl.dot(f1_re, a_re, input_precision=PRECISION) + tl.dot(f1_im, a_im, input_precision=PRECISION)
+    f_re, f_im = _part(f2, 0, P2, P2, 1), _part(f2, 1, P2, P2, 1)
+    z_re = tl.dot(re, f_re, input_precision=PRECISION)
+    z_im = tl.dot(re, _part(f2, 2, P2, P2, 1), input_precision=PRECISION)
+    z_re = tl.reshape(tl.dot(im, f_im, z_re, input_precision=PRECISION), (P1, B * P2))
+    z_im = tl.reshape(tl.dot(im, f_re, z_im, input_precision=PRECISION), (P1, B * P2))
+    t_re, t_im = _part(twiddle, 0, P1, P2, B), _part(twiddle, 1, P1, P2, B)
+    y = tl.dot(_part(f1, 0, P1, P1, 1), z_re * t_re + z_im * t_im, input_precision=PRECISION)
+    return tl.dot(_part(f1, 1, P1, P1, 1), z_im * t_re - z_re * t_im, y, input_precision=PRECISION)
 
 
 @triton.jit
-def _tables(f1, f2, twiddle, P1: tl.constexpr, B: tl.constexpr, P2: tl.constexpr):
-    """DFT matrices (P1, P1) and (P2, P2), the twiddle as (P1, B P2); each real part before the imaginary."""
-    i1, i2, n2 = tl.arange(0, P1), tl.arange(0, P2), tl.arange(0, B * P2) % P2
-    at1 = i1[:, None] * P1 + i1[None, :]
-    at2 = i2[:, None] * P2 + i2[None, :]
-    at = i1[:, None] * P2 + n2[None, :]
-    return (
-        tl.load(f1 + at1),
-        tl.load(f1 + P1 * P1 + at1),
-        tl.load(twiddle + at),
-        tl.load(twiddle + P1 * P2 + at),
-        tl.load(f2 + at2),
-        tl.load(f2 + P2 * P2 + at2),
-    )
-
-
-@triton.jit
-def forward_kernel(
+def filter_kernel(
     x,
     base,
-    first,
-    last,
+    other,
+    before,
+    after,
     spectrum,
     f1,
     f2,
     twiddle,
     out,
+    sums,
     rows,
-    d_in,
-    d_out,
+    d_x,
+    d_y,
     p1,
     p2,
     scale,
+    tiles,
     DIAGONALS: tl.constexpr,
+    ADJOINT: tl.constexpr,
     BASE: tl.constexpr,
+    STORE: tl.constexpr,
+    SUM: tl.constexpr,
     P1: tl.constexpr,
     P2: tl.constexpr,
     B: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """out = base + scale * last * IFFT(spectrum * FFT(first * x)) on B rows; ``scale`` holds alpha / p."""
-    f1_re, f1_im, t_re, t_im, f2_re, f2_im = _tables(f1, f2, twiddle, P1, B, P2)
+    """y = IFFT(spectrum * FFT(before * x)) of rows x (d_x entries) to d_y; ``tiles`` tiles of B rows a program.
+
+    STORE: out = base + scale * after * y: the output, or with the ADJOINT spectrum the gradient of the input.
+    SUM: scale * other * y, summed over a program's rows into ``sums`` (programs, p1 p2): a diagonal's gradient, where
+    ``other`` is the gradient of what that diagonal multiplies, or that which it multiplies. ``scale`` holds alpha / p.
+    No atomic addition: the same result every time.
+    """
     n1 = tl.arange(0, P1)[:, None]
     column = tl.arange(0, B * P2)[None, :]
-    row, n2 = tl.program_id(0) * B + column // P2, column % P2
+    line, n2 = column // P2, column % P2
     n = n1 * p2 + n2
-    valid = (n1 < p1) & (n2 < p2) & (row < rows)
-    place = row.to(tl.int64) * d_in + n
-    u = tl.load(x + place, mask=valid & (n < d_in), other=0.0).to(tl.float32)
-    if DIAGONALS:
-        u *= tl.load(first + n, mask=valid & (n < d_in), other=0.0)
-    u_re, u_im = _transform(u, f1_re, f1_im, t_re, t_im, f2_re, f2_im, P1, B, P2, PRECISION)
-    k = (tl.arange(0, P1 * B)[:, None] // B) * P2 + tl.arange(0, P2)[None, :]
-    c_re, c_im = tl.load(spectrum + k), tl.load(spectrum + P1 * P2 + k)
-    y_re, y_im = u_re * c_re - u_im * c_im, u_re * c_im + u_im * c_re
-    y = scale * _inverse(y_re, y_im, f1_re, f1_im, t_re, t_im, f2_re, f2_im, P1, B, P2, PRECISION)
-    kept = valid & (n < d_out)
-    if DIAGONALS:
-        y *= tl.load(last + n, mask=kept, other=0.0)
-    place = row.to(tl.int64) * d_out + n
-    if BASE:
-        y += tl.load(base + place, mask=kept, other=0.0).to(tl.float32)
-    tl.store(out + place, y.to(out.dtype.element_ty), mask=kept)
+    in_block = (n1 < p1) & (n2 < p2)
+    total = tl.zeros((P1, B * P2), tl.float32)
+    for tile in tl.range(tiles, num_stages=1):
+        start = (tl.program_id(0) * tiles + tile) * B
+        valid = in_block & (start + line < rows)
+        in_x, in_y = valid & (n < d_x), valid & (n < d_y)
+        from_x, from_y = start.to(tl.int64) * d_x, start.to(tl.int64) * d_y
+        u = tl.load(x + from_x + (line * d_x + n), mask=in_x, other=0.0).to(tl.float32)
+        if DIAGONALS:
+            u *= tl.load(before + n, mask=in_x, other=0.0)
+        u_re, u_im = _transform(u, f1, f2, twiddle, P1, B, P2, PRECISION)
+        k = (tl.arange(0, P1 * B)[:, None] // B) * P2 + tl.arange(0, P2)[None, :]
+        c_re, c_im = tl.load(spectrum + k), tl.load(spectrum + P1 * P2 + k)
+        if ADJOINT:
+            c_im = -c_im
+        y_re, y_im = u_re * c_re - u_im * c_im, u_re * c_im + u_im * c_re
+        y = _inverse(y_re, y_im, f1, f2, twiddle, P1, B, P2, PRECISION)
+        if SUM:
+            total += y * tl.load(other + from_y + (line * d_y + n), mask=in_y, other=0.0).to(tl.float32)
+        if STORE:
+            y *= scale
+            if DIAGONALS:
+                y *= tl.load(after + n, mask=in_y, other=0.0)
+            if BASE:
+                y += tl.load(base + from_y + (line * d_y + n), mask=in_y, other=0.0).to(tl.float32)
+            tl.store(out + from_y + (line * d_y + n), y.to(out.dtype.element_ty), mask=in_y)
+    if SUM:
+        i1, i2 = tl.arange(0, P1)[:, None], tl.arange(0, P2)[None, :]
+        here = tl.program_id(0) * p1 * p2 + i1 * p2 + i2
+        summed = tl.sum(tl.reshape(total, (P1, B, P2)), 1)
+        tl.store(sums + here, summed * scale, mask=(i1 < p1) & (i2 < p2))
 
 
 @triton.jit
-def backward_kernel(
+def moment_kernel(
     x,
     g,
-    base,
     first,
     last,
-    spectrum,
     f1,
     f2,
     twiddle,
-    grad_x,
-    grad_first,
-    grad_last,
     moment,
     rows,
     d_in,
     d_out,
     p1,
     p2,
-    scale,
     tiles,
     DIAGONALS: tl.constexpr,
-    INPUT: tl.constexpr,
-    BASE: tl.constexpr,
     P1: tl.constexpr,
     P2: tl.constexpr,
     B: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """All gradients of the change in one pass over x and g; each program sums over ``tiles`` tiles of B rows.
-
-    Partial sums of the diagonals' gradients (programs, p1 p2) and of ``conj(U) V`` (programs, 2, P1, P2) are written
-    once a program: no d by d buffer, no atomic addition, the same result every time.
-    """
-    f1_re, f1_im, t_re, t_im, f2_re, f2_im = _tables(f1, f2, twiddle, P1, B, P2)
+    """Sums of conj(FFT(first * x)) FFT(last * g) over a program's ``tiles`` tiles of B rows: (programs, 2, P1, P2)."""
     n1 = tl.arange(0, P1)[:, None]
     column = tl.arange(0, B * P2)[None, :]
-    n2 = column % P2
+    line, n2 = column // P2, column % P2
     n = n1 * p2 + n2
     in_block = (n1 < p1) & (n2 < p2)
-    k = (tl.arange(0, P1 * B)[:, None] // B) * P2 + tl.arange(0, P2)[None, :]
-    c_re, c_im = tl.load(spectrum + k), tl.load(spectrum + P1 * P2 + k)
-    sum_first = tl.zeros((P1, B * P2), tl.float32)
-    sum_last = tl.zeros((P1, B * P2), tl.float32)
     sum_re = tl.zeros((P1 * B, P2), tl.float32)
     sum_im = tl.zeros((P1 * B, P2), tl.float32)
-    for tile in range(tiles):
-        row = (tl.program_id(0) * tiles + tile) * B + column // P2
-        valid = in_block & (row < rows)
-        at_in, at_out = row.to(tl.int64) * d_in + n, row.to(tl.int64) * d_out + n
+    for tile in tl.range(tiles, num_stages=1):
+        start = (tl.program_id(0) * tiles + tile) * B
+        valid = in_block & (start + line < rows)
         in_x, in_g = valid & (n < d_in), valid & (n < d_out)
-        xs = tl.load(x + at_in, mask=in_x, other=0.0).to(tl.float32)
-        gs = tl.load(g + at_out, mask=in_g, other=0.0).to(tl.float32)
-        u, v = xs, gs
+        u = tl.load(x + start.to(tl.int64) * d_in + (line * d_in + n), mask=in_x, other=0.0).to(tl.float32)
         if DIAGONALS:
-            u = xs * tl.load(first + n, mask=in_x, other=0.0)
-            v = gs * tl.load(last + n, mask=in_g, other=0.0)
-        u_re, u_im = _transform(u, f1_re, f1_im, t_re, t_im, f2_re, f2_im, P1, B, P2, PRECISION)
-        v_re, v_im = _transform(v, f1_re, f1_im, t_re, t_im, f2_re, f2_im, P1, B, P2, PRECISION)
+            u *= tl.load(first + n, mask=in_x, other=0.0)
+        u_re, u_im = _transform(u, f1, f2, twiddle, P1, B, P2, PRECISION)
+        v = tl.load(g + start.to(tl.int64) * d_out + (line * d_out + n), mask=in_g, other=0.0).to(tl.float32)
+        if DIAGONALS:
+            v *= tl.load(last + n, mask=in_g, other=0.0)
+        v_re, v_im = _transform(v, f1, f2, twiddle, P1, B, P2, PRECISION)
         sum_re += u_re * v_re + u_im * v_im
         sum_im += u_re * v_im - u_im * v_re
-        if DIAGONALS:
-            y_re, y_im = u_re * c_re - u_im * c_im, u_re * c_im + u_im * c_re
-            y = _inverse(y_re, y_im, f1_re, f1_im, t_re, t_im, f2_re, f2_im, P1, B, P2, PRECISION)
-            sum_last += gs * y
-        if DIAGONALS or INPUT:
-            b_re, b_im = v_re * c_re + v_im * c_im, v_im * c_re - v_re * c_im
-            back = _inverse(b_re, b_im, f1_re, f1_im, t_re, t_im, f2_re, f2_im, P1, B, P2, PRECISION)
-            if DIAGONALS:
-                sum_first += xs * back
-                back *= tl.load(first + n, mask=in_x, other=0.0)
-            if INPUT:
-                back *= scale
-                if BASE:
-                    back += tl.load(base + at_in, mask=in_x, other=0.0).to(tl.float32)
-                tl.store(grad_x + at_in, back.to(grad_x.dtype.element_ty), mask=in_x)
     i1, i2 = tl.arange(0, P1)[:, None], tl.arange(0, P2)[None, :]
-    if DIAGONALS:
-        first_total = tl.sum(tl.reshape(sum_first, (P1, B, P2)), 1)
-        last_total = tl.sum(tl.reshape(sum_last, (P1, B, P2)), 1)
-        here = tl.program_id(0) * p1 * p2 + i1 * p2 + i2
-        there = (i1 < p1) & (i2 < p2)
-        tl.store(grad_first + here, first_total * scale, mask=there)
-        tl.store(grad_last + here, last_total * scale, mask=there)
     at = tl.program_id(0) * 2 * P1 * P2 + i1 * P2 + i2
     tl.store(moment + at, tl.sum(tl.reshape(sum_re, (P1, B, P2)), 1))
     tl.store(moment + P1 * P2 + at, tl.sum(tl.reshape(sum_im, (P1, B, P2)), 1))

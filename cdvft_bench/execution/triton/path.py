@@ -1,56 +1,77 @@
-"""The path "triton": one kernel a pass for diagonal-circulant-diagonal, see ``kernels``.
+"""Where Triton's kernels run, and those of the merged paths; those of the path "triton" are in ``on_chip``.
 
-For a single circulant factor of one block (p >= both widths), float32 factors, and a CUDA device; Triton's
-interpreter (``TRITON_INTERPRET=1``) runs the same kernels on the CPU, which is how they are tested without a GPU.
+They take float32 factors on a CUDA device, "triton" of one circulant factor of one block; Triton's interpreter
+(``TRITON_INTERPRET=1``) runs the same kernels on the CPU, which is how they are tested without a GPU.
 """
 
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from cdvft_bench.execution.fused import Plan, flattened, scaled, unflattened
-from cdvft_bench.execution.splits import LARGEST_FACTOR, fold_split, fold_tile, padded, split, widths
+from cdvft_bench.execution.fused import Plan
+from cdvft_bench.execution.splits import (
+    LARGEST_FACTOR,
+    fold_split,
+    fold_tile,
+    on_chip_fits,
+    split,
+    widths,
+)
 from cdvft_bench.execution.triton.costs import SUM_COLUMNS
-from cdvft_reference.operands import check_like, check_operands, memory
+from cdvft_reference.operands import memory
 
-LARGEST_HALF, LARGEST_FULL = 4096, 2048
-"""Largest P1 * P2 whose backward kernel fits a Hopper multiprocessor's shared memory: for 16-bit and for float32
-activations. A program holds as many entries of an operand, in one row or several."""
-
-WARPS = 8
-
-PROGRAMS = 512
-"""Programs of the backward kernel, each with its own partial sums: several for every multiprocessor."""
-
+NARROW, SHARED_OF_WIDE = 64, 196_608
+"""The widest DFT matrix that fits every GPU beside its rows; bytes of shared memory that a program with a wider one
+takes on NVIDIA's (profiles/gpu-static: p = 2,048)."""
 
 MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
 """Tile and warps of the merged weight's kernel."""
 
 
-def largest(full: bool) -> int:
-    """Entries of an operand that a program holds, for float32 (``full``) or 16-bit activations."""
-    return LARGEST_FULL if full else LARGEST_HALF
+def refusal(device: torch.device) -> str:
+    """Why Triton's kernels cannot run on the device's tensors; "" where they can: on a GPU, or interpreted."""
+    if importlib.util.find_spec("triton") is None:
+        return "the package triton is not installed"
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        return ""
+    if device.type != "cuda":
+        return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
+    return _failure(device) if torch.cuda.is_available() else ""
 
 
-def rows_at_once(p: int, activations: torch.dtype) -> int:
-    """Rows of x that a program holds."""
-    return max(1, largest(activations == torch.float32) // math.prod(widths(p)))
+@lru_cache(maxsize=32)
+def _failure(device: torch.device) -> str:
+    """Why no kernel starts on a GPU, tried once with the smallest of them; "" where it does.
+
+    Triton needs a C compiler, a folder for what it compiles, and a GPU and driver that it knows.
+    """
+    try:
+        one = torch.ones(1, 1, device=device)
+        if type(one) is not Tensor:  # a mode in which nothing runs
+            return ""
+        merged_weight(one, [], one.view(1, 1, 1), Plan(1), torch.empty_like(one))
+    except Exception as error:  # whatever it is, torch's operators do without
+        reason = f"no kernel of Triton's starts here ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        warnings.warn(f"{reason}; torch's operators take their place", RuntimeWarning, stacklevel=2)
+        return reason
+    return ""
 
 
 def kernels_run(device: torch.device) -> bool:
-    """Whether Triton's kernels can run on the device's tensors: on a GPU, or interpreted."""
-    return importlib.util.find_spec("triton") is not None and (
-        device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
-    )
+    """Whether Triton's kernels can run on the device's tensors, see :func:`refusal`."""
+    return device.type in ("cuda", "cpu") and not refusal(device)
+
+
+def name_of(dtype: torch.dtype) -> str:
+    """Such as "bfloat16"."""
+    return str(dtype).removeprefix("torch.")
 
 
 def misfit(
@@ -62,186 +83,28 @@ def misfit(
         device: of the activations. dtype: of the factors. activations: dtype of x.
         blocks: q_out and q_in. p: block size. circulants: number of circulant factors.
     """
-    if importlib.util.find_spec("triton") is None:
-        return "the package triton is not installed"
-    if not kernels_run(device):
-        return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
+    if reason := refusal(device):
+        return reason
     if circulants != 1 or blocks != (1, 1):
         return f"it takes one circulant factor of one block, not {circulants} of {blocks[0]} x {blocks[1]}"
     if dtype != torch.float32:
-        return f"its factors are float32, not {str(dtype).removeprefix('torch.')}"
+        return f"its factors are float32, not {name_of(dtype)}"
     if activations == torch.float32 and torch.version.hip:
         return "its products of float32 are three of TF32, which no AMD GPU has"
     if split(p) is None:
         return f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}"
-    if math.prod(widths(p)) > largest(activations == torch.float32):
-        return f"p = {p} with activations of {str(activations).removeprefix('torch.')} exceeds the shared memory"
+    if not on_chip_fits(p, name_of(activations)):
+        return f"p = {p} with activations of {name_of(activations)} exceeds the shared memory"
+    if device.type == "cuda" and torch.cuda.is_available() and max(widths(p)) > NARROW and not torch.version.hip:
+        shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", SHARED_OF_WIDE)
+        if shared < SHARED_OF_WIDE:
+            return f"p = {p} takes {SHARED_OF_WIDE:,} bytes of shared memory, of which this GPU has {shared:,}"
     return ""
 
 
-@lru_cache(maxsize=32)
-def _dft_tables(p1: int, p2: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """DFT matrices of p1 and p2 points and the twiddle w_p^(n2 k1), each (2, rows, columns) zero-padded, float32."""
-
-    def table(rows: int, columns: int, period: int) -> Tensor:
-        steps = torch.outer(torch.arange(rows), torch.arange(columns)) % period
-        angle = steps.double() * (-2 * math.pi / period)
-        entries = torch.zeros(2, padded(rows), padded(columns), dtype=torch.float64)
-        entries[0, :rows, :columns], entries[1, :rows, :columns] = angle.cos(), angle.sin()
-        return entries.float().to(device)
-
-    return table(p1, p1, p1), table(p2, p2, p2), table(p1, p2, p1 * p2)
-
-
-def _spectrum(c: Tensor, p1: int, p2: int, row: bool) -> Tensor:
-    """FFT(c) in the kernels' layout, (2, P1, P2): entry (k1, k2) is frequency k1 + p1 k2."""
-    c_hat = torch.fft.fft(c).view(p2, p1).t()
-    imaginary = -c_hat.imag if row else c_hat.imag
-    pad = (0, padded(p2) - p2, 0, padded(p1) - p1)
-    return torch.nn.functional.pad(torch.stack([c_hat.real, imaginary]), pad)
-
-
-def _circulant_gradient(moment: Tensor, p1: int, p2: int, row: bool) -> Tensor:
-    """From the sum of ``conj(U) V`` in the kernels' layout, (2, P1, P2), to the gradient of c, (p,)."""
-    summed = torch.complex(moment[0, :p1, :p2], -moment[1, :p1, :p2] if row else moment[1, :p1, :p2])
-    return torch.fft.ifft(summed.t().reshape(-1)).real.contiguous()
-
-
-def products(full: bool) -> str:
-    """Of the matrix units: TF32 keeps more bits than 16-bit activations have; three TF32 products for float32."""
-    return "tf32x3" if full else "tf32"
-
-
-def precision(dtype: torch.dtype) -> str:
-    """:func:`products` for activations of a dtype."""
-    return products(dtype == torch.float32)
-
-
-def _memory(factors: Sequence[Tensor]) -> list[Tensor]:
+def as_read(factors: Sequence[Tensor]) -> list[Tensor]:
     """Factors as the kernels read them."""
     return [memory("a factor", factor) for factor in factors]
-
-
-class TritonFunction(torch.autograd.Function):
-    """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, *factors: Tensor
-    ) -> Tensor:
-        from cdvft_bench.execution.triton.kernels import forward_kernel
-
-        shape, x = x.shape, memory("x", flattened(x))
-        held = _memory(factors)
-        c = held[plan.diagonals]
-        p = c.shape[2]
-        p1, p2 = split(p) or (1, 1)
-        f1, f2, twiddle = _dft_tables(p1, p2, x.device)
-        spectrum = _spectrum(c.view(-1), p1, p2, plan.row)
-        dtype = plan.dtype or x.dtype
-        base = None
-        if weight is not None:
-            bias = None if bias is None else bias.to(dtype)
-            base = torch.nn.functional.linear(x.view(shape).to(dtype), weight.to(dtype), bias)
-        h = x.new_empty((*shape[:-1], plan.d_out), dtype=dtype) if base is None else base
-        out = flattened(h)
-        P1, P2 = f1.shape[1], f2.shape[1]
-        B = rows_at_once(p, x.dtype)
-        first, last = (held[0], held[1]) if plan.diagonals else (x, x)
-        forward_kernel[(-(-x.shape[0] // B),)](
-            x,
-            out,
-            first,
-            last,
-            spectrum,
-            f1,
-            f2,
-            twiddle,
-            out,
-            x.shape[0],
-            x.shape[1],
-            plan.d_out,
-            p1,
-            p2,
-            plan.alpha / p,
-            DIAGONALS=plan.diagonals > 0,
-            BASE=base is not None,
-            P1=P1,
-            P2=P2,
-            B=B,
-            PRECISION=precision(x.dtype),
-            num_warps=WARPS,
-        )
-        ctx.plan, ctx.has_weight = plan, weight is not None
-        # The factors as they were given: autograd then notices what changes them.
-        ctx.save_for_backward(x, *((weight,) if weight is not None else ()), *factors, spectrum)
-        return h
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        from cdvft_bench.execution.triton.kernels import backward_kernel
-
-        plan: Plan = ctx.plan
-        x, *saved = ctx.saved_tensors
-        weight = saved.pop(0) if ctx.has_weight else None
-        *factors, spectrum = saved
-        given, g = g, memory("g", flattened(g))
-        # What forward saved may have been made anew by hooks in between.
-        check_operands(x, factors[: plan.diagonals], factors[plan.diagonals :], plan.d_out)
-        check_like("g", g, (x.shape[0], plan.d_out), x, g.dtype)
-        x, factors = memory("x", x), _memory(factors)
-        c = factors[plan.diagonals]
-        p = c.shape[2]
-        p1, p2 = split(p) or (1, 1)
-        f1, f2, twiddle = _dft_tables(p1, p2, x.device)
-        spectrum = memory("spectrum", spectrum.view(2, *twiddle.shape[1:]))
-        wanted = ctx.needs_input_grad[0]
-        base = torch.mm(g, weight.to(g.dtype)).to(x.dtype) if wanted and weight is not None else None
-        grad_x = base if base is not None else torch.empty_like(x)
-        P1, P2 = f1.shape[1], f2.shape[1]
-        B = rows_at_once(p, x.dtype)
-        tiles = max(1, -(-x.shape[0] // (B * PROGRAMS)))
-        programs = -(-x.shape[0] // (B * tiles))
-        moment = x.new_empty(programs, 2, P1, P2, dtype=torch.float32)
-        partial = x.new_empty(2, programs if plan.diagonals else 0, p, dtype=torch.float32)
-        first, last = (factors[0], factors[1]) if plan.diagonals else (x, x)
-        backward_kernel[(programs,)](
-            x,
-            g,
-            grad_x,
-            first,
-            last,
-            spectrum,
-            f1,
-            f2,
-            twiddle,
-            grad_x,
-            partial[0],
-            partial[1],
-            moment,
-            x.shape[0],
-            x.shape[1],
-            plan.d_out,
-            p1,
-            p2,
-            plan.alpha / p,
-            tiles,
-            DIAGONALS=plan.diagonals > 0,
-            INPUT=wanted,
-            BASE=base is not None,
-            P1=P1,
-            P2=P2,
-            B=B,
-            PRECISION=precision(x.dtype),
-            num_warps=WARPS,
-        )
-        grad_c = scaled(_circulant_gradient(moment.sum(0), p1, p2, plan.row), plan.alpha).view_as(c)
-        diagonals: list[Tensor] = []
-        if plan.diagonals:
-            totals = partial.sum(1)
-            diagonals = [totals[0, : x.shape[1]].contiguous(), totals[1, : plan.d_out].contiguous()]
-        return (unflattened(grad_x, given) if wanted else None, None, None, None, *diagonals, grad_c)
 
 
 def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:
@@ -254,7 +117,7 @@ def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
 
     d_out, d_in = weight.shape
     weight = weight.resolve_neg()
-    *diagonals, c = _memory((*diagonals, c))
+    *diagonals, c = as_read((*diagonals, c))
     first, last = diagonals or (c, c)
     merged_weight_kernel[(-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS))](
         weight,
@@ -294,7 +157,7 @@ def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     from cdvft_bench.execution.triton.kernels import fold_kernel, fold_sums_kernel
 
     d_out, d_in = dense.shape
-    *diagonals, c = _memory((*diagonals, c))
+    *diagonals, c = as_read((*diagonals, c))
     q_out, q_in, p = c.shape
     tile = int(fold_tile(p))
     bands, tiles, pieces = (int(n) for n in fold_split(q_out * q_in, p))

@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from cdvft_bench.analytic.circulant import Factor
-from cdvft_bench.execution.splits import fold_split, fold_tile, split, widths
+from cdvft_bench.execution.splits import (
+    fold_split,
+    fold_tile,
+    on_chip_fits,
+    on_chip_rows,
+    on_chip_tiles,
+    padded,
+    split,
+)
 from cdvft_bench.execution.triton.costs import SUM_COLUMNS
 
 POINTEES = {"float32": "*fp32", "bfloat16": "*bf16", "float16": "*fp16"}
@@ -39,15 +47,8 @@ def launches(d_in: int, d_out: int, p: int, tokens: int, dtype: str, diagonals: 
     """
     yield merged_weight(d_in, d_out, p, dtype, diagonals, row)
     yield from fold(d_in, d_out, p, dtype, diagonals, row)
-    if p >= max(d_in, d_out) and fits(p, dtype):
+    if p >= max(d_in, d_out) and on_chip_fits(p, dtype):
         yield from on_chip(d_in, d_out, p, tokens, dtype, diagonals)
-
-
-def fits(p: int, dtype: str) -> bool:
-    """Whether the on-chip transform takes blocks of p."""
-    from cdvft_bench.execution.triton.path import largest
-
-    return split(p) is not None and widths(p)[0] * widths(p)[1] <= largest(dtype == "float32")
 
 
 def merged_weight(d_in: int, d_out: int, p: int, dtype: str, diagonals: bool, row: bool) -> Launch:
@@ -86,20 +87,45 @@ def fold(d_in: int, d_out: int, p: int, dtype: str, diagonals: bool, row: bool) 
     yield Launch("fold_sums_kernel", "merged_dense", second, constants, SUM_WARPS, sum(programs) - -(-n // SUM_COLUMNS))
 
 
-def on_chip(d_in: int, d_out: int, p: int, tokens: int, dtype: str, diagonals: bool) -> Iterator[Launch]:
-    """``path.TritonFunction``: its forward and backward launch, with a base."""
-    from cdvft_bench.execution.triton.path import PROGRAMS, WARPS, largest, products
+def on_chip(
+    d_in: int,
+    d_out: int,
+    p: int,
+    tokens: int,
+    dtype: str,
+    diagonals: bool,
+    *,
+    rows: int = 0,
+    warps: int = 0,
+    pair: tuple[int, int] | None = None,
+) -> Iterator[Launch]:
+    """``on_chip.TritonFunction``: its launches, with a base: forward, then those of backward.
 
-    p1, p2 = split(p) or (1, 1)
-    P1, P2 = widths(p)
-    B = max(1, largest(dtype == "float32") // (P1 * P2))
-    tiles = max(1, -(-tokens // (B * PROGRAMS)))
-    shared: dict[str, int | float | str] = dict.fromkeys(
-        ("first", "last", "spectrum", "f1", "f2", "twiddle", "grad_first", "grad_last", "moment"), "*fp32"
-    )
-    shared |= dict.fromkeys(("x", "g", "base", "out", "grad_x"), POINTEES[dtype])
-    shared |= {"rows": tokens, "d_in": d_in, "d_out": d_out, "p1": p1, "p2": p2, "scale": 1.0 / p, "tiles": tiles}
-    constants: dict[str, int | bool | str] = {"DIAGONALS": diagonals, "BASE": True, "P1": P1, "P2": P2, "B": B}
-    constants["PRECISION"] = products(dtype == "float32")
-    yield Launch("forward_kernel", "triton", shared, constants, WARPS, -(-tokens // B))
-    yield Launch("backward_kernel", "triton", shared, {**constants, "INPUT": True}, WARPS, -(-tokens // (B * tiles)))
+    Args:
+        rows, warps: of a program; pair: p1 and p2; each in place of the path's own where it is given.
+    """
+    from cdvft_bench.execution.triton.on_chip import WARPS, products
+
+    p1, p2 = pair or split(p) or (1, 1)
+    P1, P2 = padded(p1), padded(p2)
+    B, warps = rows or on_chip_rows(p, dtype), warps or WARPS
+    tiles, _ = (int(n) for n in on_chip_tiles(tokens, B))
+    vectors = ("before", "after", "first", "last", "spectrum", "f1", "f2", "twiddle", "sums", "moment")
+    shared: dict[str, int | float | str] = dict.fromkeys(vectors, "*fp32")
+    shared |= dict.fromkeys(("x", "g", "base", "other", "out"), POINTEES[dtype])
+    shared |= {"rows": tokens, "p1": p1, "p2": p2, "scale": 1.0 / p}
+    shapes: dict[str, int | bool | str] = {"DIAGONALS": diagonals, "P1": P1, "P2": P2, "B": B}
+    shapes["PRECISION"] = products(dtype == "float32")
+
+    def run(d_x: int, d_y: int, adjoint: bool, store: bool, sums: bool) -> Launch:
+        steps = tiles if sums else 1
+        arguments = {**shared, "d_x": d_x, "d_y": d_y, "tiles": steps}
+        constants = {**shapes, "ADJOINT": adjoint, "BASE": store, "STORE": store, "SUM": sums}
+        return Launch("filter_kernel", "triton", arguments, constants, warps, -(-tokens // (B * steps)))
+
+    yield run(d_in, d_out, False, True, False)
+    yield run(d_out, d_in, True, True, diagonals)
+    if diagonals:
+        yield run(d_in, d_out, False, False, True)
+    arguments = {**shared, "d_in": d_in, "d_out": d_out, "tiles": tiles}
+    yield Launch("moment_kernel", "triton", arguments, shapes, warps, -(-tokens // (B * tiles)))

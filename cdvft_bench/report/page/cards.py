@@ -153,8 +153,8 @@ def kernel_table(found: Sequence[Compiled]) -> Table:
         f"{sum(one.configurations for one in found):,} configurations of the suite’s Triton kernels, compiled without "
         f"a GPU. Of the {sum(one.configurations for one in picked):,} that path auto may launch {spilling:,} keep "
         "registers off chip or did not compile. Registers and bytes are the most of any configuration, occupancy the "
-        "least. A training step launches each kernel of its path once; merged_dense launches that of merged, too. "
-        "How long one runs: not measured."
+        "least. A training step launches each kernel of its path once, filter_kernel three times; merged_dense "
+        "launches that of merged, too. How long one runs: not measured."
     )
     return Table("Triton kernels by path and target", columns, cells, caption)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cdvft_bench.analysis.cases import title_of
-from cdvft_bench.analysis.frame import entries
+from cdvft_bench.analysis.frame import entries, replayed
 from cdvft_bench.analysis.inputs import Campaign, read
 from cdvft_bench.analysis.overview import representatives
 from cdvft_bench.analysis.peers import PEERS, crossover, crossover_said
@@ -152,6 +152,8 @@ def _selftests(campaign: Campaign) -> list[str]:
 
 
 def _crossovers(frame: DataFrame) -> list[str]:
+    import pandas as pd
+
     lines = [
         "Ratio: CDVFT's time over the peer's, with its 95 % interval: paired by round over LoRA, else the widest that "
         "the two ratios to the frozen layer allow. Faster or slower is said where the whole interval lies on one side "
@@ -162,6 +164,9 @@ def _crossovers(frame: DataFrame) -> list[str]:
     for peer in PEERS:
         lines += [f"### Against {title_of(peer)}{' of rank 8' if peer == 'lora' else ''}", ""]
         found = crossover(frame, peer)
+        graphs = crossover(replayed(frame), peer)
+        if len(graphs):
+            found = pd.concat([found, graphs.assign(**{"pass": graphs["pass"] + ", as replayed graphs"})])
         for _, some in found.groupby(list(GROUP), sort=True):
             where = ", ".join(str(some[name].iloc[0]) for name in GROUP)
             lines.append(f"- {markdown(where)}: {markdown(crossover_said(some, peer))}")

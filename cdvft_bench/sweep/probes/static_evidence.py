@@ -14,7 +14,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -49,13 +49,18 @@ ones, each dtype, with and without diagonals, each convention."""
 
 ON_CHIP_SHAPES = tuple(
     (d, d, d, dtype, True, False)
-    for dtype, widths in (("bfloat16", (768, 1024, 2048, 4096)), ("float32", (768, 2048)))
+    for dtype, widths in (("bfloat16", (768, 1024, 2048, 4096)), ("float32", (1024,)))
     for d in widths
 )
 """Layers of the path that the planner does not pick: enough of them to say why."""
-FEWER_ROWS = ((1024, "bfloat16", 2), (1024, "bfloat16", 1))
-"""Width, dtype and rows of x that a program of its backward kernel holds, fewer than the path has: do they fit?"""
-FEWER_ROWS_TARGETS = ("sm_80", "sm_90", "sm_100")
+TRIALS: tuple[tuple[int, dict[str, Any]], ...] = (
+    (4096, {"pair": (128, 32)}),
+    (4096, {"warps": 16}),
+    (2048, {"rows": 2}),
+    (2048, {"rows": 1, "pair": (64, 32)}),
+)
+"""Width, and rows, warps or split of the transform other than the path's (``on_chip``), in bfloat16: does that fit?"""
+TRIAL_TARGETS = ("sm_90", "sm_100")
 
 
 @dataclass(frozen=True)
@@ -96,10 +101,10 @@ def _jobs() -> Iterator[Job]:
             for launch in launches(d_in, d_out, p, TOKENS, dtype, diagonals, row):
                 if (launch.path in NOT_PICKED) != picked:
                     yield from (Job(f"{d_in}x{d_out} p={p}", dtype, launch, target) for target in TARGETS)
-    for d, dtype, rows in FEWER_ROWS:
-        *_, backward = on_chip(d, d, d, TOKENS, dtype, True)
-        fewer = replace(backward, constants={**backward.constants, "B": rows})
-        yield from (Job(f"{d}x{d} p={d}, rows {rows}", dtype, fewer, target) for target in FEWER_ROWS_TARGETS)
+    for d, how in TRIALS:
+        name = f"{d}x{d} p={d}, {', '.join(f'{what} {value}' for what, value in how.items())}"
+        for launch in on_chip(d, d, d, TOKENS, "bfloat16", True, **how):
+            yield from (Job(name, "bfloat16", launch, target) for target in TRIAL_TARGETS)
 
 
 Compile = Callable[[Job, float], Mapping[str, Any]]
@@ -210,7 +215,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows as a Markdown table: of each kernel, dtype and target the one with most bytes off chip, or registers."""
     worst: dict[tuple[str, ...], Mapping[str, Any]] = {}
     for row in rows:
-        by_layer = () if row["picked"] else (row["layer"],)
+        by_layer = () if row["picked"] else (row["layer"], _role(row))
         key = (row["kernel"], row["dtype"], row["target"], *by_layer)
         if key not in worst or _weight(row) > _weight(worst[key]):
             worst[key] = row
@@ -220,7 +225,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in worst.values():
-        name = f"| `{row['kernel']}` | {'yes' if row['picked'] else 'no'} | {row['layer']}, {row['dtype']} "
+        name = f"| `{row['kernel']}`{_role(row)} | {'yes' if row['picked'] else 'no'} | {row['layer']}, {row['dtype']} "
         head = f"{name}| {row['target']} "
         if "error" in row:
             lines.append(f"{head}| {row['error']} | | | | | | | |")
@@ -236,6 +241,15 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{row['occupancy']:.0%}, {row['limit']} | {row['compile_s']:.1f} |"
         )
     return "\n".join(lines) + "\n"
+
+
+def _role(row: Mapping[str, Any]) -> str:
+    """What ``filter_kernel`` is launched for; "" of other kernels."""
+    constants = row.get("constants", {})
+    return _ROLES.get((constants.get("STORE", False), constants.get("SUM", False)), "")
+
+
+_ROLES = {(True, False): " forward", (True, True): " for x, a_1", (False, True): " for a_3"}
 
 
 def _weight(row: Mapping[str, Any]) -> tuple[float, float]:
