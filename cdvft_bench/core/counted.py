@@ -18,7 +18,8 @@ class PassCount:
         read, written: bytes of the operands and results of those operators, each tensor once, an
             expanded one at its stored size, an indexed one at its indexed size.
         operators: launches by ATen operator name, e.g. {"mm": 3, "_fft_r2c": 2}.
-        unpriced: operators that launched but whose arithmetic the counter cannot price, by name.
+        unpriced: operators that launched but whose arithmetic the counter cannot price, by name. unpriced_bytes: that
+            they read and write; 0 in records from before it was counted.
         compiled_additions, compiled_multiplications: real ones that this suite's compiled kernels were seen to do,
             within their transforms too; their other work is in the counts above.
     """
@@ -34,6 +35,7 @@ class PassCount:
     written: int = 0
     compiled_additions: int = 0
     compiled_multiplications: int = 0
+    unpriced_bytes: int = 0
 
 
 @dataclass(frozen=True)

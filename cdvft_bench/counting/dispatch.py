@@ -49,6 +49,7 @@ class Tally:
         self._written = 0
         self._compiled_additions = 0
         self._compiled_multiplications = 0
+        self._unpriced_bytes = 0
 
     def add(self, name: str, moved: tuple[int, int], price: Price | None) -> None:
         """Count a launch: its operator, the bytes that it reads and writes, and its arithmetic, None where unpriced."""
@@ -57,6 +58,7 @@ class Tally:
         self._written += moved[1]
         if price is None:
             self._unpriced[name] += 1
+            self._unpriced_bytes += sum(moved)
             return
         self._macs += price.macs
         self.macs[name] += price.macs
@@ -90,6 +92,7 @@ class Tally:
             written=self._written,
             compiled_additions=self._compiled_additions,
             compiled_multiplications=self._compiled_multiplications,
+            unpriced_bytes=self._unpriced_bytes,
         )
 
 

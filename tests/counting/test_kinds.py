@@ -220,6 +220,8 @@ def test_another_librarys_operator_is_a_launch_and_listed() -> None:
     result = counted(lambda: OPS.product(a, b))
     assert result.operators == result.unpriced == {"cdvft_bench_test::product": 1}
     assert (result.launches, result.read, result.written) == (1, 4 * (12 + 20), 4 * 15)
+    assert result.unpriced_bytes == result.read + result.written
+    assert counted(lambda: torch.mm(a, b)).unpriced_bytes == 0
     assert count_forward(Call(OPS.product), (a, b)).unsupported == {"cdvft_bench_test::product": 1}
     nothing_returned = counted(lambda: OPS.double_(a))
     assert nothing_returned.operators == {"cdvft_bench_test::double_": 1}

@@ -105,7 +105,9 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted, executed: E
         if count is not None and count.unpriced:
             unknown, share = sum(count.unpriced.values()), sum(count.unpriced.values()) / max(count.launches, 1)
             names = ", ".join(f"{k} × {v}" for k, v in count.unpriced.items())
-            told = f"{name}: {unknown} of {count.launches} launches ({share:.0%}) have no price: {names}"
+            moved = count.unpriced_bytes / max(count.read + count.written, 1)
+            told = f"{name}: {unknown} of {count.launches} launches ({share:.0%}) have no price: {names}; they are "
+            told += f"{moved:.2%} of the bytes" if count.unpriced_bytes else "an unknown share of the bytes"
             console.print(clean(told), highlight=False, markup=False)
     if counted.fvcore and counted.fvcore.unsupported:
         names = ", ".join(f"{k} × {v}" for k, v in sorted(counted.fvcore.unsupported.items()))
