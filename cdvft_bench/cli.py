@@ -36,6 +36,10 @@ class _Mistake(click.ClickException):
     exit_code = 2
 
 
+LONGEST = 2000
+"""Characters of a message: enough for every list of names that one holds."""
+
+
 class _Group(click.Group):
     """Prints a user's mistake as one line and exits with 2; anything else is a bug and shows its traceback."""
 
@@ -53,16 +57,22 @@ class _Group(click.Group):
         try:
             return super().invoke(ctx)
         except UserError as error:
-            raise _Mistake(clean(error)) from error
+            raise _Mistake(_fitting(error)) from error
         except click.ClickException as error:
             if error.message.isprintable():
                 raise
-            raise _Mistake(clean(error.message)) from error
+            raise _Mistake(_fitting(error.message)) from error
         except (MemoryError, RuntimeError, OSError, UnicodeEncodeError) as error:
             told = shortage(error)
             if told is None:
                 raise
-            raise _Mistake(clean(told)) from error
+            raise _Mistake(_fitting(told)) from error
+
+
+def _fitting(message: object) -> str:
+    """One line of a length that can be read, whatever a damaged file holds: its begin, and the way out at its end."""
+    text = clean(message)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 3 :]}"
 
 
 def _end_on_sigterm() -> None:

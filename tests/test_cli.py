@@ -130,6 +130,16 @@ def test_a_users_mistake_is_one_line_and_exit_code_2(tmp_path, monkeypatch, argu
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_message_stays_readable_whatever_a_file_holds(tmp_path: Path) -> None:
+    (tmp_path / "zeros.csv").write_bytes(bytes(100_000))
+    (tmp_path / "wide.toml").write_text(f"[preset]\n{'k' * 50_000} = 1\n")
+    for arguments in (["report", "zeros.csv"], ["train", "wide.toml", "--output", "a.jsonl"]):
+        result = call(*(str(tmp_path / one) if "." in one else one for one in arguments))
+        assert result.exit_code == 2
+        assert len(result.output) < 2600
+        assert len(result.output.strip().splitlines()) == 1
+
+
 def test_export_is_read_like_a_store(tmp_path: Path) -> None:
     from cdvft_bench.sweep.engines.local import run
     from cdvft_bench.sweep.grid import make_case

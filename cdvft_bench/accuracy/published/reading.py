@@ -19,7 +19,7 @@ from cdvft_bench.accuracy.published.run import COLUMNS, METRICS, NUMBERS, Publis
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder, shown
 from cdvft_bench.core.io.reading import parse_rows, read_json, read_text
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import clean, shorten
 
 TABLES = (".csv", ".tsv")
 HYPERPARAMETER = "hyperparameters."
@@ -101,12 +101,9 @@ def parse_table(text: str, path: str | Path, columns: Mapping[str, str] = {}, so
     metrics = [name for name in METRICS if name in at]
     if not metrics or ("method" not in at and "hyperparameters" not in at):
         lacking = "'method'" if metrics else f"of scores, {' or '.join(METRICS)}"
-        raise UserError(
-            clean(
-                f"{shown(path)} lacks the column {lacking}; it has {', '.join(table.columns)}: name yours by a column "
-                "map, as --column test_accuracy=accuracy"
-            )
-        )
+        has = shorten(", ".join(table.columns), 400)
+        way = "name yours by a column map, as --column test_accuracy=accuracy"
+        raise UserError(clean(f"{shown(path)} lacks the column {lacking}; it has {has}: {way}"))
     if len(metrics) > 1:
         raise UserError(f"{shown(path)} has several columns of scores: {', '.join(metrics)}; keep one")
     runs = []
@@ -147,7 +144,8 @@ def _columns(head: Iterable[str], given: Mapping[str, str], file: str) -> dict[s
     found |= {name: plain[name] for name in plain if name.startswith(HYPERPARAMETER)}
     for name, column in given.items():
         if column not in heads:
-            raise UserError(clean(f"{file} has no column {column!r} for {name}; it has {', '.join(heads)}"))
+            has = shorten(", ".join(heads), 400)
+            raise UserError(clean(f"{file} has no column {column!r} for {name}; it has {has}"))
         if name in METRICS:  # the score that is named is the one
             found = {n: c for n, c in found.items() if n not in METRICS}
         found[name] = column

