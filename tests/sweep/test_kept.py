@@ -55,7 +55,7 @@ def test_chosen_traces_are_kept_and_every_record_has_the_clock_s_own_test(tmp_pa
         assert record.timed.selftest is not None
         assert record.timed.selftest.comparisons == 20
     (path,) = (tmp_path / "traces").iterdir()
-    assert path.name == f"CDVFT-m=2-p=d-32x32-8-tokens-float32-forward-cpu-{records['cdvft'].case.key}.json.gz"
+    assert path.name == f"CDVFT-m=2-p=d-fft-32x32-8-tokens-float32-forward-cpu-{records['cdvft'].case.key}.json.gz"
     assert path.stat().st_size <= 1_000_000
     timed = records["cdvft"].timed
     assert timed is not None
