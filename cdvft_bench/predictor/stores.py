@@ -54,21 +54,6 @@ def read_profiles(stores: Sequence[Path], rates: Path | None = None) -> Profiles
     return found
 
 
-def rates_by_environment(stores: Sequence[Path]) -> dict[str, Rates]:
-    """Rates beside the stores, by the key of every environment whose records they hold for.
-
-    Raises:
-        UserError: a store or the rates cannot be read.
-    """
-    found = read_profiles([path for path in stores if is_file(path.with_name(BESIDE))])
-    by_key: dict[str, Rates] = {}
-    for record in found.records:
-        own = found.rates.get(device_name(record.case, found.environments.get(record.environment)))
-        if own is not None:
-            by_key[record.environment] = own
-    return by_key
-
-
 def evaluate_stores(stores: Sequence[Path], rates: Path | None = None) -> Evaluation:
     """Predictions against the recorded times of whole stores, see :func:`evaluate`.
 

@@ -36,9 +36,6 @@ SETTLING = 0.25
 """Share of the time taken so far that further processes may take, for groups with rows less precise than asked."""
 UNSETTLED = 0.1
 """Share of a group's rows that may be."""
-_OUTSIDE = ("killed by SIGKILL", "killed by SIGTERM", "ended with exit code 255 and no result")
-"""Deaths that are no setting's own fault: the process is tried once more, and what earlier ones timed stands. The last
-is told of a process whose fork server was killed."""
 
 
 @dataclass(frozen=True)
@@ -161,7 +158,7 @@ def _timed(run: _Run, group: Group, processes: int) -> list[Group]:
         found: list[Any] = []
         work = partial(run.timing, cases=cases, budget_s=budget_s, precision=run.limits.precision, seed=group.processes)
         failed = streamed(run.context, work, run.limits, found.append)
-        if failed is not None and failed.cause.startswith(_OUTSIDE):
+        if failed is not None and failed.outside:  # tried once more: what earlier processes timed stands
             failed = streamed(run.context, work, run.limits, found.append)
         if failed is None:
             _keep_rounds(run, group, found[0], time.monotonic() - begun)
@@ -234,7 +231,7 @@ def _described(run: _Run, group: Group) -> None:
         failed = streamed(run.context, partial(run.describing, cases=cases, limits=run.limits), run.limits, put)
         if failed is None:
             break
-        if failed.cause.startswith(_OUTSIDE) and not killed:
+        if failed.outside and not killed:
             killed = True
             continue
         for case in [cases[failed.at]] if 0 <= failed.at < len(cases) else cases:

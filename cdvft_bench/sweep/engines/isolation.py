@@ -50,6 +50,11 @@ class Failure:
     at: int
     cause: str
 
+    @property
+    def outside(self) -> bool:
+        """Whether something killed it that is no fault of its work; 255 is told where its fork server was killed."""
+        return self.cause.startswith(("killed by SIGKILL", "killed by SIGTERM", "ended with exit code 255 and"))
+
 
 class Report:
     """What a process tells its sweep while it works: answers, and what it is about to do."""
