@@ -33,6 +33,8 @@ from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, lag1, median
 Figures = tuple[float, ...]
 LEAST_SAMPLES = 2
 """Samples of every contender in a process: of three processes, six, which make an interval."""
+WARMING = 0.25
+"""Share of the budget that may be spent before it, on contenders whose times are not steady yet."""
 DEAR = 4.0
 """Times of the baseline beyond which a contender does not join every round."""
 RAREST = 5
@@ -89,7 +91,7 @@ def time_rounds(
         samplers = [Sampler(c, clock) for c in contenders]
         for i, sampler in enumerate(samplers):
             at(i)
-            sampler.warm_up(budget_s / len(samplers))
+            sampler.warm_up(WARMING * budget_s / len(samplers))
         look, states = looking(place), list[GpuState | None]()
         if place.type == "cuda":
             warm_clock(samplers, look, timer)
