@@ -87,8 +87,8 @@ INLINE cvec add_i(cvec a, cvec b, int back) {
 }
 INLINE cvec sub_i(cvec a, cvec b, int back) { return add_i(a, b, !back); }
 INLINE cvec turned(cvec a, vec re, vec im, int back) {
-    return back ? (cvec){sum_of(product(a.re, re), a.im, im), difference_of(product(a.im, re), a.re, im)}
-                : (cvec){difference_of(product(a.re, re), a.im, im), sum_of(product(a.re, im), a.im, re)};
+    return held(back ? (cvec){sum_of(product(a.re, re), a.im, im), difference_of(product(a.im, re), a.re, im)}
+                     : (cvec){difference_of(product(a.re, re), a.im, im), sum_of(product(a.re, im), a.im, re)});
 }
 
 INLINE void dft2(cvec *a, cvec *b) {
@@ -96,7 +96,7 @@ INLINE void dft2(cvec *a, cvec *b) {
     *b = sub(*a, *b), *a = s;
 }
 INLINE void dft4(cvec *v0, cvec *v1, cvec *v2, cvec *v3, int back) {
-    cvec a = add(*v0, *v2), b = sub(*v0, *v2), c = add(*v1, *v3), d = sub(*v1, *v3);
+    cvec a = add(*v0, *v2), b = sub(*v0, *v2), c = add(*v1, *v3), d = held(sub(*v1, *v3));
     *v0 = add(a, c), *v1 = add_i(b, d, back), *v2 = sub(a, c), *v3 = sub_i(b, d, back);
 }
 /* an odd number of points: by pairs of conjugate roots */
@@ -150,6 +150,11 @@ INLINE void dft(int r, cvec *v, int back) {
 
 /* ---- over the columns -------------------------------------------------------------------------------------------- */
 
+INLINE cvec scaled(cvec a, vec by) {
+    HELD(by);
+    return (cvec){times(a.re, by), times(a.im, by)};
+}
+
 #define POINTS _Pragma("GCC unroll 8") for (int k = 0; k < r; k++)
 
 /* The outputs of a stage but the first are turned on the way there, the inputs on the way back. */
@@ -164,7 +169,7 @@ INLINE void middle(int r, int back, num length, num columns, const real *turns, 
         const real *t = turns;
         for (num j = 0; j < m; j++, t += 2 * (r - 1)) {
             cvec v[8];
-            POINTS v[k] = u[j + k * m];
+            POINTS v[k] = held(u[j + k * m]);
             if (back) turn_points(r, v, t, 1);
             dft(r, v, back);
             if (!back) turn_points(r, v, t, 0);
@@ -180,7 +185,7 @@ INLINE void first(int r, num columns, const real *turns, cvec *u, const real *ro
         POINTS {
             num i = (j + k * m) * LANES;
             v[k] = (cvec){get(row0 + i), get(row1 + i)};
-            if (scale) v[k] = (cvec){times(v[k].re, get(scale + i)), times(v[k].im, get(scale + i))};
+            v[k] = scale ? scaled(v[k], get(scale + i)) : held(v[k]);
         }
         dft(r, v, 0);
         turn_points(r, v, turns, 0);
@@ -192,13 +197,14 @@ INLINE void last(int r, num columns, const real *turns, const cvec *u, real *row
     num m = columns / r;
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
-        POINTS v[k] = u[j + k * m];
+        POINTS v[k] = held(u[j + k * m]);
         turn_points(r, v, turns, 1);
         dft(r, v, 1);
         POINTS {
             num i = (j + k * m) * LANES;
-            if (scale) v[k] = (cvec){times(v[k].re, get(scale + i)), times(v[k].im, get(scale + i))};
-            if (bias) v[k] = (cvec){plus(v[k].re, get(bias + i)), plus(v[k].im, get(bias + i))};
+            vec b = bias ? get(bias + i) : all(0);
+            if (scale) v[k] = scaled(v[k], get(scale + i));
+            if (bias) v[k] = (cvec){plus(v[k].re, b), plus(v[k].im, b)};
             put(row0 + i, v[k].re), put(row1 + i, v[k].im);
         }
     }
@@ -210,14 +216,15 @@ INLINE void last_gradient(int r, num columns, const real *turns, const cvec *u, 
     num m = columns / r;
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
-        POINTS v[k] = u[j + k * m];
+        POINTS v[k] = held(u[j + k * m]);
         turn_points(r, v, turns, 1);
         dft(r, v, 1);
         POINTS {
             num i = (j + k * m) * LANES;
-            vec s = *(vec *)(sums + i), a = get(scale + i);
+            vec s = *(vec *)(sums + i);
             *(vec *)(sums + i) = plus_times(plus_times(s, v[k].re, get(x0 + i)), v[k].im, get(x1 + i));
-            put(row0 + i, times(v[k].re, a)), put(row1 + i, times(v[k].im, a));
+            v[k] = scaled(v[k], get(scale + i));
+            put(row0 + i, v[k].re), put(row1 + i, v[k].im);
         }
     }
 }
@@ -227,14 +234,15 @@ INLINE void about(int r, num columns, const real *turns, cvec *u, const real *g0
     num m = columns / r;
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
-        POINTS v[k] = u[j + k * m];
+        POINTS v[k] = held(u[j + k * m]);
         turn_points(r, v, turns, 1);
         dft(r, v, 1);
         POINTS {
             num i = (j + k * m) * LANES;
-            vec s = *(vec *)(sums + i), a = get(scale + i), b = get(g0 + i), c = get(g1 + i);
-            *(vec *)(sums + i) = plus_times(plus_times(s, v[k].re, b), v[k].im, c);
-            v[k] = (cvec){times(b, a), times(c, a)};
+            vec s = *(vec *)(sums + i);
+            cvec g = held((cvec){get(g0 + i), get(g1 + i)});
+            *(vec *)(sums + i) = plus_times(plus_times(s, v[k].re, g.re), v[k].im, g.im);
+            v[k] = scaled(g, get(scale + i));
         }
         dft(r, v, 0);
         turn_points(r, v, turns, 0);

@@ -57,8 +57,8 @@ static __thread Counts counts;
 #define SUM(n) TALLY(additions, n)
 #define PRODUCT(n) TALLY(multiplications, n)
 
-/* A value that is read several times is loaded once: compilers would rather load it again with each operation, and
- * there are not enough ports for that. */
+/* A value that is read several times is loaded once, and a difference is computed once: compilers would rather load it
+ * again with each operation, and have it with both signs, and there are not enough ports for that. */
 #if defined(__x86_64__)
 #define HELD(v) __asm__("" : "+v"(v))
 #elif defined(__aarch64__)
