@@ -177,20 +177,24 @@ INLINE void middle(int r, int back, num length, num columns, const real *turns, 
         }
     }
 }
-/* Two rows, each times a diagonal (or NULL), to the first stage's output. */
-INLINE void first(int r, num columns, const real *turns, cvec *u, const real *row0, const real *row1, const real *scale) {
+/* Two rows, each times a diagonal (or NULL), to the first stage's output; adds up the squares of each (or NULL). */
+INLINE void first(int r, num columns, const real *turns, cvec *u, const real *row0, const real *row1, const real *scale,
+                  cvec *squares) {
     num m = columns / r;
+    cvec sums = squares ? *squares : (cvec){{0}, {0}};
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
         POINTS {
             num i = (j + k * m) * LANES;
             v[k] = (cvec){get(row0 + i), get(row1 + i)};
             v[k] = scale ? scaled(v[k], get(scale + i)) : held(v[k]);
+            if (squares) sums = (cvec){plus_times(sums.re, v[k].re, v[k].re), plus_times(sums.im, v[k].im, v[k].im)};
         }
         dft(r, v, 0);
         turn_points(r, v, turns, 0);
         POINTS u[j + k * m] = v[k];
     }
+    if (squares) *squares = sums;
 }
 /* The last stage on the way back, to two rows: times a diagonal, plus a bias (or NULL each). */
 INLINE void last(int r, num columns, const real *turns, const cvec *u, real *row0, real *row1, const real *scale, const real *bias) {
@@ -254,9 +258,11 @@ INLINE void about(int r, num columns, const real *turns, cvec *u, const real *g0
 #define STAGES(R)                                                                                                     \
     static void forth_##R(num length, num n, const real *t, cvec *u) { middle(R, 0, length, n, t, u); }               \
     static void back_##R(num length, num n, const real *t, cvec *u) { middle(R, 1, length, n, t, u); }                \
-    static void first_##R(num n, const real *t, cvec *u, const real *row0, const real *row1, const real *scale) {     \
-        if (scale) first(R, n, t, u, row0, row1, scale);                                                              \
-        else first(R, n, t, u, row0, row1, 0);                                                                        \
+    static void first_##R(num n, const real *t, cvec *u, const real *row0, const real *row1, const real *scale, cvec *squares) { \
+        if (scale && squares) first(R, n, t, u, row0, row1, scale, squares);                                          \
+        else if (squares) first(R, n, t, u, row0, row1, 0, squares);                                                  \
+        else if (scale) first(R, n, t, u, row0, row1, scale, 0);                                                      \
+        else first(R, n, t, u, row0, row1, 0, 0);                                                                     \
     }                                                                                                                 \
     static void last_##R(num n, const real *t, const cvec *u, real *row0, real *row1, const real *scale, const real *bias) { \
         if (scale && bias) last(R, n, t, u, row0, row1, scale, bias);                                                 \
@@ -274,9 +280,9 @@ INLINE void about(int r, num columns, const real *turns, cvec *u, const real *g0
 BY_RADIX(STAGES)
 
 #define TABLE(name) {0, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7, name##_8}
-static void (*const FORTH[])(num, num, const real *, cvec *) = TABLE(forth);
-static void (*const BACK[])(num, num, const real *, cvec *) = TABLE(back);
-static void (*const FIRST[])(num, const real *, cvec *, const real *, const real *, const real *) = TABLE(first);
+static void (*const FORTH_STAGE[])(num, num, const real *, cvec *) = TABLE(forth);
+static void (*const BACK_STAGE[])(num, num, const real *, cvec *) = TABLE(back);
+static void (*const FIRST[])(num, const real *, cvec *, const real *, const real *, const real *, cvec *) = TABLE(first);
 static void (*const LAST[])(num, const real *, const cvec *, real *, real *, const real *, const real *) = TABLE(last);
 static void (*const LAST_GRADIENT[])(num, const real *, const cvec *, real *, real *, const real *, const real *,
                                      const real *, real *) = TABLE(last_gradient);
