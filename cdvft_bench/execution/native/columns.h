@@ -102,16 +102,13 @@ INLINE void dft4(cvec *v0, cvec *v1, cvec *v2, cvec *v3, int back) {
 /* an odd number of points: by pairs of conjugate roots */
 INLINE void dft_odd(int r, cvec *const *v, int back) {
     cvec even[4], odd[4], first = *v[0];
-#pragma GCC unroll 4
-    for (int k = 1; k <= r / 2; k++) {
+    UNROLL for (int k = 1; k <= r / 2; k++) {
         even[k] = add(*v[k], *v[r - k]), odd[k] = sub(*v[k], *v[r - k]);
         *v[0] = add(*v[0], even[k]);
     }
-#pragma GCC unroll 4
-    for (int k = 1; k <= r / 2; k++) {
+    UNROLL for (int k = 1; k <= r / 2; k++) {
         cvec a = first, b = {{0}, {0}};
-#pragma GCC unroll 4
-        for (int j = 1; j <= r / 2; j++) {
+        UNROLL for (int j = 1; j <= r / 2; j++) {
             double angle = 2 * M_PI * (j * k % r) / r;
             vec c = all((real)__builtin_cos(angle)), s = all((real)__builtin_sin(angle));
             a = (cvec){sum_of(a.re, even[j].re, c), sum_of(a.im, even[j].im, c)};
@@ -136,14 +133,12 @@ INLINE void dft(int r, cvec *v, int back) {
         cvec e1 = {product(v[3].re, s), product(v[3].im, s)}, e3 = {product(v[7].re, s), product(v[7].im, s)};
         cvec o[4] = {v[1], add_i(e1, e1, back), v[5], add_i(e3, e3, back)}; /* the last two lack a quarter */
         cvec e[4] = {v[0], v[2], v[4], v[6]};
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; k++)
+        UNROLL for (int k = 0; k < 4; k++)
             if (k < 2) v[k] = add(e[k], o[k]), v[k + 4] = sub(e[k], o[k]);
             else v[k] = add_i(e[k], o[k], back), v[k + 4] = sub_i(e[k], o[k], back);
     } else if (r > 1) {
         cvec *each[7];
-#pragma GCC unroll 8
-        for (int k = 0; k < r; k++) each[k] = v + k;
+        UNROLL for (int k = 0; k < r; k++) each[k] = v + k;
         dft_odd(r, each, back);
     }
 }
@@ -155,12 +150,11 @@ INLINE cvec scaled(cvec a, vec by) {
     return (cvec){times(a.re, by), times(a.im, by)};
 }
 
-#define POINTS _Pragma("GCC unroll 8") for (int k = 0; k < r; k++)
+#define POINTS UNROLL for (int k = 0; k < r; k++)
 
 /* The outputs of a stage but the first are turned on the way there, the inputs on the way back. */
 INLINE void turn_points(int r, cvec *v, const real *t, int back) {
-#pragma GCC unroll 8
-    for (int k = 1; k < r; k++) v[k] = turned(v[k], all(t[2 * k - 2]), all(t[2 * k - 1]), back);
+    UNROLL for (int k = 1; k < r; k++) v[k] = turned(v[k], all(t[2 * k - 2]), all(t[2 * k - 1]), back);
 }
 /* parts of `length` columns, one after the other */
 INLINE void middle(int r, int back, num length, num columns, const real *turns, cvec *u) {

@@ -65,14 +65,12 @@ INLINE void dft_inside(cvec *v, int back) {
     else dft2(v, v + 1), dft2(v + 2, v + 3);
 }
 INLINE void turn_groups(cvec *v, const cvec *within, int back) {
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++)
+    UNROLL for (int k = 0; k < 4; k++)
         if (k % GROUPS) v[k] = turned(v[k], within[k % GROUPS].re, within[k % GROUPS].im, back);
 }
 #define ALL_FOUR(f, v) f(&v[0].re, &v[1].re, &v[2].re, &v[3].re), f(&v[0].im, &v[1].im, &v[2].im, &v[3].im)
 INLINE void twist_four(const cvec *twist, cvec *v, int back) {
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++) {
+    UNROLL for (int k = 0; k < 4; k++) {
         cvec t = held(twist[k]);
         v[k] = turned(v[k], t.re, t.im, back);
     }
@@ -190,8 +188,7 @@ INLINE void across_forth(const Fft *f, num j, num end, Way w) {
     for (; j + 4 <= end; j += 4) {
         cvec v[4] = {held(w.u[j]), held(w.u[j + 1]), held(w.u[j + 2]), held(w.u[j + 3])};
         inner_forth(f, v);
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) found(w, j + k, v[k]);
+        UNROLL for (int k = 0; k < 4; k++) found(w, j + k, v[k]);
     }
     for (; !f->fours && j < end; j++) found(w, j, one_forth(f, f->twist[j], w.u[j]));
 }

@@ -40,6 +40,11 @@ typedef real loose __attribute__((vector_size(WIDTH), aligned(sizeof(real)), may
 typedef whole bits __attribute__((vector_size(WIDTH), may_alias));
 typedef struct { vec re, im; } cvec;
 typedef int64_t num;
+#ifdef __clang__ /* of at most 8 rounds, whose arrays are then registers */
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 /* What one call did: of all data, of that within transforms; transforms of p complex points; bytes of operands read

@@ -28,8 +28,7 @@ static whole peak(const real *row, const real *scale, num n) {
     bits most[4] = {{0}, {0}, {0}, {0}};
     num i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES)
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) most[k] = larger(most[k], magnitude(row, scale, i + k * LANES));
+        UNROLL for (int k = 0; k < 4; k++) most[k] = larger(most[k], magnitude(row, scale, i + k * LANES));
     for (; i < n; i += LANES) most[0] = larger(most[0], magnitude(row, scale, i));
     bits m = larger(larger(most[0], most[1]), larger(most[2], most[3]));
     whole found = 0;
