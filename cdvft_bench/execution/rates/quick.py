@@ -23,7 +23,7 @@ from cdvft_bench.core.io.files import write_file
 from cdvft_bench.execution import native
 from cdvft_bench.execution.rates.measured import QUICK, measure, this_cpu
 
-KIND = 2
+KIND = 3
 """Of what is measured: rates of another kind are measured anew."""
 BUSY = 0.85
 """A measurement that got a smaller share of its time from the CPU met other work, which its rates hold, too."""
