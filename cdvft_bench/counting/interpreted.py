@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -115,3 +115,32 @@ def watch_launches() -> Iterator[list[Launched]]:
         yield seen
     finally:
         builder.create_masked_load, builder.create_masked_store, function.run = load, store, run
+
+
+@contextmanager
+def sampled(choose: Callable[[str, tuple[int, ...]], Iterable[tuple[int, ...]]]) -> Iterator[None]:
+    """Run of every launch in the block only the programs that ``choose`` picks, by the kernel's name and its grid.
+
+    To note what they move, enter :func:`watch_launches` inside of the block.
+    """
+    from triton.runtime import interpreter as interpreter_
+
+    interpreter: Any = interpreter_
+    builder, function = interpreter.InterpreterBuilder, interpreter.InterpretedFunction
+    set_dim, set_idx, run = builder.set_grid_dim, builder.set_grid_idx, function.run
+
+    def some(self: Any, *args: Any, grid: tuple[int, ...], **kwargs: Any) -> None:
+        builder.set_grid_dim = lambda self, *_: set_dim(self, *(*grid, 1, 1)[:3])
+        try:
+            for program in choose(self.fn.__name__, grid):
+                at = (*program, 0, 0)[:3]
+                builder.set_grid_idx = lambda self, *_, at=at: set_idx(self, *at)
+                run(self, *args, grid=(1,), **kwargs)
+        finally:
+            builder.set_grid_dim, builder.set_grid_idx = set_dim, set_idx
+
+    function.run = some
+    try:
+        yield
+    finally:
+        function.run = run

@@ -343,24 +343,6 @@ for dtype in (torch.float32, torch.bfloat16):
     assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
 """
 
-WIDE = """
-import torch
-from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.merged import _fold_gradients
-from cdvft_bench.execution.triton.path import fold_gradients
-
-d = int(__import__("sys").argv[1])
-torch.manual_seed(d)
-ends, c = [torch.randn(d), torch.randn(d)], torch.randn(1, 1, d)
-for dtype in (torch.float32, torch.bfloat16):
-    dense = torch.randn(d, d).to(dtype)
-    wide = [t.double() for t in (*ends, c)]
-    # g = dense^T and x = I give g^T x = dense.
-    exact = _fold_gradients(torch.eye(d).double(), dense.double().t().contiguous(), wide[:2], wide[2], Plan(d, 0.7))
-    for ours, theirs in zip(fold_gradients(dense, ends, c, Plan(d, 0.7)), exact, strict=True):
-        assert float((ours - theirs).norm() / theirs.norm()) < 1e-5
-"""
-
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
 @pytest.mark.parametrize("seed", [0])
@@ -378,13 +360,6 @@ def test_merged_weight_and_fold_move_what_the_closed_forms_say() -> None:
 def test_what_torch_launches_around_the_kernels() -> None:
     """As the closed forms say: seven launches a step of merged_dense, two frozen products among them; 16 of triton."""
     interpret(AROUND)
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
-@pytest.mark.parametrize("d", [768, 1024, 2048, 4096])
-def test_a_wide_fold_equals_the_oracle_under_the_interpreter(d) -> None:
-    interpret(WIDE, str(d))
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
@@ -488,8 +463,6 @@ for path, name, d, diagonals in itertools.product(
     dtype = getattr(torch, name)
     if path == "triton" and misfit(device, torch.float32, dtype, (1, 1), d, 1):
         continue
-    if not diagonals and device.type == "cpu" and d > 1024:
-        continue  # the same kernels with less to do, and minutes under the interpreter
     drawn = lambda *shape: torch.randn(*shape, device=device)
     D, c = [drawn(d).requires_grad_() for _ in range(2 * diagonals)], drawn(1, 1, d).requires_grad_()
     x, W, b, g = (drawn(*s).to(dtype) for s in ((tokens, d), (d, d), (d,), (tokens, d)))
@@ -510,17 +483,72 @@ def test_output_and_all_gradients_equal_the_oracle_under_the_interpreter() -> No
     interpret(WIDTHS, "cpu", "5", "merged_dense,triton", "bfloat16,float32", "48", "160")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
+SAMPLED = "import sys; from tests.execution import sampled; sampled.main(*sys.argv[1:])"
+
+
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
-@pytest.mark.parametrize("d", [768, 1024, 2048, 4096])
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-@pytest.mark.parametrize("path", ["merged_dense", "triton"])
-def test_output_and_all_gradients_of_wide_layers_equal_the_oracle_under_the_interpreter(path, dtype, d) -> None:
-    """Ragged tokens: no tile is full."""
-    if path == "triton" and not on_chip_fits(d, dtype):
-        pytest.skip("the path refuses this case")
-    interpret(WIDTHS, "cpu", "5", path, dtype, str(d))
+@pytest.mark.parametrize(
+    ("path", "shape"),
+    [
+        ("merged_dense", "768 768 768"),
+        ("merged_dense", "1000 600 250"),
+        ("triton", "768 768 768"),
+        ("triton", "4096 4096 4096"),
+    ],
+)
+def test_programs_of_wide_layers_equal_the_oracle_under_the_interpreter(path, shape) -> None:
+    interpret(SAMPLED, "0", path, shape)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+@pytest.mark.parametrize(
+    ("path", "shapes"),
+    [
+        ("merged_dense", ["768 768 768", "1000 600 250", "768 3072 768", "1000 1000 1000", "2048 2048 2048"]),
+        ("merged_dense", ["1024 1024 16", "1024 1024 1024", "3000 3500 3500", "4096 4096 4096"]),
+        ("triton", ["768 768 768", "1000 1000 1000", "700 1024 1024", "2048 2048 2048", "3000 4096 4096"]),
+    ],
+)
+def test_programs_of_any_wide_layers_equal_the_oracle_under_the_interpreter(path, shapes) -> None:
+    interpret(SAMPLED, "1", path, *shapes)
+
+
+FAULTS = """
+import itertools, re, sys
+import pytest
+from triton.runtime.interpreter import InterpreterBuilder as Builder
+from cdvft_bench.counting import interpreted
+from tests.execution import sampled
+
+store, some = Builder.create_masked_store, interpreted.sampled
+
+def wrong(self, pointers, value, mask, *rest):
+    value.data = (value.data * 1.01).astype(value.data.dtype)
+    return store(self, pointers, value, mask, *rest)
+
+def less(self, pointers, value, mask, *rest):
+    mask.data[..., -1:] = False
+    return store(self, pointers, value, mask, *rest)
+
+def more(choose):
+    def beside(name, grid):
+        chosen = choose(name, grid)
+        return [*chosen, next(at for at in itertools.product(*map(range, grid)) if at not in chosen)]
+    return some(beside)
+
+for path in ("merged_dense", "triton"):
+    for broken, says in ((wrong, "error 0.0"), (less, "error nan|error"), (None, "outside|does not own")):
+        Builder.create_masked_store, interpreted.sampled = broken or store, some if broken else more
+        with pytest.raises(AssertionError, match=says):
+            sampled.main("0", path, "768 768 768")
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_a_program_that_writes_something_else_less_or_more_is_seen() -> None:
+    interpret(FAULTS)
 
 
 def on_a_gpu(*arguments: str) -> None:
