@@ -170,64 +170,6 @@ for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (9
 """
 
 
-MOVED = """
-import itertools, torch
-from triton.runtime.interpreter import InterpreterBuilder as Builder
-from cdvft_bench.execution import splits
-from cdvft_bench.execution.triton import costs as triton_costs, path as triton_path
-from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.planner import Problem
-from cdvft_reference.cdvft import FactorShapes
-
-moved = {"read": [], "written": []}
-load, store = Builder.create_masked_load, Builder.create_masked_store
-
-def counted_load(self, pointers, mask, *rest):
-    moved["read"].append(pointers.data[mask.data])
-    return load(self, pointers, mask, *rest)
-
-def counted_store(self, pointers, value, mask, *rest):
-    moved["written"].append(pointers.data[mask.data])
-    return store(self, pointers, value, mask, *rest)
-
-Builder.create_masked_load, Builder.create_masked_store = counted_load, counted_store
-made = []
-new_empty = torch.Tensor.new_empty
-torch.Tensor.new_empty = lambda self, *a, **k: made.append(new_empty(self, *a, **k)) or made[-1]
-
-def within(way, tensors):
-    found = torch.cat([torch.as_tensor(a.astype("int64")).ravel() for a in moved[way]] or [torch.empty(0).long()])
-    spans = [(t.data_ptr(), t.numel() * t.element_size(), t.element_size()) for t in tensors]
-    return [int(((found >= at) & (found < at + n)).sum()) * size for at, n, size in spans]
-
-for (d_in, d_out, p), m, dtype, splits.FOLD_PROGRAMS in itertools.product(
-    [(30, 48, 48), (70, 33, 16), (100, 130, 100)], (2, 0), (torch.float32, torch.bfloat16), (4, 512)
-):
-    name = str(dtype).removeprefix("torch.")
-    problem = Problem(d_in, d_out, p, m, 1, name, "cuda")
-    factor, shapes = problem.factors[0], FactorShapes(d_in, d_out, 2, p)
-    ends = [torch.randn(s) for s in shapes.diagonals] if m else []
-    c, W = torch.randn(*shapes.circulants[0]), torch.randn(d_out, d_in).to(dtype)
-    vectors = [*ends, c]
-    size = sum(t.numel() * 4 for t in vectors)
-
-    kernel = triton_costs.merged_weight_kernel(problem.layer, factor, name, bool(m))
-    moved["read"].clear(), moved["written"].clear()
-    out = triton_path.merged_weight(W, ends, c, Plan(d_out, 0.5), torch.empty_like(W))
-    assert sum(within("read", [W])) + size == kernel.read, (d_in, d_out, p, m, name)
-    assert sum(within("written", [out])) == kernel.written
-
-    first, second = triton_costs.fold_kernels(problem.layer, factor, name, bool(m))
-    moved["read"].clear(), moved["written"].clear(), made.clear()
-    grads = triton_path.fold_gradients(W, ends, c, Plan(d_out, 0.5))
-    parts = [t for t in made[:3] if t.numel()]  # the interpreter makes tensors of its own after them
-    assert sum(within("read", [W])) + (size if m else 0) == first.read
-    assert sum(within("written", parts)) == first.written, (within("written", parts), first.written)
-    assert sum(within("read", parts)) == second.read, (within("read", parts), second.read)
-    assert sum(within("written", grads)) == second.written
-"""
-
-
 AROUND = """
 import functools, itertools, torch
 from dataclasses import replace
@@ -348,12 +290,6 @@ for dtype in (torch.float32, torch.bfloat16):
 @pytest.mark.parametrize("seed", [0])
 def test_the_fold_equals_the_oracle_under_the_interpreter(seed) -> None:
     interpret(FOLDED, str(seed))
-
-
-@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
-def test_merged_weight_and_fold_move_what_the_closed_forms_say() -> None:
-    """Every entry of W and of the dense gradient is read once, every partial sum written once."""
-    interpret(MOVED)
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
