@@ -14,7 +14,7 @@ from cdvft_bench.core.io.log import read_log
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-KERNELS = "kernels.jsonl"
+KERNELS, TRAFFIC = "kernels.jsonl", "traffic.jsonl"
 FACTS = ("registers", "shared_bytes", "local_bytes", "occupancy")
 """Figures that every row has whose kernel was compiled."""
 
@@ -30,6 +30,7 @@ class Compiled:
         spilling: those that keep registers off chip.
         registers, shared_bytes, local_bytes: the most of any: of a thread, of a program, off chip of a thread.
         occupancy: the least of any, 0 to 1; None where none was compiled.
+        loads, stores: bytes of a program, the most of any whose traffic was recorded; None where none was.
     """
 
     path: str
@@ -43,13 +44,17 @@ class Compiled:
     shared_bytes: int
     local_bytes: int
     occupancy: float | None
+    loads: int | None = None
+    stores: int | None = None
 
 
 def read_kernels(path: Path) -> list[Mapping[str, Any]]:
-    """Rows of a recorded file.
+    """Rows of a recorded file, each with the most that a program of its kernel and dtype ``loads`` and ``stores``.
+
+    Those bytes are of the file of traffic beside it, if there is one.
 
     Raises:
-        UserError: it cannot be read, or a line is no such row.
+        UserError: a file cannot be read, or a line is no such row.
     """
     rows: list[Mapping[str, Any]] = [entry for _, entry in read_log(path)]
     for number, row in enumerate(rows, 1):
@@ -59,7 +64,23 @@ def read_kernels(path: Path) -> list[Mapping[str, Any]]:
             raise UserError(
                 f"{shown(path)}, row {number} is no compiled kernel; record the file with cdvft-bench dev kernels"
             )
-    return rows
+    moved = _moved(path.with_name(TRAFFIC)) if path.with_name(TRAFFIC).is_file() else {}
+    return [{**row, **moved.get((row["kernel"], row.get("dtype")), {})} for row in rows]
+
+
+def _moved(path: Path) -> dict[tuple[str, Any], dict[str, int]]:
+    """By kernel and dtype, the most that a program moves."""
+    found: dict[tuple[str, Any], dict[str, int]] = {}
+    for number, (_, row) in enumerate(read_log(path), 1):
+        try:
+            for launch in row["launches"]:
+                most = found.setdefault((launch["kernel"], row["layer"]["dtype"]), {"loads": 0, "stores": 0})
+                most |= {way: max(before, int(launch[way][1])) for way, before in most.items()}
+        except (KeyError, TypeError, ValueError, IndexError):
+            raise UserError(
+                f"{shown(path)}, row {number} is no traffic of kernels; record the file with cdvft-bench dev kernels"
+            ) from None
+    return found
 
 
 def by_path(rows: Sequence[Mapping[str, Any]]) -> list[Compiled]:
@@ -83,6 +104,8 @@ def _summed(key: tuple[str, str, str], rows: Sequence[Mapping[str, Any]]) -> Com
         shared_bytes=shared,
         local_bytes=local,
         occupancy=min((row["occupancy"] for row in done), default=None),
+        loads=max((row["loads"] for row in rows if "loads" in row), default=None),
+        stores=max((row["stores"] for row in rows if "stores" in row), default=None),
     )
 
 

@@ -226,8 +226,9 @@ def kernels(output: Path, limit: float) -> None:
     from cdvft_bench.core.io.log import read_log
     from cdvft_bench.sweep.probes import static_evidence, static_traffic
 
-    path = output / "kernels.jsonl"
-    compiled = static_evidence.record(path, limit_s=limit)
-    interpreted = static_traffic.record(output / "traffic.jsonl")
-    write_file(output / "README.md", static_evidence.readme([row for _, row in read_log(path)]))
+    paths = output / "kernels.jsonl", output / "traffic.jsonl"
+    compiled = static_evidence.record(paths[0], limit_s=limit)
+    interpreted = static_traffic.record(paths[1])
+    rows, traffic = ([row for _, row in read_log(path)] for path in paths)
+    write_file(output / "README.md", static_evidence.readme(rows, static_traffic.table(traffic)))
     click.echo(f"{output}: {compiled} kernels compiled and {interpreted} layers interpreted anew")

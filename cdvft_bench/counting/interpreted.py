@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,56 +15,34 @@ from cdvft_bench.core.errors import UserError
 
 @dataclass
 class Argument:
-    """One pointer argument of one launch.
+    """One pointer argument of one launch, of ``entries`` entries (holes between them included) of ``size`` bytes.
 
     Attributes:
-        size: bytes of an entry. touched: which entries were read, and which written. read, written: bytes, an entry
-            that is read again counted again.
+        read, written: bytes moved; an entry that is read again counts again.
     """
 
     address: int
     size: int
-    touched: tuple[np.ndarray, np.ndarray]
+    entries: int
     read: int = 0
     written: int = 0
 
     def note(self, addresses: np.ndarray, stores: bool) -> None:
         """Note those of the addresses that lie in this argument."""
-        marks = self.touched[stores]
-        at = addresses.astype(np.int64).ravel() - self.address
-        at = at[(at >= 0) & (at < marks.size * self.size)] // self.size
-        marks[at] = True
+        at = addresses.astype(np.int64) - self.address
+        moved = int(np.count_nonzero((at >= 0) & (at < self.entries * self.size))) * self.size
         if stores:
-            self.written += at.size * self.size
+            self.written += moved
         else:
-            self.read += at.size * self.size
+            self.read += moved
 
 
 @dataclass(frozen=True)
-class Moved:
-    """Bytes of an argument: of all its entries, moved in all, and of distinct entries."""
-
-    size: int
-    read: int
-    written: int
-    distinct_read: int
-    distinct_written: int
-
-
-@dataclass
 class Launched:
     """One launch: the kernel's name and its pointer arguments by name."""
 
     kernel: str
     arguments: dict[str, Argument] = field(default_factory=dict)
-
-    def moved(self) -> dict[str, Moved]:
-        """Bytes by argument, without those that were not touched."""
-        found = {}
-        for name, a in self.arguments.items():
-            read, written = (int(marks.sum()) * a.size for marks in a.touched)
-            found[name] = Moved(a.touched[0].size * a.size, a.read, a.written, read, written)
-        return {name: m for name, m in found.items() if m.read or m.written}
 
 
 @contextmanager
@@ -105,8 +83,7 @@ def watch_launches() -> Iterator[list[Launched]]:
             if isinstance(value, torch.Tensor) and value.numel() and value.data_ptr() not in taken:
                 taken.add(value.data_ptr())
                 span = 1 + sum((n - 1) * s for n, s in zip(value.shape, value.stride(), strict=True))
-                marks = (np.zeros(span, bool), np.zeros(span, bool))
-                launched.arguments[name] = Argument(value.data_ptr(), value.element_size(), marks)
+                launched.arguments[name] = Argument(value.data_ptr(), value.element_size(), span)
         seen.append(launched)
         return run(self, *args, **kwargs)
 
@@ -115,3 +92,32 @@ def watch_launches() -> Iterator[list[Launched]]:
         yield seen
     finally:
         builder.create_masked_load, builder.create_masked_store, function.run = load, store, run
+
+
+@contextmanager
+def sampled(choose: Callable[[str, tuple[int, ...]], Iterable[tuple[int, ...]]]) -> Iterator[None]:
+    """Run of every launch in the block only the programs that ``choose`` picks, by the kernel's name and its grid.
+
+    Inside of :func:`watch_launches` each of them is noted as a launch of its own.
+    """
+    from triton.runtime import interpreter as interpreter_
+
+    interpreter: Any = interpreter_
+    builder, function = interpreter.InterpreterBuilder, interpreter.InterpretedFunction
+    set_dim, set_idx, run = builder.set_grid_dim, builder.set_grid_idx, function.run
+
+    def some(self: Any, *args: Any, grid: tuple[int, ...], **kwargs: Any) -> None:
+        builder.set_grid_dim = lambda self, *_: set_dim(self, *(*grid, 1, 1)[:3])
+        try:
+            for program in choose(self.fn.__name__, grid):
+                at = (*program, 0, 0)[:3]
+                builder.set_grid_idx = lambda self, *_, at=at: set_idx(self, *at)
+                run(self, *args, grid=(1,), **kwargs)
+        finally:
+            builder.set_grid_dim, builder.set_grid_idx = set_dim, set_idx
+
+    function.run = some
+    try:
+        yield
+    finally:
+        function.run = run

@@ -53,6 +53,23 @@ def test_what_is_no_compiled_kernel_is_named(tmp_path: Path) -> None:
             read_kernels(path)
 
 
+def test_a_row_bears_the_most_that_a_program_of_its_kernel_and_dtype_moves(tmp_path: Path) -> None:
+    path, traffic = tmp_path / "kernels.jsonl", tmp_path / "traffic.jsonl"
+    rows = [row(random.Random(3), "merged", "sm_90", dtype=dtype) for dtype in ("bfloat16", "float32")]
+    path.write_text("".join(json.dumps(entry) + "\n" for entry in ({"log": 2}, *rows)))
+    assert by_path(read_kernels(path))[0].loads is None
+    launches = [{"kernel": "merged_kernel", "loads": [1, n], "stores": [2, 90 - n]} for n in (7, 70, 8)]
+    moved = {"layer": {"dtype": "bfloat16"}, "launches": launches}
+    traffic.write_text("".join(json.dumps(entry) + "\n" for entry in ({"log": 2}, moved)))
+    first, second = read_kernels(path)
+    assert (first["loads"], first["stores"], "loads" in second) == (70, 83, False)
+    assert by_path([second, first])[0].loads == 70
+    for bad in ({"launches": 3}, {**moved, "launches": [{"kernel": "k", "loads": [], "stores": []}]}):
+        traffic.write_text("".join(json.dumps(entry) + "\n" for entry in ({"log": 2}, moved, bad)))
+        with pytest.raises(UserError, match=r"traffic\.jsonl, row 2 is no traffic of kernels"):
+            read_kernels(path)
+
+
 def test_the_page_shows_the_recorded_table_and_counts_every_row() -> None:
     campaign = read(PROFILES / "gpu-static")
     lines = by_path(campaign.kernels)
@@ -60,6 +77,8 @@ def test_the_page_shows_the_recorded_table_and_counts_every_row() -> None:
     html = page(campaign, title="t", command="c")
     part = html[html.index('<section id="kernels">') :].split("</section>")[0]
     for line in lines:
+        assert line.loads > line.stores > 0
+        assert f"{line.loads:,}</td>" in part
         assert f"{line.kernel}</td>" in part
         assert f"{line.registers:,}</td>" in part
     assert "How long one runs: not measured." in part

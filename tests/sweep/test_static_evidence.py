@@ -17,6 +17,7 @@ from cdvft_bench.counting.occupancy import TARGETS
 from cdvft_bench.execution.planner import NOT_PICKED
 from cdvft_bench.sweep.probes import static_evidence, static_traffic
 from cdvft_bench.sweep.probes.static_evidence import Job, jobs, record
+from cdvft_bench.sweep.probes.static_traffic import Layer
 
 NEEDS_TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="the package triton is not there")
 PROFILE = Path(__file__).parents[2] / "profiles" / "gpu-static"
@@ -61,7 +62,7 @@ def test_recording_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     total = len(list(jobs()))
     assert (made, len(set(asked))) == (total - 2, total)
     rows = [row for _, row in read_log(path)]
-    text = static_evidence.readme(rows)
+    text = static_evidence.readme(rows, "")
     assert "1 spill or did not compile" in text
     assert "not compiled within 150 s" in text
 
@@ -82,15 +83,23 @@ def test_claims_see_a_spill_a_failure_and_a_byte_too_many(tmp_path: Path, monkey
     with pytest.raises(NotAvailable):
         kernels.kernels_that_spill("float16", "sm_90")
     # 4 x 4 in float32 with vectors of 4: by hand.
-    moved = {"read": 0, "written": 0, "distinct_read": 0, "size": 64}
-    counted = {"weight": {**moved, "read": 64}, "out": {**moved, "written": 64}}
-    vectors = {name: {**moved, "read": 999, "size": 16} for name in ("first", "last", "c")}
-    layer = {"d_in": 4, "d_out": 4, "p": 4, "diagonals": 2, "dtype": "float32"}
-    rows[:] = [{"layer": layer, "kernels": {"merged_weight_kernel": {**counted, **vectors}}}]
-    assert kernels.bytes_beside_closed_form("merged_weight_kernel") == 0
-    counted["weight"]["read"] = 68
-    rows[:] = [{"layer": layer, "kernels": {"merged_weight_kernel": {**counted, **vectors}}}]
-    assert kernels.bytes_beside_closed_form("merged_weight_kernel") == 4
+    vectors = {"first": 99, "last": 99, "c": 999}
+    kinds = [{"ran": 2, "read": {"weight": 16, **vectors}, "written": {"out": 16}}]
+    merged = {"kernel": "merged_weight_kernel", "programs": 4, "sizes": dict.fromkeys(vectors, 16), "kinds": kinds}
+    others = [{**merged, "kernel": name} for name in ("fold_kernel", "fold_sums_kernel")]
+    layer = {"d_in": 4, "d_out": 4, "p": 4, "diagonals": 2, "dtype": "float32", "tokens": 5}
+    rows[:] = [{"layer": layer, "launches": [merged, *others]}]
+    assert kernels.bytes_beside_closed_form("merged_weight_kernel") == 0  # half of the programs ran, all alike
+    kinds.append({**kinds[0], "read": {"weight": 20}})
+    assert kernels.bytes_beside_closed_form("merged_weight_kernel") == 8  # all ran, two of them read more
+    kinds[0]["ran"] = 1
+    assert kernels.bytes_beside_closed_form("merged_weight_kernel", 4) == float("inf")  # who knows of the fourth?
+    for other in ("filter_kernel", "merged_weight_kernel"):
+        with pytest.raises(NotAvailable, match=f"no traffic of {other}"):
+            kernels.bytes_beside_closed_form(other, 5)
+    merged["kernel"] = "fold_kernel"
+    with pytest.raises(NotAvailable, match="where a step launches merged_weight_kernel"):
+        kernels.bytes_beside_closed_form("merged_weight_kernel")
 
 
 def test_the_recorded_profile_holds_what_the_ledger_says() -> None:
@@ -104,7 +113,9 @@ def test_the_recorded_profile_holds_what_the_ledger_says() -> None:
         "no-kernel-spills": "holds",
         "traffic-of-kernels": "holds",
     }
-    assert static_evidence.readme(rows) == (PROFILE / "README.md").read_text()
+    traffic = [row for _, row in read_log(PROFILE / "traffic.jsonl")]
+    assert {row["key"] for row in traffic} == {layer.key for layer in static_traffic.LAYERS}
+    assert static_evidence.readme(rows, static_traffic.table(traffic)) == (PROFILE / "README.md").read_text()
 
 
 def test_without_triton_the_way_out_is_named(tmp_path: Path, monkeypatch) -> None:
@@ -128,10 +139,17 @@ def test_a_compiler_that_takes_too_long_is_a_row_and_the_next_kernel_goes_on() -
 
 @NEEDS_TRITON
 def test_traffic_is_that_of_the_closed_forms(tmp_path: Path, monkeypatch) -> None:
-    layers = tuple(static_traffic.Layer(40, 70, 33, m, "bfloat16") for m in (2, 0))
-    assert static_traffic.record(tmp_path / "traffic.jsonl", layers) == 2
+    """Of ragged blocks and rows, where all programs run, and of a width at which some do."""
+    shapes = ((40, 70, 33, 9), (30, 48, 48, 7), (160, 160, 160, 640), (1024, 1024, 1024, 512))
+    layers = tuple(Layer(*s[:3], m, dtype, s[3]) for s in shapes for m, dtype in ((2, "bfloat16"), (0, "float32")))
+    assert static_traffic.record(tmp_path / "traffic.jsonl", layers) == 8
     assert static_traffic.record(tmp_path / "traffic.jsonl", layers) == 0
     rows = [row for _, row in read_log(tmp_path / "traffic.jsonl")]
     monkeypatch.setattr(kernels, "_rows", lambda name: rows)
-    for name in ("merged_weight_kernel", "fold_kernel", "fold_sums_kernel"):
+    for name in ("merged_weight_kernel", "fold_kernel", "fold_sums_kernel", "filter_kernel", "moment_kernel"):
         assert kernels.bytes_beside_closed_form(name) == 0
+    ran = {sum(kind["ran"] for kind in launch["kinds"]) < launch["programs"] for launch in rows[-1]["launches"]}
+    assert ran == {True, False}
+    assert "| `moment_kernel` | 1024x1024 p=1024 m=2 bfloat16 512 tokens | 256 |" in static_traffic.table(rows)
+    with pytest.raises(UserError, match=r"the kernels of .*m=1 .* cannot be interpreted: .*m = 1"):
+        static_traffic.record(tmp_path / "traffic.jsonl", (Layer(8, 8, 8, 1, "float32", 1),))

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.core.io.log import read_log
-from cdvft_bench.execution.triton.costs import fold_kernels, merged_weight_kernel
+from cdvft_bench.execution.triton.costs import (
+    fold_kernels,
+    merged_weight_kernel,
+    on_chip_backward,
+    on_chip_forward,
+)
 
 _REMEDY = "record it with cdvft-bench dev kernels"
+_VECTORS, _ACTIVATIONS = ("first", "last", "c"), ("x", "g", "base", "other", "out")
 
 
 def kernels_that_spill(dtype: str = "", target: str = "") -> float:
@@ -29,36 +37,50 @@ def kernels_that_spill(dtype: str = "", target: str = "") -> float:
     return float(sum("error" in row or row["spills"] for row in rows))
 
 
-def bytes_beside_closed_form(kernel: str) -> float:
-    """Bytes by which what a kernel read and wrote differs from its closed form, over all recorded layers.
+def bytes_beside_closed_form(kernel: str, d: int = 0) -> float:
+    """Bytes by which what a kernel reads and writes differs from its closed form, over all recorded layers.
 
     Vectors, which a kernel reads again from cache, count once and whole; of matrices and partial sums all that is moved
-    counts, so that one that is read twice shows.
+    counts, so that one that is read twice shows. On path "triton" activations alone count, as in its closed forms.
+    Where not all programs of a launch ran, those that did must move the same.
 
     Args:
-        kernel: name of the function.
+        kernel: name of the function. d: the layers' d_in; 0 for all.
     """
-    rows = _rows("traffic.jsonl")
-    if not rows:
-        raise NotAvailable("no traffic was recorded", _REMEDY)
-    return float(sum(_miss(row, kernel) for row in rows))
+    rows = [row for row in _rows("traffic.jsonl") if d in (0, row["layer"]["d_in"])]
+    found = [miss for row in rows for name, miss in _misses(row) if name == kernel]
+    if not found:
+        raise NotAvailable(f"no traffic of {kernel} was recorded", _REMEDY)
+    return float(sum(found))
 
 
-def _miss(row: dict[str, Any], kernel: str) -> int:
+def _misses(row: dict[str, Any]) -> Iterator[tuple[str, float]]:
     from cdvft_bench.sweep.probes.static_traffic import Layer
 
     layer = Layer(**row["layer"])
-    problem = layer.problem
-    factor, diagonals = problem.factors[0], bool(layer.diagonals)
-    forms = (
-        merged_weight_kernel(problem.layer, factor, layer.dtype, diagonals),
-        *fold_kernels(problem.layer, factor, layer.dtype, diagonals),
-    )
-    form = next(f for f in forms if f.op == kernel)
-    moved = row["kernels"][kernel]
-    read: int = sum(a["size" if name in ("first", "last", "c") else "read"] for name, a in moved.items())
-    written: int = sum(a["written"] for a in moved.values())
-    return abs(read - int(form.read)) + abs(written - int(form.written))
+    problem, dtype, diagonals = layer.problem, layer.dtype, bool(layer.diagonals)
+    factor, shape = problem.factors[0], problem.layer
+    forms = [merged_weight_kernel(shape, factor, dtype, diagonals), *fold_kernels(shape, factor, dtype, diagonals)]
+    if len(row["launches"]) > len(forms):
+        forms.append(on_chip_forward(shape, layer.tokens, factor, dtype))
+        forms += on_chip_backward(shape, layer.tokens, factor, dtype, diagonals)
+    for launch, form in zip(row["launches"], forms, strict=True):
+        if launch["kernel"] != form.op:
+            raise NotAvailable(f"{launch['kernel']} was recorded where a step launches {form.op}", _REMEDY)
+        yield form.op, sum(abs(_moved(launch, way) - int(getattr(form, way))) for way in ("read", "written"))
+
+
+def _moved(launch: dict[str, Any], way: str) -> float:
+    """Bytes of all its programs; infinite where only some ran, and those moved different amounts."""
+    on_chip, kinds = launch["kernel"] in ("filter_kernel", "moment_kernel"), launch["kinds"]
+    counts = [
+        sum(n for name, n in kind[way].items() if (name in _ACTIVATIONS if on_chip else name not in _VECTORS))
+        for kind in kinds
+    ]
+    vectors = 0 if on_chip else sum(launch["sizes"][name] for name in _VECTORS if name in kinds[0][way])
+    if sum(kind["ran"] for kind in kinds) == launch["programs"]:
+        return vectors + sum(kind["ran"] * n for kind, n in zip(kinds, counts, strict=True))
+    return vectors + launch["programs"] * counts[0] if len({*counts}) == 1 else inf
 
 
 def _rows(name: str) -> list[dict[str, Any]]:

@@ -142,11 +142,13 @@ def kernel_table(found: Sequence[Compiled]) -> Table:
             f"{one.local_bytes:,}",
             f"{one.shared_bytes:,}",
             "not known" if one.occupancy is None else f"{one.occupancy:.0%}",
+            *("not counted" if n is None else f"{n:,}" for n in (one.loads, one.stores)),
         )
         for one in found
     )
     what = ("path", "auto may pick it", "kernel", "target", "configurations", "of them spill")
     columns = (*what, "registers a thread", "off chip [B a thread]", "shared [B a program]", "occupancy")
+    columns += ("loads [B a program]", "stores [B a program]")
     picked = [one for one in found if one.picked]
     spilling = sum(one.spilling + one.failed for one in picked)
     caption = (
@@ -154,7 +156,8 @@ def kernel_table(found: Sequence[Compiled]) -> Table:
         f"a GPU. Of the {sum(one.configurations for one in picked):,} that path auto may launch {spilling:,} keep "
         "registers off chip or did not compile. Registers and bytes are the most of any configuration, occupancy the "
         "least. A training step launches each kernel of its path once, filter_kernel three times; merged_dense "
-        "launches that of merged, too. How long one runs: not measured."
+        "launches that of merged, too. Loads and stores were counted by Triton’s interpreter: the most of a program of "
+        "any recorded layer, what is read again counted again. How long one runs: not measured."
     )
     return Table("Triton kernels by path and target", columns, cells, caption)
 

@@ -187,8 +187,8 @@ def compile_here(asked: Mapping[str, Any]) -> dict[str, Any]:
     return {**asdict(machine), "spills": machine.spills, "triton": version("triton")}
 
 
-def readme(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The README of a profile: how it was made, what was found, and a table of the worst of each kernel."""
+def readme(rows: Sequence[Mapping[str, Any]], traffic: str) -> str:
+    """The README of a profile: how it was made, what was found, a table of the worst of each kernel, ``traffic``'s."""
     ok = [row for row in rows if "error" not in row]
     picked = [row for row in rows if row["picked"]]
     others = [row for row in rows if not row["picked"]]
@@ -197,14 +197,21 @@ def readme(rows: Sequence[Mapping[str, Any]]) -> str:
 
 `cdvft-bench dev kernels --output profiles/gpu-static` compiles every launch of every kernel that path `auto` may make,
 and some of path `triton`, for {", ".join(f"{key} ({t.name})" for key, t in TARGETS.items())}; no GPU is needed.
-`kernels.jsonl` has a row a configuration that compiles differently, `traffic.jsonl` the bytes that Triton's interpreter
-moved, by argument. Judged by `cdvft-bench verify --ledger kernels`.
+`kernels.jsonl` has a row a configuration that compiles differently, `traffic.jsonl` the bytes that programs moved under
+Triton's interpreter, by argument. Judged by `cdvft-bench verify --ledger kernels`.
 
 Of {len(picked)} configurations that `auto` may launch {_bad(picked)} spill or did not compile; of {len(others)} others
 {_bad(others)}. The longest took {longest:.0f} s to compile, on two shared cores. Instructions are those of the machine
 code: one in a loop counts once. How long a kernel runs: not measured.
 
-{table(rows)}"""
+{table(rows)}
+## What a program moves
+
+Of launches of more than 150 programs those at the grid's corners and some drawn ones ran, of others all; what is read
+again counts again. Times the programs of a launch it is what the closed forms say, of matrices, activations and partial
+sums, to the byte; vectors and tables are read again from cache.
+
+{traffic}"""
 
 
 def _bad(rows: Sequence[Mapping[str, Any]]) -> int:

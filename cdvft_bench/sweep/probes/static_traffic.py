@@ -1,11 +1,13 @@
-"""What the kernels of the merged paths move, counted by Triton's interpreter and recorded in a log."""
+"""What the programs of Triton's kernels load and store, counted by Triton's interpreter and recorded in a log."""
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import os
-import subprocess
+import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,15 @@ from typing import Any
 import torch
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.log import Log, encode_line, parse_line
+from cdvft_bench.core.helper import Helper, NoAnswerError, serve
+from cdvft_bench.core.io.log import Log
 from cdvft_bench.execution.planner import Problem
+
+LIMIT_S = 1800.0
+"""Seconds that one layer may take."""
+
+WHOLE, DRAWN = 150, 4
+"""Up to so many programs all of a launch run; of more, those at the grid's corners and so many drawn ones."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +35,26 @@ class Layer:
     p: int
     diagonals: int
     dtype: str
+    tokens: int
 
     @property
     def problem(self) -> Problem:
         """The same for closed forms."""
-        return Problem(self.d_in, self.d_out, self.p, self.diagonals, 1, self.dtype, "cuda")
+        return Problem(self.d_in, self.d_out, self.p, self.diagonals, self.tokens, self.dtype, "cuda", bias=False)
 
     @property
     def key(self) -> str:
         """What tells it from the others."""
-        return f"{self.d_in}x{self.d_out} p={self.p} m={self.diagonals} {self.dtype}"
+        return f"{self.d_in}x{self.d_out} p={self.p} m={self.diagonals} {self.dtype} {self.tokens} tokens"
 
 
 LAYERS = tuple(
-    Layer(*shape, diagonals, dtype)
-    for shape in ((384, 384, 384), (192, 384, 192), (200, 300, 75))
+    Layer(*shape, diagonals, dtype, tokens)
+    for *shape, tokens in ((768,) * 3 + (8192,), (1024,) * 3 + (8192,), (4096,) * 3 + (8192,), (200, 300, 75, 96))
     for diagonals in (2, 0)
     for dtype in ("bfloat16", "float32")
 )
+"""The widths that layers have, and one of ragged blocks."""
 
 
 def record(path: Path, layers: tuple[Layer, ...] = LAYERS) -> int:
@@ -53,25 +64,64 @@ def record(path: Path, layers: tuple[Layer, ...] = LAYERS) -> int:
         UserError: Triton is not installed, or its interpreter fails.
     """
     made = 0
-    environment = {**os.environ, "TRITON_INTERPRET": "1"}
     command = [sys.executable, "-m", "cdvft_bench.sweep.probes.static_traffic"]
-    with Log(path) as log:
+    helper = Helper(command, {**os.environ, "TRITON_INTERPRET": "1"})
+    with Log(path) as log, contextlib.closing(helper):
         done = {entry["key"] for entry in log.entries if "key" in entry}
         for layer in layers:
             if layer.key in done:
                 continue
-            found = subprocess.run(command, input=encode_line(asdict(layer)), env=environment, capture_output=True)
-            if found.returncode:
-                said = found.stderr.decode(errors="replace").strip().splitlines() or ["it was killed"]
-                raise UserError(f"the kernels of {layer.key} cannot be interpreted: {said[-1][:200]}")
-            log.append({"key": layer.key, "layer": asdict(layer), **parse_line(found.stdout)})
+            try:
+                found = helper.ask(asdict(layer), LIMIT_S)
+            except NoAnswerError as error:
+                raise UserError(f"the kernels of {layer.key} cannot be interpreted: {str(error)[:200]}") from None
+            log.append({"key": layer.key, "layer": asdict(layer), **found})
             made += 1
     return made
 
 
-def interpret(layer: Layer) -> Iterator[tuple[str, dict[str, dict[str, int]]]]:
-    """Each launch of the merged weight and of the fold, with the bytes of each of its arguments."""
-    from cdvft_bench.counting.interpreted import watch_launches
+def launches(layer: Layer) -> Iterator[dict[str, Any]]:
+    """Each launch of a step on path "merged_dense" (one of two merged weights), then of path "triton" where it can.
+
+    Of each its kernel and number of programs, the least and the most bytes that a program ``loads`` and ``stores``, its
+    arguments' ``sizes`` in bytes, and the ``kinds`` of programs that ran, by what they move: how many ``ran``, and
+    bytes by argument, ``read`` and ``written``.
+    """
+    from cdvft_bench.counting.interpreted import sampled, watch_launches
+
+    ran: list[tuple[int, int]] = []
+    drawn = random.Random(0)
+
+    def choose(kernel: str, grid: tuple[int, ...]) -> list[tuple[int, ...]]:
+        programs = [*itertools.product(*map(range, grid))]
+        if len(programs) > WHOLE:
+            corners = itertools.product(*({0, n - 1} for n in grid))
+            chosen = sorted({*corners, *drawn.sample(programs, DRAWN)})
+        else:
+            chosen = programs
+        ran.append((len(programs), len(chosen)))
+        return chosen
+
+    with watch_launches() as seen, sampled(choose):
+        _run(layer)
+    each = iter(seen)
+    for programs, n in ran:
+        kinds: dict[str, dict[str, Any]] = {}
+        for launched in itertools.islice(each, n):
+            moved = {
+                way: {name: getattr(a, way) for name, a in launched.arguments.items() if getattr(a, way)}
+                for way in ("read", "written")
+            }
+            kinds.setdefault(str(moved), {"ran": 0, **moved})["ran"] += 1
+        sizes = {name: a.size * a.entries for name, a in launched.arguments.items()}
+        sums = {way: sorted(sum(kind[way].values()) for kind in kinds.values()) for way in ("read", "written")}
+        loads, stores = ([found[0], found[-1]] for found in sums.values())
+        launch = {"kernel": launched.kernel, "programs": programs, "loads": loads, "stores": stores}
+        yield launch | {"sizes": sizes, "kinds": [*kinds.values()]}
+
+
+def _run(layer: Layer) -> None:
+    from cdvft_bench.execution import adapted_linear
     from cdvft_bench.execution.fused import Plan
     from cdvft_bench.execution.triton import path as triton_path
 
@@ -80,16 +130,24 @@ def interpret(layer: Layer) -> Iterator[tuple[str, dict[str, dict[str, int]]]]:
     c = torch.randn(int(factor.q_out), int(factor.q_in), layer.p)
     matrix = torch.randn(layer.d_out, layer.d_in).to(dtype)
     plan = Plan(layer.d_out, 0.5, False, layer.diagonals)
-    with watch_launches() as launches:
-        triton_path.merged_weight(matrix, ends, c, plan, torch.empty_like(matrix))
-        triton_path.fold_gradients(matrix, ends, c, plan)
-    for launch in launches:
-        yield launch.kernel, {name: asdict(moved) for name, moved in launch.moved().items()}
+    triton_path.merged_weight(matrix, ends, c, plan, torch.empty_like(matrix))
+    triton_path.fold_gradients(matrix, ends, c, plan)
+    if "triton" in layer.problem.paths:
+        x, g = (torch.zeros(layer.tokens, d, dtype=dtype) for d in (layer.d_in, layer.d_out))
+        given = [t.requires_grad_() for t in (x, *ends, c)]
+        torch.autograd.grad(adapted_linear(x, matrix, None, ends, [c], path="triton"), given, g)
 
 
-def _serve(line: bytes) -> dict[str, Any]:
-    return {"kernels": dict(interpret(Layer(**parse_line(line))))}
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as a Markdown table."""
+    lines = ["| kernel | layer | programs | loads [B a program] | stores [B a program] |", "|---|---|---|---|---|"]
+    for row in rows:
+        for launch in row["launches"]:
+            spans = (" to ".join(f"{n:,}" for n in sorted({*launch[way]})) for way in ("loads", "stores"))
+            lines.append(f"| `{launch['kernel']}` | {row['key']} | {launch['programs']:,} | {' | '.join(spans)} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(encode_line(_serve(sys.stdin.buffer.read())))
+    torch.manual_seed(0)
+    serve(lambda asked: {"launches": [*launches(Layer(**asked))]})
