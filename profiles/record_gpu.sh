@@ -14,6 +14,7 @@
 #   FROM     folder with the files of an earlier part, where OUT is new
 #   WHEELS   folder of wheels to use for packages that are missing (default: profiles/wheels, if it is there)
 #   LIMIT    seconds that a part may take (default: 520); a command that hangs is ended a minute later
+#   HANG     seconds after which a case is given up, and the next one begun (default: 180)
 #   NAME     of the profile (default: after the GPU and the day)
 #   PYTHON   interpreter (default: python3)
 #   DRY      1 for a run of every line on the CPU with tiny cases, which measures nothing: a rehearsal
@@ -29,6 +30,7 @@ esac
 HERE="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 OUT="${OUT:-gpu-record}"
 LIMIT="${LIMIT:-520}"
+HANG="${HANG:-180}"
 PYTHON="${PYTHON:-python3}"
 DRY="${DRY:-}"
 case "$PYTHON" in */*) PYTHON="$(cd "$(dirname "$PYTHON")" && pwd)/${PYTHON##*/}" ;; esac
@@ -156,12 +158,17 @@ plan_by_rates() { # path auto picks by them; without them by a datasheet's
         cp "$OUT/rates.json" "$SCRATCH/rates.json" && cp "$OUT/rates.json" "$SCRATCH/rates-cuda.json" &&
         export CDVFT_BENCH_RATES="$SCRATCH/rates.json" || said "no calibrated rates: path auto picks by a datasheet's"
 }
-cases() { # cases GRID FILE SECONDS_A_CASE MORE...
-    local grid="$1" file="$2" case="$3"
+cases() { # cases GRID FILE SECONDS_A_CASE MORE...; goes on without a case with which the process died
+    local grid="$1" file="$2" case="$3" code
     shift 3
-    bounded "$PYTHON" -m cdvft_bench.timing --grid "$grid" --device "$DEVICE" --output "$OUT/$file" \
-        --budget "$(left)" --case-budget "$case" --modes eager,graph --energy 0 --precision 0.02 \
-        --selftest "$SELFTEST" "$@"
+    while :; do
+        bounded "$PYTHON" -m cdvft_bench.timing --grid "$grid" --device "$DEVICE" --output "$OUT/$file" \
+            --budget "$(left)" --case-budget "$case" --case-limit "${HANG}s" --modes eager,graph --energy 0 \
+            --precision 0.02 --selftest "$SELFTEST" "$@"
+        code=$?
+        [ -e "$OUT/$file.begun" ] || return $code
+        [ $((LIMIT - SECONDS)) -gt 30 ] || return 3
+    done
 }
 traces() { # in a process of their own, after all times: the profiler stays attached
     mkdir -p "$SCRATCH/traces"

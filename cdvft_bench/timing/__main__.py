@@ -10,8 +10,8 @@ or the cases of a grid, with its models and PEFT's methods where peft is install
 
     python -m cdvft_bench.timing --grid gpu-first --modes eager,graph --no-trace --output rows.jsonl --budget 540s
 
-Rows are appended as they come; the same command goes on where it stopped. Exit codes: 0 all cases
-are done, 1 some of them failed, 2 misuse, 3 cases are left (run the same command again).
+Rows are appended as they come; the same command goes on where it stopped, without a case with which it was killed.
+Exit codes: 0 all cases are done, 1 some of them failed, 2 misuse, 3 cases are left (run the same command again).
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--no-trace", action="store_true", help="neither profile a call nor take its peak memory")
     add("--traces", type=Path, default=None, help="keep each call's profile in this folder, 1 MB each at most")
     add("--selftest", type=int, default=20, help="comparisons of the clock with itself first (default: %(default)s)")
+    add("--case-limit", type=seconds, default=None, help="end this process where a case takes longer (default: none)")
     add("--retry-failed", action="store_true", help="run cases again that the file holds as failed")
     add("--list", action="store_true", help="say what would be run, and run nothing")
     return parser
@@ -149,6 +150,7 @@ def _run(options: argparse.Namespace) -> int:
         comparisons=options.selftest,
         threads=options.threads,
         energy_s=(2.0 if cuda else 0.0) if options.energy is None else options.energy,
+        limit_s=options.case_limit,
         retry_failed=options.retry_failed,
         build=builder(cases, bool(options.grid), say),
     )

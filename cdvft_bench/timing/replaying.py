@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +15,7 @@ from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.timed import Replays
 from cdvft_bench.timing.built import Built, beside
+from cdvft_bench.timing.clock import collect
 from cdvft_bench.timing.graphs import UNCAPTURED, time_replays
 
 STARTING_S = 120.0
@@ -85,7 +85,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     except Exception as error:  # whatever a case cannot do is its row's to say
         text = " ".join(str(error).split())[:300]
         made = Replays(None, 0, {}, (f"no replays: {type(error).__name__}: {text}",))
-    gc.collect()
+    collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return {"replays": asdict(made), "broken": made.timing is None or bool(made.notes)}

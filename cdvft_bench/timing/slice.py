@@ -2,13 +2,12 @@
 
 The file is a record log (``core.log``) and has the text form of the suite's store: a line with the environment, then
 a line a record, which holds the case and what the clock says of it (formulas are added where the suite is installed,
-see ``sweep.imports``). A row is synced when its case is done, so a killed slice loses the case in flight; the same
-command goes on where it stopped.
+see ``sweep.imports``). A row is synced when its case is done; the same command goes on where it stopped. A small file
+beside the rows names the case in flight: one with which the process died fails, since it would do so again.
 """
 
 from __future__ import annotations
 
-import gc
 import importlib
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -24,11 +23,13 @@ import torch
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import FROZEN, Case, case_from
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.flight import DIED, InFlight
+from cdvft_bench.core.helper import NoAnswerError
 from cdvft_bench.core.io.files import shown
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Mode, SelfTest, Timed
 from cdvft_bench.timing.built import beside
-from cdvft_bench.timing.clock import fixed_threads, require_device
+from cdvft_bench.timing.clock import collect, fixed_threads, require_device
 from cdvft_bench.timing.machine.environment import read_environment
 from cdvft_bench.timing.machine.memory import tensor_bytes
 from cdvft_bench.timing.machine.selftest import selftest
@@ -54,6 +55,8 @@ class Settings:
         comparisons: of the clock with itself at the start of a slice; 0 for none.
         build: "module:function" that builds a case.
         threads: torch's CPU threads, None as they are.
+        limit_s: seconds after which the process ends with the case that it times; None for no limit. A GPU's driver
+            may never return, and no exception reaches it: only a new process goes on.
         retry_failed: run cases again that the file holds as failed.
     """
 
@@ -66,6 +69,7 @@ class Settings:
     traces: Path | None = None
     comparisons: int = 20
     threads: int | None = None
+    limit_s: float | None = None
     retry_failed: bool = False
     build: str = "cdvft_bench.timing.bare:build"
 
@@ -104,37 +108,59 @@ def run_slice(cases: Sequence[Case], output: Path, settings: Settings = Settings
     budget = Budget(settings.budget_s)
     with Log(output) as log, fixed_threads(settings.threads), closing(Replayer(settings.build)) as replayer:
         held = _held(log)
+        flight = InFlight(output, settings.limit_s)
+        fatal = flight.left()
         done = {key for key, record in held.records.items() if record["status"] == "ok" or not settings.retry_failed}
+        done |= {fatal.key} if fatal else set()
         todo = [case for case in cases if case.key not in done]
         environment = read_environment()
-        if todo and environment.key not in held.environments:
+        if (todo or fatal) and environment.key not in held.environments:
             if held.environments:
                 say(f"{shown(output)} was begun in another environment; each row says which one is its own")
             log.append({"key": environment.key, "environment": asdict(environment)})
-        failed, run, skipped = 0, 0, len(cases) - len(todo)
+        failed, run, lost, skipped = 0, 0, 0, len(cases) - len(todo)
+        if fatal is not None and (record := _lost(fatal, held.records.get(fatal.key), environment.key)) is not None:
+            held.records[fatal.key] = _kept(log, record)
+            lost = int(record["status"] == "failed" and fatal in cases)
+            say(_line(fatal, record) if record["status"] == "failed" else f"no trace of {fatal.plain_label}: {DIED}")
+        flight.clear()
         found = _selftests({case.device for case in todo}, settings)
         for case in todo:
             if budget.spent:
                 break
             work = partial(time_case, case, settings, replayer)
-            record = _kept(log, _record(case, work, environment.key, found.get(case.device)))
+            with flight.noted(case):
+                record = _kept(log, _record(case, work, environment.key, found.get(case.device)))
+                _check_device(case)
             held.records[case.key] = record
             run, failed = run + 1, failed + (record["status"] == "failed")
             budget.took(record["seconds"])
             say(f"{skipped + run}/{len(cases)} {_line(case, record)}")
-            _check_device(case)
         left = len(todo) - run
         bare = [case for case in cases if settings.trace and _untraced(case, held.records.get(case.key))]
         for i, case in enumerate(bare):
             if left or budget.spent:
                 left += len(bare) - i
                 break
-            record = traced(case, settings, held.records[case.key])
+            with flight.noted(case):
+                record = _kept(log, traced(case, settings, held.records[case.key]))
+                _check_device(case)
             budget.took(record["seconds"] - held.records[case.key]["seconds"])
-            _kept(log, record)
             say(f"trace {i + 1}/{len(bare)} {_line(case, record)}")
-            _check_device(case)
-    return SliceResult(run, failed, skipped, left)
+    return SliceResult(run + lost, failed + lost, skipped - lost, left)
+
+
+def _lost(case: Case, record: Mapping[str, Any] | None, environment: str) -> dict[str, Any] | None:
+    """What is kept of a case with which a process died; None where it was done before it did."""
+    if _untraced(case, record):
+        assert record is not None
+        notes = [*record["timed"]["notes"], f"no trace: {DIED}"]
+        return {**record, "timed": {**record["timed"], "notes": notes}, "created": _now()}
+    return None if record is not None and record["status"] == "ok" else _record(case, _died, environment, None)
+
+
+def _died() -> Timed:
+    raise NoAnswerError(DIED)
 
 
 # --- one case --------------------------------------------------------------------------------
@@ -257,7 +283,7 @@ def _record(case: Case, work: Callable[[], Timed], environment: str, selftest: S
 
 def _freed() -> None:
     """The next case finds the memory free."""
-    gc.collect()
+    collect()
     torch.cuda.empty_cache()
 
 

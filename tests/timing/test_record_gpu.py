@@ -18,6 +18,7 @@ import pytest
 import torch
 
 from cdvft_bench.core.case import Case
+from cdvft_bench.core.flight import DIED
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Replays, Samples, Timed, Timing
@@ -164,6 +165,40 @@ def test_a_step_that_fails_or_hangs_ends_alone_and_cases_that_are_left_say_so(tm
     said = (out / "log.txt").read_text()
     for line in ("correctness on the device ended with 1", "no calibrated rates", "the cases that decide ended with 3"):
         assert line in said
+
+
+HANGING = """
+import ctypes, sys
+from cdvft_bench.timing import slice as slices
+from cdvft_bench.timing.__main__ import main
+
+real = slices.time_case
+def time_case(case, *rest):
+    if dict(case.hyperparameters).get("path") == "auto":
+        ctypes.PyDLL(None).sleep(600)
+    return real(case, *rest)
+slices.time_case = time_case
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_a_case_that_hangs_for_ever_costs_itself_alone(tmp_path: Path) -> None:
+    """In a driver that takes no signal: its process is ended, and a new one goes past it in the same part."""
+    fake, hanging, out = tmp_path / "python", tmp_path / "hanging.py", tmp_path / "out"
+    hanging.write_text(HANGING)
+    fake.write_text(
+        f'#!/bin/bash\ncase "$*" in *calibrate*|*"-m pytest"*) exit 0 ;; *"-m cdvft_bench.timing --grid"*) shift 2; '
+        f'exec {sys.executable} {hanging} "$@" ;; *) exec {sys.executable} "$@" ;; esac\n'
+    )
+    fake.chmod(0o755)
+    done = run("1", OUT=str(out), DRY="1", PYTHON=str(fake), HANG="20")
+    assert done.returncode == 1, done.stdout + done.stderr  # a case failed, none is left
+    held = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    found = {row["record"]["label"]: row["record"]["error"] for row in held if "record" in row}
+    assert found == {"cdvft m=2 path=auto": f"NoAnswerError: {DIED}", "cdvft m=2 path=merged_dense": None}
+    assert "in time_case" in (out / "log.txt").read_text()
+    assert sorted(path.name for path in out.iterdir()) == ["log.txt", "rows.jsonl"]
 
 
 def test_what_it_names_is_there() -> None:

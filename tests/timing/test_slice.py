@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import replace
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import torch
 
 from cdvft_bench.core.case import Case, case_from
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.log import Log, read_log
+from cdvft_bench.core.flight import DIED
+from cdvft_bench.core.io.log import Log, encode_line, read_log
 from cdvft_bench.core.timed import Timed
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
@@ -270,6 +272,74 @@ def test_an_interrupt_leaves_a_sound_file(tmp_path: Path, failing: dict[str, Bas
     assert len(rows(path)) == 2
     failing.clear()
     assert run(path, given)[0] == slices.SliceResult(1, 0, 1, 0)
+
+
+HANGING = """
+import ctypes, sys
+from pathlib import Path
+from cdvft_bench.timing import slice as slices
+from tests.timing.test_slice import cases, run, replace, QUICK
+
+real = slices.time_case
+def time_case(case, *rest):
+    if dict(case.hyperparameters).get("m") == 3:
+        ctypes.PyDLL(None).sleep(600)  # as a driver that never returns: Python is locked
+    return real(case, *rest)
+slices.time_case = time_case
+path, given = Path(sys.argv[1]), cases("lora", "cdvft:m=3+1", passes=["forward"])
+run(path, given[:1])
+run(path, given, replace(QUICK, limit_s=float(sys.argv[2])))
+"""
+
+
+@pytest.mark.parametrize("limit", [1.0, 300.0])
+def test_a_case_with_which_the_process_dies_is_skipped_at_the_next_start(tmp_path: Path, limit: float) -> None:
+    """It ends by its limit, or something outside kills it, as the script's own timeout does."""
+    path, begun = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.begun"
+    given = cases("lora", "cdvft:m=3+1", passes=["forward"])
+    command = [sys.executable, "-c", HANGING, str(path), str(limit)]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        end = time.monotonic() + 120
+        while limit > 100 and '"m",3' not in (begun.read_text() if begun.exists() else ""):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        if limit > 100:
+            process.kill()
+        assert "time_case" in process.communicate(timeout=120)[1] or limit > 100  # the traceback says where it hung
+    assert begun.exists()
+    assert process.returncode == (1 if limit < 100 else -9)
+    result, said = run(path, given)
+    assert result == slices.SliceResult(2, 1, 1, 0)
+    assert said[0].endswith(f"cdvft m=3: failed, NoAnswerError: {DIED}")
+    found = {row["record"]["label"]: row["record"]["status"] for row in rows(path)[1:]}
+    assert found == {"lora": "ok", "cdvft m=3": "failed", "cdvft m=1": "ok"}
+    assert not begun.exists()
+    assert run(path, given)[0] == slices.SliceResult(0, 0, 3, 0)
+    assert run(path, given, replace(QUICK, retry_failed=True))[0] == slices.SliceResult(1, 0, 2, 0)
+
+
+def test_what_was_in_flight_costs_no_row_that_is_there(tmp_path: Path, failing: dict[str, BaseException]) -> None:
+    path, begun = tmp_path / "rows.jsonl", tmp_path / "rows.jsonl.begun"
+    given = cases("frozen", "lora", passes=["forward"])
+    run(path, given[:1])
+    for left in (encode_line(asdict(given[0])), b'{"method": 3}', b"[", b""):  # written just before the kill; damaged
+        begun.write_bytes(left)
+        assert run(path, given[:1])[0] == slices.SliceResult(0, 0, 1, 0)
+        assert not begun.exists()
+    failing["lora"] = KeyboardInterrupt()  # an interrupt is no fault of the case's
+    with pytest.raises(KeyboardInterrupt):
+        run(path, given)
+    assert not begun.exists()
+    # Timed on a GPU, and killed while it was traced: the times stand.
+    case = replace(given[1], device="cuda")
+    timed = {"trace": None, "memory": None, "notes": ["before"]}
+    lost = slices._lost(case, {"status": "ok", "timed": timed, "seconds": 2.0}, "key")
+    assert lost is not None
+    assert (lost["status"], lost["timed"]["notes"]) == ("ok", ["before", f"no trace: {DIED}"])
+    assert not slices._untraced(case, lost)
+    begun.write_bytes(encode_line(asdict(given[1])))  # of another slice's cases: it fails all the same
+    assert run(path, given[:1])[0] == slices.SliceResult(0, 0, 1, 0)
+    assert rows(path)[-1]["record"]["label"] == "lora"
 
 
 def test_a_figure_that_is_none_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
