@@ -66,7 +66,7 @@ def test_plans_of_a_gpu_are_by_its_rates() -> None:
     assert "did you mean h100" in CliRunner().invoke(main, ["plan", "--d", "64", "--gpu", "h101"]).output
 
 
-@pytest.mark.parametrize(("asked", "said"), [("preset", ""), ("MODELS", ""), ("modles", "did you mean models?"), ("gpu", "")])
+@pytest.mark.parametrize(("asked", "said"), [("preset", ""), ("MODELS", ""), ("modles", "did you mean models"), ("gpu", "")])
 def test_a_list_by_its_singular_or_with_a_guess(asked: str, said: str) -> None:
     done = CliRunner().invoke(main, ["list", asked])
     assert (done.exit_code, said in done.output) == (2 if said else 0, True)

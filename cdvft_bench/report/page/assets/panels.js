@@ -166,7 +166,7 @@ function describe(view, panel, row, cell) {
 
 function nameWidth(view, width) {
   const widest = Math.max(60, ...view.rows.map((row) => measure(row.name, 12.5, row.name === view.focus ? 680 : 400) + 26));
-  return Math.min(widest, width < 560 ? 128 : 190);
+  return Math.min(widest, width < 560 ? 138 : 190);
 }
 
 const costWidth = (view, width) => (view.costs.length && width >= 560 ? view.costs.length * (width > 760 ? 92 : 62) : 0);
