@@ -48,6 +48,7 @@ def test_predict() -> None:
     shown = call("predict", "cdvft", "--layer", "roberta-base:query")
     assert "2,304" in shown.output
     assert "convention flop" in shown.output
+    assert "CDVFT on roberta-base:query: " in shown.output
 
 
 def test_count_agrees_with_predict() -> None:
@@ -275,6 +276,9 @@ def test_time_compares_any_methods() -> None:
     assert set(timing["ratios"]) == {"frozen", "lora r=8", "LoRA r=4"}
     twice = call("time", "lora:4", "lora", "rank=4", "--layer", "48x32")
     assert (twice.exit_code, "named twice" in twice.output) == (2, True)
+    shown = call("time", "lora", "r=4", "--layer", "48x32", "--tokens", "8", "--budget", "0.05").output
+    assert all(text in shown for text in ("LoRA rank=4 on 48x32: ", "LoRA r=8 "))
+    assert "lora r=8" not in shown
 
 
 def test_methods_and_dtypes_as_people_write_them() -> None:

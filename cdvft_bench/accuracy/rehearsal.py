@@ -18,6 +18,7 @@ import msgspec
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.training.trial import BASE, Trial, TrialResult, with_setting, with_start
+from cdvft_bench.core.case import todays_label
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import shown, write_file
 from cdvft_bench.core.io.reading import read_json
@@ -37,6 +38,9 @@ class MethodCost:
     start_s: float
     step_s: float
     example_s: float
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", todays_label(self.label))
 
     def of(self, trial: Trial) -> float:
         """Of a whole run."""

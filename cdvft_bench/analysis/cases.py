@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, is_dataclass
 
-from cdvft_bench.core.case import FROZEN, Case, Value
+from cdvft_bench.core.case import FROZEN, Case, Value, todays_label
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
@@ -52,8 +52,8 @@ def path_title(path: str) -> str:
 
 
 def in_words(text: object) -> str:
-    """A text that the suite made, with the name of the hand-derived path as a reader knows it."""
-    return re.sub(r"\bhandwritten\b", PATHS["handwritten"], clean(text))
+    """A text that some version of the suite made, with paths as a reader knows them, see :func:`todays_label`."""
+    return todays_label(re.sub(r"\bhandwritten\b", PATHS["handwritten"], clean(text)))
 
 
 def title_of(method: str) -> str:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
-from cdvft_bench.analysis.cases import label
+from cdvft_bench.analysis.cases import label, widths
 from cdvft_bench.core.case import FROZEN, Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS, Interval
@@ -168,7 +168,8 @@ def compare_records(
             f"{clean(names[0])} ({plural(len(first), 'case')}) and {clean(names[1])} ({plural(len(second), 'case')}) "
             "have no case in common, so there is nothing to compare; run the same grid into both"
         )
-    rows = [_row(first.get(key), second.get(key), tolerance, basis) for key in first.keys() | second.keys()]
+    sides = widths([*first.values(), *second.values()])
+    rows = [_row(first.get(key), second.get(key), sides, tolerance, basis) for key in first.keys() | second.keys()]
     rows.sort(key=_order)
     used = [{r.environment for r in records.values()} for records in (first, second)]
     kept = [{k: v for k, v in given.items() if k in keys} for given, keys in zip(environments, used, strict=True)]
@@ -200,12 +201,15 @@ def _newest(records: Iterable[Record]) -> dict[str, Record]:
     return found
 
 
-def _row(a: Record | None, b: Record | None, tolerance: float, basis: Basis) -> Row:
+def _row(
+    a: Record | None, b: Record | None, sides: Mapping[tuple[str, str], int], tolerance: float, basis: Basis
+) -> Row:
     either = b or a
     assert either is not None
     (one, why_a), (other, why_b) = series(a, basis), series(b, basis)
     medians = [float(np.median(s)) if s else None for s in (one, other)]
-    row = (either.case.key, either.case, label(either), medians[0], medians[1])
+    named = label(either, sides.get((either.case.kind, either.case.subject)))
+    row = (either.case.key, either.case, named, medians[0], medians[1])
     if a is None or b is None:
         return Row(*row, None, "only in B" if a is None else "only in A", why_b if a is None else why_a)
     if not one or not other:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from cdvft_bench.analysis.overview import SEVERAL, Overview
 from cdvft_bench.core.interval import Interval, Side
 from cdvft_bench.core.text import listed, plural
+from cdvft_bench.core.text import ratio as as_ratio
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -53,7 +54,7 @@ def trimmed(ratio: Interval) -> str:
     """A ratio with as many decimals as its interval leaves meaning: one digit of the half-width, one or two."""
     half = ratio.half_width * abs(ratio.value)
     decimals = 2 if not math.isfinite(half) or half <= 0 else min(2, max(1, math.ceil(-math.log10(half))))
-    return f"{ratio.value:.{decimals}f}"
+    return as_ratio(ratio.value, decimals)
 
 
 def with_bounds(ratio: Interval) -> str:
@@ -61,7 +62,7 @@ def with_bounds(ratio: Interval) -> str:
     if ratio.low is None or ratio.high is None:
         return f"{ratio.value:.2f} [no interval]"
     decimals = max(2, len(trimmed(ratio).partition(".")[2]))
-    return f"{ratio.value:.{decimals}f} [{ratio.low:.{decimals}f}, {ratio.high:.{decimals}f}]"
+    return f"{as_ratio(ratio.value, decimals)} [{as_ratio(ratio.low, decimals)}, {as_ratio(ratio.high, decimals)}]"
 
 
 def headline(found: Overview) -> Headline:

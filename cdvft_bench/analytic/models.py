@@ -9,10 +9,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, Literal
 
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.files import is_file, is_folder
 from cdvft_bench.core.io.reading import packaged
 from cdvft_bench.core.names import not_known
 from cdvft_bench.core.text import shorten, whole_number
@@ -244,6 +246,15 @@ MODELS: dict[str, ModelSpec] = {
 }
 
 
+def known_model(text: str) -> str:
+    """The table's name of a model that is written otherwise: in upper case, with "_" or a space for "-", or by its hub
+    id. Any other text, and the path of a file or folder that is there, is returned as it is.
+    """
+    plain = text.strip().lower().replace("_", "-").replace(" ", "-")
+    found = next((name for name, spec in MODELS.items() if plain in (name, spec.hub_id.lower())), text)
+    return text if is_file(Path(text)) or is_folder(Path(text)) else found
+
+
 def model_spec(name: str) -> ModelSpec:
     """Look a model up.
 
@@ -320,7 +331,7 @@ def layer_shape(subject: str) -> LinearShape:
     """
     if ":" in subject:
         name, _, ending = subject.partition(":")
-        return target_linears(model_shape(name), (ending,))[0].shape
+        return target_linears(model_shape(known_model(name)), (ending,))[0].shape
     widths, _, suffix = subject.partition("-")
     d_in, d_out = (whole_number(text) for text in (*widths.split("x"), "")[:2])
     if d_in is None or d_out is None or widths.count("x") != 1 or suffix not in ("", "nobias", "int8"):

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from cdvft_bench.commands.shared import devices_option, emit
+from cdvft_bench.core.names import not_known
 
 Rows = list[dict[str, Any]]
 
@@ -80,8 +81,21 @@ LISTS: dict[str, Callable[[Path | None], Rows]] = {
 }
 
 
+class _What(click.Choice):  # type: ignore[type-arg, unused-ignore]
+    """One of ``LISTS``, or its singular; else one line that says what was near."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        found = next((name for name in LISTS if str(value).lower() in (name, name[:-1])), None)
+        if found is None:
+            raise not_known("list", str(value), LISTS)
+        return found
+
+    def get_missing_message(self, param: click.Parameter, ctx: click.Context | None = None) -> str:
+        return f"Use one of {', '.join(LISTS)}"
+
+
 @click.command("list")
-@click.argument("what", type=click.Choice(list(LISTS)))
+@click.argument("what", type=_What(list(LISTS)))
 @devices_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def names(what: str, devices: Path | None, as_json: bool) -> None:

@@ -90,14 +90,14 @@ def is_network(model: str | None, targets: Sequence[str], task: str | None, inpu
     Raises:
         UserError: layers, a head or inputs are given of no model.
     """
-    from cdvft_bench.analytic.models import MODELS
+    from cdvft_bench.analytic.models import MODELS, known_model
 
     if model is None:
         given = [name for name, value in (("--targets", targets), ("--task", task), ("--inputs", inputs)) if value]
         if given:
             raise UserError(f"{given[0]} goes with --model")
         return False
-    return model not in MODELS or bool(targets or task or inputs)
+    return known_model(model) not in MODELS or bool(targets or task or inputs)
 
 
 def method_of(name: str, hyperparameters: dict[str, Value]) -> Method | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
@@ -66,6 +67,11 @@ class Case:
         """Stable key: the same case has the same key on every machine and in every version."""
         canonical = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def todays_label(label: str) -> str:
+    """A label as today's methods write it: older files name the path ``auto``, and a default block size ``gcd``."""
+    return re.sub(r"\bp=(\w+) auto\b", r"p=\1", label).replace("p=gcd", "p=d")
 
 
 def baselines(case: Case) -> dict[str, Case]:

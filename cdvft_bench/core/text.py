@@ -131,14 +131,21 @@ def prefixed(value: float) -> str:
 
 def times(value: float) -> str:
     """A ratio, two decimals: ``1.32×``."""
-    return f"{value:.2f}×"
+    return f"{ratio(value)}×"
+
+
+def ratio(value: float, decimals: int = 2) -> str:
+    """Two decimals: none of a hundred or more, one digit of what would read as nothing."""
+    if 0 < value < 0.5 * 10**-decimals:
+        return significant(value, 1)
+    return f"{value:.{0 if value >= 99.5 else decimals}f}"
 
 
 def interval(value: float, low: float | None, high: float | None) -> str:
     """A ratio with its interval: ``1.32× [1.30, 1.35]``; without one it says so."""
     if low is None or high is None:
         return f"{times(value)} [no interval]"
-    return f"{times(value)} [{low:.2f}, {high:.2f}]"
+    return f"{times(value)} [{ratio(low)}, {ratio(high)}]"
 
 
 def percent_bounds(found: Interval) -> str:

@@ -50,6 +50,11 @@ class Circulant(Method):
     block_size: int | None
     path: CirculantPath
 
+    @property
+    def told(self) -> str:
+        """What labels say of blocks and path; nothing of ``auto``, which is what users get."""
+        return f"p={self.block_size or 'd'}" + (f" {self.path}" if self.path != "auto" else "")
+
     @classmethod
     def paths(cls, device: str) -> tuple[str, ...]:
         return advised_paths(device)

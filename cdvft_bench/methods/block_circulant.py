@@ -49,7 +49,7 @@ class BlockCirculant(Circulant):
 
     @property
     def label(self) -> str:
-        return f"BCA p={self.block_size or 'd'} {self.path}"
+        return f"BCA {self.told}"
 
     def factor(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> Factor:
         """The one circulant factor."""

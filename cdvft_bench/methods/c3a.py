@@ -39,7 +39,7 @@ class C3A(PeftMethod):
     gradient five times.
 
     Attributes:
-        block_size: p, a divisor of both widths; None is their greatest common one.
+        block_size: p, a divisor of both widths; None is their greatest common one, d of a square layer.
     """
 
     name: ClassVar[str] = "c3a"
@@ -56,7 +56,7 @@ class C3A(PeftMethod):
 
     @property
     def label(self) -> str:
-        return f"C3A p={self.block_size or 'gcd'}"
+        return f"C3A p={self.block_size or 'd'}"
 
     def check(self, layer: LinearShape) -> None:
         if self.block_size is None:

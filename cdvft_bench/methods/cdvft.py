@@ -95,7 +95,7 @@ class CDVFT(Circulant):
 
     @property
     def label(self) -> str:
-        return f"CDVFT m={self.m} p={self.block_size or 'd'} {self.path}"
+        return f"CDVFT m={self.m} {self.told}"
 
     def factors(self, layer: LinearShape, tokens: Count, dtype: str = "float32") -> list[Factor]:
         """The m - 1 circulant factors: the first maps d_in to d_out, later ones d_out to d_out."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -182,9 +183,17 @@ def datasheet_rates(device: Device) -> Rates:
 
 
 def by_name(name: str, own: Path | None = None) -> Device | None:
-    """The device of that key, or whose driver calls it so; None where there is none."""
-    known = devices(own)
-    return known.get(name.lower()) or next((d for d in known.values() if d.name.lower() == name.lower()), None)
+    """The device of that key, also with its memory (a100-80gb), or whose driver calls it so; None where there is none.
+
+    Only letters and digits count: "RTX 4090" is rtx4090.
+    """
+    known, asked = devices(own), _plain(name)
+    names = ((d, {_plain(key), _plain(d.name), f"{_plain(key)}{d.memory / 1e9:.0f}gb"}) for key, d in known.items())
+    return known.get(name.lower()) or next((d for d, spelled in names if asked in spelled), None)
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]", "", name.lower()).removeprefix("nvidia")
 
 
 def find_target(gpu: str, own: Path | None = None) -> Target:

@@ -42,7 +42,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from cdvft_bench.analytic.linear import LinearShape, itemsize
-from cdvft_bench.analytic.models import layer_shape, model_shape, target_linears
+from cdvft_bench.analytic.models import known_model, layer_shape, model_shape, target_linears
 from cdvft_bench.core.case import FROZEN, Case, CasePass, SubjectKind, Value, width_fraction
 from cdvft_bench.core.errors import MisfitError, UserError
 from cdvft_bench.core.io.files import shown
@@ -114,6 +114,9 @@ def make_case(
     for name, given in hyperparameters.items():
         if not isinstance(given, Value) or (isinstance(given, float) and not math.isfinite(given)):
             raise UserError(f"{method}: {name} = {given!r} must be one finite number, text, true or false")
+    name, colon, ending = subject.partition(":")
+    if kind == "model" or colon:
+        subject = f"{known_model(name)}{colon}{ending}"
     shapes = subject_shapes(kind, subject)
     width = min(min(int(s.d_in), int(s.d_out)) for s in shapes)
     values = {k: width_fraction(k, v, width) if k.endswith("block_size") else v for k, v in hyperparameters.items()}

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from cdvft_bench.analytic.kernels import Kernel, Kernels, adapter_dtype
 from cdvft_bench.analytic.linear import LinearShape, itemsize
-from cdvft_bench.analytic.models import MODELS
+from cdvft_bench.analytic.models import MODELS, known_model
 from cdvft_bench.analytic.training import Training, attended, dequantised, update_kernels
 from cdvft_bench.core.counted import CountedNetwork, ModuleCount
 from cdvft_bench.core.errors import UserError
@@ -49,6 +49,7 @@ def open_model(
     from cdvft_bench.counting.network.build import open_network
 
     itemsize(dtype)
+    model = known_model(model)
     if model in MODELS:
         spec = MODELS[model]
         auto = None if task is not None else spec.auto

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from cdvft_bench.core.case import todays_label
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.files import shown, write_file
@@ -34,6 +35,9 @@ class StepCost:
     peak_bytes: int
     joules: float | None
     launches: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "label", todays_label(self.label))
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from cdvft_bench.analysis.sentences import (
 )
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.text import interval
 from cdvft_bench.core.timed import Replays
 from tests.made_records import ENVIRONMENTS, failed, make_records, with_ratios, with_timing
 
@@ -221,6 +222,13 @@ def test_digits_are_trimmed_to_the_noise(value: float, share: float) -> None:
     decimals = len(text.partition(".")[2])
     assert 1 <= decimals <= 2
     assert float(text) == pytest.approx(value, abs=0.51 * 10**-decimals)
+
+
+def test_no_ratio_reads_as_nothing() -> None:
+    assert trimmed(Interval(0.012, 0.01, 13.1)) == "0.01"
+    assert with_bounds(Interval(0.12, 0.003, 4568.2)) == "0.12 [0.003, 4568]"
+    assert interval(0.0021, 0.002, 130.4) == "0.002× [0.002, 130]"
+    assert interval(1.316, 1.299, 1.352) == "1.32× [1.30, 1.35]"
 
 
 def test_words_follow_the_whole_interval() -> None:

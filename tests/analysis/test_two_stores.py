@@ -21,6 +21,7 @@ from cdvft_bench.analysis.compare import (
     comparison_frame,
     ratio_of_medians,
 )
+from cdvft_bench.analysis.frame import records_frame
 from cdvft_bench.cli import main
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
@@ -73,6 +74,12 @@ def test_a_slower_store_is_found_with_its_ratio() -> None:
     back = compare_records(run(1.3, seed=2, only="CDVFT m=3"), run(seed=1))
     assert back.exit_code() == 0
     assert back.counts["faster"] == found.counts["slower"] > 0
+
+
+def test_block_sizes_are_called_as_on_a_report() -> None:
+    labels = [[row.label for row in compare_records(run(), run(seed=1)).rows], list(records_frame(run())["label"])]
+    assert sorted(labels[0]) == sorted(labels[1])
+    assert any(" p=d" in label for label in labels[0])
 
 
 def test_the_same_again_is_silent() -> None:

@@ -11,6 +11,7 @@ from cdvft_bench.analytic.configs import config_values, make_config, shape_from_
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.models import (
     MODELS,
+    known_model,
     layer_shape,
     model_config,
     model_shape,
@@ -18,6 +19,7 @@ from cdvft_bench.analytic.models import (
     target_linears,
 )
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.sweep.grid import make_case
 
 PUBLISHED = {
     "roberta-base": 124_645_632,
@@ -106,3 +108,16 @@ def test_any_config_file(tmp_path: Path) -> None:
         assert len(str(told.value)) < 600
     with pytest.raises(UserError, match=r"cannot be read: No such file.*; give a transformers config\.json"):
         shape_from_config(tmp_path / "none.json")
+
+
+def test_models_by_other_spellings_and_hub_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, spec in MODELS.items():
+        for text in (name, name.upper(), name.replace("-", "_"), name.title().replace("-", " "), spec.hub_id):
+            assert known_model(text) == name
+    assert known_model("nobody/else") == "nobody/else"
+    (tmp_path / "Llama_3_8B").mkdir()
+    assert known_model("Llama_3_8B") == "Llama_3_8B", "a folder that is there is meant"
+    assert layer_shape("RoBERTa_base:query") == layer_shape("roberta-base:query")
+    assert make_case("lora", {}, "model", "MiniLM") == make_case("lora", {}, "model", "minilm")
+    assert make_case("lora", {}, "layer", "MiniLM:query").subject == "minilm:query"

@@ -56,6 +56,7 @@ for (const svg of document.querySelectorAll(".plot svg")) {
 }
 return found;
 """
+CUT_NAMES = """return [...document.querySelectorAll("#overview svg text[x='19']")].filter((e) => e.textContent.includes("…")).length"""
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 const rgb = (colour) => {
@@ -173,7 +174,9 @@ def test_no_label_overlaps_is_cut_or_makes_the_page_wide(
         assert browser.execute_script(OVERLAPPING) == []
         assert browser.execute_script(CUT) == []
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+        assert not browser.execute_script(CUT_NAMES)
         assert complaints(browser) == []
+
 
 
 def test_axes_have_five_ticks_at_most(opened: Opened, recorded: Path, screen: Any) -> None:
@@ -311,6 +314,19 @@ def test_texts_are_told_from_their_ground(opened: Opened, page: Path, screen: An
     browser = opened(page)
     low = browser.execute_script(CONTRAST)
     assert low == []
+
+
+def test_what_nobody_scrolled_to_is_drawn_too(opened: Opened, recorded: Path, screen: Any) -> None:
+    """So that a picture of the whole page, or the page on paper, has no empty panel."""
+    screen(1280, 900)
+    browser = opened(recorded)
+    empty = """return [...document.querySelectorAll(".card .plot, #explorer")]
+      .filter((e) => e.checkVisibility() && !e.querySelector("svg")).length === 0"""
+    wait_for(browser, empty, seconds=20)
+    assert browser.execute_script("return scrollY") == 0
+    browser.refresh()
+    wait_for(browser, "return document.documentElement.dataset.ready")
+    assert browser.execute_script(f"dispatchEvent(new Event('beforeprint')); {empty}")
 
 
 def test_it_prints(opened: Opened, page: Path) -> None:

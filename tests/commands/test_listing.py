@@ -64,3 +64,15 @@ def test_plans_of_a_gpu_are_by_its_rates() -> None:
     assert fast.keys() == slow.keys()
     assert all(fast[path] < slow[path] for path in fast)
     assert "did you mean h100" in CliRunner().invoke(main, ["plan", "--d", "64", "--gpu", "h101"]).output
+
+
+@pytest.mark.parametrize(("asked", "said"), [("preset", ""), ("MODELS", ""), ("modles", "did you mean models"), ("gpu", "")])
+def test_a_list_by_its_singular_or_with_a_guess(asked: str, said: str) -> None:
+    done = CliRunner().invoke(main, ["list", asked])
+    assert (done.exit_code, said in done.output) == (2 if said else 0, True)
+
+
+def test_a_missing_name_is_asked_for_in_a_line() -> None:
+    error = CliRunner().invoke(main, ["list"]).output.strip().splitlines()[-1]
+    assert error.startswith("Error: Missing argument")
+    assert all(name in error for name in ("methods", "models", "gpus", "presets", "paths"))

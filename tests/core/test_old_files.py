@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from cdvft_bench.accuracy.rehearsal import MethodCost
 from cdvft_bench.accuracy.results import read_results
+from cdvft_bench.core.case import todays_label
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.log import read_log
 from cdvft_bench.expressivity import profile
 from cdvft_bench.expressivity.findings.finding import read_findings
-from cdvft_bench.sweep.step_times import read_steps
+from cdvft_bench.methods import make_method
+from cdvft_bench.sweep.step_times import StepCost, read_steps
 from cdvft_bench.sweep.storage.store import Store
 
 PROFILES = Path(__file__).parents[2] / "profiles"
@@ -56,3 +60,27 @@ def test_studies_load_whole(path: Path) -> None:
     jobs = [json.loads(line) for line in path.read_bytes().splitlines()]
     assert sum(map(len, loaded.rows.values())) == sum(len(job["rows"]) for job in jobs) > 0
     assert read_findings(path.parent)
+
+
+@pytest.mark.parametrize(
+    ("old", "label"),
+    [
+        ("CDVFT m=2 p=d auto", "CDVFT m=2 p=d"),
+        ("CDVFT m=3 p=64 auto zero_circulant", "CDVFT m=3 p=64 zero_circulant"),
+        ("BCA p=32 auto", "BCA p=32"),
+        ("CDVFT m=2 p=d merged_dense", "CDVFT m=2 p=d merged_dense"),
+        ("C3A p=gcd", "C3A p=d"),
+        ("LoRA r=8", "LoRA r=8"),
+    ],
+)
+def test_old_labels_read_as_todays(old: str, label: str) -> None:
+    """What users get is not named in a label, so an older file's row is the same one as a new file's."""
+    assert todays_label(old) == label
+    assert StepCost(old, Interval(1.0), None, 1, None).label == MethodCost(old, 1.0, 1.0, 1.0).label == label
+
+
+@pytest.mark.parametrize("given", [{}, {"path": "auto"}, {"path": "native", "block_size": 64}])
+def test_labels_name_every_path_but_auto(given: dict[str, int | str]) -> None:
+    for name in ("cdvft", "block_circulant"):
+        words = make_method(name, given).label.split()
+        assert ("auto" in words, words[-1] == given.get("path", "fft")) == (False, given.get("path") != "auto")

@@ -11,7 +11,7 @@ from cdvft_bench.analytic.kernels import mm
 from cdvft_bench.analytic.roofline import kernel_seconds
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.planner import BUILT_IN
-from cdvft_bench.predictor.devices import assumptions, datasheet_rates, devices, find_target, read_devices
+from cdvft_bench.predictor.devices import assumptions, by_name, datasheet_rates, devices, find_target, read_devices
 
 TABLE = (resources.files("cdvft_bench.predictor") / "devices.toml").read_text()
 
@@ -81,3 +81,16 @@ def test_a_gpu_by_key_by_name_or_by_calibrated_rates(tmp_path) -> None:
         find_target(str(path))
     with pytest.raises(UserError, match=r"neither in the table nor a file .*did you mean h200"):
         find_target("h300")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("RTX 4090", "rtx4090"), ("A100-80GB", "a100"), ("a100 40GB", "a100-40gb"), ("nvidia h200", "h200"), ("L40S", "l40s")],
+)
+def test_gpus_as_people_write_them(text: str, key: str) -> None:
+    assert by_name(text) == devices()[key]
+
+
+@pytest.mark.parametrize("text", ["a100-24gb", "a", "", "nvidia"])
+def test_no_gpu_is_guessed(text: str) -> None:
+    assert by_name(text) is None

@@ -116,7 +116,7 @@ def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
             assert bare([*options, "--kept", "--traces", str(traces)]) == 0  # as its part 3
             label, predicted, counted, timed = describe(next(iter(read_grid(str(folder / "grid.toml")))), LIMITS)
     # What a case's process says in a sweep.
-    assert label == "CDVFT m=2 p=d auto"
+    assert label == "CDVFT m=2 p=d"
     assert predicted is not None
     assert counted is None
     assert timed is not None

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
+from cdvft_bench.core.case import todays_label
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
@@ -160,7 +161,8 @@ class TrialResult:
 
 def with_start(label: str, trial: Trial) -> str:
     """A method's label, which does not say how it begins, with the start where the run names one."""
-    return f"{label} {trial.start}" if trial.start else label
+    plain = todays_label(label)
+    return f"{plain} {trial.start}" if trial.start else plain
 
 
 def packed(right: Sequence[bool]) -> str:

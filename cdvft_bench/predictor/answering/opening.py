@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cdvft_bench.analytic.models import MODELS
+from cdvft_bench.analytic.models import MODELS, known_model
 from cdvft_bench.analytic.training import Training
 from cdvft_bench.core.io.files import is_file, is_folder
 from cdvft_bench.core.names import not_known
@@ -42,7 +42,7 @@ def open_subject(
     Raises:
         UserError: there is no such network, or it does not take this workload.
     """
-    named = tuple(targets)
+    named, model = tuple(targets), known_model(model)
     plain = not any(set(text) & PATTERN or text == "all-linear" for text in named)
     if model in MODELS and plain and not (task or inputs) and training in (None, Training()):
         found = find_model(model)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from rich.text import Text
 
+from cdvft_bench.analysis.cases import title_of
 from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant
 from cdvft_bench.report.terminal.console import open_console
 from cdvft_bench.report.terminal.console import table as _table
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 def _title(case: Case) -> str:
     settings = " ".join(f"{k}={v}" for k, v in case.hyperparameters)
     workload = f"{case.batch} × {case.sequence} tokens, {case.dtype}, {case.device}"
-    return clean(f"{case.method} {settings} on {case.subject}: {workload}")
+    return clean(f"{' '.join(filter(None, (title_of(case.method), settings)))} on {case.subject}: {workload}")
 
 
 def _count(value: int | None) -> str:
@@ -128,7 +130,8 @@ def show_timed(case: Case, timed: Timed) -> None:
         for sample in timed.timing.samples:
             ratio = timed.timing.ratios.get(sample.name)
             quartiles = f"{_seconds(sample.q25)} … {_seconds(sample.q75)}"
-            table.add_row(clean(sample.name), _seconds(sample.median), quartiles, _interval(ratio) if ratio else "—")
+            name = re.sub(r"^lora (?=r=)", "LoRA ", clean(sample.name))
+            table.add_row(name, _seconds(sample.median), quartiles, _interval(ratio) if ratio else "—")
         console.print(table)
         console.print(
             f"{timed.timing.rounds} interleaved rounds, {timed.timing.threads} threads, read by {timed.timing.method}",

@@ -39,14 +39,17 @@ function seconds(value) {
   return value >= 1 ? `${significant(value)} s` : value >= 1e-3 ? `${significant(value * 1e3)} ms` : `${significant(value * 1e6)} µs`;
 }
 
+// Two decimals; none of a hundred or more, one digit of what two decimals would call nothing.
+const ratio = (v) => (v >= 99.5 ? v.toFixed(0) : v > 0 && v < 0.005 ? `${Number(v.toPrecision(1))}` : v.toFixed(2));
+
 const WRITE = {
   count: (v) => (known(v) ? Math.round(v).toLocaleString("en") : "not measured"),
-  ratio: (v) => (known(v) ? v.toFixed(2) : "not measured"),
+  ratio: (v) => (known(v) ? ratio(v) : "not measured"),
   seconds, flops: short, number: (v) => significant(v, 3),
   bytes: (v) => (known(v) ? short(v).replace(/^(-?[\d.]+)(\D?)$/, "$1 $2B") : "not measured"),
 };
 
-function bounded(value, low, high, write = (v) => v.toFixed(2)) {
+function bounded(value, low, high, write = ratio) {
   if (!known(value)) return "not measured";
   return known(low) && known(high) ? `${write(value)} [${write(low)}, ${write(high)}]` : `${write(value)} [no interval]`;
 }
@@ -259,7 +262,8 @@ function drawn(host, draw) {
   return () => { if (host.clientWidth) draw(Math.floor(host.clientWidth)); };
 }
 
-// Draws when it first comes near, or when a link leads past it: what is drawn later would move what was linked to.
+// Draws when it first comes near, when a link leads past it (what is drawn later would move what was linked to), before
+// printing, and at last whatever is left.
 const undrawn = new Map();
 
 function lazily(host, draw) {
@@ -267,6 +271,14 @@ function lazily(host, draw) {
   const now = () => { observer.disconnect(); if (undrawn.delete(host)) draw(); };
   undrawn.set(host, now);
   observer.observe(host);
+}
+
+const drawRest = () => { for (const now of [...undrawn.values()]) now(); };
+addEventListener("beforeprint", drawRest);
+
+function drawLater() {
+  const [now] = undrawn.values();
+  if (now) setTimeout(() => { now(); drawLater(); }, 60);
 }
 
 document.addEventListener("click", (event) => {

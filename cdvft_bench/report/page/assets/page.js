@@ -135,6 +135,7 @@ async function start() {
     subjectFolds(byId("folds"), records, (row) => openRecord(row));
   }
   document.documentElement.dataset.ready = "yes";
+  drawLater();
 }
 
 start();

@@ -107,6 +107,9 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
         const ends = [Math.max(cell.low, low), Math.min(cell.high, high)].map(x);
         group.append(make("line", { x1: ends[0], x2: ends[1], y1: y, y2: y, stroke: paint(row.method), "stroke-width": 3, opacity: 0.5, "stroke-linecap": "round" }));
       }
+      // An interval that goes on beyond the axis says so at its end.
+      for (const [beyond, at, shape] of [[cell.low < low, low, "left"], [cell.high > high && !far, high, "right"]])
+        if (known(cell.low) && beyond) group.append(make("path", { d: SHAPES[shape](3.2), transform: `translate(${x(at)},${y})`, fill: paint(row.method) }));
       if (far) group.append(make("path", { d: SHAPES.right(5), transform: `translate(${x(high) - 2},${y})`, fill: doubt ? "var(--paper)" : paint(row.method), stroke: paint(row.method), "stroke-width": 1.5 }));
       else group.append(mark(x(cell.value), y, row.method, { r: 5, hollow: doubt }));
       const lit = cell.rank ? "strong" : "soft";
@@ -163,7 +166,7 @@ function describe(view, panel, row, cell) {
 
 function nameWidth(view, width) {
   const widest = Math.max(60, ...view.rows.map((row) => measure(row.name, 12.5, row.name === view.focus ? 680 : 400) + 26));
-  return Math.min(widest, width < 560 ? 128 : 190);
+  return Math.min(widest, width < 560 ? 138 : 190);
 }
 
 const costWidth = (view, width) => (view.costs.length && width >= 560 ? view.costs.length * (width > 760 ? 92 : 62) : 0);

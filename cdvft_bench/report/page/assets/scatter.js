@@ -68,6 +68,7 @@ function stepLine(svg, steps, x, y, blocked) {
   for (const p of steps) {
     d += last ? `H${x(p.x).toFixed(1)}V${y(p.y).toFixed(1)}` : `M${x(p.x).toFixed(1)},${y(p.y).toFixed(1)}`;
     if (last) for (let at = x(last.x); at < x(p.x); at += 10) blocked.push({ left: at, right: at + 4, top: y(last.y) - 1, bottom: y(last.y) + 1, light: true });
+    if (last) for (let up = y(p.y); up < y(last.y); up += 10) blocked.push({ left: x(p.x) - 1, right: x(p.x) + 1, top: up, bottom: up + 4, light: true });
     last = p;
   }
   if (d) svg.append(make("path", { d, fill: "none", stroke: "var(--faint)", "stroke-width": 1.3, "stroke-dasharray": "3 3" }));
@@ -94,6 +95,6 @@ function placeLabels(svg, points, x, y, blocked, frame) {
     if (!best) continue;
     blocked.push(best.box);
     if (best.gap > 16) svg.append(make("line", { class: "rule", x1: cx, y1: cy, x2: Math.min(Math.max(cx, best.box.left), best.box.right), y2: Math.min(Math.max(cy, best.box.top), best.box.bottom) }));
-    svg.append(make("text", { x: best.box.left + 1.5, y: best.box.bottom - 3.2, class: p.strong ? "strong" : "soft", style: `font-size:${size}px` }, text));
+    svg.append(make("text", { x: best.box.left + 1.5, y: best.box.bottom - 3.2, class: `over ${p.strong ? "strong" : "soft"}`, style: `font-size:${size}px` }, text));
   }
 }
