@@ -195,7 +195,7 @@ def table(found: Sequence[Found], rows: Sequence[Row]) -> str:
 
 
 def _overheads(seconds: dict[str, float]) -> tuple[float, float]:
-    """What path fft and C3A take beyond the frozen layer, over what native takes beyond it; infinite where that is nothing."""
+    """What path fft and C3A take beyond the frozen layer, over what native does; infinite where that is nothing."""
     own, frozen = seconds["native"] - seconds["frozen"], seconds["frozen"]
     fft, c3a = ((seconds[name] - frozen) / own if own > 0 else math.inf for name in ("fft", "c3a"))
     return fft, c3a
