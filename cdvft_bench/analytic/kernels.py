@@ -108,6 +108,8 @@ class Kernel:
         complex_product: whether a matrix product is one of complex numbers.
         starts: kernels that a launch of the operator starts on a GPU, one after the other, where the dispatcher shows
             one operator (``block_diag`` copies block by block).
+        among: bytes of memory that are gone through before the same is touched again, where that is more than the
+            kernel's own: caches hold its operands where they hold so many.
     """
 
     op: str
@@ -124,6 +126,7 @@ class Kernel:
     dtype: str = ""
     complex_product: bool = False
     starts: Count = 1
+    among: Count = 0
 
     def __post_init__(self) -> None:
         for name in COUNTS:

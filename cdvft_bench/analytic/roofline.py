@@ -189,7 +189,7 @@ def kernel_parts(kernel: Kernel, rates: Rates, dtype: str) -> Parts:
         share = at(rates.fft_primes, largest_prime(int(length))) if rates.fft_primes and kernel.kind == "fft" else 1.0
         unit, arithmetic = kernel.kind, flops / at(curve, flops) / share
     else:
-        return Parts(0.0, bytes_ / at(rates.bandwidth[kernel.kind], bytes_), "")
+        return Parts(0.0, bytes_ / at(rates.bandwidth[kernel.kind], max(bytes_, float(kernel.among))), "")
     return Parts(arithmetic, bytes_ / at(rates.bandwidth["elementwise"], bytes_), unit)
 
 

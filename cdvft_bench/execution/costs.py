@@ -94,9 +94,9 @@ class FastLayer:
             return self._native_backward()
         if self.path in ("fused", "stored"):
             return self.gradients(input_gradient=True)
-        merged = (*self.merged_weight(), *frozen_backward(self.layer, self.tokens, self.dtype))
+        merged = (*self._among(self.merged_weight()), *frozen_backward(self.layer, self.tokens, self.dtype))
         if self.path == "merged_dense":
-            return merged + self._fold_gradients()
+            return merged + self._among(self._fold_gradients())
         by_product = flag(self.tokens <= BY_PRODUCT * self.layer.d_out)
         rebuilt = merged + self.gradients(input_gradient=False)
         return (
@@ -231,7 +231,20 @@ class FastLayer:
     # --- execution.merged --------------------------------------------------------------------
 
     def _merged_forward(self) -> Kernels:
-        return self.merged_weight() + frozen_forward(self.layer, self.tokens, self.dtype)
+        return self._among(self.merged_weight()) + frozen_forward(self.layer, self.tokens, self.dtype)
+
+    def _among(self, kernels: Kernels) -> Kernels:
+        """Kernels whose operands lie among all scratch matrices of the path, on a CPU: mostly out of its cache.
+
+        The repeated circulant and the change; for the dense gradient also that, its product, and it skewed, twice.
+        """
+        if self.device != "cpu" or len(self.factors) > 1:
+            return kernels
+        (f,) = self.factors
+        matrices = 6 if self.path == "merged_dense" else 2
+        scratch: Count = matrices * f.parameters * f.p * ITEMSIZE[f.dtype]
+        scratch = scratch + 2 * self.layer.weights * ITEMSIZE[self.dtype]  # W, and W with the change
+        return tuple(replace(kernel, among=scratch) for kernel in kernels)
 
     def _circulant_view(self, f: Factor) -> Kernels:
         n = f.parameters

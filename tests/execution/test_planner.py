@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 
 import numpy as np
 import pytest
@@ -13,7 +14,15 @@ from torch import nn
 
 from cdvft_bench.analytic.kernels import Kernel, fft
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.analytic.roofline import Rates, at, kernel_seconds, largest_prime, predict_seconds, rates_from_json
+from cdvft_bench.analytic.roofline import (
+    Rates,
+    at,
+    kernel_parts,
+    kernel_seconds,
+    largest_prime,
+    predict_seconds,
+    rates_from_json,
+)
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import FastCDVFTLinear, Problem, planner, rank
 from cdvft_bench.execution.planner import BUILT_IN, device_rates, estimate, kernels_of, pick
@@ -169,3 +178,20 @@ def test_auto_leaves_the_on_chip_fft_out_though_it_be_predicted_to_take_no_time(
         first, second, *_ = (found.path for found in planner.rank(problem))
         assert (first, planner.pick_for(problem)) == ("triton", second)
     planner._pick_for.cache_clear()
+
+
+def test_passes_over_scratch_matrices_are_priced_by_the_memory_between_them() -> None:
+    """A d x d pass beside five others finds its operands gone from a cache that holds one of them."""
+    fast = {"elementwise": ((1e6, 1e11), (1e8, 1e10)), "reduction": ((1e6, 1e10),), "copy": ((1e6, 1e11), (1e8, 1e10))}
+    rates = dataclasses.replace(BUILT_IN["cpu"], bandwidth=fast)
+    problem = Problem(768, 768, 251, tokens=64)
+    kernels, _ = kernels_of(problem, "merged_dense")
+    passes = [k for k in kernels if k.kind == "elementwise" and k.read + k.written > 2**22]
+    scratch = 4 * (6 * 1004 * 1004 + 2 * 768 * 768)
+    assert passes
+    for kernel in passes:
+        moved = kernel.read + kernel.written
+        rate = 1e11 + (1e10 - 1e11) * math.log(scratch / 1e6) / math.log(1e8 / 1e6)
+        assert moved < scratch
+        assert kernel_parts(kernel, rates, "float32").traffic == pytest.approx(moved / rate)
+    assert all(k.among == 0 for k in kernels_of(problem, "stored")[0])
