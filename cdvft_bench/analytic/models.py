@@ -251,7 +251,7 @@ def known_model(text: str) -> str:
     id. Any other text, and the path of a file or folder that is there, is returned as it is.
     """
     plain = text.strip().lower().replace("_", "-").replace(" ", "-")
-    found = next((name for name, spec in MODELS.items() if plain in (name, spec.hub_id.lower())), text)
+    found = next((name for name, spec in MODELS.items() if name == plain or spec.hub_id.lower() == text.lower()), text)
     return text if is_file(Path(text)) or is_folder(Path(text)) else found
 
 

@@ -56,7 +56,9 @@ for (const svg of document.querySelectorAll(".plot svg")) {
 }
 return found;
 """
-CUT_NAMES = """return [...document.querySelectorAll("#overview svg text[x='19']")].filter((e) => e.textContent.includes("…")).length"""
+CUT_NAMES = """
+return [...document.querySelectorAll("#overview svg text[x='19']")].filter((e) => e.textContent.includes("…")).length
+"""
 CONTRAST = """
 const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
 const rgb = (colour) => {
@@ -176,7 +178,6 @@ def test_no_label_overlaps_is_cut_or_makes_the_page_wide(
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         assert not browser.execute_script(CUT_NAMES)
         assert complaints(browser) == []
-
 
 
 def test_axes_have_five_ticks_at_most(opened: Opened, recorded: Path, screen: Any) -> None:

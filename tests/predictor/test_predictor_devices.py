@@ -85,7 +85,13 @@ def test_a_gpu_by_key_by_name_or_by_calibrated_rates(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "key"),
-    [("RTX 4090", "rtx4090"), ("A100-80GB", "a100"), ("a100 40GB", "a100-40gb"), ("nvidia h200", "h200"), ("L40S", "l40s")],
+    [
+        ("RTX 4090", "rtx4090"),
+        ("A100-80GB", "a100"),
+        ("a100 40GB", "a100-40gb"),
+        ("nvidia h200", "h200"),
+        ("L40S", "l40s"),
+    ],
 )
 def test_gpus_as_people_write_them(text: str, key: str) -> None:
     assert by_name(text) == devices()[key]
