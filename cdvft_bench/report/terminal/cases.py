@@ -29,10 +29,6 @@ def _title(case: Case) -> str:
     return clean(f"{case.method} {settings} on {case.subject}: {workload}")
 
 
-def _count(value: int | None) -> str:
-    return NOT_MEASURED if value is None else integer(value)
-
-
 def _seconds(value: float) -> str:
     return f"{significant(value * 1e3)} ms"
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cdvft_bench.timing.traces.events.columns import NONE
-from cdvft_bench.timing.traces.events.intervals import EMPTY, Stretches, union, union_of
+from cdvft_bench.timing.traces.events.intervals import Stretches, union, union_of
 from cdvft_bench.timing.traces.events.linking import Links
 from cdvft_bench.timing.traces.events.model import Trace
 from cdvft_bench.timing.traces.events.roles import STEP, Role
@@ -106,8 +106,3 @@ def _span(trace: Trace, links: Links) -> tuple[int, int]:
     low = min((int(s.min()) for s in starts if len(s)), default=0)
     high = max((int(e.max()) for e in ends if len(e)), default=low)
     return low, max(high, low)
-
-
-def trimmed(stretches: Stretches, window: Stretches) -> Stretches:
-    """What of some stretches lies in a window."""
-    return stretches.within(window) if len(stretches) else EMPTY
