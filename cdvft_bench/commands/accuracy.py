@@ -282,8 +282,8 @@ def pretrain(
     model: str | None, examples: int | None, epochs: int | None, seed: int | None, output: Path | None
 ) -> None:
     """Pretrain a small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
-    from cdvft_bench.accuracy.joined import cache_folder
     from cdvft_bench.accuracy.training import pretrain as vision
+    from cdvft_bench.accuracy.training.models import cache_folder
 
     name = vision.MODEL if model is None else model
     folder = output or cache_folder() / name

@@ -27,9 +27,8 @@ def expressivity() -> None:
 @click.option("--workers", type=WORKERS, default=2, show_default=True, help="Processes, one thread each.")
 def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers: int) -> None:
     """Measure, and write a profile."""
-    from cdvft_bench.expressivity.changes import change_jobs
     from cdvft_bench.expressivity.findings.algebraic import write_findings
-    from cdvft_bench.expressivity.presets import Job, jobs_of
+    from cdvft_bench.expressivity.presets import Job, change_jobs, jobs_of
     from cdvft_bench.expressivity.profile import environment, record
 
     def progress(done: int, total: int, job: Job) -> None:

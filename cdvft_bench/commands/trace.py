@@ -51,7 +51,7 @@ def _one(found: Analysis, name: str, html: Path | None, top: int, as_json: bool)
 
 
 def _two(found: Analysis, other: Analysis, names: tuple[str, str], html: Path | None, top: int, as_json: bool) -> None:
-    from cdvft_bench.timing.traces.compare import compare
+    from cdvft_bench.timing.traces.analysis import compare
 
     comparison = compare(found, other)
     if html is not None:

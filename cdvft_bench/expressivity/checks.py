@@ -15,12 +15,12 @@ from cdvft_bench.expressivity import structure, theorem
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.experiments import REACHED, conditioning, peer_rows
 from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.findings.stats import best_within, log_slope
+from cdvft_bench.expressivity.findings.finding import best_within, log_slope
 from cdvft_bench.expressivity.fitting import families, training
-from cdvft_bench.expressivity.fitting.gradients import circulant_gradient, gradient_scale
 from cdvft_bench.expressivity.fitting.solver import SolverOptions, fit_cdvft
 from cdvft_bench.expressivity.fitting.targets import draw_targets
-from cdvft_bench.expressivity.redundancy import class_count, classes_found
+from cdvft_bench.expressivity.fitting.training import circulant_gradient, gradient_scale
+from cdvft_bench.expressivity.structure import class_count, classes_found
 from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 from cdvft_reference.cdvft import FactorShapes
 

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdvft_bench.expressivity import redundancy, structure, theorem
+from cdvft_bench.expressivity import structure, theorem
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.factors import Product
 from cdvft_bench.expressivity.fitting import families, training
-from cdvft_bench.expressivity.fitting.gradients import gradient_scale
 from cdvft_bench.expressivity.fitting.solver import Approximation, SolverOptions, fit_cdvft
 from cdvft_bench.expressivity.fitting.targets import draw_targets, read_changes, read_source
+from cdvft_bench.expressivity.fitting.training import gradient_scale
 from cdvft_reference.cdvft import FactorShapes
 from cdvft_reference.layer import CDVFTLinear
 
@@ -200,8 +200,8 @@ def dimension(n: int, m: int, block_size: int, seed: int) -> list[Row]:
 
 def classes(n: int, field: str, starts: int, seed: int) -> list[Row]:
     """Classes of factors of one planted product with m = 2, p = n, scalings apart: found, and how many there are."""
-    found = redundancy.classes_found(n, field, starts, seed)
-    return [{"n": n, "field": field, "found": found, "counted": redundancy.class_count(n, field)}]
+    found = structure.classes_found(n, field, starts, seed)
+    return [{"n": n, "field": field, "found": found, "counted": structure.class_count(n, field)}]
 
 
 def conditioning(n: int, m: int, block_size: int, point: str, draws: int, seed: int) -> list[Row]:

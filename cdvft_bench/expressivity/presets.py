@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from cdvft_bench.core.names import not_known
-from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
+from cdvft_bench.expressivity.fitting.targets import ENSEMBLES, read_changes
 
 
 @dataclass(frozen=True)
@@ -215,3 +217,17 @@ def jobs_of(preset_name: str, seed: int = 0) -> list[Job]:
         *_training_jobs(preset, seed),
         *_approximation_jobs(preset, seed),
     ]
+
+
+# --- real weight changes ---------------------------------------------------------------------
+
+
+def change_jobs(path: Path, seed: int) -> list[Job]:
+    """A job an array of the file.
+
+    Raises:
+        UserError: see :func:`targets.read_changes`.
+    """
+    names = list(read_changes(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return [Job("change", {"path": str(path), "digest": digest, "name": name, "seed": seed}) for name in names]

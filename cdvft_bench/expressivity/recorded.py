@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdvft_bench.expressivity.experiments import REACHED, Row
-from cdvft_bench.expressivity.findings.changes import change_findings
-from cdvft_bench.expressivity.findings.measured import approximations, losses_at, setting
-from cdvft_bench.expressivity.findings.stats import best_within
+from cdvft_bench.expressivity.findings.finding import best_within
+from cdvft_bench.expressivity.findings.measured import approximations, change_findings, losses_at, setting
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.structure import generic_full_m
 

@@ -29,11 +29,11 @@ from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Mode, SelfTest, Timed
 from cdvft_bench.timing.built import beside
 from cdvft_bench.timing.clock import fixed_threads, require_device
+from cdvft_bench.timing.graphs import Build, Replayer, named
 from cdvft_bench.timing.machine.environment import read_environment
 from cdvft_bench.timing.machine.memory import tensor_bytes
 from cdvft_bench.timing.machine.selftest import selftest
 from cdvft_bench.timing.measure import Plan, describe, measure
-from cdvft_bench.timing.replaying import Build, Replayer, named
 
 Say = Callable[[str], None]
 

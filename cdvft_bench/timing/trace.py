@@ -13,7 +13,7 @@ import torch
 
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.traces.analysis import analyse, analyse_file
-from cdvft_bench.timing.traces.events.reading import from_events
+from cdvft_bench.timing.traces.events.model import from_events
 from cdvft_bench.timing.traces.recording import record, write_document
 
 

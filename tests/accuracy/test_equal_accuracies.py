@@ -29,10 +29,9 @@ from cdvft_bench.accuracy.analysis import (
     seed_deviation,
 )
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
-from cdvft_bench.analysis.accuracy.answers import answers
+from cdvft_bench.analysis.accuracy.answers import answers, by_start, starts_said
 from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.analysis.accuracy.maps import best_by, cells, rate_verdict, slope
-from cdvft_bench.analysis.accuracy.starts import by_start, starts_said
 
 N = 800
 

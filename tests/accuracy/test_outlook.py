@@ -11,7 +11,7 @@ import pytest
 
 from cdvft_bench.accuracy.analysis import paired, scores
 from cdvft_bench.accuracy.outlook import outlook
-from cdvft_bench.accuracy.power import components
+from cdvft_bench.accuracy.pilot import components
 from cdvft_bench.accuracy.rehearsal import (
     MethodCost,
     Rehearsal,

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cdvft_bench.accuracy.published.campaigns import IMAGES, MATHS, campaign
 from cdvft_bench.accuracy.published.flux import image_linears, image_parameters
 from cdvft_bench.accuracy.published.methods import adapted, method_of
+from cdvft_bench.accuracy.published.reading import IMAGES, MATHS, campaign
 from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.analytic.models import ModelLinear, model_shape
 from cdvft_bench.core.errors import UserError

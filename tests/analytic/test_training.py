@@ -22,8 +22,8 @@ from cdvft_bench.analytic.training import (
 )
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.counting.count import saved_bytes
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.counting.saved import saved_bytes
 
 
 def drawn(seed: int) -> list[tuple[int, ...]]:

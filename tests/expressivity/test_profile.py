@@ -16,11 +16,9 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.expressivity import profile
 from cdvft_bench.expressivity.budget import cost_of
-from cdvft_bench.expressivity.changes import change_jobs
 from cdvft_bench.expressivity.findings import algebraic as findings
-from cdvft_bench.expressivity.findings.finding import read_findings
-from cdvft_bench.expressivity.findings.stats import best_within, interval, plus_minus, rank_error
-from cdvft_bench.expressivity.presets import PRESETS, Job, jobs_of
+from cdvft_bench.expressivity.findings.finding import best_within, interval, plus_minus, rank_error, read_findings
+from cdvft_bench.expressivity.presets import PRESETS, Job, change_jobs, jobs_of
 from cdvft_bench.report.expressivity import figures, page
 from tests.texts import same_text
 

@@ -21,7 +21,7 @@ from cdvft_bench.analytic.training import (
 )
 from cdvft_bench.cli import main
 from cdvft_bench.commands.networks import ADAPTERS, BASES, OPTIMIZERS, budget_of
-from cdvft_bench.counting.saved import saved_bytes
+from cdvft_bench.counting.count import saved_bytes
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor.results import MemoryBudget
 from cdvft_bench.sweep.networks import open_model, predict_network

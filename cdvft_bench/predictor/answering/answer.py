@@ -17,12 +17,10 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method, make_method
-from cdvft_bench.predictor.answering.assumed import assumed
-from cdvft_bench.predictor.answering.choices import Setting, choices, setting_of
-from cdvft_bench.predictor.answering.measured import measured_steps
+from cdvft_bench.predictor.answering.choices import Setting, choices, measured_steps, setting_of
 from cdvft_bench.predictor.answering.network import GPUS, Step, network_of, scale, sharded
 from cdvft_bench.predictor.answering.opening import open_subject
-from cdvft_bench.predictor.answering.sentence import sentence
+from cdvft_bench.predictor.answering.sentence import assumed, sentence
 from cdvft_bench.predictor.answering.serving import serve
 from cdvft_bench.predictor.answering.subject import Subject
 from cdvft_bench.predictor.devices import Target, assumptions, find_target

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
+from cdvft_bench.expressivity.findings.finding import interval, mean
 from cdvft_bench.expressivity.findings.measured import approximations, best_rate, widths
-from cdvft_bench.expressivity.findings.stats import interval, mean
 from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
 

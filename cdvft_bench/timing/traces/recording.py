@@ -19,7 +19,7 @@ from torch.profiler import ProfilerActivity, profile
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import write_file
 from cdvft_bench.timing.traces.events.linking import link
-from cdvft_bench.timing.traces.events.reading import from_events
+from cdvft_bench.timing.traces.events.model import from_events
 from cdvft_bench.timing.traces.events.roles import is_read
 from cdvft_bench.timing.traces.files.decoding import READ
 
