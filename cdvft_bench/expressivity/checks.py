@@ -15,7 +15,7 @@ from cdvft_bench.expressivity import structure, theorem
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.experiments import REACHED, conditioning, peer_rows
 from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.findings.finding import best_within, log_slope
+from cdvft_bench.expressivity.findings.measured import best_within, log_slope
 from cdvft_bench.expressivity.fitting import families, training
 from cdvft_bench.expressivity.fitting.solver import SolverOptions, fit_cdvft
 from cdvft_bench.expressivity.fitting.targets import draw_targets

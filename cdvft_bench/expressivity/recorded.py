@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdvft_bench.expressivity.experiments import REACHED, Row
-from cdvft_bench.expressivity.findings.finding import best_within
-from cdvft_bench.expressivity.findings.measured import approximations, change_findings, losses_at, setting
+from cdvft_bench.expressivity.findings.measured import approximations, best_within, change_findings, losses_at, setting
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.structure import generic_full_m
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import linear_regression
 from typing import Any
 
+from cdvft_bench.core.student import mean_interval
 from cdvft_bench.core.ties import steady
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES, cost_of
 from cdvft_bench.expressivity.experiments import REACHED, Row
-from cdvft_bench.expressivity.findings.finding import Finding, best_within, interval, log_slope, mean, rank_error
+from cdvft_bench.expressivity.findings.finding import Finding, finding
 from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
 
@@ -66,7 +69,7 @@ def contest(profile: Profile, ensemble: str, n: int, axis: str, block_size: int)
     if len(ranked) == 1:
         return Contest(ranked[0], None, True)
     first, second = ranked[:2]
-    difference = interval([b - a for a, b in zip(errors[first], errors[second], strict=True)])
+    difference = mean_interval([b - a for a, b in zip(errors[first], errors[second], strict=True)])
     return Contest(first, second, difference.side(0.0) == "above" and difference.value > REACHED)
 
 
@@ -82,17 +85,7 @@ def _verdict(profile: Profile) -> list[Finding]:
             evidence[f"error_{ensemble}_n{n}_m2"], evidence[f"error_{ensemble}_n{n}_m3"] = pair
             falls.append(ensemble == "circulant" or pair[1] < 0.99 * pair[0])
     return [
-        Finding(
-            "m2-is-enough",
-            "'m = 2 is enough' does not hold as a statement about weight changes: outside circulant and rank-one "
-            "matrices m = 2 leaves an error that m = 3 lowers, on every ensemble tried. It may hold of accuracy, "
-            "where much of a weight change need not be matched; nothing here measures that.",
-            "checked numerically",
-            evidence,
-            "Frobenius distance to synthetic targets, square layers, p = d. That m = 2 misses almost every matrix "
-            "for d >= 3 is proved (m2-dimension).",
-            all(falls) if falls else None,
-        ),
+        finding("m2-is-enough", evidence, all(falls) if falls else None),
         *change_findings(profile),
     ]
 
@@ -159,25 +152,8 @@ def _gradients(profile: Profile) -> list[Finding]:
         for ratio, coherence in zip(row["ratios"], row["coherences"], strict=True)
     ]
     return [
-        Finding(
-            "circulant-gradient",
-            "The gradient of a circulant vector's entry is a sum of p entries of the dense gradient in its block; a "
-            "gradient step on c moves the weight by p times the projection of the dense gradient on block-circulant "
-            "matrices.",
-            "proved",
-            {"gradients_checked": len(exact)},
-            "dW block-circulant (BCA), p dividing both widths.",
-            all(exact) if exact else None,
-        ),
-        Finding(
-            "bca-proposition",
-            "BCA's 'p times a dense gradient' is the upper end: the size of the gradient's entries grew by about the "
-            "square root of p on the small task, as for independent entries, not by p.",
-            "checked numerically",
-            slopes,
-            "First gradient of the small task; exponent of p fitted over block sizes.",
-            all(s < 0.75 for s in measured) if measured else None,
-        ),
+        finding("circulant-gradient", {"gradients_checked": len(exact)}, all(exact) if exact else None),
+        finding("bca-proposition", slopes, all(s < 0.75 for s in measured) if measured else None),
     ]
 
 
@@ -195,23 +171,12 @@ def _starts(profile: Profile) -> list[Finding]:
     }
     ordered = [conditions[k] for k in conditions]
     return [
-        Finding(
+        finding(
             "zero-start",
-            "From the zero-diagonal start only the last diagonal has a gradient in the first step, and the weight can "
-            "move in only d directions out of the set's dimension, whatever m.",
-            "proved",
             {"trainings": len(without_gradient), "points": len(ranks)},
-            "The default start: last diagonal zero, the others one, circulant vectors normal.",
             all(without_gradient) and all(ranks) if without_gradient and ranks else None,
         ),
-        Finding(
-            "conditioning",
-            "Each further factor makes the map from parameters to weight change worse conditioned.",
-            "checked numerically",
-            conditions,
-            "Geometric mean over normal factors, of largest over smallest non-zero singular value of the Jacobian.",
-            ordered == sorted(ordered) if len(ordered) > 1 else None,
-        ),
+        finding("conditioning", conditions, ordered == sorted(ordered) if len(ordered) > 1 else None),
     ]
 
 
@@ -254,16 +219,7 @@ def _first_steps(profile: Profile) -> Finding:
                 means = {init: mean(values) for init, values in losses.items()}
                 evidence |= {f"{ensemble}_m{m}_{init}": mean for init, mean in means.items()}
                 lower.append(means["zero_diagonal"] <= min(means.values()))
-    return Finding(
-        "first-steps",
-        "After ten steps the mean loss is lower from the zero-diagonal start than from the zero-circulant or the "
-        "random one, although the first step moves the weight in d directions alone; by the end they differ little.",
-        "checked numerically",
-        evidence,
-        "Small task, Adam, every start at the learning rate of its least last loss; mean over seeds, loss of no change "
-        "is 1.",
-        all(lower) if lower else None,
-    )
+    return finding("first-steps", evidence, all(lower) if lower else None)
 
 
 def _trainings(profile: Profile) -> list[Finding]:
@@ -276,11 +232,8 @@ def _trainings(profile: Profile) -> list[Finding]:
             if family == "cdvft":
                 shares.append(last["stable_rank"] / row["n"])
     return [
-        Finding(
+        finding(
             "rank-in-training",
-            "CDVFT's weight changes have many directions of small size: their numerical rank is beyond any LoRA of "
-            "like size, their stable rank stays a small share of the width.",
-            "checked numerically",
             {
                 "least_rank_of_cdvft": min(ranks["cdvft"]),
                 "mean_rank_of_cdvft": mean(ranks["cdvft"]),
@@ -288,7 +241,6 @@ def _trainings(profile: Profile) -> list[Finding]:
             }
             if ranks["cdvft"]
             else {},
-            "Small task, end of training, singular values above 1e-3 of the largest; all starts, m and learning rates.",
             min(ranks["cdvft"]) > 2 and max(ranks["lora"]) <= 0 and mean(shares) < 0.5
             if ranks["cdvft"] and ranks["lora"]
             else None,
@@ -362,20 +314,46 @@ def change_findings(profile: Profile) -> list[Finding]:
     evidence |= {f"mean_error_at_equal_flops_{f}": means["flops_per_token"][f] for f in flops}
     evidence |= {"least_fall_from_m2_to_m3": min(fall), "mean_fall_from_m2_to_m3": mean(fall)} if fall else {}
     return [
-        Finding(
+        finding(
             "real-changes",
-            statement,
-            "checked numerically",
             evidence if arrays else {"changes": 0},
-            "; ".join(dict.fromkeys(row["source"] for row in profile.of("change"))) or "Needs run --weights.",
             means["parameters"][first[0]] > 0.5 if first else None,
+            statement=statement,
+            assumptions="; ".join(dict.fromkeys(row["source"] for row in profile.of("change")))
+            or "Needs run --weights.",
         ),
-        Finding(
-            "m2-for-accuracy",
-            "m = 2 is enough for accuracy: what of a weight change m = 2 cannot follow is not needed by the task.",
-            "conjectured",
-            {},
-            "Fine-tuning of pretrained models; a statement about tasks, which distances of matrices cannot settle.",
-            None,
-        ),
+        finding("m2-for-accuracy", {}, None),
     ]
+
+
+# --- means, and the best row within a budget -------------------------------------------------
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of independent draws, of which there is one or more."""
+    return mean_interval(values).value
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    """Mean and half-width of independent draws, ``0.123 ± 0.004``; the mean alone where there is no interval."""
+    found = mean_interval(values)
+    return f"{found.value:.3f}" if found.high is None else f"{found.value:.3f} ± {found.high - found.value:.3f}"
+
+
+def rank_error(errors: Sequence[float]) -> float:
+    """Mean error to rank by: all that is reached is alike, and so is what differs by rounding errors."""
+    return max(steady(mean(errors)), REACHED)
+
+
+def best_within(rows: Iterable[Row], axis: str, budget: float) -> Row | None:
+    """The row of least mean error whose ``axis`` ("parameters" or "flops_per_token") is within the budget.
+
+    Of rows alike in error (see :func:`rank_error`) the cheapest.
+    """
+    fitting = [row for row in rows if row[axis] <= budget * (1 + 1e-12)]
+    return min(fitting, key=lambda row: (rank_error(row["errors"]), steady(row[axis])), default=None)
+
+
+def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Exponent of a power law through positive points: the least-squares slope of their logarithms."""
+    return linear_regression([math.log(value) for value in x], [math.log(value) for value in y]).slope
