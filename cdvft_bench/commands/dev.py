@@ -16,7 +16,7 @@ from unittest.mock import patch
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, SCHEMA
+from cdvft_bench.commands.shared import COUNT, FILE, FOLDER, PATH, SCHEMA
 from cdvft_bench.core.io.files import write_file
 
 TARGETS = ("native", "avx2")
@@ -29,8 +29,8 @@ def dev() -> None:
 
 
 @dev.command("profile-readme")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Else README.md beside the store.")
+@click.argument("store", type=PATH)
+@click.option("--output", type=FILE, help="Else README.md beside the store.")
 def profile_readme(store: Path, output: Path | None) -> None:
     """Write the README of a recorded profile: machine, counts, warnings, and where CDVFT costs less time."""
     from cdvft_bench.report.page.profile_readme import write_profile_readme
@@ -39,7 +39,7 @@ def profile_readme(store: Path, output: Path | None) -> None:
 
 
 @dev.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=PATH)
 def questions(paths: tuple[Path, ...]) -> None:
     """Print docs/questions.md of PATHS (profiles): what reviewers asked, answered from records, and what is open."""
     from cdvft_bench.analysis.inputs import read
@@ -83,7 +83,7 @@ def exact(names: tuple[str, ...], cases: int) -> None:
 
 @dev.command()
 @click.option("--draws", default=2000, show_default=True, type=click.IntRange(min=1), help="Of every row.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables there.")
+@click.option("--output", type=FILE, help="Write the tables there.")
 def coverage(draws: int, output: Path | None) -> None:
     """Print how often the 95 % intervals hold the truth, by simulation. Exits with 1 where a row falls under 93 %."""
     from cdvft_bench.analysis.coverage import LEAST, coverage_rows, coverage_table
@@ -103,7 +103,7 @@ def coverage(draws: int, output: Path | None) -> None:
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help=TARGET_HELP)
 @click.option("--budget", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
 @click.option("--quick", is_flag=True, help="One width alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: rates, floors, times.")
+@click.option("--output", type=FILE, help="JSON lines: rates, floors, times.")
 def floors(cpu: bool, targets: tuple[str, ...], budget: float, quick: bool, output: Path | None) -> None:
     """Print the time that no execution of each Triton kernel can go below (or CPU kernel), beside its own."""
     from cdvft_bench.execution.floors import floors_markdown
@@ -170,7 +170,7 @@ def commands(ctx: click.Context) -> None:
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--neighbours", default=0, show_default=True, type=click.IntRange(0, 64), help="Busy processes beside.")
 @click.option("--quick", is_flag=True, help="Two rows alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: every process's medians.")
+@click.option("--output", type=FILE, help="JSON lines: every process's medians.")
 def widths(
     targets: tuple[str, ...],
     budget: float,
@@ -196,7 +196,7 @@ def widths(
 @click.option("--processes", default=3, show_default=True, type=click.IntRange(1), help="Processes of each target.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--quick", is_flag=True, help="Two rows alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: every process's medians.")
+@click.option("--output", type=FILE, help="JSON lines: every process's medians.")
 def regret(
     targets: tuple[str, ...], budget: float, processes: int, threads: int, quick: bool, output: Path | None
 ) -> None:
@@ -213,7 +213,7 @@ def regret(
 @click.option("--budget", default=120.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--quick", is_flag=True, help="Two rows alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: medians by contender.")
+@click.option("--output", type=FILE, help="JSON lines: medians by contender.")
 def serving(budget: float, threads: int, quick: bool, output: Path | None) -> None:
     """Print the requests a second of a layer with thousands of adapters, CDVFT's beside LoRA's. Some 3 minutes."""
     from cdvft_bench.tuner import serving as bench
@@ -224,7 +224,7 @@ def serving(budget: float, threads: int, quick: bool, output: Path | None) -> No
 
 
 @dev.command()
-@click.option("--output", default="gpu-static", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--output", default="gpu-static", show_default=True, type=FOLDER)
 @click.option("--limit", default=150.0, show_default=True, help="Seconds that one kernel may compile.")
 def kernels(output: Path, limit: float) -> None:
     """Compile every Triton kernel for every GPU, without one, and count what it moves; goes on where it was stopped."""

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from cdvft_bench.commands.networks import network_options, training_of, training_options
-from cdvft_bench.commands.shared import COUNT, DTYPE, column_option, columns_of, devices_option, emit
+from cdvft_bench.commands.shared import COUNT, DTYPE, FILE, PATH, column_option, columns_of, devices_option, emit
 from cdvft_bench.core.io.files import write_file
 
 
@@ -34,7 +34,7 @@ from cdvft_bench.core.io.files import write_file
 @click.option("--strategy", default="ddp", show_default=True, help="ddp (everything on each GPU) or fsdp (sharded).")
 @network_options
 @training_options
-@click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), help="Records that calibrate.")
+@click.option("--profile", "profiles", multiple=True, type=PATH, help="Records that calibrate.")
 @devices_option
 @click.option("--all", "everything", is_flag=True, help="All usual settings, and every path that no other beats.")
 @click.option("--details", is_flag=True, help="Also why, and memory, scaling and serving of the first.")
@@ -63,13 +63,9 @@ def answer(profiles: tuple[Path, ...], targets: tuple[str, ...], details: bool, 
 
 
 @click.command()
-@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--rates",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="From calibrate; else the rates.json beside a store, or built-in ones.",
-)
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write all of it as JSON.")
+@click.argument("stores", nargs=-1, required=True, type=PATH)
+@click.option("--rates", type=FILE, help="From calibrate; else the rates.json beside a store, or built-in ones.")
+@click.option("--output", type=FILE, help="Also write all of it as JSON.")
 @column_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
