@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdvft_bench.core.case import Case, case_from
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.errors import UserError, one_line
 from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.timed import Replays, Samples, Timing
@@ -116,7 +116,7 @@ def _captured(target: Target, notes: list[str]) -> _Captured | None:
         with last:
             replay = capture(turns)
     except Exception as error:  # whatever a graph cannot hold is a finding
-        notes.append(f"{target.name} {UNCAPTURED}: after {last.name}: {_one_line(error)}")
+        notes.append(f"{target.name} {UNCAPTURED}: after {last.name}: {one_line(error, most=300)}")
         return None
     replay()
     found = target.gradients()
@@ -150,11 +150,6 @@ def _a_call(timing: Timing, turns: int) -> Timing:
         return replace(s, seconds=seconds, median=s.median / turns, q25=s.q25 / turns, q75=s.q75 / turns)
 
     return replace(timing, samples=tuple(map(divided, timing.samples)))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 # --- in a process of their own ---------------------------------------------------------------
@@ -225,8 +220,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
     try:
         made = replays(case_from(asked["case"]), named(asked["build"]), asked["budget_s"], asked["precision"])
     except Exception as error:  # whatever a case cannot do is its row's to say
-        text = " ".join(str(error).split())[:300]
-        made = Replays(None, 0, {}, (f"no replays: {type(error).__name__}: {text}",))
+        made = Replays(None, 0, {}, (f"no replays: {one_line(error, most=300)}",))
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()

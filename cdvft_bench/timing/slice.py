@@ -23,7 +23,7 @@ import torch
 
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import FROZEN, Case, case_from
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.errors import UserError, one_line
 from cdvft_bench.core.io.files import shown
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Mode, SelfTest, Timed
@@ -169,7 +169,7 @@ def traced(case: Case, settings: Settings, record: Mapping[str, Any]) -> dict[st
         frozen = tensor_bytes(build(replace(case, method=FROZEN, hyperparameters=())).module)
         found = describe(build(case).target(case.plain_label, case.pass_), case.device, plan, frozen)
     except Exception as fault:  # the times stand without it
-        found = Timed(None, None, None, (f"no trace: {_one_line(fault)}",))
+        found = Timed(None, None, None, (f"no trace: {one_line(fault)}",))
     _freed()
     notes = [*record["timed"]["notes"], *found.notes]
     timed = {**record["timed"], **{key: asdict(found)[key] for key in ("trace", "memory")}, "notes": notes}
@@ -236,9 +236,9 @@ def _record(case: Case, work: Callable[[], Timed], environment: str, selftest: S
     try:
         timed = replace(work(), selftest=selftest)
     except (MemoryError, torch.OutOfMemoryError) as fault:
-        error = f"out of memory: {_one_line(fault)}"
+        error = f"out of memory: {one_line(fault)}"
     except Exception as fault:
-        error = _one_line(fault)
+        error = one_line(fault)
     if timed is None or _on_gpu(case):
         _freed()
     return {
@@ -265,11 +265,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:500].encode(errors="backslashreplace").decode()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _check_device(case: Case) -> None:
     if torch.device(case.device).type != "cuda":
         return
@@ -277,7 +272,7 @@ def _check_device(case: Case) -> None:
         torch.cuda.synchronize(case.device)
         torch.ones(1, device=case.device).sum().item()
     except Exception as error:
-        raise BrokenDeviceError(f"{case.plain_label} on {case.subject} has broken CUDA: {_one_line(error)}") from error
+        raise BrokenDeviceError(f"{case.plain_label} on {case.subject} has broken CUDA: {one_line(error)}") from error
 
 
 def _line(case: Case, record: Mapping[str, Any]) -> str:
