@@ -130,7 +130,7 @@ def largest_allocation(call: Callable[[], object]) -> int:
     Operators' results and targets are seen by dispatch, what a kernel allocates for itself through torch by the
     profiler. What a library allocates by its own means shows in :func:`resident_growth` alone.
     """
-    from cdvft_bench.timing.traces.recording import record
+    from cdvft_bench.timing.trace import record
 
     release_buffers()
     seen = watch_allocations()
