@@ -139,7 +139,8 @@ def rehearse(preset: str, output: Path, device: str, threads: int | None) -> Non
 
     from cdvft_bench.accuracy.outlook import outlook
     from cdvft_bench.accuracy.preset import read_preset
-    from cdvft_bench.accuracy.rehearsal import rehearsed, write_rehearsal
+    from cdvft_bench.accuracy.rehearsal import rehearsed
+    from cdvft_bench.documents import write_document
 
     chosen = read_preset(preset)
     from transformers.utils import logging
@@ -153,7 +154,7 @@ def rehearse(preset: str, output: Path, device: str, threads: int | None) -> Non
     with fixed_threads(threads) as count:
         here = asdict(read_environment())
         found = rehearsed(chosen, lambda trial: run_trial(trial, device), here, device, count, say=click.echo)
-    write_rehearsal(found, output)
+    write_document(found, output)
     click.echo(outlook(chosen, [], found).sentences[0])
     click.echo(f"Rehearsal: {output}")
 
@@ -176,7 +177,7 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
     asked, limit = read_preset(preset), seconds(budget)
     from transformers.utils import logging
 
-    from cdvft_bench.sweep.step_times import write_steps
+    from cdvft_bench.documents import write_document
     from cdvft_bench.sweep.steps import time_steps
     from cdvft_bench.timing.machine.environment import read_environment
 
@@ -189,7 +190,7 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
         threads=threads,
         say=click.echo,
     )
-    write_steps(found, output)
+    write_document(found, output)
     for warning in found.warnings:
         click.echo(f"Warning: {warning}", err=True)
     click.echo(f"Steps: {output}")

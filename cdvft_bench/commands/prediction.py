@@ -9,7 +9,6 @@ import click
 
 from cdvft_bench.commands.networks import network_options, training_of, training_options
 from cdvft_bench.commands.shared import COUNT, DTYPE, FILE, PATH, column_option, columns_of, devices_option, emit
-from cdvft_bench.core.io.files import write_file
 
 
 @click.command()
@@ -76,8 +75,7 @@ def evaluate(
     STORES may also be runs made elsewhere: a table (.csv, .tsv), or a folder of the results of PEFT's
     method_comparison. Their order and ratios are predicted by datasheet rates; without any, PEFT's own are.
     """
-    import msgspec
-
+    from cdvft_bench.documents import write_document
     from cdvft_bench.predictor import compare_all, evaluate_stores
     from cdvft_bench.report.terminal.predictions import show_evaluation
 
@@ -85,5 +83,5 @@ def evaluate(
     evaluation = evaluate_stores(recorded, rates) if recorded else None
     both = {"evaluation": evaluation, "published": published}
     if output is not None:
-        write_file(output, msgspec.json.format(msgspec.json.encode(both), indent=1).decode() + "\n")
+        write_document(both, output)
     emit(both, as_json, lambda: show_evaluation(evaluation, published))
