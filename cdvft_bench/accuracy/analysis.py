@@ -13,10 +13,9 @@ they were added up.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,10 +24,8 @@ from cdvft_bench.accuracy.results import final_runs, tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, TrialResult, Value, scale_name, unpacked
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_SEEDS, Interval
-from cdvft_bench.core.student import half_width, joint_freedom, tail
+from cdvft_bench.core.student import fieller, half_width, joint_freedom, t_value, tail
 
-DRAWS = 10_000
-"""Of seeds, examples and costs; a share of them is known within half a point."""
 Answers = NDArray[np.int64]
 """Right answers, 1 or 0, by (seed, example); or those of one method less those of another."""
 
@@ -144,16 +141,48 @@ def estimate(table: Answers, other: Answers | None = None, ratio: float = 1.0) -
     """
     ours = _whole(table)
     theirs = np.zeros_like(ours) if other is None else _whole(other)
-    seeds, examples = ours.shape
-    times = Fraction(ratio)
+    seeds, times = len(ours), Fraction(ratio)
     mean = float((int(ours.sum()) - times * int(theirs.sum())) / ours.size)
     if seeds < LEAST_SEEDS:
         return Estimate(mean, None, 0)
-    parts = [(_of_the_mean(ours.sum(1), theirs.sum(1), times) / examples**2, seeds - 1)]
-    if examples > 1:
-        parts.append((_of_the_mean(ours.sum(0), theirs.sum(0), times) / seeds**2, examples - 1))
+    parts = [(_less(moments, times), freedom) for moments, freedom in _parts(ours, theirs)]
     variance = sum((v for v, _ in parts), Fraction(0))
     return Estimate(mean, math.sqrt(variance), joint_freedom((float(v), n) for v, n in parts))
+
+
+def ratio_interval(table: Answers, other: Answers) -> tuple[float, float]:
+    """95 % interval (Fieller's) of one mean over another's, over pairs (3 seeds or more, examples), both random."""
+    parts = [([float(m) for m in moments], t_value(freedom) ** 2) for moments, freedom in _parts(table, other)]
+    aa, ab, bb = (math.fsum(square * moments[i] for moments, square in parts) for i in range(3))
+    return fieller(float(table.mean()), float(other.mean()), aa, ab, bb)
+
+
+Moments = tuple[Fraction, Fraction, Fraction]
+"""Variance of one mean, covariance with another, variance of that."""
+
+
+def _parts(ours: Answers, theirs: Answers) -> list[tuple[Moments, int]]:
+    """Of the means over seeds and over examples, with the degrees of freedom of each."""
+    seeds, examples = ours.shape
+    parts = [(_moments(ours.sum(1), theirs.sum(1), examples), seeds - 1)]
+    return parts + ([(_moments(ours.sum(0), theirs.sum(0), seeds), examples - 1)] if examples > 1 else [])
+
+
+def _moments(ours: Answers, theirs: Answers, size: int) -> Moments:
+    """Of the means of independent pairs of sums, each of so many answers."""
+    n = len(ours)
+    whole = n * n * (n - 1) * size**2
+
+    def of(a: Answers, b: Answers) -> Fraction:
+        return Fraction(n * int(a @ b) - int(a.sum()) * int(b.sum()), whole)
+
+    return of(ours, ours), of(ours, theirs), of(theirs, theirs)
+
+
+def _less(moments: Moments, times: Fraction) -> Fraction:
+    """Variance of one mean less so many times the other."""
+    aa, ab, bb = moments
+    return aa - 2 * times * ab + times**2 * bb
 
 
 def _whole(table: Answers) -> Answers:
@@ -161,17 +190,6 @@ def _whole(table: Answers) -> Answers:
     if not np.array_equal(whole, table):
         raise ValueError("answers must be whole numbers, 1 for right and 0 for wrong")
     return whole
-
-
-def _of_the_mean(ours: Answers, theirs: Answers, times: Fraction) -> Fraction:
-    """Variance of the mean of ``ours - times * theirs``, from as many independent values."""
-    n = len(ours)
-
-    def products(a: Answers, b: Answers) -> int:
-        return n * int(a @ b) - int(a.sum()) * int(b.sum())
-
-    squares = products(ours, ours) - 2 * times * products(ours, theirs) + times**2 * products(theirs, theirs)
-    return Fraction(squares) / (n * n * (n - 1))
 
 
 def answers_of(runs: Sequence[TrialResult]) -> Answers:
@@ -253,8 +271,8 @@ def _bounds(value: Estimate, examples: int) -> tuple[float | None, float | None]
 
 def seed_deviation(score: Score) -> float:
     """Standard deviation of the accuracies of a score's seeds, of which there are two or more."""
-    right, zeros = score.answers.sum(1), np.zeros(len(score.answers), dtype=np.int64)
-    return float(math.sqrt(len(right) * _of_the_mean(right, zeros, Fraction(1))) / score.answers.shape[1])
+    right = score.answers.sum(1)
+    return math.sqrt(len(right) * _moments(right, right, score.answers.shape[1])[0])
 
 
 def paired(one: Score, other: Score) -> Answers | None:
@@ -297,85 +315,3 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[i]))
         corrected[i] = highest
     return corrected
-
-
-@dataclass(frozen=True)
-class CostOf:
-    """What a method costs: a value, with a 95 % interval where it was measured."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def spread(self) -> float:
-        """Standard deviation of its logarithm."""
-        if self.low is None or self.high is None or self.low <= 0:
-            return 0.0
-        return math.log(self.high / self.low) / (2 * 1.96)
-
-
-def front_shares_of(
-    found: Sequence[Score], costs: Mapping[str, Mapping[str, CostOf]], seed: int = 0
-) -> dict[str, dict[str, float]]:
-    """How often each method is on the front of accuracy against a cost, over random draws of what might have been.
-
-    A draw takes seeds and test examples with replacement, the same ones for every method, and measured costs from
-    log-normal distributions of their intervals. Costs that the same methods have share their draws.
-
-    Args:
-        found: scores. costs: by name and label; methods without one are left out. seed: of the draws.
-
-    Returns:
-        By name and label, the share of draws in which no other method costs as little and scores as much, one of them
-        better.
-    """
-    made: dict[str, dict[str, float]] = {}
-    drawn: dict[tuple[str, ...], tuple[NDArray[Any], Any]] = {}
-    for name, one in costs.items():
-        points = [s for s in found if s.label in one]
-        if not points:
-            made[name] = {}
-            continue
-        rng = np.random.default_rng(seed)
-        labels = tuple(s.label for s in points)
-        if labels not in drawn:
-            drawn[labels] = _drawn_accuracies(points, rng), rng.bit_generator.state
-        accuracy, rng.bit_generator.state = drawn[labels]
-        spread = np.array([one[s.label].spread for s in points])
-        # A cost that is known exactly is itself in every draw: what costs as much ties.
-        cost = np.array([one[s.label].value for s in points]) * np.exp(
-            spread * rng.standard_normal((DRAWS, len(points)))
-        )
-        shares = on_front(accuracy, cost).sum(axis=0)
-        made[name] = {s.label: int(n) / DRAWS for s, n in zip(points, shares, strict=True)}
-    return made
-
-
-def on_front(accuracy: NDArray[Any], cost: NDArray[Any]) -> NDArray[np.bool_]:
-    """By (draw, method): whether no other method costs as little and scores as much, one of them better."""
-    beaten = []
-    for mine, own in zip(accuracy.T[:, :, None], cost.T[:, :, None], strict=True):
-        no_worse = (cost <= own) & (accuracy >= mine)
-        beaten.append((no_worse & ((cost < own) | (accuracy > mine))).any(axis=1))
-    return ~np.stack(beaten, axis=1)
-
-
-def _drawn_accuracies(points: Sequence[Score], rng: np.random.Generator) -> NDArray[Any]:
-    """Accuracies (draws, methods) of seeds and examples drawn with replacement, times one integer for all methods."""
-    common = math.lcm(*(s.answers.size for s in points))
-    dtype = np.int64 if common < 2**63 else object
-    times: dict[int, NDArray[np.float64]] = {}
-    places = {seed: rng.random(DRAWS) for seed in range(max(len(s.seeds) for s in points))}
-    columns = []
-    for s in points:
-        seeds, examples = s.answers.shape
-        if examples not in times:
-            drawn = (np.bincount(rng.integers(0, examples, examples), minlength=examples) for _ in range(DRAWS))
-            times[examples] = np.stack(list(drawn)).astype(np.float64)
-        # Whole numbers far below 2^53: their product has no rounding, in whatever order it is summed.
-        by_seed = (times[examples] @ s.answers.T.astype(np.float64)).astype(np.int64)
-        picked = [np.minimum((places[i] * seeds).astype(int), seeds - 1) for i in range(seeds)]
-        right = np.sum([by_seed[np.arange(DRAWS), pick] for pick in picked], axis=0)
-        columns.append(right.astype(dtype) * (common // s.answers.size))
-    return np.stack(columns, axis=1)

@@ -134,10 +134,12 @@ def three_sentences(found: Overview) -> tuple[str, str, str]:
     smaller = [said for row in others if (said := _smaller(found, row))]
     open_ = [said for row in others if (said := _on(found, row, "not told apart"))]
     bare = [said for row in others if (said := _on(found, row, "no interval"))]
+    counted = any("parameters" in cell.costs for row in others for _, cell in found.cells(row))
     unknown = f" Without an interval: {'; '.join(bare)}." if bare else ""
+    none = "none" if counted else "not counted yet"
     return (
         f"Faster than {name}: {'; '.join(faster) or 'none'}.",
-        f"Fewer trained parameters (bytes kept for backward), over {name}’s: {'; '.join(smaller) or 'none'}.",
+        f"Fewer trained parameters (bytes kept for backward), over {name}’s: {'; '.join(smaller) or none}.",
         f"Not told apart from {name}: {'; '.join(open_) or 'none'}.{unknown}",
     )
 

@@ -53,6 +53,7 @@ def verify(
     only: Sequence[str] = (),
     refit: bool = False,
     columns: Mapping[str, str] | None = None,
+    workers: int = 1,
 ) -> Verification:
     """Judge the claims of a ledger.
 
@@ -64,6 +65,7 @@ def verify(
         only: patterns of claims' ids, as "flops-*"; empty for all.
         refit: fit anew what is otherwise read from a recorded profile: minutes instead of seconds.
         columns: of tables of runs, by the names that ``accuracy.published.run.COLUMNS`` lists.
+        workers: processes that judge; more than one are forked, which Linux alone does well.
 
     Raises:
         UserError: the ledger or a file of records is not as it should be, or a module of a ledger fails.
@@ -73,4 +75,4 @@ def verify(
     book = None if ledger is None else read_ledger(ledger)  # its mistakes are told before torch is loaded
     from cdvft_bench.claims.judge import Choice, verify_ledger
 
-    return verify_ledger(book, records, Choice(tuple(only), refit), columns)
+    return verify_ledger(book, records, Choice(tuple(only), refit), columns, workers)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import fnmatch
 import math
+import multiprocessing
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +38,8 @@ SHOWN = 6
 """Settings that hold which a verdict lists; the rest are counted."""
 
 Sources = Mapping[Source, FigureSource]
+_inherited: _Work
+"""Of a process that judges for another."""
 
 
 @dataclass(frozen=True)
@@ -89,24 +95,60 @@ def verify_ledger(
     records: Sequence[str | Path] = (),
     choice: Choice | None = None,
     columns: Mapping[str, str] | None = None,
+    workers: int = 1,
 ) -> Verification:
     """Judge the claims of a ledger, see ``claims.verify``."""
     book = ledger if isinstance(ledger, Ledger) else read_ledger(ledger)
     claims = (choice or Choice()).of(book)
     if ledger is None:
         records = [*committed_records({name for claim in claims for name in claim.sources}), *records]
-    sources = sources_of(book.folder, records, columns)
-    verdicts = []
-    for claim in claims:
-        start = time.perf_counter()
-        try:
-            verdict = judge(claim, sources)
-        except UserError as error:
-            raise UserError(f"{book.path}, claim {claim.id!r}: {error}") from error
-        verdicts.append(replace(verdict, seconds=time.perf_counter() - start))
+    work = _Work(claims, sources_of(book.folder, records, columns), book.path)
+    verdicts = _in_processes(work, workers) if workers > 1 else map(work.verdict, range(len(claims)))
+    judged = tuple(verdicts)
     created = datetime.now(UTC).isoformat(timespec="seconds")
     names = tuple("/".join(Path(path).parts[-2:]) for path in records)  # no path of this machine
-    return Verification(book.title, book.path, tuple(verdicts), created, read_environment(), names)
+    return Verification(book.title, book.path, judged, created, read_environment(), names)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Claims to judge, with what it takes; ``path`` is the ledger's, for messages."""
+
+    claims: Sequence[Claim]
+    sources: Sources
+    path: str
+
+    def verdict(self, at: int) -> Verdict:
+        """On the claim at an index."""
+        start, claim = time.perf_counter(), self.claims[at]
+        try:
+            verdict = judge(claim, self.sources)
+        except UserError as error:
+            raise UserError(f"{self.path}, claim {claim.id!r}: {error}") from error
+        return replace(verdict, seconds=time.perf_counter() - start)
+
+
+def _in_processes(work: _Work, workers: int) -> list[Verdict]:
+    """The verdicts of forked processes, which have the sources without reading them again."""
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(workers, context, _inherit, (work,)) as pool, warnings.catch_warnings():
+        # Python warns of forks beside threads; those of the libraries for linear algebra take care of themselves.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return list(pool.map(_verdict, range(len(work.claims))))
+        except BrokenProcessPool as error:
+            raise UserError(
+                f"{work.path}: a process that judged claims was killed, as for want of memory; give --workers 1"
+            ) from error
+
+
+def _inherit(work: _Work) -> None:
+    global _inherited
+    _inherited = work
+
+
+def _verdict(at: int) -> Verdict:
+    return _inherited.verdict(at)
 
 
 def judge(claim: Claim, sources: Sources) -> Verdict:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 import click
 
 from cdvft_bench.commands.shared import FILE, PATH, SCHEMA, column_option, columns_of
 from cdvft_bench.core.io.files import write_file
+
+WORKERS = min(4, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
+"""Processes that judge: each loads the libraries, so that more gain little."""
 
 
 @click.command()
@@ -24,6 +29,7 @@ from cdvft_bench.core.io.files import write_file
 @column_option
 @click.option("--output", type=FILE, help="Also keep the verdicts, as JSON, for 'report'.")
 @click.option("--junit", type=FILE, help="Also write JUnit XML.")
+@click.option("--workers", type=click.IntRange(1, 64), default=WORKERS, help="Processes; one a core, up to 4, if none.")
 @click.option("--failed", is_flag=True, help="Show only verdicts that the ledger does not expect.")
 @click.option("--quiet", is_flag=True, help="Print the summary alone.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -36,6 +42,7 @@ def verify(
     columns: tuple[str, ...],
     output: Path | None,
     junit: Path | None,
+    workers: int,
     failed: bool,
     quiet: bool,
     as_json: bool,
@@ -46,7 +53,7 @@ def verify(
     from cdvft_bench.claims import verify as judge
     from cdvft_bench.claims.table import short_table, summary, verdict_table
 
-    verification = judge(ledger, records, only, refit, columns_of(columns))
+    verification = judge(ledger, records, only, refit, columns_of(columns), workers)
     if output is not None:
         write_verdicts(output, verification)
     if junit is not None:

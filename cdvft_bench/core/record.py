@@ -125,7 +125,8 @@ def _check_numbers(value: object, where: str) -> None:
             raise ValueError(f"{where} = {value!s:.40} is no {rule}")
     elif isinstance(value, tuple | list):
         for i, part in enumerate(value):
-            _check_numbers(part, f"{where}[{i}]")
+            if type(part) is not float or not 0 <= part < math.inf:  # most are samples: no name is made for those
+                _check_numbers(part, f"{where}[{i}]")
     elif isinstance(value, dict):
         for key, part in value.items():
             _check_numbers(part, f"{where}.{key}")

@@ -113,6 +113,23 @@ def mean_interval(values: Sequence[float], least: int = LEAST_SEEDS) -> Interval
     return Interval(mean, mean - half, mean + half)
 
 
+def fieller(one: float, other: float, aa: float, ab: float, bb: float) -> tuple[float, float]:
+    """Interval of the ratio of two means: every ratio rho >= 0 for which ``one - rho other`` is not told from 0.
+
+    Args:
+        one, other: the means, >= 0. aa, ab, bb: variance of the first, their covariance, variance of the second, each
+            times the squared half-width of its interval in standard errors.
+
+    Returns:
+        from 0 to infinity where the second is not told from 0 itself (Fieller 1954).
+    """
+    square, middle, constant = other * other - bb, one * other - ab, one * one - aa
+    if square <= 0:
+        return 0.0, math.inf
+    root = math.sqrt(max(0.0, middle * middle - square * constant))
+    return max(0.0, (middle - root) / square), max(0.0, (middle + root) / square)
+
+
 def joint_freedom(parts: Iterable[tuple[float, float]]) -> float:
     """Degrees of freedom of a sum of independent variances, such that the sum's 95 % interval holds.
 

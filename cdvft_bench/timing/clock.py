@@ -309,7 +309,7 @@ def warmed_up(
             sampler.warm_up(budget_s / len(samplers))
         look = looking(place)
         if place.type == "cuda":
-            _warm_clock(samplers, look, timer)
+            warm_clock(samplers, look, timer)
         yield samplers, look, clock.method, used
 
 
@@ -345,7 +345,7 @@ def _rounds(
     return np.array(rows), states
 
 
-def _warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
+def warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
     """Keep a GPU at work until its clock rests: an idle one begins far below its boost.
 
     Contenders run in turn for ``WARM_S``, and then until two looks so long apart differ by ``STEADY_CLOCK`` at most, or

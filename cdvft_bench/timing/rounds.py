@@ -22,6 +22,8 @@ from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, lag1, median
 Figures = tuple[float, ...]
 LEAST_SAMPLES = 2
 """Samples of every contender in a process: of three processes, six, which make an interval."""
+WARMING = 0.25
+"""Share of the budget that may be spent before it, on contenders whose times are not steady yet."""
 DEAR = 4.0
 """Times of the baseline beyond which a contender does not join every round."""
 RAREST = 5
@@ -74,7 +76,7 @@ def time_rounds(
     place = require_device(device)
     rng = np.random.default_rng(seed)
     states: list[GpuState | None] = []
-    with warmed_up(contenders, place, threads, timer, budget_s, at) as (samplers, look, method, used):
+    with warmed_up(contenders, place, threads, timer, WARMING * budget_s, at) as (samplers, look, method, used):
         every = [1] * len(samplers)
         looks, start = Looks(precision, FIRST_LOOK), timer()
         table = np.empty((0, len(samplers)))

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cdvft_bench.accuracy.analysis import CostOf, compared, estimate, front_shares_of, holm, scores
+from cdvft_bench.accuracy.analysis import compared, estimate, holm, scores
+from cdvft_bench.accuracy.draws import CostOf, front_shares_of
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.answers import verdict
 from cdvft_bench.core.errors import UserError

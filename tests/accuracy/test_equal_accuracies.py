@@ -18,16 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdvft_bench.accuracy.analysis import (
-    Answers,
-    CostOf,
-    compared,
-    estimate,
-    front_shares_of,
-    on_front,
-    scores,
-    seed_deviation,
-)
+from cdvft_bench.accuracy.analysis import Answers, compared, estimate, scores, seed_deviation
+from cdvft_bench.accuracy.draws import CostOf, front_shares_of, on_front
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.answers import answers, by_start, starts_said
 from cdvft_bench.analysis.accuracy.fronts import fronts_of
@@ -262,7 +254,8 @@ def test_a_contender_at_two_rates_is_chosen_by_its_right_answers() -> None:
 FIGURES = """
 from dataclasses import asdict
 from pathlib import Path
-from cdvft_bench.accuracy.analysis import CostOf, compared, front_shares_of, scores
+from cdvft_bench.accuracy.analysis import compared, scores
+from cdvft_bench.accuracy.draws import CostOf, front_shares_of
 from cdvft_bench.accuracy.results import read_results
 
 found = scores([r for r in read_results(Path(RESULTS))[0] if r.trial.evaluate == "test" and r.right])

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cdvft_bench.accuracy.analysis import CostOf, Estimate
+from cdvft_bench.accuracy.analysis import Estimate
+from cdvft_bench.accuracy.draws import CostOf
 from cdvft_bench.accuracy.results import workloads
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.pairs import states

@@ -15,10 +15,10 @@ from cdvft_bench.accuracy.pilot import detectable
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.read import parse_ledger
-from cdvft_bench.claims.sources.trained import fieller
 from cdvft_bench.claims.table import short_table, verdict_table
 from cdvft_bench.claims.verdict import Verdict, Verification
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.student import fieller
 
 pytest.importorskip("scipy")
 
@@ -198,10 +198,10 @@ def test_fieller_holds_the_true_ratio_as_often_as_it_says() -> None:
         b = rng.normal(0.8, 0.02, 6)
         a = 0.95 * b + rng.normal(0, 0.01, 6)
 
-        def at(rho: float, a: np.ndarray = a, b: np.ndarray = b) -> tuple[float, float]:
-            z = a - rho * b
-            return float(z.mean()), 2.571 * float(z.std(ddof=1)) / 6**0.5
-
-        low, high = fieller(at)
+        spread = 2.571**2 * np.cov(a, b) / 6
+        low, high = fieller(a.mean(), b.mean(), spread[0, 0], spread[0, 1], spread[1, 1])
+        apart = np.array([a - low * b, a - high * b])
+        half = 2.571 * apart.std(axis=1, ddof=1) / 6**0.5
+        assert np.abs(apart.mean(axis=1)) == pytest.approx(half)  # at the ends it is just not told from 0
         inside += low <= 0.95 <= high
     assert 0.92 <= inside / 400 <= 0.98

@@ -141,7 +141,7 @@ def test_ratios_wider_than_asked_get_further_processes(
     timing = timing_of(records["cdvft m=2"])
     assert timing is not None
     assert least <= timing.processes <= most
-    assert timing.split[:3] == (6, 10, 10)  # the first process is shorter: a first table comes early
+    assert timing.split[:3] == (8, 10, 10)  # the first process is shorter: a first table comes early
     assert "was not reached" in timing.warnings[0]
 
 

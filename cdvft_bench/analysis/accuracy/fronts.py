@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cdvft_bench.accuracy.analysis import CostOf, Score, front_shares_of
+from cdvft_bench.accuracy.analysis import Score
+from cdvft_bench.accuracy.draws import CostOf, front_shares_of
 from cdvft_bench.analysis.accuracy.pairs import State, beyond_chance, states
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural
 from cdvft_bench.core.ties import steady

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Literal
 
-from cdvft_bench.accuracy.analysis import CostOf, Difference, Estimate, Score, compared, estimate, holm, paired
+from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, compared, estimate, holm, paired
+from cdvft_bench.accuracy.draws import CostOf
 from cdvft_bench.accuracy.pilot import detectable
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import percent_bounds

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from cdvft_bench.accuracy.analysis import CostOf, Difference, Estimate, Score, estimate, holm, paired
+from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, estimate, holm, paired
+from cdvft_bench.accuracy.draws import CostOf
 from cdvft_bench.accuracy.pilot import FULL
 from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult

@@ -17,9 +17,8 @@ from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.source import NotAvailable
-from cdvft_bench.claims.sources.trained import fieller
 from cdvft_bench.core.interval import LEAST_SEEDS
-from cdvft_bench.core.student import half_width, joint_freedom
+from cdvft_bench.core.student import fieller, t_value
 from cdvft_bench.core.text import plural
 from cdvft_bench.core.ties import mean_share
 
@@ -48,7 +47,7 @@ class RunTable:
         )
         interval = (-math.inf, math.inf)
         if len(a) >= LEAST_SEEDS and (other is None or len(b) >= LEAST_SEEDS):
-            interval = fieller(lambda rho: _apart(a, b, rho))
+            interval = fieller(mean_share(a), mean_share(b), _spread(a), 0.0, _spread(b))
         remedy = "give a table with several runs of every configuration"
         against = None if other is None else (mean_share(b),)
         return Figure((mean_share(a),), against, interval=interval, note=note, remedy=remedy)
@@ -82,11 +81,10 @@ class RunTable:
         return f"; left out, since a variant is not known: {', '.join(said)}" if said else ""
 
 
-def _apart(a: Sequence[float], b: Sequence[float], rho: float) -> tuple[float, float]:
-    """Mean and half-width of ``a - rho b``, not paired; one value is taken as exact."""
-    parts = [(scale * variance(v) / len(v), len(v) - 1) for v, scale in ((a, 1.0), (b, rho * rho)) if len(v) > 1]
-    total = sum(v for v, _ in parts)
-    return mean_share(a) - rho * mean_share(b), half_width(math.sqrt(total), joint_freedom(parts)) if total else 0.0
+def _spread(values: Sequence[float]) -> float:
+    """Variance of a mean times its squared half-width in standard errors; one value is taken as exact."""
+    n = len(values)
+    return t_value(n - 1) ** 2 * variance(values) / n if n > 1 else 0.0
 
 
 def _has(run: PublishedRun, subject: MethodSubject) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from cdvft_bench.accuracy.analysis import Score, estimate, scores
+from cdvft_bench.accuracy.analysis import Score, estimate, ratio_interval, scores
 from cdvft_bench.accuracy.pilot import cannot_rank, detectable, pilot_of
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.training.trial import HEAD, TrialResult
@@ -76,17 +76,13 @@ def ratio(one: Score, other: Score) -> Figure:
     a = one.answers[[one.seeds.index(s) for s in seeds]]
     b = other.answers[[other.seeds.index(s) for s in seeds]]
 
-    def spoken_against(rho: float) -> tuple[float, float]:
-        found = estimate(a, b, rho)
-        return found.mean, found.half_width or 0.0
-
     note = f"{len(seeds)} paired seeds, {plural(a.shape[1], 'test example')}, {one.label} and {other.label}"
     for score in (one, other):
         note += f", {score.label} diverged {plural(score.diverged, 'time')}" if score.diverged else ""
         note += f", the learning rate of {score.label} at the edge of those tried" if score.at_edge else ""
     seen = detectable(estimate(a, b)) / other.mean if other.mean else math.inf
     note += f"; a true difference of {100 * seen:.2g} % is seen with a chance of 80 %" if math.isfinite(seen) else ""
-    interval = (-math.inf, math.inf) if one.diverged else fieller(spoken_against)
+    interval = (-math.inf, math.inf) if one.diverged else ratio_interval(a, b)
     return Figure((int(a.sum()) / a.size,), (int(b.sum()) / b.size,), interval=interval, note=note, remedy=REMEDY)
 
 
@@ -97,20 +93,6 @@ def with_pilot(figure: Figure, results: Sequence[TrialResult]) -> Figure:
     pilot = pilot_of(results)
     found = f"full fine-tuning is {100 * pilot.gain:.1f} points above training the least" if pilot else "no pilot"
     return replace(figure, note=f"{figure.note}; not shown to rank methods: {found}")
-
-
-def fieller(at: Callable[[float], tuple[float, float]], most: float = 100.0) -> tuple[float, float]:
-    """Ratios rho at which ``one - rho other`` is not told from 0; ``at`` gives its mean and half-width."""
-
-    def edge(sign: float) -> float:
-        low, high = 0.0, most
-        for _ in range(60):
-            middle = (low + high) / 2
-            mean, half = at(middle)
-            low, high = (middle, high) if mean + sign * half > 0 else (low, middle)
-        return (low + high) / 2
-
-    return edge(-1), edge(1)
 
 
 def _is(result: TrialResult, subject: MethodSubject) -> bool:

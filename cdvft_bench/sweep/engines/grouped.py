@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from cdvft_bench.core.environment import Environment
 
 MOST_PROCESSES = 40
-FIRST = 0.6
+FIRST = 0.8
 """Share of a case's budget in a group's first process: a first table comes early."""
-SETTLING = 0.25
+SETTLING = 0.6
 """Share of the time taken so far that further processes may take, for groups with rows less precise than asked."""
 UNSETTLED = 0.1
 """Share of a group's rows that may be."""

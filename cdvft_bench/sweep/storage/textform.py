@@ -101,14 +101,16 @@ class UnstorableError(UserError):
     """A record that JSON cannot give back as it was: a figure is not finite, or a text is no Unicode."""
 
 
-def encode(value: object) -> str | None:
-    """A part as JSON; None stays None.
+def encode(value: object, checked: bool = False) -> str | None:
+    """A part as JSON; None stays None. Numbers that are ``checked`` are known to be finite.
 
     Raises:
         UnstorableError: JSON would not give it back; the message has the place.
     """
     if value is None:
         return None
+    if checked:
+        return msgspec.json.encode(value).decode()
     try:
         plain = msgspec.to_builtins(value)
         for where, number in _not_finite(plain, ""):
