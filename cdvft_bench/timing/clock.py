@@ -379,24 +379,20 @@ def samples_of(name: str, seconds: Sequence[float]) -> Samples:
 
 def _round_warnings(rounds: int, budget_s: float, precision: float, reached: float) -> Iterator[str]:
     if rounds < LEAST_ROUNDS:
-        yield (
-            f"{rounds} rounds fit into {budget_s:g} s, {LEAST_ROUNDS} make an interval; raise the budget to quote a "
-            "ratio"
-        )
+        few = f"{rounds} rounds fit into {budget_s:g} s, {LEAST_ROUNDS} make an interval"
+        yield f"{few}; raise the budget to quote a ratio"
     elif reached > precision:
         yield f"the asked precision of {precision:.1%} was not reached, {reached:.1%} was, in {rounds} rounds"
 
 
 def _drift_warnings(table: Array, names: Sequence[str], precision: float) -> Iterator[str]:
-    found = drift(machine_speed(table), DRIFT)
-    if found is not None:
+    if found := drift(machine_speed(table), DRIFT):
         change, p = found
         yield (
             f"the machine drifted: the last third of the rounds took {change:+.0%} against the first (p = {p:.1g}); "
             "ratios are paired by round, absolute times are not"
         )
     for i, name in enumerate(names[1:], 1):
-        found = drift(table[:, 0] / table[:, i], max(precision, 0.02))
-        if found is not None:
+        if found := drift(table[:, 0] / table[:, i], max(precision, 0.02)):
             change, p = found
             yield f"the ratio to {name} drifted by {change:+.0%} during the run (p = {p:.1g}): it has no one value"
