@@ -25,7 +25,6 @@ from cdvft_bench.predictor.results import (
     Prediction,
     PublishedComparison,
     PublishedPrediction,
-    Range,
     Scaling,
     Serving,
 )
@@ -41,7 +40,6 @@ __all__ = [
     "Prediction",
     "PublishedComparison",
     "PublishedPrediction",
-    "Range",
     "Scaling",
     "Serving",
     "answer",

@@ -14,6 +14,7 @@ from cdvft_bench.analytic.cost import flops
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
@@ -28,10 +29,9 @@ from cdvft_bench.predictor.results import (
     Evaluation,
     Farthest,
     Prediction,
-    Range,
     Split,
 )
-from cdvft_bench.predictor.samples import Interval, Sample, around, device_name, hold, samples
+from cdvft_bench.predictor.samples import Factors, Sample, around, device_name, hold, samples
 from cdvft_bench.sweep.storage.store import Store
 
 BOUNDS: tuple[Bound, ...] = ("arithmetic", "bytes", "launches")
@@ -190,7 +190,7 @@ class _Bench:
         flops_s: float,
         found: Predicted,
         row: int,
-        held: Interval,
+        held: Factors,
     ) -> Prediction:
         sample = self.found[i]
         case = sample.record.case
@@ -210,7 +210,7 @@ class _Bench:
             sample.record.environment,
             split,
             sample.seconds,
-            Range(float(seconds), low, high),
+            Interval(float(seconds), low, high),
             float(flops_s),
             float(bytes_s),
             BOUNDS[most],
@@ -241,7 +241,7 @@ def _efficiencies(device: str, fitted: Fit, terms: Terms) -> list[Efficiency]:
             Efficiency(
                 device,
                 kind,
-                Range(*(float(np.exp(v)) for v in (value, value - spread, value + spread))),
+                Interval(*(float(np.exp(v)) for v in (value, value - spread, value + spread))),
                 float(by_kind[i] / by_kind.sum()),
                 float(min(deviations[i] ** 2 / PRIOR**2, 1.0)),
             )

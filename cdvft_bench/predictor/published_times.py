@@ -28,6 +28,7 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.models import MODELS
 from cdvft_bench.analytic.training import adamw_foreach, clipping
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import plural
 from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method
@@ -35,7 +36,7 @@ from cdvft_bench.predictor.devices import Target, by_name, find_target
 from cdvft_bench.predictor.evaluation import error
 from cdvft_bench.predictor.memory import budget
 from cdvft_bench.predictor.pricing import Pricer
-from cdvft_bench.predictor.results import MemoryBudget, PublishedComparison, PublishedPrediction, Range
+from cdvft_bench.predictor.results import MemoryBudget, PublishedComparison, PublishedPrediction
 from cdvft_bench.predictor.transformer import Transformer, find_model, rest_backward, rest_forward
 from cdvft_bench.sweep.model_cost import layer_cost, model_cost
 
@@ -270,13 +271,13 @@ def _spread(errors: Sequence[float]) -> tuple[float, float]:
     return float(np.median(errors)), float(np.quantile(errors, 0.9))
 
 
-def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Range:
+def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Interval:
     """Spearman's rank correlation with a 95 % bootstrap interval over the pairs."""
     draws = np.random.default_rng(seed).integers(0, len(x), (DRAWS, len(x)))
     found = [_spearman(x[d], y[d]) for d in draws]
     known = [value for value in found if value == value]
     low, high = np.quantile(known, [0.025, 0.975]).tolist() if known else (None, None)
-    return Range(_spearman(x, y), low, high)
+    return Interval(_spearman(x, y), low, high)
 
 
 def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:

@@ -10,10 +10,10 @@ from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.case import FROZEN, LORA, width_fraction
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.methods import Method, Spelled, make_method, method_class, method_names, parse_methods
 from cdvft_bench.methods.base import Settings
-from cdvft_bench.predictor.results import Range
 from cdvft_bench.predictor.samples import as_executed, hold
 from cdvft_bench.sweep.model_cost import case_method
 
@@ -88,14 +88,14 @@ def measured_steps(
     workload: tuple[int, int, str],
     records: Iterable[Record],
     environments: Mapping[str, Environment],
-) -> dict[Method, tuple[float, Range]]:
+) -> dict[Method, tuple[float, Interval]]:
     """Median seconds of recorded steps by method, and their ratio to LoRA r = 8's, timed beside; the newest counts.
 
     Args:
         model: its name in the table. rates: of the device. workload: batch, sequence and dtype.
         records, environments: profiles.
     """
-    found: dict[Method, tuple[float, Range]] = {}
+    found: dict[Method, tuple[float, Interval]] = {}
     for record in sorted(records, key=lambda r: r.order):
         case, timing = record.case, record.timed.timing if record.timed else None
         asked = (case.kind, case.subject, case.pass_, (case.batch, case.sequence, case.dtype))
@@ -106,6 +106,5 @@ def measured_steps(
         if method is None or timing is None or not timing.samples or record.status != "ok":
             continue
         ratio = timing.ratios.get(LORA)
-        own = Range(1.0) if ratio is None else Range(ratio.value, ratio.low, ratio.high)
-        found[method] = timing.samples[0].median, own
+        found[method] = timing.samples[0].median, Interval(1.0) if ratio is None else ratio
     return found

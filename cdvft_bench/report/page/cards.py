@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from cdvft_bench.accuracy.published.reading import Published
     from cdvft_bench.analysis.kernels import Compiled
     from cdvft_bench.claims.verdict import Verification
-    from cdvft_bench.predictor.results import Evaluation, PublishedComparison, Range
+    from cdvft_bench.core.interval import Interval
+    from cdvft_bench.predictor.results import Evaluation, PublishedComparison
 
 NOT_KNOWN = "not known"
 ORDER = ("fails", "not identifiable", "holds only if", "holds", "not measured")
@@ -234,7 +235,7 @@ def _factor(error: float) -> str:
     return significant(1 + error, 3)
 
 
-def _range(value: Range) -> str:
+def _range(value: Interval) -> str:
     if value.low is None or value.high is None:
         return f"{value.value:.2f}"
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"

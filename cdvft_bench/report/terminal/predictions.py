@@ -12,7 +12,8 @@ from cdvft_bench.predictor.answering.table import bytes_, columns_of, rows_of, s
 from cdvft_bench.report.terminal.console import open_console
 
 if TYPE_CHECKING:
-    from cdvft_bench.predictor.results import Answer, Choice, Evaluation, PublishedComparison, Range
+    from cdvft_bench.core.interval import Interval
+    from cdvft_bench.predictor.results import Answer, Choice, Evaluation, PublishedComparison
 
 
 def show_answer(answer: Answer, details: bool = False) -> None:
@@ -209,7 +210,7 @@ def _show_published(found: PublishedComparison) -> None:
     _lines("not predicted", (f"{experiment}: {reason}" for experiment, reason in found.left_out))
 
 
-def _order(value: Range) -> str:
+def _order(value: Interval) -> str:
     if value.low is None or value.high is None:
         return "not defined: all take as long"
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
