@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from cdvft_bench.accuracy.rates import DIVERGED, inner
+from cdvft_bench.accuracy.training.images import LICENCES as PICTURES
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, with_start
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.log import damaged, read_log
@@ -43,10 +44,9 @@ def row_of(result: TrialResult) -> dict[str, Any]:
 def workload_of(result: TrialResult, examples: int | None = None) -> str:
     """What a run trains on, in words; ``examples`` stands for the run's own number of them."""
     t = result.trial
-    return (
-        f"{t.model} on {t.task} ({t.examples if examples is None else examples:,} examples x {t.epochs}, "
-        f"batch {t.batch}, at most {t.length} tokens" + (f", {t.optimizer}" if t.optimizer != "adamw" else "") + ")"
-    )
+    said = f"{t.examples if examples is None else examples:,} examples x {t.epochs}, batch {t.batch}"
+    said += "" if t.task in PICTURES else f", at most {t.length} tokens"
+    return f"{t.model} on {t.task} ({said}{f', {t.optimizer}' if t.optimizer != 'adamw' else ''})"
 
 
 def workloads(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:

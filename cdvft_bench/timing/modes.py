@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cdvft_bench.core.errors import UserError, one_line
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.timed import Mode, Modes, Timing
 from cdvft_bench.timing.clock import Contender, Timer, require_device, time_interleaved
@@ -75,7 +75,7 @@ def time_modes(
             with torch.cuda.device(place if cuda else -1), _at_most(prepare_s):
                 way = makers[mode]()
         except Exception as error:  # whatever capture or the compiler cannot do is a finding, not a failure
-            notes.append(f"{mode} not run: {one_line(error, most=200)}")
+            notes.append(f"{mode} not run: {_first_line(error)}")
             continue
         prepared[mode] = time.perf_counter() - start
         if expected is not None:
@@ -123,7 +123,7 @@ def capture(call: Call) -> Call:
         with torch.cuda.graph(graph):
             output = call()
     except Exception as error:
-        raise UserError(f"the call cannot be captured as a CUDA graph: {one_line(error, most=200)}") from error
+        raise UserError(f"the call cannot be captured as a CUDA graph: {_first_line(error)}") from error
 
     def replay() -> object:
         graph.replay()
@@ -182,3 +182,8 @@ def _difference(output: object, expected: Tensor) -> float | None:
     right = expected.to(wide)
     norm = float(torch.linalg.vector_norm(right))
     return float(torch.linalg.vector_norm(output.detach().to(wide) - right)) / norm if norm > 0 else None
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

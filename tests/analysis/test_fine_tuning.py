@@ -132,7 +132,7 @@ def test_the_recorded_maps() -> None:
 def test_steps_go_with_the_runs_of_their_batch_and_environment_alone(
     small: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdvft_bench.accuracy.analysis.DRAWS", 20)  # what is said hangs on none
+    monkeypatch.setattr("cdvft_bench.accuracy.draws.DRAWS", 20)  # what is said hangs on none
     assert small.steps is not None
     (key, *_) = {run.environment for run in small.runs}
     here = dict(small.steps.environment)

@@ -175,9 +175,7 @@ def test_three_sentences_name_what_is_faster_smaller_and_open() -> None:
     assert f"{FOCUS} on 768x768 (0.80)" in faster
     assert f"{FOCUS} 0.19" in smaller
     assert FOCUS not in open_
-    first = [
-        replace(record, predicted=None, counted=None) for record in timed(make_records(), 0.8)
-    ]  # timed, and no more
+    first = [replace(record, predicted=None, counted=None) for record in timed(make_records(), 0.8)]
     assert three_sentences(seen(first))[1].endswith(": not counted yet.")
     assert f"{FOCUS} on 768x768 (1.00)" in three_sentences(seen(timed(make_records(), 1.0)))[2]
     bare = three_sentences(seen(timed(make_records(), 0.8, None)))[2]

@@ -137,6 +137,11 @@ def test_a_verdict_says_what_its_design_could_have_seen_and_whether_it_can_rank(
     assert "not shown to rank methods: full fine-tuning is 2.1 points above training the least" in with_pilot(0.78, 0.8)
 
 
+def test_a_workload_of_images_has_no_tokens(tmp_path: Path) -> None:
+    detail = judged(tmp_path, runs(CDVFT, 0.8, task="digits"), runs(LORA, 0.8, task="digits")).detail
+    assert "minilm on digits (1,000 examples x 2, batch 16)" in detail
+
+
 def test_every_workload_counts(tmp_path: Path) -> None:
     good, other = (runs(CDVFT, 0.82), runs(LORA, 0.8)), runs(LORA, 0.8, task="images")
     both = judged(tmp_path, *good, runs(CDVFT, 0.82, task="images"), other)

@@ -66,6 +66,11 @@ def cost(d_in, d_out, tokens, rank=4, dense=False, slow=False):
 def wrong(d_in, d_out, tokens, **arguments):
     return {"parameters": 1, "flops.forward.mac": 1}
 
+class Gone(Thin):
+    def __init__(self, base):
+        import os
+        os._exit(3)
+
 def one(p=3): return torch.full((p,), 1.0)
 def two(p=3): return torch.full((p,), 2.0)
 """
@@ -330,3 +335,20 @@ def test_module_command_and_junit(write, tmp_path: Path, fresh: Fresh) -> None: 
     failure = suite.find("testcase[@name='bad']/failure")
     assert failure is not None
     assert failure.attrib["message"] == "the ledger expects 'holds', the verdict is 'fails'"
+
+
+def test_forked_processes_give_the_same_verdicts_and_one_that_dies_is_told_of(write) -> None:  # type: ignore[no-untyped-def]
+    def of(name: str, subject: str, expected: int) -> str:
+        law = f'{{ kind = "equals", expected = {expected} }}'
+        return claim(name, quantity='"parameters"', subject=subject, layer='"64x32"', law=law, witnesses='["count"]')
+
+    path = write(of("right", THIN, 384), of("wrong", THIN, 383), of("right-too", THIN, 384))
+    alone, beside = verify(path), verify(path, workers=2)
+    assert [v.word for v in beside.verdicts] == ["holds", "fails", "holds"]
+    assert beside.verdicts == alone.verdicts
+    path = write(of("right", THIN, 384), of("gone", '{ module = "mine:Gone" }', 384))
+    with pytest.raises(UserError, match=r"mine\.toml: a process that judged claims was killed.*give --workers 1"):
+        verify(path, workers=2)
+    path = write(of("broken", '{ module = "mine:Broken", arguments = { ranks = 4 } }', 384))
+    with pytest.raises(UserError, match="claim 'broken'"):
+        verify(path, workers=2)
