@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
+from xml.etree import ElementTree as ET
 
-from cdvft_bench.claims.ledger.terms import WORDS, Word
+from cdvft_bench.claims.ledger.terms import WORDS, Setting, Word
 from cdvft_bench.claims.ledger.text import number, setting, share_text, value_text
 from cdvft_bench.claims.verdict import Reading, Verdict, Verification
 from cdvft_bench.core.text import plural
@@ -15,10 +17,6 @@ from cdvft_bench.core.text import plural
 if TYPE_CHECKING:
     from rich.console import Console
 
-from pathlib import Path
-from xml.etree import ElementTree as ET
-
-from cdvft_bench.claims.ledger.terms import Setting
 
 THIS_SUITE = "this suite"
 """The "paper" of claims that the suite makes itself."""

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import flops, total
 from cdvft_bench.analytic.kernels import Kernels
+from cdvft_bench.analytic.linear import itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
 from cdvft_bench.core.case import FROZEN, Case, baselines
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
 from cdvft_bench.sweep.model_cost import case_cost, case_method
+from cdvft_bench.timing.machine.environment import memory_gib
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,8 +30,6 @@ if TYPE_CHECKING:
     from cdvft_bench.core.timed import Mode, Replays, Timed
     from cdvft_bench.timing.built import Built, Target
 
-from cdvft_bench.analytic.linear import itemsize
-from cdvft_bench.timing.machine.environment import memory_gib
 
 T = TypeVar("T", bound="nn.Module")
 

@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from torch import Tensor, nn
-
 
 class Reading(Protocol):
     """Joules of a call, None where they are not known, and how they were read or why not."""

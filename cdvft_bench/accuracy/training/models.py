@@ -14,26 +14,23 @@ Loading from a package never touches the network.
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from cdvft_bench.analytic.configs import make_config
-from cdvft_bench.analytic.models import model_spec
-from cdvft_bench.core.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import nn
-
 import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+from cdvft_bench.analytic.configs import make_config
+from cdvft_bench.analytic.models import model_spec
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.caches import user_cache
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,15 @@ its function. Where nothing was recorded that could answer, it is "not measured"
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import median
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Score, scores
 from cdvft_bench.analysis.accuracy.answers import by_start, starts_said
 from cdvft_bench.analysis.frame import Entry
+from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.questions.evidence import (
     Answer,
     Evidence,
@@ -27,20 +29,12 @@ from cdvft_bench.analysis.questions.evidence import (
 from cdvft_bench.analysis.questions.gains import cheaper, pair
 from cdvft_bench.analysis.questions.limits import transforms
 from cdvft_bench.analytic.models import model_spec
-from cdvft_bench.core.text import clean, listed, plural, prefixed, significant
+from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, prefixed, significant
 
 if TYPE_CHECKING:
     from cdvft_bench.accuracy.training.trial import TrialResult
-
-from collections.abc import Iterator
-from dataclasses import replace
-from typing import TYPE_CHECKING
-
-from cdvft_bench.analysis.inputs import Campaign
-from cdvft_bench.core.text import NOT_MEASURED
-
-if TYPE_CHECKING:
     from cdvft_bench.claims.table import VerdictRow
+
 
 RECENT = ("llama-3", "qwen", "mistral", "gemma", "smollm2")
 PAPER = "CDVFT m=2 p=d"

@@ -7,28 +7,22 @@ lets no script run but the page's own, by its hash.
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from cdvft_bench.core.text import plural
+from cdvft_bench.analysis.frame import Column
+from cdvft_bench.core.text import clean, plural
 
 if TYPE_CHECKING:
     from jinja2 import Environment
-
-import gzip
-import json
-import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
-from cdvft_bench.analysis.frame import Column
-from cdvft_bench.core.text import clean
-
-if TYPE_CHECKING:
     from pandas import DataFrame
+
 
 SCRIPTS = ("base.js", "scatter.js", "panels.js", "accuracy.js", "table.js", "explore.js", "page.js")
 STYLES = ("base.css", "parts.css")
