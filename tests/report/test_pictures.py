@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
 
 import matplotlib
 import pytest
 
+from cdvft_bench.accuracy.results import read_results
+from cdvft_bench.analysis.accuracy.study import studies
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.report.figures.labels import Label, place_labels
-from cdvft_bench.report.figures.pictures import overview_picture, pictures
+from cdvft_bench.report.figures.pictures import front_picture, overview_picture, pictures
 from cdvft_bench.report.figures.style import DARK, LIGHT, blank, check_formats, log_ticks
 from cdvft_bench.report.page.views import looks
 from cdvft_bench.report.palette import KNOWN, Palette
 from tests.made_records import HOSTILE, campaign_of, make_records
-
-PROFILES = Path(__file__).parents[2] / "profiles"
 
 
 def test_looks_are_stable_and_distinct_and_the_pages_too() -> None:
@@ -87,3 +88,17 @@ def test_formats_are_checked_and_a_pdf_comes_with_its_svg() -> None:
     assert check_formats(("",)) == ()
     with pytest.raises(UserError, match="'jpg' is no format"):
         check_formats(("jpg",))
+
+
+def test_panels_of_the_front_stand_apart() -> None:
+    results = Path(__file__).parents[2] / "profiles" / "accuracy-clothes-vit" / "results.jsonl"
+    runs, _ = read_results(results)
+    others = [replace(run, trial=replace(run.trial, model="another-model-of-some-name")) for run in runs]
+    with matplotlib.rc_context(LIGHT.settings()):
+        (drawn,) = front_picture(studies({"a": runs, "b": others}), LIGHT)
+        drawn.figure.draw_without_rendering()
+    assert len(drawn.figure.axes) == 2
+    titles = [axes._left_title.get_window_extent() for axes in drawn.figure.axes]  # type: ignore[attr-defined]
+    boxes = [*titles, *(text.get_window_extent() for axes in drawn.figure.axes for text in axes.texts)]
+    assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
+    assert all(b.x0 >= 0 and b.x1 <= drawn.figure.bbox.x1 and b.y1 <= drawn.figure.bbox.y1 for b in boxes)

@@ -143,15 +143,18 @@ def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
     kind = "time" if "time" in kinds else kinds[0]
     shown = [(study, fronts[kind]) for study, fronts in known]
     figure, axes = blank(len(shown), 4.6)
-    axes[0].set_ylabel("test accuracy [%]")  # before labels are placed, which fixes the layout
-    for one, (study, front) in zip(axes, shown, strict=True):
-        _front(one, study, front, ground)
+    axes[0].set_ylabel("test accuracy [%]")
+    labels = [_front(one, study, front, ground) for one, (study, front) in zip(axes, shown, strict=True)]
+    for one, some in zip(axes, labels, strict=True):  # when all else stands: this fixes the layout
+        points = [(label.x, label.y) for label in some]
+        place_labels(one, some, points, [_steps(points)], ground.paper)
     told = " ".join(f"{study.name}: {front.told}" for study, front in shown)
     alt = f"Test accuracy against {shown[0][1].kind.what}. {told} Hollow: not told."
     return [Drawn(_name("front", ground), alt, figure, ground)]
 
 
-def _front(axes: Axes, study: Study, front: Front, ground: Ground) -> None:
+def _front(axes: Axes, study: Study, front: Front, ground: Ground) -> list[Label]:
+    """Draw all but the labels, which are returned, those of the front first."""
     palette, labels = Palette(score.method for score in study.scores), []
     points = [(score, front.costs[score.label]) for score in study.scores if score.label in front.costs]
     for score, cost in points:
@@ -174,11 +177,8 @@ def _front(axes: Axes, study: Study, front: Front, ground: Ground) -> None:
     axes.set_xlabel(front.kind.short)
     on, off = ([s.label for s, _ in points if front.states[s.label] == state] for state in ("on", "off"))
     where = study.name.split(" (")[0]
-    axes.set_title(
-        f"{where}: of {len(points)} methods {len(on)} on the front beyond chance, {len(off)} beaten", wrap=True
-    )
-    labels.sort(key=lambda label: not label.bold)
-    place_labels(axes, labels, [(cost.value, 100 * score.mean) for score, cost in points], [corners], ground.paper)
+    axes.set_title(f"{where}:\nof {len(points)} methods {len(on)} on the front beyond chance, {len(off)} beaten")
+    return sorted(labels, key=lambda label: not label.bold)
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
