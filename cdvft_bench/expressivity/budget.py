@@ -24,6 +24,11 @@ TITLES = {
 FAMILIES = tuple(TITLES)
 
 
+def method_of(family: str) -> str:
+    """A family's method, by its name in the suite."""
+    return family.removesuffix("_best").removesuffix("_random")
+
+
 def cost_of(family: str, options: Mapping[str, int], d_in: int, d_out: int, tokens: int = TOKENS) -> tuple[int, float]:
     """Trained parameters, and forward FLOPs a token that the adapter adds (convention ``flop``).
 
@@ -38,6 +43,6 @@ def cost_of(family: str, options: Mapping[str, int], d_in: int, d_out: int, toke
     """
     if family not in TITLES:
         raise UserError(f"family {family!r} is not known; use one of {', '.join(FAMILIES)}")
-    method = make_method(family.removesuffix("_best").removesuffix("_random"), dict(options))
+    method = make_method(method_of(family), dict(options))
     cost = method.cost(LinearShape(d_in, d_out, bias=False), tokens, device="cpu")
     return int(cost.parameters), float(cost.flops("forward", "flop", scope="adapter")) / tokens

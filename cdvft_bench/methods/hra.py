@@ -22,7 +22,7 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
 from cdvft_bench.methods._peft import PeftMethod, PeftNames, cast
-from cdvft_bench.methods._sparse import length_backward
+from cdvft_bench.methods._shared import length_backward
 from cdvft_bench.methods.base import register
 
 

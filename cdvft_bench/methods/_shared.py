@@ -1,4 +1,4 @@
-"""FourierFT and WaveFT in common: a dense dW transformed anew from n trained coefficients at every pass."""
+"""What methods of PEFT have in common: sparse coefficients, lengths of vectors, and products of small matrices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,9 @@ from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, eleme
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._peft import PeftMethod, first_misfit
+
+
+# --- FourierFT and WaveFT: a dense dW, transformed anew from n trained coefficients at every pass ---
 
 
 @dataclass(frozen=True)
