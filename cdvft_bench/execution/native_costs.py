@@ -44,9 +44,9 @@ def _prepared(layer: LinearShape, factors: Sequence[Factor], diagonals: int) -> 
 
 
 def _entered(rows: Count, signals: Count, f: Factor, diagonals: int) -> Work:
-    """Rows times the first diagonal: to compare the sizes of each two, and on their way into a transform."""
-    compared: Count = rows // 2 * 2 + 2 * signals
-    return Work(multiplications=compared * f.q_in * f.p if diagonals else 0)
+    """Rows times the first diagonal on their way into a transform, and the squares of each two, which are compared."""
+    squares: Count = rows // 2 * 2 * f.q_in * f.p
+    return Work(0, squares, squares + (2 * signals * f.q_in * f.p if diagonals else 0))
 
 
 def _added(a: Work, b: Work) -> Work:

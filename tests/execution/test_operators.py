@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from cdvft_bench.execution import adapted_linear, native
+from cdvft_bench.execution import FastCDVFTLinear, adapted_linear, native
 from tests.execution.test_operands import WRONG, Operands, nested, of_shape
 from tests.execution.test_paths import relative
 
@@ -185,3 +187,49 @@ def test_the_merged_paths_refuse_what_only_they_are_given() -> None:
         x, weight, *factors = (mode.from_tensor(t) for t in given)
         with pytest.raises(ValueError, match=r"diagonals\[1\]"):
             torch.ops.cdvft.merged_forward(x, weight, None, factors, 2, 0.7, False, None)
+
+
+class Seen(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func.name()))
+        return func(*args, **(kwargs or {}))
+
+
+class SeenFunctions(TorchFunctionMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if isinstance(func, torch._ops.OpOverload):
+            self.names.append(str(func.name()))
+        return func(*args, **(kwargs or {}))
+
+
+def test_whoever_looks_on_sees_one_operator_a_pass() -> None:
+    """Elsewhere a layer calls the kernels without the dispatcher; what it computes is the same."""
+    torch.manual_seed(0)
+    layer = FastCDVFTLinear(nn.Linear(48, 48), "native", block_size=16, init="random")
+    x, g = torch.randn(3, 48, requires_grad=True), torch.randn(3, 48)
+    trained = [x, *(p for p in layer.parameters() if p.requires_grad)]
+
+    def step() -> list[Tensor]:
+        h = layer(x)
+        return [h, *torch.autograd.grad(h, trained, g)]
+
+    plain, wanted = step(), ["cdvft::circulant_forward", "cdvft::circulant_backward"]
+    with Seen() as dispatched:
+        found = step()
+    assert [name for name in dispatched.names if name.startswith("cdvft")] == wanted
+    assert all(torch.equal(a, b) for a, b in zip(found, plain, strict=True))
+    with SeenFunctions() as called:
+        step()
+    assert "cdvft::circulant_forward" in called.names
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiled:
+        step()
+    names = [event.name for event in profiled.events()]
+    assert [names.count(name) for name in wanted] == [1, 1]

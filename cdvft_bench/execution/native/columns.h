@@ -87,8 +87,8 @@ INLINE cvec add_i(cvec a, cvec b, int back) {
 }
 INLINE cvec sub_i(cvec a, cvec b, int back) { return add_i(a, b, !back); }
 INLINE cvec turned(cvec a, vec re, vec im, int back) {
-    return back ? (cvec){sum_of(product(a.re, re), a.im, im), difference_of(product(a.im, re), a.re, im)}
-                : (cvec){difference_of(product(a.re, re), a.im, im), sum_of(product(a.re, im), a.im, re)};
+    return held(back ? (cvec){sum_of(product(a.re, re), a.im, im), difference_of(product(a.im, re), a.re, im)}
+                     : (cvec){difference_of(product(a.re, re), a.im, im), sum_of(product(a.re, im), a.im, re)});
 }
 
 INLINE void dft2(cvec *a, cvec *b) {
@@ -96,22 +96,19 @@ INLINE void dft2(cvec *a, cvec *b) {
     *b = sub(*a, *b), *a = s;
 }
 INLINE void dft4(cvec *v0, cvec *v1, cvec *v2, cvec *v3, int back) {
-    cvec a = add(*v0, *v2), b = sub(*v0, *v2), c = add(*v1, *v3), d = sub(*v1, *v3);
+    cvec a = add(*v0, *v2), b = sub(*v0, *v2), c = add(*v1, *v3), d = held(sub(*v1, *v3));
     *v0 = add(a, c), *v1 = add_i(b, d, back), *v2 = sub(a, c), *v3 = sub_i(b, d, back);
 }
 /* an odd number of points: by pairs of conjugate roots */
 INLINE void dft_odd(int r, cvec *const *v, int back) {
     cvec even[4], odd[4], first = *v[0];
-#pragma GCC unroll 4
-    for (int k = 1; k <= r / 2; k++) {
+    UNROLL for (int k = 1; k <= r / 2; k++) {
         even[k] = add(*v[k], *v[r - k]), odd[k] = sub(*v[k], *v[r - k]);
         *v[0] = add(*v[0], even[k]);
     }
-#pragma GCC unroll 4
-    for (int k = 1; k <= r / 2; k++) {
+    UNROLL for (int k = 1; k <= r / 2; k++) {
         cvec a = first, b = {{0}, {0}};
-#pragma GCC unroll 4
-        for (int j = 1; j <= r / 2; j++) {
+        UNROLL for (int j = 1; j <= r / 2; j++) {
             double angle = 2 * M_PI * (j * k % r) / r;
             vec c = all((real)__builtin_cos(angle)), s = all((real)__builtin_sin(angle));
             a = (cvec){sum_of(a.re, even[j].re, c), sum_of(a.im, even[j].im, c)};
@@ -136,26 +133,28 @@ INLINE void dft(int r, cvec *v, int back) {
         cvec e1 = {product(v[3].re, s), product(v[3].im, s)}, e3 = {product(v[7].re, s), product(v[7].im, s)};
         cvec o[4] = {v[1], add_i(e1, e1, back), v[5], add_i(e3, e3, back)}; /* the last two lack a quarter */
         cvec e[4] = {v[0], v[2], v[4], v[6]};
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; k++)
+        UNROLL for (int k = 0; k < 4; k++)
             if (k < 2) v[k] = add(e[k], o[k]), v[k + 4] = sub(e[k], o[k]);
             else v[k] = add_i(e[k], o[k], back), v[k + 4] = sub_i(e[k], o[k], back);
     } else if (r > 1) {
         cvec *each[7];
-#pragma GCC unroll 8
-        for (int k = 0; k < r; k++) each[k] = v + k;
+        UNROLL for (int k = 0; k < r; k++) each[k] = v + k;
         dft_odd(r, each, back);
     }
 }
 
 /* ---- over the columns -------------------------------------------------------------------------------------------- */
 
-#define POINTS _Pragma("GCC unroll 8") for (int k = 0; k < r; k++)
+INLINE cvec scaled(cvec a, vec by) {
+    HELD(by);
+    return (cvec){times(a.re, by), times(a.im, by)};
+}
+
+#define POINTS UNROLL for (int k = 0; k < r; k++)
 
 /* The outputs of a stage but the first are turned on the way there, the inputs on the way back. */
 INLINE void turn_points(int r, cvec *v, const real *t, int back) {
-#pragma GCC unroll 8
-    for (int k = 1; k < r; k++) v[k] = turned(v[k], all(t[2 * k - 2]), all(t[2 * k - 1]), back);
+    UNROLL for (int k = 1; k < r; k++) v[k] = turned(v[k], all(t[2 * k - 2]), all(t[2 * k - 1]), back);
 }
 /* parts of `length` columns, one after the other */
 INLINE void middle(int r, int back, num length, num columns, const real *turns, cvec *u) {
@@ -164,7 +163,7 @@ INLINE void middle(int r, int back, num length, num columns, const real *turns, 
         const real *t = turns;
         for (num j = 0; j < m; j++, t += 2 * (r - 1)) {
             cvec v[8];
-            POINTS v[k] = u[j + k * m];
+            POINTS v[k] = held(u[j + k * m]);
             if (back) turn_points(r, v, t, 1);
             dft(r, v, back);
             if (!back) turn_points(r, v, t, 0);
@@ -172,33 +171,38 @@ INLINE void middle(int r, int back, num length, num columns, const real *turns, 
         }
     }
 }
-/* Two rows, each times a diagonal (or NULL), to the first stage's output. */
-INLINE void first(int r, num columns, const real *turns, cvec *u, const real *row0, const real *row1, const real *scale) {
+/* Two rows, each times a diagonal (or NULL), to the first stage's output; adds up the squares of each (or NULL). */
+INLINE void first(int r, num columns, const real *turns, cvec *u, const real *row0, const real *row1, const real *scale,
+                  cvec *squares) {
     num m = columns / r;
+    cvec sums = squares ? *squares : (cvec){{0}, {0}};
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
         POINTS {
             num i = (j + k * m) * LANES;
             v[k] = (cvec){get(row0 + i), get(row1 + i)};
-            if (scale) v[k] = (cvec){times(v[k].re, get(scale + i)), times(v[k].im, get(scale + i))};
+            v[k] = scale ? scaled(v[k], get(scale + i)) : held(v[k]);
+            if (squares) sums = (cvec){plus_times(sums.re, v[k].re, v[k].re), plus_times(sums.im, v[k].im, v[k].im)};
         }
         dft(r, v, 0);
         turn_points(r, v, turns, 0);
         POINTS u[j + k * m] = v[k];
     }
+    if (squares) *squares = sums;
 }
 /* The last stage on the way back, to two rows: times a diagonal, plus a bias (or NULL each). */
 INLINE void last(int r, num columns, const real *turns, const cvec *u, real *row0, real *row1, const real *scale, const real *bias) {
     num m = columns / r;
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
-        POINTS v[k] = u[j + k * m];
+        POINTS v[k] = held(u[j + k * m]);
         turn_points(r, v, turns, 1);
         dft(r, v, 1);
         POINTS {
             num i = (j + k * m) * LANES;
-            if (scale) v[k] = (cvec){times(v[k].re, get(scale + i)), times(v[k].im, get(scale + i))};
-            if (bias) v[k] = (cvec){plus(v[k].re, get(bias + i)), plus(v[k].im, get(bias + i))};
+            vec b = bias ? get(bias + i) : all(0);
+            if (scale) v[k] = scaled(v[k], get(scale + i));
+            if (bias) v[k] = (cvec){plus(v[k].re, b), plus(v[k].im, b)};
             put(row0 + i, v[k].re), put(row1 + i, v[k].im);
         }
     }
@@ -210,14 +214,15 @@ INLINE void last_gradient(int r, num columns, const real *turns, const cvec *u, 
     num m = columns / r;
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
-        POINTS v[k] = u[j + k * m];
+        POINTS v[k] = held(u[j + k * m]);
         turn_points(r, v, turns, 1);
         dft(r, v, 1);
         POINTS {
             num i = (j + k * m) * LANES;
-            vec s = *(vec *)(sums + i), a = get(scale + i);
+            vec s = *(vec *)(sums + i);
             *(vec *)(sums + i) = plus_times(plus_times(s, v[k].re, get(x0 + i)), v[k].im, get(x1 + i));
-            put(row0 + i, times(v[k].re, a)), put(row1 + i, times(v[k].im, a));
+            v[k] = scaled(v[k], get(scale + i));
+            put(row0 + i, v[k].re), put(row1 + i, v[k].im);
         }
     }
 }
@@ -227,14 +232,15 @@ INLINE void about(int r, num columns, const real *turns, cvec *u, const real *g0
     num m = columns / r;
     for (num j = 0; j < m; j++, turns += 2 * (r - 1)) {
         cvec v[8];
-        POINTS v[k] = u[j + k * m];
+        POINTS v[k] = held(u[j + k * m]);
         turn_points(r, v, turns, 1);
         dft(r, v, 1);
         POINTS {
             num i = (j + k * m) * LANES;
-            vec s = *(vec *)(sums + i), a = get(scale + i), b = get(g0 + i), c = get(g1 + i);
-            *(vec *)(sums + i) = plus_times(plus_times(s, v[k].re, b), v[k].im, c);
-            v[k] = (cvec){times(b, a), times(c, a)};
+            vec s = *(vec *)(sums + i);
+            cvec g = held((cvec){get(g0 + i), get(g1 + i)});
+            *(vec *)(sums + i) = plus_times(plus_times(s, v[k].re, g.re), v[k].im, g.im);
+            v[k] = scaled(g, get(scale + i));
         }
         dft(r, v, 0);
         turn_points(r, v, turns, 0);
@@ -246,9 +252,11 @@ INLINE void about(int r, num columns, const real *turns, cvec *u, const real *g0
 #define STAGES(R)                                                                                                     \
     static void forth_##R(num length, num n, const real *t, cvec *u) { middle(R, 0, length, n, t, u); }               \
     static void back_##R(num length, num n, const real *t, cvec *u) { middle(R, 1, length, n, t, u); }                \
-    static void first_##R(num n, const real *t, cvec *u, const real *row0, const real *row1, const real *scale) {     \
-        if (scale) first(R, n, t, u, row0, row1, scale);                                                              \
-        else first(R, n, t, u, row0, row1, 0);                                                                        \
+    static void first_##R(num n, const real *t, cvec *u, const real *row0, const real *row1, const real *scale, cvec *squares) { \
+        if (scale && squares) first(R, n, t, u, row0, row1, scale, squares);                                          \
+        else if (squares) first(R, n, t, u, row0, row1, 0, squares);                                                  \
+        else if (scale) first(R, n, t, u, row0, row1, scale, 0);                                                      \
+        else first(R, n, t, u, row0, row1, 0, 0);                                                                     \
     }                                                                                                                 \
     static void last_##R(num n, const real *t, const cvec *u, real *row0, real *row1, const real *scale, const real *bias) { \
         if (scale && bias) last(R, n, t, u, row0, row1, scale, bias);                                                 \
@@ -266,9 +274,9 @@ INLINE void about(int r, num columns, const real *turns, cvec *u, const real *g0
 BY_RADIX(STAGES)
 
 #define TABLE(name) {0, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7, name##_8}
-static void (*const FORTH[])(num, num, const real *, cvec *) = TABLE(forth);
-static void (*const BACK[])(num, num, const real *, cvec *) = TABLE(back);
-static void (*const FIRST[])(num, const real *, cvec *, const real *, const real *, const real *) = TABLE(first);
+static void (*const FORTH_STAGE[])(num, num, const real *, cvec *) = TABLE(forth);
+static void (*const BACK_STAGE[])(num, num, const real *, cvec *) = TABLE(back);
+static void (*const FIRST[])(num, const real *, cvec *, const real *, const real *, const real *, cvec *) = TABLE(first);
 static void (*const LAST[])(num, const real *, const cvec *, real *, real *, const real *, const real *) = TABLE(last);
 static void (*const LAST_GRADIENT[])(num, const real *, const cvec *, real *, real *, const real *, const real *,
                                      const real *, real *) = TABLE(last_gradient);

@@ -65,35 +65,38 @@ INLINE void dft_inside(cvec *v, int back) {
     else dft2(v, v + 1), dft2(v + 2, v + 3);
 }
 INLINE void turn_groups(cvec *v, const cvec *within, int back) {
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++)
+    UNROLL for (int k = 0; k < 4; k++)
         if (k % GROUPS) v[k] = turned(v[k], within[k % GROUPS].re, within[k % GROUPS].im, back);
 }
 #define ALL_FOUR(f, v) f(&v[0].re, &v[1].re, &v[2].re, &v[3].re), f(&v[0].im, &v[1].im, &v[2].im, &v[3].im)
-INLINE void four_forth(const Fft *f, int fours, const cvec *twist, cvec *v) {
-    if (fours) dft4(v, v + 1, v + 2, v + 3, 0);
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++) {
+INLINE void twist_four(const cvec *twist, cvec *v, int back) {
+    UNROLL for (int k = 0; k < 4; k++) {
         cvec t = held(twist[k]);
-        v[k] = turned(v[k], t.re, t.im, 0);
+        v[k] = turned(v[k], t.re, t.im, back);
     }
+}
+/* The first half of the way across, and the second: a CPU looks ahead over some hundred instructions, and finds more to do
+ * at a time in two short loops than in a long one. */
+INLINE void outer_forth(int fours, const cvec *twist, cvec *v) {
+    if (fours) dft4(v, v + 1, v + 2, v + 3, 0);
+    twist_four(twist, v, 0);
     ALL_FOUR(transpose_groups, v);
     dft_of_groups(v, 0);
+}
+INLINE void inner_forth(const Fft *f, cvec *v) {
     turn_groups(v, f->within, 0);
     ALL_FOUR(transpose_inside, v);
     dft_inside(v, 0);
 }
-INLINE void four_back(const Fft *f, int fours, const cvec *twist, cvec *v) {
+INLINE void inner_back(const Fft *f, cvec *v) {
     dft_inside(v, 1);
     ALL_FOUR(transpose_inside, v);
     turn_groups(v, f->within, 1);
+}
+INLINE void outer_back(int fours, const cvec *twist, cvec *v) {
     dft_of_groups(v, 1);
     ALL_FOUR(transpose_groups, v);
-#pragma GCC unroll 4
-    for (int k = 0; k < 4; k++) {
-        cvec t = held(twist[k]);
-        v[k] = turned(v[k], t.re, t.im, 1);
-    }
+    twist_four(twist, v, 1);
     if (fours) dft4(v, v + 1, v + 2, v + 3, 1);
 }
 
@@ -146,77 +149,96 @@ INLINE cvec cplus_times(cvec s, cvec a, cvec b, int conjugate) {
 
 /* ---- whole transforms ------------------------------------------------------------------------------------------------ */
 
-INLINE void lanes_forth(const Fft *f, int fours, num n, const cvec *twist, cvec *u) {
-    num j = 0;
-    for (; j + 4 <= n; j += 4) {
+/* Which transforms a signal u goes through, and what is done to its spectrum between them. */
+typedef enum {
+    FORTH,           /* u to its spectrum */
+    BACK,            /* u, a spectrum, to a signal */
+    TIMES,           /* c v to the signal u */
+    CONJUGATE_TIMES, /* conj(c) v to the signal u */
+    THROUGH,         /* u to its spectrum, c times that to a signal, in its place */
+    KEEP,            /* u to its spectrum, c times that to the signal v */
+    GRADIENT,        /* u to its spectrum, sums += conj(v) times that, conj(c) times that to a signal, in its place */
+} How;
+typedef struct { How how; cvec *u; const cvec *c; cvec *v, *sums; } Way;
+INLINE int goes_forth(How how) { return how == FORTH || how >= THROUGH; }
+INLINE int comes_back(How how) { return how != FORTH; }
+INLINE cvec *after(const Way *w) { return w->how == KEEP ? w->v : w->u; }
+
+/* a column of the spectrum of u: kept, or what goes back in its place */
+INLINE void found(Way w, num j, cvec s) {
+    if (w.how == KEEP) w.v[j] = cproduct(w.c[j], s, 0);
+    if (w.how == GRADIENT) w.sums[j] = cplus_times(w.sums[j], w.v[j], s, 1);
+    w.u[j] = w.how == THROUGH || w.how == GRADIENT ? cproduct(w.c[j], s, w.how == GRADIENT) : s;
+}
+/* a column that goes back */
+INLINE cvec given(Way w, num j) {
+    return w.how == TIMES || w.how == CONJUGATE_TIMES ? cproduct(w.c[j], w.v[j], w.how == CONJUGATE_TIMES) : held(w.u[j]);
+}
+INLINE void outer(int fours, int back, num n, const cvec *twist, cvec *u) {
+    for (num j = 0; j + 4 <= n; j += 4) {
         cvec v[4] = {held(u[j]), held(u[j + 1]), held(u[j + 2]), held(u[j + 3])};
-        four_forth(f, fours, twist + j, v);
+        if (back) outer_back(fours, twist + j, v);
+        else outer_forth(fours, twist + j, v);
         u[j] = v[0], u[j + 1] = v[1], u[j + 2] = v[2], u[j + 3] = v[3];
     }
-    for (; !fours && j < n; j++) u[j] = one_forth(f, twist[j], u[j]);
 }
-/* of u, or of c v (conjugate: of conj(c) v) */
-INLINE void lanes_back(const Fft *f, int fours, int how, num n, const cvec *twist, cvec *u, const cvec *c, const cvec *v) {
-    num j = 0;
-    for (; j + 4 <= n; j += 4) {
-        cvec w[4];
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) w[k] = how ? cproduct(c[j + k], v[j + k], how < 0) : u[j + k];
-        four_back(f, fours, twist + j, w);
-        u[j] = w[0], u[j + 1] = w[1], u[j + 2] = w[2], u[j + 3] = w[3];
+INLINE void across_forth(const Fft *f, num j, num end, Way w) {
+    if (f->fours) outer(1, 0, end - j, f->twist + j, w.u + j);
+    else outer(0, 0, end - j, f->twist + j, w.u + j);
+    for (; j + 4 <= end; j += 4) {
+        cvec v[4] = {held(w.u[j]), held(w.u[j + 1]), held(w.u[j + 2]), held(w.u[j + 3])};
+        inner_forth(f, v);
+        UNROLL for (int k = 0; k < 4; k++) found(w, j + k, v[k]);
     }
-    for (; !fours && j < n; j++) u[j] = one_back(f, twist[j], how ? cproduct(c[j], v[j], how < 0) : u[j]);
+    for (; !f->fours && j < end; j++) found(w, j, one_forth(f, f->twist[j], w.u[j]));
 }
-static void across_forth(const Fft *f, num n, const cvec *twist, cvec *u) {
-    if (f->fours) lanes_forth(f, 1, n, twist, u);
-    else lanes_forth(f, 0, n, twist, u);
+INLINE void across_back(const Fft *f, num j, num end, Way w) {
+    num begin = j;
+    for (; j + 4 <= end; j += 4) {
+        cvec v[4] = {given(w, j), given(w, j + 1), given(w, j + 2), given(w, j + 3)};
+        inner_back(f, v);
+        w.u[j] = v[0], w.u[j + 1] = v[1], w.u[j + 2] = v[2], w.u[j + 3] = v[3];
+    }
+    for (; !f->fours && j < end; j++) w.u[j] = one_back(f, f->twist[j], given(w, j));
+    if (f->fours) outer(1, 1, end - begin, f->twist + begin, w.u + begin);
+    else outer(0, 1, end - begin, f->twist + begin, w.u + begin);
 }
-enum { PLAIN = 0, TIMES = 1, CONJUGATE_TIMES = -1 };
-static void across_back(const Fft *f, int how, num n, const cvec *twist, cvec *u, const cvec *c, const cvec *v) {
-    if (f->fours && how == PLAIN) lanes_back(f, 1, PLAIN, n, twist, u, c, v);
-    else if (f->fours && how == TIMES) lanes_back(f, 1, TIMES, n, twist, u, c, v);
-    else if (f->fours) lanes_back(f, 1, CONJUGATE_TIMES, n, twist, u, c, v);
-    else if (how == PLAIN) lanes_back(f, 0, PLAIN, n, twist, u, c, v);
-    else if (how == TIMES) lanes_back(f, 0, TIMES, n, twist, u, c, v);
-    else lanes_back(f, 0, CONJUGATE_TIMES, n, twist, u, c, v);
+#define ACROSS(DIRECTION, HOW) case HOW: DIRECTION(f, at, at + n, (Way){HOW, w->u, w->c, w->v, w->sums}); break
+static void across(const Fft *f, num at, num n, const Way *w) {
+    switch (w->how) {
+        ACROSS(across_forth, FORTH);
+        ACROSS(across_forth, THROUGH);
+        ACROSS(across_forth, KEEP);
+        ACROSS(across_forth, GRADIENT);
+        ACROSS(across_back, TIMES);
+        ACROSS(across_back, CONJUGATE_TIMES);
+    default:;
+    }
+    if (w->how == BACK || w->how >= THROUGH) across_back(f, at, at + n, (Way){BACK, .u = after(w)});
 }
 
 /* All stages from s on, of n columns in parts of `length`. As soon as a part fits the first cache, all that is left of it. */
 #define IN_CACHE (16384 / (num)sizeof(cvec))
 
-static void forth(const Fft *f, num s, const real *turns, num length, num n, num at, cvec *u) {
-    if (s == f->stages) across_forth(f, n, f->twist + at, u + at);
+static void stages_from(const Fft *f, num s, const real *turns, num length, num n, num at, const Way *w) {
+    if (s == f->stages) across(f, at, n, w);
     else if (n > IN_CACHE && n > length)
-        for (num end = at + n; at < end; at += length) forth(f, s, turns, length, length, at, u);
+        for (num end = at + n; at < end; at += length) stages_from(f, s, turns, length, length, at, w);
     else {
         num r = f->radix[s];
-        FORTH[r](length, n, turns, u + at);
-        forth(f, s + 1, turns + 2 * (length / r) * (r - 1), length / r, n, at, u);
+        if (goes_forth(w->how)) FORTH_STAGE[r](length, n, turns, w->u + at);
+        stages_from(f, s + 1, turns + 2 * (length / r) * (r - 1), length / r, n, at, w);
+        if (comes_back(w->how)) BACK_STAGE[r](length, n, turns, after(w) + at);
     }
 }
-/* the way back, of c v as `how` says */
-static void back(const Fft *f, num s, const real *turns, num length, num n, num at, cvec *u, int how, const cvec *c, const cvec *v) {
-    if (s == f->stages) across_back(f, how, n, f->twist + at, u + at, how ? c + at : 0, how ? v + at : 0);
-    else if (n > IN_CACHE && n > length)
-        for (num end = at + n; at < end; at += length) back(f, s, turns, length, length, at, u, how, c, v);
-    else {
-        num r = f->radix[s];
-        back(f, s + 1, turns + 2 * (length / r) * (r - 1), length / r, n, at, u, how, c, v);
-        BACK[r](length, n, turns, u + at);
-    }
-}
-
-static void rest_forth(const Fft *f, cvec *u) { /* after the first stage */
+/* after the first stage on the way forth, and up to the last one on the way back */
+static void rest(const Fft *f, How how, cvec *u, const cvec *c, cvec *v, cvec *sums) {
     num r = f->radix[0], length = f->columns / r;
-    TALLY(transforms, 1);
-    forth(f, 1, f->turns + 2 * length * (r - 1), length, f->columns, 0, u);
-}
-static void rest_back(const Fft *f, cvec *u, int how, const cvec *c, const cvec *v) { /* up to the last stage */
-    num r = f->radix[0], length = f->columns / r;
-    TALLY(transforms, 1);
-    back(f, 1, f->turns + 2 * length * (r - 1), length, f->columns, 0, u, how, c, v);
+    Way way = {how, u, c, v, sums};
+    TALLY(transforms, goes_forth(how) + comes_back(how));
+    stages_from(f, 1, f->turns + 2 * length * (r - 1), length, f->columns, 0, &way);
 }
 static void spectrum(const Fft *f, cvec *u, const real *row0, const real *row1, const real *scale) {
-    FIRST[f->radix[0]](f->columns, f->turns, u, row0, row1, scale);
-    rest_forth(f, u);
+    FIRST[f->radix[0]](f->columns, f->turns, u, row0, row1, scale, 0);
+    rest(f, FORTH, u, 0, 0, 0);
 }

@@ -34,15 +34,15 @@ static void forward_signals(Room *room) {
     const Layer *l = job->layer;
     const Fft *f = &job->fft;
     cvec *u = room->u, *v = room->v;
-    num n = room->n, step = widest(l) / LANES, final = l->circulants - 1;
+    num n = room->n, step = widest(l) / LANES, final = l->circulants - 1, one = together(l) == 1;
     real *row0 = room->between, *row1 = row0 + widest(l);
-    for (Signal *s = room->signals; s < room->signals + n; s++, u += step)
-        to_spectra(f, u, s->x[0], s->x[1], job->diagonal[0], l->q_in);
-    for (num i = 0; i <= final; i++) {
-        through(f, n, 0, grid_of(l, i), job->spectra[i], room->u, step, v, step);
+    for (num i = 0; i <= final; i++) { /* of rows that entered their transform */
+        for (num k = 0; k < n && !one; k++) to_spectra(f, u + k * step, inputs_of(l, i));
+        if (one) rest(f, THROUGH, u, job->spectra[i], 0, 0);
+        else through(f, n, 0, grid_of(l, i), job->spectra[i], u, step, v, step);
         for (num k = 0; k < n && i < final; k++) {
             to_rows(f, v + k * step, row0, row1, job->diagonal[i + 1], 0, l->q_out);
-            to_spectra(f, room->u + k * step, row0, row1, 0, l->q_out);
+            enter(f, u + k * step, row0, row1, 0, 0, l->q_out);
         }
     }
     for (Signal *s = room->signals; s < room->signals + n; s++, v += step) {
@@ -57,6 +57,7 @@ static void next(Room *room, void (*signals)(Room *)) {
     if (++room->n == together(room->job->layer)) signals(room);
 }
 
+static cvec *forward_input(const Room *room) { return room->u + room->n * widest(room->job->layer) / LANES; }
 static void forward_share(const Job *job, Share share) {
     Layer *l = job->layer;
     num size = widest(l), most = together(l);
@@ -68,10 +69,10 @@ static void forward_share(const Job *job, Share share) {
     if (most == 1) room.v = room.u; /* in place */
     for (num r = share.first; r < share.end; r += 2) {
         num two = r + 1 < share.end;
-        Signal *s = load(&room, r, two);
-        if (two && !alike(s->x, job->diagonal[0], l->p * l->q_in)) {
-            load(&room, r, 0), next(&room, forward_signals);
-            load(&room, r + 1, 0);
+        load(&room, r, two);
+        if (!entered(&room, forward_input(&room), two)) {
+            load(&room, r, 0), entered(&room, forward_input(&room), 0), next(&room, forward_signals);
+            load(&room, r + 1, 0), entered(&room, forward_input(&room), 0);
         }
         next(&room, forward_signals);
     }
@@ -100,38 +101,42 @@ static void backward_signals(Room *room) {
     const Fft *f = &job->fft;
     Signal *s = room->signals;
     num n = room->n, size = widest(l), step = size / LANES, columns = f->columns, final = l->circulants - 1, first_radix = f->radix[0];
+    int one = together(l) == 1;
     real *row0 = room->between, *row1 = row0 + size, *sums = room->sums + diagonals_size(l);
     cvec *u = room->inputs, *v = room->u, *w = room->v, *m = (cvec *)(room->moments + spectra_size(l));
     room->n = 0;
-    /* the forward pass again, up to the last stage of the last factor's output */
-    for (num k = 0; k < n; k++) to_spectra(f, u + k * l->q_in * columns, s[k].x[0], s[k].x[1], job->diagonal[0], l->q_in);
+    /* the forward pass again, of rows that entered their transform, up to the last stage of the last factor's output */
     for (num i = 0; i <= final; i++) {
         num q = inputs_of(l, i);
-        if (l->diagonals) through(f, n, 0, grid_of(l, i), job->spectra[i], u, q * columns, v, step);
+        if (one && l->diagonals) rest(f, KEEP, u, job->spectra[i], v, 0);
+        else to_spectra(f, u, n * q);
+        if (!one && l->diagonals) through(f, n, 0, grid_of(l, i), job->spectra[i], u, q * columns, v, step);
         u += n * q * columns;
         for (num k = 0; k < n && i < final; k++) {
             real *y0 = room->outputs + 2 * (k * final + i) * size, *y1 = y0 + size;
             to_rows(f, v + k * step, y0, y1, 0, 0, l->q_out);
-            to_spectra(f, u + k * l->q_out * columns, y0, y1, job->diagonal[i + 1], l->q_out);
+            enter(f, u + k * l->q_out * columns, y0, y1, job->diagonal[i + 1], 0, l->q_out);
         }
     }
     if (l->diagonals) sums -= l->p * l->q_out;
-    for (num k = 0; k < n; k++) {
+    for (num k = 0; k < n; k++)
         if (l->diagonals)
             for (num b = 0; b < l->q_out; b++) {
-                cvec *block = v + k * step + b * columns;
                 num at = b * l->p;
-                ABOUT[first_radix](columns, f->turns, block, s[k].g[0] + at, s[k].g[1] + at, job->diagonal[final + 1] + at, sums + at);
-                rest_forth(f, block);
+                ABOUT[first_radix](columns, f->turns, v + k * step + b * columns, s[k].g[0] + at, s[k].g[1] + at,
+                                   job->diagonal[final + 1] + at, sums + at);
             }
-        else to_spectra(f, v + k * step, s[k].g[0], s[k].g[1], 0, l->q_out);
-    }
-    for (num i = final; i >= 0; i--) { /* v: spectra of the gradient of factor i's output */
+        else enter(f, v + k * step, s[k].g[0], s[k].g[1], 0, 0, l->q_out);
+    for (num i = final; i >= 0; i--) { /* v: the gradient of factor i's output, that entered its transform */
         num q = inputs_of(l, i);
         u -= n * q * columns, m -= q * l->q_out * columns;
-        moments(n, l->q_out, q, columns, u, q * columns, v, step, m);
-        if (!l->diagonals && !l->input_gradient) return;
-        through(f, n, 1, adjoint_grid(l, i), job->spectra[i], v, step, w, step);
+        if (one && (l->diagonals || l->input_gradient)) rest(f, GRADIENT, v, job->spectra[i], u, m);
+        else {
+            for (num k = 0; k < n; k++) to_spectra(f, v + k * step, l->q_out);
+            moments(n, l->q_out, q, columns, u, q * columns, v, step, m);
+            if (!l->diagonals && !l->input_gradient) return;
+            through(f, n, 1, adjoint_grid(l, i), job->spectra[i], v, step, w, step);
+        }
         if (l->diagonals) sums -= l->p * q;
         for (num k = 0; k < n; k++) {
             real *to[2] = {i ? row0 : s[k].out[0], i ? row1 : s[k].out[1]};
@@ -144,12 +149,16 @@ static void backward_signals(Room *room) {
                                                x1 + at, sums + at);
                 else LAST[first_radix](columns, f->turns, block, to[0] + at, to[1] + at, 0, 0);
             }
-            if (i) to_spectra(f, v + k * step, row0, row1, 0, q);
+            if (i) enter(f, v + k * step, row0, row1, 0, 0, q);
             else finish(l, s + k, l->d_in);
         }
     }
 }
 
+static cvec *backward_input(const Room *room) {
+    const Layer *l = room->job->layer;
+    return room->inputs + room->n * l->q_in * l->p / LANES;
+}
 static void backward_share(const Job *job, Share share) {
     Layer *l = job->layer;
     num size = widest(l), most = together(l), in = l->p * l->q_in, out = l->p * l->q_out;
@@ -167,13 +176,13 @@ static void backward_share(const Job *job, Share share) {
         num two = r + 1 < share.end;
         Signal *s = load(&room, r, two);
         int zero[2] = {is_zero(s->g[0], out), is_zero(s->g[1], out)};
-        if (!zero[0] && !zero[1] && alike(s->x, job->diagonal[0], in) && alike(s->g, job->diagonal[l->circulants], out)) {
+        if (!zero[0] && !zero[1] && alike(s->g, job->diagonal[l->circulants], out) && entered(&room, backward_input(&room), 1)) {
             next(&room, backward_signals);
             continue;
         }
         for (num k = 0; k <= two; k++) {
             s = load(&room, r + k, 0);
-            if (!zero[k]) next(&room, backward_signals);
+            if (!zero[k]) entered(&room, backward_input(&room), 0), next(&room, backward_signals);
             else if (s->to[0]) { /* as where a loss leaves tokens out */
                 memset(s->out[0], 0, (size_t)in * sizeof(real));
                 TOUCH(s->out[0], in * (num)sizeof(real), WRITTEN);
@@ -203,7 +212,7 @@ void backward(Layer *l) {
     for (num i = 0; i < l->circulants; i++) {
         real *out = l->grad_circulant[i], scale = scale_of(l, i);
         for (num b = 0; b < l->q_out * inputs_of(l, i); b++, out += l->p, total += 2 * l->p) {
-            rest_back(f, (cvec *)total, PLAIN, 0, 0);
+            rest(f, BACK, (cvec *)total, 0, 0, 0);
             to_rows(f, (const cvec *)total, row, waste, 0, 0, 1);
             for (num j = 0; j < l->p; j++) put1(out + (l->row_convention && j ? l->p - j : j), times1(row[j], scale));
         }

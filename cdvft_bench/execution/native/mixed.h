@@ -16,12 +16,7 @@ static real size_of(real *to, const real *from, const real *scale, num n) {
         *(vec *)(to + i) = v;
         sums = plus_times(sums, v, v);
     }
-    real most = 0;
-    for (num j = 0; j < LANES; j++) {
-        if (!(sums[j] < (real)1e30)) return 0; /* not finite, or too large to square again */
-        most = sums[j] > most ? sums[j] : most;
-    }
-    return most;
+    return largest(sums);
 }
 static void scale_by(real *row, real a, num n) {
     for (num i = 0; i < n; i += LANES) *(vec *)(row + i) = times(*(vec *)(row + i), all(a));
@@ -52,7 +47,7 @@ static int lone(const Layer *l, const Fft *f, real *memory) {
         double scale = (i == final ? l->alpha : 1.0) / (2 * (double)p), ratio = sqrt(sqrt(sizes[1] / sizes[0]) * fabs(scale));
         scale_by(u, (real)ratio, p), scale_by(c, (real)(ratio > 0 ? scale / ratio : 0), p);
         spectrum(f, z, u, c, 0);
-        rest_back(f, z, TIMES, z, z);
+        rest(f, TIMES, z, z, z, 0);
         real *next = i == final && whole_rows ? (real *)to : out;
         a = l->diagonals ? padded(l->diagonal[i + 1], l->d_out, p, room) : 0;
         to_rows(f, z, waste, next, a, 0, 1);

@@ -40,6 +40,11 @@ typedef real loose __attribute__((vector_size(WIDTH), aligned(sizeof(real)), may
 typedef whole bits __attribute__((vector_size(WIDTH), may_alias));
 typedef struct { vec re, im; } cvec;
 typedef int64_t num;
+#ifdef __clang__ /* of at most 8 rounds, whose arrays are then registers */
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
 #define INLINE static inline __attribute__((always_inline))
 
 /* What one call did: of all data, of that within transforms; transforms of p complex points; bytes of operands read
@@ -57,8 +62,8 @@ static __thread Counts counts;
 #define SUM(n) TALLY(additions, n)
 #define PRODUCT(n) TALLY(multiplications, n)
 
-/* A value that is read several times is loaded once: compilers would rather load it again with each operation, and
- * there are not enough ports for that. */
+/* A value that is read several times is loaded once, and a difference is computed once: compilers would rather load it
+ * again with each operation, and have it with both signs, and there are not enough ports for that. */
 #if defined(__x86_64__)
 #define HELD(v) __asm__("" : "+v"(v))
 #elif defined(__aarch64__)

@@ -1,7 +1,7 @@
 """The path "native": each pass of an adapted layer as one compiled CPU kernel and one product.
 
-The kernels are operators of torch (``cdvft::circulant_forward`` and
-``circulant_backward``), so that dispatch modes, the profiler and compiled graphs see one launch a pass.
+The kernels are operators of torch (``cdvft::circulant_forward`` and ``circulant_backward``), so that dispatch modes,
+the profiler and compiled graphs see one launch a pass. Where none of them looks on, a layer calls the kernels itself.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution.fused import Plan, flattened, unflattened
@@ -95,6 +95,28 @@ def _misfit(device: torch.device, dtype: torch.dtype, p: int, circulants: int) -
 misfit = torch.compiler.assume_constant_result(_misfit)  # a compiler is not to trace how kernels are compiled
 
 
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def _unwatched(*operands: Tensor) -> bool:
+    """Whether nobody would see an operator of torch: no compiler, tracer, mode or profiler, nor a tensor subclass.
+
+    Going through the dispatcher takes some 15 us a pass, and several times that where its code left the cache.
+    """
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        return False
+    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
+        return False
+    if torch._C._autograd._profiler_enabled():
+        return False
+    return all(type(t) in _PLAIN for t in operands)
+
+
+def _as(t: Tensor, dtype: torch.dtype) -> Tensor:
+    """As ``Tensor.to``, without the microsecond that this takes where there is nothing to do."""
+    return t if t.dtype is dtype else t.to(dtype)
+
+
 class NativeFunction(torch.autograd.Function):
     """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``. Keeps x.
 
@@ -111,38 +133,41 @@ class NativeFunction(torch.autograd.Function):
         ctx.save_for_backward(*((x,) if weight is None else (x, weight)), *factors)
         dtype, own = plan.dtype or x.dtype, circulants[0].dtype
         onto = takes(dtype, own)
-        rows, b = flattened(x).contiguous().to(dtype), None if bias is None else bias.to(dtype)
-        h: Tensor = torch.ops.cdvft.circulant_forward.default(
-            rows if onto else rows.to(own), b if onto else None, diagonals, circulants, plan.d_out, plan.alpha, plan.row
-        )
+        rows, b = _as(flattened(x).contiguous(), dtype), None if bias is None else _as(bias, dtype)
+        run = kernels.forward if _unwatched(rows, *factors) else torch.ops.cdvft.circulant_forward.default
+        change_input, change_bias = (rows, b) if onto else (rows.to(own), None)
+        h: Tensor = run(change_input, change_bias, diagonals, circulants, plan.d_out, plan.alpha, plan.row)
         if onto and weight is not None:
-            h.addmm_(rows, weight.to(dtype).t())
+            h.addmm_(rows, _as(weight, dtype).t())
         elif weight is not None:
             h = torch.nn.functional.linear(rows, weight.to(dtype), b).add_(h)
-        return unflattened(h if onto else h.to(dtype), x)
+        return unflattened(_as(h, dtype), x)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        plan: Plan = ctx.plan
-        x, *saved = ctx.saved_tensors
-        weight = saved.pop(0) if ctx.has_weight else None
-        diagonals, circulants = saved[: plan.diagonals], saved[plan.diagonals :]
-        own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
-        rows, given = flattened(x).contiguous().to(g.dtype), flattened(g).contiguous()
-        onto = takes(g.dtype, own)
-        grad_x, *grads = torch.ops.cdvft.circulant_backward.default(
-            *((rows, given) if onto else (rows.to(own), given.to(own))),
-            diagonals,
-            circulants,
-            plan.alpha,
-            plan.row,
-            wanted,
-        )
-        if not wanted:
-            return (None, None, None, None, *grads)
-        if onto and weight is not None:
-            grad_x.addmm_(given, weight.to(g.dtype))
-        elif weight is not None:
-            grad_x = torch.mm(given, weight.to(g.dtype)).add_(grad_x)
-        return (unflattened(grad_x.to(x.dtype), g), None, None, None, *grads)
+        # What makes an error of a second derivative takes 5 us, and there is none unless gradients are recorded.
+        found: tuple[Tensor | None, ...] = _backward_once(ctx, g) if torch.is_grad_enabled() else _backward(ctx, g)
+        return found
+
+
+def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    plan: Plan = ctx.plan
+    x, *saved = ctx.saved_tensors
+    weight = saved.pop(0) if ctx.has_weight else None
+    diagonals, circulants = saved[: plan.diagonals], saved[plan.diagonals :]
+    own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
+    rows, given = _as(flattened(x).contiguous(), g.dtype), flattened(g).contiguous()
+    run = kernels.backward if _unwatched(rows, given, *saved) else torch.ops.cdvft.circulant_backward.default
+    onto = takes(g.dtype, own)
+    operands = (rows, given) if onto else (rows.to(own), given.to(own))
+    grad_x, *grads = run(*operands, diagonals, circulants, plan.alpha, plan.row, wanted)
+    if not wanted:
+        return (None, None, None, None, *grads)
+    if onto and weight is not None:
+        grad_x.addmm_(given, _as(weight, g.dtype))
+    elif weight is not None:
+        grad_x = torch.mm(given, weight.to(g.dtype)).add_(grad_x)
+    return (unflattened(_as(grad_x, x.dtype), g), None, None, None, *grads)
+
+
+_backward_once = once_differentiable(_backward)

@@ -19,8 +19,7 @@ void multiply_add(num n, real *out) {
 void read_and_write(real *memory, num n, num times_over) {
     for (num t = 0; t < times_over; t++)
         for (num i = 0; i + 4 * LANES <= n; i += 4 * LANES)
-#pragma GCC unroll 4
-            for (int k = 0; k < 4; k++) {
+            UNROLL for (int k = 0; k < 4; k++) {
                 vec v = *(loose *)(memory + i + k * LANES);
                 HELD(v);
                 *(loose *)(memory + i + k * LANES) = v;

@@ -28,8 +28,7 @@ static whole peak(const real *row, const real *scale, num n) {
     bits most[4] = {{0}, {0}, {0}, {0}};
     num i = 0;
     for (; i + 4 * LANES <= n; i += 4 * LANES)
-#pragma GCC unroll 4
-        for (int k = 0; k < 4; k++) most[k] = larger(most[k], magnitude(row, scale, i + k * LANES));
+        UNROLL for (int k = 0; k < 4; k++) most[k] = larger(most[k], magnitude(row, scale, i + k * LANES));
     for (; i < n; i += LANES) most[0] = larger(most[0], magnitude(row, scale, i));
     bits m = larger(larger(most[0], most[1]), larger(most[2], most[3]));
     whole found = 0;
@@ -43,6 +42,15 @@ static int alike(const real *const rows[2], const real *scale, num n) {
     real a[2];
     memcpy(a, p, sizeof a);
     return p[0] < INFINITE && p[1] < INFINITE && a[0] <= 64 * a[1] && a[1] <= 64 * a[0];
+}
+/* The largest of sums of squares; 0 where they say nothing: not finite, or too large to square again. */
+static real largest(vec sums) {
+    real most = 0;
+    for (num j = 0; j < LANES; j++) {
+        if (!(sums[j] < (real)1e30)) return 0;
+        most = sums[j] > most ? sums[j] : most;
+    }
+    return most;
 }
 static int is_zero(const real *row, num n) {
     for (num i = 0; i < n; i++)
@@ -81,6 +89,28 @@ static Signal *load(Room *room, num r, num two) {
 static void finish(const Layer *l, const Signal *s, num width) {
     for (num k = 0; k < 2; k++)
         if (s->to[k] && s->to[k] != (void *)s->out[k]) write_to(l->format, s->to[k], s->out[k], width);
+}
+
+/* Rows of `blocks` blocks on their way to spectra, and all the way. */
+static void enter(const Fft *f, cvec *u, const real *row0, const real *row1, const real *scale, cvec *squares, num blocks) {
+    for (num b = 0; b < blocks; b++) {
+        num at = b * f->columns * LANES;
+        FIRST[f->radix[0]](f->columns, f->turns, u + b * f->columns, row0 + at, row1 + at, scale ? scale + at : 0, squares);
+    }
+}
+static void to_spectra(const Fft *f, cvec *u, num blocks) {
+    for (num b = 0; b < blocks; b++) rest(f, FORTH, u + b * f->columns, 0, 0, 0);
+}
+/* The signal that was loaded last enters its transform. 0 where its rows are two that must not share it. */
+static int entered(const Room *room, cvec *u, num two) {
+    const Job *job = room->job;
+    const Signal *s = room->signals + room->n;
+    cvec squares = {{0}, {0}};
+    enter(&job->fft, u, s->x[0], s->x[1], job->diagonal[0], two ? &squares : 0, job->layer->q_in);
+    if (!two) return 1;
+    real a = largest(squares.re), b = largest(squares.im);
+    if (a > (real)1e-30 && b > (real)1e-30) return a <= 4096 * b && b <= 4096 * a;
+    return alike(s->x, job->diagonal[0], job->layer->p * job->layer->q_in);
 }
 
 /* ---- products of spectra, each block as its columns ------------------------------------------------------------------ */
@@ -126,20 +156,16 @@ static void through(const Fft *f, num n, int conjugate, Grid grid, const cvec *c
             if (conjugate) multiply(1, 1, grid, columns, c, u + s * step, step, y + s * y_step, y_step);
             else multiply(1, 0, grid, columns, c, u + s * step, step, y + s * y_step, y_step);
         }
-    int how = grid.inner > 1 ? PLAIN : conjugate ? CONJUGATE_TIMES : TIMES;
+    How how = grid.inner > 1 ? BACK : conjugate ? CONJUGATE_TIMES : TIMES;
     for (num s = 0; s < n; s++)
         for (num i = 0; i < grid.outer; i++)
-            rest_back(f, y + s * y_step + i * columns, how, c + i * grid.by_outer * columns, u + s * step);
+            rest(f, how, y + s * y_step + i * columns, c + i * grid.by_outer * columns, (cvec *)u + s * step, 0);
 }
 
 static Grid grid_of(const Layer *l, num i) { return (Grid){l->q_out, inputs_of(l, i), inputs_of(l, i), 1}; }
 static Grid adjoint_grid(const Layer *l, num i) { return (Grid){inputs_of(l, i), l->q_out, 1, inputs_of(l, i)}; }
 
-/* Rows of `blocks` blocks to spectra, and back. */
-static void to_spectra(const Fft *f, cvec *u, const real *row0, const real *row1, const real *scale, num blocks) {
-    for (num b = 0; b < blocks; b++, u += f->columns, row0 += f->columns * LANES, row1 += f->columns * LANES)
-        spectrum(f, u, row0, row1, scale ? scale + b * f->columns * LANES : 0);
-}
+/* Rows of `blocks` blocks out of their transforms. */
 static void to_rows(const Fft *f, const cvec *u, real *row0, real *row1, const real *scale, const real *bias, num blocks) {
     for (num b = 0; b < blocks; b++) {
         num at = b * f->columns * LANES;

@@ -161,10 +161,10 @@ def test_rows_of_another_size_go_alone() -> None:
 
 
 def test_the_scan_of_each_row_is_counted() -> None:
-    """Products that only compare the sizes of rows, before they are transformed: one a number."""
+    """Squares that only compare the sizes of two rows that share a signal: an addition and a product a number."""
     for rows in (2, 8):
         counts, _ = seen_of(rows, 64, 64, 2, 64, torch.float32, torch.float32, False)
-        entered = 2 * rows * 64  # scanned, then multiplied
+        entered = 3 * rows * 64  # multiplied, squared and added up
         spectra, left = 64 * 6 * (rows // 2), rows * 64
         assert counts.elementwise == 64 + 64 + entered + spectra + left
 
