@@ -12,7 +12,6 @@ from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._peft import PeftMethod, first_misfit
 
-
 # --- FourierFT and WaveFT: a dense dW, transformed anew from n trained coefficients at every pass ---
 
 
