@@ -7,6 +7,7 @@ pages happen to be moves a ratio by per cents. Within a process, all contenders 
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -187,15 +188,17 @@ def table(found: Sequence[Found], rows: Sequence[Row]) -> str:
         cells += [f"{statistics.median(s[name] / s['lora'] for s in every):.3f}" for name in others]
         for t in targets:
             times = [_overheads(f.seconds) for f in of[t]]
-            cells.append(", ".join(f"{statistics.median(x[k] for x in times):.1f} x" for k in range(2)))
+            middle = [statistics.median(x[k] for x in times) for k in range(2)]
+            cells.append(", ".join(f"{m:.1f} x" if math.isfinite(m) else "none seen" for m in middle))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def _overheads(seconds: dict[str, float]) -> tuple[float, float]:
-    """What path fft and C3A take beyond the frozen layer, over what native takes beyond it."""
-    own = max(seconds["native"] - seconds["frozen"], 1e-9)
-    return (seconds["fft"] - seconds["frozen"]) / own, (seconds["c3a"] - seconds["frozen"]) / own
+    """What path fft and C3A take beyond the frozen layer, over what native takes beyond it; infinite where that is nothing."""
+    own, frozen = seconds["native"] - seconds["frozen"], seconds["frozen"]
+    fft, c3a = ((seconds[name] - frozen) / own if own > 0 else math.inf for name in ("fft", "c3a"))
+    return fft, c3a
 
 
 if __name__ == "__main__":
