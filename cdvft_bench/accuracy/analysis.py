@@ -101,33 +101,17 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Estimate):
     """Accuracy of one method less another's, paired by seed and test example.
 
     Attributes:
-        label, against: the methods. estimate: the mean difference with its standard error.
+        label, against: the methods.
         p_holm: that so large a difference comes by chance, corrected for all comparisons of its family (Holm).
     """
 
     label: str
     against: str
-    estimate: Estimate
     p_holm: float
-
-    @property
-    def mean(self) -> float:
-        """Of the differences."""
-        return self.estimate.mean
-
-    @property
-    def p(self) -> float:
-        """That so large a difference comes by chance, alone."""
-        return self.estimate.p
-
-    @property
-    def interval(self) -> Interval:
-        """The difference with its 95 % interval; without one for fewer than three seeds."""
-        return self.estimate.interval
 
 
 def estimate(table: Answers, other: Answers | None = None, ratio: float = 1.0) -> Estimate:
@@ -285,17 +269,12 @@ def paired(one: Score, other: Score) -> Answers | None:
     return difference
 
 
-def differences(results: Sequence[TrialResult], against: str) -> list[Difference]:
+def compared(found: Sequence[Score], against: str) -> list[Difference]:
     """Every method against one, paired by seed and example; smallest corrected p first.
 
     Raises:
         UserError: ``against`` has no run, or no method shares two seeds with it.
     """
-    return compared(scores(results), against)
-
-
-def compared(found: Sequence[Score], against: str) -> list[Difference]:
-    """As ``differences``, from scores."""
     base = next((s for s in found if s.label == against), None)
     if base is None:
         raise UserError(
@@ -305,9 +284,8 @@ def compared(found: Sequence[Score], against: str) -> list[Difference]:
     if not tables:
         raise UserError(f"no method shares two seeds with {against!r}; run more seeds")
     values = [estimate(table) for _, table in tables]
-    made = []
-    for (label, _), value, p_holm in zip(tables, values, holm([v.p for v in values]), strict=True):
-        made.append(Difference(label, against, value, p_holm))
+    corrected = zip(tables, values, holm([v.p for v in values]), strict=True)
+    made = [Difference(v.mean, v.error, v.freedom, label, against, p_holm) for (label, _), v, p_holm in corrected]
     return sorted(made, key=lambda d: (d.p_holm, -abs(d.mean), d.label))
 
 

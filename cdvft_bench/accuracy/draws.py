@@ -35,25 +35,21 @@ class CostOf:
         return math.log(self.high / self.low) / (2 * 1.96)
 
 
-def front_shares(found: Sequence[Score], costs: Mapping[str, CostOf], seed: int = 0) -> dict[str, float]:
-    """How often each method is on the front of accuracy against a cost, over random draws of what might have been.
-
-    A draw takes seeds and test examples with replacement, the same ones for every method, and measured costs from
-    log-normal distributions of their intervals.
-
-    Args:
-        found: scores. costs: by label; methods without one are left out. seed: of the draws.
-
-    Returns:
-        By label, the share of draws in which no other method costs as little and scores as much, one of them better.
-    """
-    return front_shares_of(found, {"cost": costs}, seed)["cost"]
-
-
 def front_shares_of(
     found: Sequence[Score], costs: Mapping[str, Mapping[str, CostOf]], seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """As :func:`front_shares`, for several costs by name; those that the same methods have share their draws."""
+    """How often each method is on the front of accuracy against a cost, over random draws of what might have been.
+
+    A draw takes seeds and test examples with replacement, the same ones for every method, and measured costs from
+    log-normal distributions of their intervals. Costs that the same methods have share their draws.
+
+    Args:
+        found: scores. costs: by name and label; methods without one are left out. seed: of the draws.
+
+    Returns:
+        By name and label, the share of draws in which no other method costs as little and scores as much, one of them
+        better.
+    """
     made: dict[str, dict[str, float]] = {}
     drawn: dict[tuple[str, ...], tuple[NDArray[Any], Any]] = {}
     for name, one in costs.items():

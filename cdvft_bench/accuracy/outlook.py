@@ -7,8 +7,7 @@ from dataclasses import dataclass, replace
 from statistics import fmean, median
 
 from cdvft_bench.accuracy.analysis import Score, paired, scores
-from cdvft_bench.accuracy.pilot import Pilot, pilot_of
-from cdvft_bench.accuracy.power import Components, components
+from cdvft_bench.accuracy.pilot import Components, Pilot, components, pilot_of
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.rehearsal import Rehearsal, label_of
 from cdvft_bench.accuracy.results import contender_of

@@ -13,15 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.training.trial import BASE, Trial, TrialResult, with_setting, with_start
 from cdvft_bench.core.case import todays_label
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.files import shown, write_file
-from cdvft_bench.core.io.reading import read_json
+from cdvft_bench.documents import read_document
 
 NAME = "rehearsal.json"
 STEPS, SCORED, MORE = 3, 16, 48
@@ -127,23 +124,10 @@ def _core_seconds(result: TrialResult) -> float:
     return result.cpu_seconds or result.seconds
 
 
-def write_rehearsal(found: Rehearsal, path: Path) -> None:
-    """Write as JSON, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    write_file(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-
-
 def read_rehearsal(path: Path) -> Rehearsal:
-    """Read what :func:`write_rehearsal` wrote.
+    """Read what ``cdvft-bench rehearse`` wrote.
 
     Raises:
         UserError: the file cannot be read, or is no such file.
     """
-    document = read_json(path, "rehearsal", "give what 'cdvft-bench rehearse' wrote")
-    try:
-        return msgspec.convert(document, Rehearsal)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{shown(path)} holds no rehearsal that 'cdvft-bench rehearse' wrote: {error}") from error
+    return read_document(path, Rehearsal, "rehearsal", "cdvft-bench rehearse")

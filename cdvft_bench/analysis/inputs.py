@@ -26,8 +26,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from cdvft_bench.accuracy.published.peft_results import is_result
 from cdvft_bench.accuracy.published.reading import TABLES, Published, read_published
 from cdvft_bench.accuracy.rehearsal import NAME as REHEARSAL
@@ -46,9 +44,9 @@ from cdvft_bench.claims.verdict import Verification
 from cdvft_bench.claims.verdict_file import read_verdicts
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder, shown
-from cdvft_bench.core.io.reading import read_json
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
+from cdvft_bench.documents import read_document
 from cdvft_bench.expressivity.findings.finding import FINDINGS, Finding, read_findings
 from cdvft_bench.predictor.results import Evaluation, PublishedComparison
 from cdvft_bench.sweep.step_times import StepTimes, read_steps
@@ -133,7 +131,8 @@ class Campaign:
         return plans(self.runs, self.rehearsals)
 
 
-class _Predictions(msgspec.Struct):
+@dataclass(frozen=True)
+class _Predictions:
     """The document of ``cdvft-bench evaluate --output``."""
 
     evaluation: Evaluation | None
@@ -192,7 +191,10 @@ def read(
     if ledger is not None:
         verification = _of_ledger(verification, ledger)
     findings = read_findings(studied) if studied and claims else []
-    predictions, published = read_evaluation(predicted) if predicted else (None, ())
+    told = _Predictions(None)
+    if predicted:
+        told = read_document(predicted, _Predictions, "predictions", "cdvft-bench evaluate --output")
+    predictions = told.evaluation
     compiled = _only(found, KERNELS, "its folder")
     kernels = read_kernels(compiled) if compiled else []
     for file, holds, n in (
@@ -217,7 +219,7 @@ def read(
         findings=findings,
         comparisons=compared,
         evaluation=predictions,
-        published=published,
+        published=told.published,
         kernels=kernels,
         origins=tuple(origins),
     )
@@ -267,20 +269,6 @@ def _order(record: Record) -> tuple[object, ...]:
     values = tuple((name, type(value).__name__, value) for name, value in case.hyperparameters)
     where = (case.kind != "model", case.subject, case.device, case.dtype, case.pass_ != "step", case.tokens, case.batch)
     return (*where, case.method != "frozen", case.method, values, case.seed, record.environment, case.key)
-
-
-def read_evaluation(path: Path) -> tuple[Evaluation | None, tuple[PublishedComparison, ...]]:
-    """Predictions as ``cdvft-bench evaluate --output`` wrote them.
-
-    Raises:
-        UserError: the file cannot be read, or is no such file.
-    """
-    advice = "give what 'cdvft-bench evaluate --output' wrote"
-    try:
-        document = msgspec.convert(read_json(path, "predictions", advice), _Predictions)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{shown(path)} holds no predictions: {error}; {advice}") from error
-    return document.evaluation, document.published
 
 
 def short_name(path: Path, among: Sequence[Path]) -> str:

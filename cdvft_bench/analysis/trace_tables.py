@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from cdvft_bench.core.text import NOT_MEASURED, integer, plural, prefixed, significant
 from cdvft_bench.core.timed import TraceSummary
-from cdvft_bench.timing.traces.compare import Change, Comparison
+from cdvft_bench.timing.traces.analysis import Change, Comparison
 from cdvft_bench.timing.traces.summary.result import Detail, KernelTimes, StepTimes
 
 _NAMES = {

@@ -17,8 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cdvft_bench.timing.traces.analysis import Analysis, analyse_file
-from cdvft_bench.timing.traces.compare import Change, compare
+from cdvft_bench.timing.traces.analysis import Analysis, Change, analyse_file, compare
 from cdvft_bench.timing.traces.events.columns import NONE, Ints
 from cdvft_bench.timing.traces.events.linking import Links, link
 from cdvft_bench.timing.traces.events.model import SECOND, Trace

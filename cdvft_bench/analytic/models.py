@@ -15,7 +15,7 @@ from typing import Any, Literal
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder
-from cdvft_bench.core.io.reading import packaged
+from cdvft_bench.core.io.reading import packaged, parse_toml
 from cdvft_bench.core.names import not_known
 from cdvft_bench.core.text import shorten, whole_number
 
@@ -99,150 +99,9 @@ class ModelShape:
     vocabulary: int | None = None
 
 
-def _llama(**values: Any) -> dict[str, Any]:
-    return {"vocab_size": 128256, "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "num_key_value_heads": 8, **values}
-
-
-_BERT_LARGE = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
-_ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
-
 MODELS: dict[str, ModelSpec] = {
-    spec.name: spec
-    for spec in (
-        ModelSpec("roberta-base", "FacebookAI/roberta-base", "RobertaConfig", _ROBERTA),
-        ModelSpec("roberta-large", "FacebookAI/roberta-large", "RobertaConfig", {**_ROBERTA, **_BERT_LARGE}),
-        ModelSpec("vit-base", "google/vit-base-patch16-224-in21k", "ViTConfig", {}, targets=("q_proj", "v_proj")),
-        ModelSpec(
-            "vit-large",
-            "google/vit-large-patch16-224-in21k",
-            "ViTConfig",
-            _BERT_LARGE,
-            targets=("q_proj", "v_proj"),
-        ),
-        # Not published: ``cdvft-bench pretrain`` makes them.
-        *(
-            ModelSpec(
-                name,
-                "made by cdvft-bench pretrain",
-                "ViTConfig",
-                {
-                    "hidden_size": 128,
-                    "num_hidden_layers": 4,
-                    "num_attention_heads": 4,
-                    "intermediate_size": 512,
-                    "image_size": 28,
-                    "patch_size": 7,
-                    "num_channels": 1,
-                },
-                targets=("q_proj", "v_proj"),
-            )
-            for name in ("vit-small-fashion", "vit-small-odd")
-        ),
-        ModelSpec(
-            "gpt2-medium",
-            "openai-community/gpt2-medium",
-            "GPT2Config",
-            {"n_embd": 1024, "n_layer": 24, "n_head": 16},
-            "AutoModelForCausalLM",
-            ("c_attn",),
-        ),
-        ModelSpec(
-            "mpnet-base",
-            "sentence-transformers/all-mpnet-base-v2",
-            "MPNetConfig",
-            {"vocab_size": 30527, "max_position_embeddings": 514},
-            targets=("q", "v"),
-        ),
-        ModelSpec(
-            "minilm",
-            "sentence-transformers/all-MiniLM-L6-v2",
-            "BertConfig",
-            {
-                "hidden_size": 384,
-                "num_hidden_layers": 6,
-                "num_attention_heads": 12,
-                "intermediate_size": 1536,
-                "vocab_size": 30522,
-            },
-        ),
-        ModelSpec(
-            "smollm2-135m",
-            "HuggingFaceTB/SmolLM2-135M-Instruct",
-            "LlamaConfig",
-            {
-                "vocab_size": 49152,
-                "hidden_size": 576,
-                "intermediate_size": 1536,
-                "num_hidden_layers": 30,
-                "num_attention_heads": 9,
-                "num_key_value_heads": 3,
-                "tie_word_embeddings": True,
-                "max_position_embeddings": 8192,
-                "rope_theta": 100000.0,
-            },
-            "AutoModelForCausalLM",
-            ("q_proj", "v_proj"),
-        ),
-        ModelSpec(
-            "llama-2-7b",
-            "meta-llama/Llama-2-7b-hf",
-            "LlamaConfig",
-            {
-                "vocab_size": 32000,
-                "hidden_size": 4096,
-                "intermediate_size": 11008,
-                "num_hidden_layers": 32,
-                "num_attention_heads": 32,
-                "max_position_embeddings": 4096,
-            },
-            "AutoModelForCausalLM",
-            ("q_proj", "v_proj"),
-        ),
-        ModelSpec(
-            "llama-3.2-3b",
-            "meta-llama/Llama-3.2-3B",
-            "LlamaConfig",
-            _llama(
-                hidden_size=3072,
-                intermediate_size=8192,
-                num_hidden_layers=28,
-                num_attention_heads=24,
-                head_dim=128,
-                tie_word_embeddings=True,
-                max_position_embeddings=131072,
-            ),
-            "AutoModelForCausalLM",
-            ("q_proj", "v_proj"),
-        ),
-        ModelSpec(
-            "llama-3-8b",
-            "meta-llama/Meta-Llama-3-8B",
-            "LlamaConfig",
-            _llama(
-                hidden_size=4096,
-                intermediate_size=14336,
-                num_hidden_layers=32,
-                num_attention_heads=32,
-                max_position_embeddings=8192,
-            ),
-            "AutoModelForCausalLM",
-            ("q_proj", "v_proj"),
-        ),
-        ModelSpec(
-            "llama-3-70b",
-            "meta-llama/Meta-Llama-3-70B",
-            "LlamaConfig",
-            _llama(
-                hidden_size=8192,
-                intermediate_size=28672,
-                num_hidden_layers=80,
-                num_attention_heads=64,
-                max_position_embeddings=8192,
-            ),
-            "AutoModelForCausalLM",
-            ("q_proj", "v_proj"),
-        ),
-    )
+    name: ModelSpec(name, **{**given, "targets": tuple(given.get("targets", ModelSpec.targets))})
+    for name, given in parse_toml(packaged("cdvft_bench.analytic", "models.toml")).items()
 }
 
 

@@ -269,16 +269,6 @@ def _adafactor(shape: Sequence[int], dtype: str) -> Kernels:
 # --- activations -----------------------------------------------------------------------------
 
 
-def kept_bytes(block: int, entered: int, outside: int, blocks: int, training: Training) -> tuple[int, int]:
-    """Activations kept for backward, and the most that a block computed again adds to them for a while.
-
-    Args:
-        block: bytes that a block keeps. entered: of its input. outside: of what is no block. blocks: their number.
-    """
-    again = training.checkpointed(blocks)
-    return outside + (blocks - again) * block + again * entered, (block - entered) if again else 0
-
-
 def chunked_loss(tokens: int, vocabulary: int, hidden: int, dtype: str, chunks: int) -> tuple[int, int]:
     """Bytes that a loss over the vocabulary keeps for backward, and its temporaries.
 

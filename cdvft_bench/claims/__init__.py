@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cdvft_bench.claims.junit import to_junit
-    from cdvft_bench.claims.table import VerdictRow, rows, show_verification, verdict_table
+    from cdvft_bench.claims.table import VerdictRow, rows, show_verification, to_junit, verdict_table
     from cdvft_bench.claims.verdict import Verdict, Verification
     from cdvft_bench.claims.verdict_file import read_verdicts, to_json, write_verdicts
 
@@ -36,7 +35,7 @@ _HOMES = {
     "rows": "table",
     "show_verification": "table",
     "to_json": "verdict_file",
-    "to_junit": "junit",
+    "to_junit": "table",
     "verdict_table": "table",
     "write_verdicts": "verdict_file",
 }

@@ -99,7 +99,7 @@ class ClaimItem(pytest.Item):
         verdict: Verdict = judge(self.claim, self.parent.sources)
         self.user_properties.append(("verdict", verdict.word))
         if not verdict.as_pinned:
-            from cdvft_bench.claims.junit import told_of
+            from cdvft_bench.claims.table import told_of
 
             raise NotAsPinned(told_of(verdict))
         if verdict.word == "not measured":

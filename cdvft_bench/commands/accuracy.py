@@ -8,14 +8,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, DEVICE, SEED, WORKERS, column_option, columns_of, seconds
+from cdvft_bench.commands.shared import (
+    COUNT,
+    DEVICE,
+    FILE,
+    FOLDER,
+    PATH,
+    SEED,
+    WORKERS,
+    column_option,
+    columns_of,
+    seconds,
+)
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from cdvft_bench.accuracy.preset import Preset
     from cdvft_bench.accuracy.rehearsal import Rehearsal
-
-RESULTS = click.Path(path_type=Path, dir_okay=False)
 
 
 def _tell(presets: Sequence[Preset], output: Path, rehearsal: Rehearsal | None) -> None:
@@ -47,13 +56,13 @@ PRESET = click.argument("preset", required=False, is_eager=True, callback=_named
 
 @click.command()
 @PRESET
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Results, .jsonl.")
+@click.option("--output", type=FILE, required=True, help="Results, .jsonl.")
 @click.option("--budget", help="Begin no run that would end after so long, e.g. 540s or 2h, by the longest so far.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 @click.option("--workers", type=WORKERS, default=1, show_default=True, help="Runs at a time.")
 @click.option("--plan", is_flag=True, help="Run nothing: say what is left, what it takes and what the design can see.")
-@click.option("--rehearsal", type=RESULTS, help="Of 'cdvft-bench rehearse': what methods take that have no run yet.")
+@click.option("--rehearsal", type=FILE, help="Of 'cdvft-bench rehearse': what methods take that have no run yet.")
 def train(
     preset: str,
     output: Path,
@@ -118,7 +127,7 @@ def train(
 
 @click.command()
 @PRESET
-@click.option("--output", type=RESULTS, required=True, help="What its methods take, .json.")
+@click.option("--output", type=FILE, required=True, help="What its methods take, .json.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
 def rehearse(preset: str, output: Path, device: str, threads: int | None) -> None:
@@ -130,7 +139,8 @@ def rehearse(preset: str, output: Path, device: str, threads: int | None) -> Non
 
     from cdvft_bench.accuracy.outlook import outlook
     from cdvft_bench.accuracy.preset import read_preset
-    from cdvft_bench.accuracy.rehearsal import rehearsed, write_rehearsal
+    from cdvft_bench.accuracy.rehearsal import rehearsed
+    from cdvft_bench.documents import write_document
 
     chosen = read_preset(preset)
     from transformers.utils import logging
@@ -144,14 +154,14 @@ def rehearse(preset: str, output: Path, device: str, threads: int | None) -> Non
     with fixed_threads(threads) as count:
         here = asdict(read_environment())
         found = rehearsed(chosen, lambda trial: run_trial(trial, device), here, device, count, say=click.echo)
-    write_rehearsal(found, output)
+    write_document(found, output)
     click.echo(outlook(chosen, [], found).sentences[0])
     click.echo(f"Rehearsal: {output}")
 
 
 @click.command()
 @PRESET
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="Step costs, .json.")
+@click.option("--output", type=FILE, required=True, help="Step costs, .json.")
 @click.option("--budget", default="240s", show_default=True, help="Seconds of timing; loading and memory come on top.")
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
@@ -167,7 +177,7 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
     asked, limit = read_preset(preset), seconds(budget)
     from transformers.utils import logging
 
-    from cdvft_bench.sweep.step_times import write_steps
+    from cdvft_bench.documents import write_document
     from cdvft_bench.sweep.steps import time_steps
     from cdvft_bench.timing.machine.environment import read_environment
 
@@ -180,16 +190,16 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
         threads=threads,
         say=click.echo,
     )
-    write_steps(found, output)
+    write_document(found, output)
     for warning in found.warnings:
         click.echo(f"Warning: {warning}", err=True)
     click.echo(f"Steps: {output}")
 
 
 @click.command()
-@click.argument("results", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
-@click.option("--steps", type=RESULTS, help="Of 'cdvft-bench steps', on a preset.")
+@click.argument("results", type=PATH)
+@click.option("--output", type=PATH, required=True, help="A new folder, or an older page's.")
+@click.option("--steps", type=FILE, help="Of 'cdvft-bench steps', on a preset.")
 @click.option("--preset", help="Count only runs that this preset (or group) plans; all of the file if not given.")
 @column_option
 def pareto(results: Path, output: Path, steps: Path | None, preset: str | None, columns: tuple[str, ...]) -> None:
@@ -204,8 +214,8 @@ def pareto(results: Path, output: Path, steps: Path | None, preset: str | None, 
 
 
 @click.command()
-@click.argument("results", type=RESULTS)
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="A new folder, or an older page's.")
+@click.argument("results", type=FILE)
+@click.option("--output", type=PATH, required=True, help="A new folder, or an older page's.")
 @click.option("--preset", help="Count only runs that this preset plans; all of the file if not given.")
 def maps(results: Path, output: Path, preset: str | None) -> None:
     """Accuracy over m, p, learning rate and initialisation, from the RESULTS of train on a map preset."""
@@ -256,7 +266,7 @@ def _write_page(
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=PATH)
 def rank(paths: tuple[Path, ...]) -> None:
     """Rank the methods over the workloads of PATHS: results of train, or folders of them.
 
@@ -277,13 +287,13 @@ def rank(paths: tuple[Path, ...]) -> None:
 @click.option("--examples", type=COUNT, help="Training images; the preset's own number if not given.")
 @click.option("--epochs", type=COUNT, help="Passes over them; the preset's own number if not given.")
 @click.option("--seed", type=SEED, help="Of weights and order; the preset's own if not given.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="A folder; the cache's if not given.")
+@click.option("--output", type=FOLDER, help="A folder; the cache's if not given.")
 def pretrain(
     model: str | None, examples: int | None, epochs: int | None, seed: int | None, output: Path | None
 ) -> None:
     """Pretrain a small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
-    from cdvft_bench.accuracy.joined import cache_folder
     from cdvft_bench.accuracy.training import pretrain as vision
+    from cdvft_bench.accuracy.training.models import cache_folder
 
     name = vision.MODEL if model is None else model
     folder = output or cache_folder() / name

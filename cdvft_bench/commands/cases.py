@@ -27,15 +27,16 @@ if TYPE_CHECKING:
     from cdvft_bench.methods import Method
     from cdvft_bench.sweep.network_cost import NetworkCost
 
+Head = tuple[tuple[str, ...], "str | None", "str | None"]
+"""Targets, task and inputs of a whole network."""
+
 
 @click.command()
 @case_options
 @network_options
 @training_options
 @click.option("--memory", is_flag=True, help="Also print the budget of a training step, item by item.")
-def predict(
-    as_json: bool, targets: tuple[str, ...], task: str | None, inputs: str | None, memory: bool, **options: Any
-) -> None:
+def predict(as_json: bool, memory: bool, **options: Any) -> None:
     """Closed-form cost of METHOD on a layer or model: parameters, FLOPs by convention, launches, bytes.
 
     --model also takes a folder with a config.json, a config.json, a hub id, or package.module:factory: then the base is
@@ -45,8 +46,9 @@ def predict(
     training = training_of(options, memory)
     if training is not None and options["model"] is None:
         raise UserError("--memory and the options of training go with --model")
-    if is_network(options["model"], targets, task, inputs) or training is not None:
-        _predict_network(options, targets, task, inputs, training, as_json)
+    head = _head(options)
+    if is_network(options["model"], *head) or training is not None:
+        _predict_network(options, head, training, as_json)
         return
     from cdvft_bench.report.terminal.cases import show_predicted
     from cdvft_bench.sweep import evaluate as sources
@@ -56,17 +58,15 @@ def predict(
     emit(predicted, as_json, lambda: show_predicted(case, predicted))
 
 
-def _predict_network(
-    options: dict[str, Any],
-    targets: tuple[str, ...],
-    task: str | None,
-    inputs: str | None,
-    training: Training | None,
-    as_json: bool,
-) -> None:
+def _head(options: dict[str, Any]) -> Head:
+    """What :func:`network_options` describe, taken out of ``options``."""
+    return options.pop("targets"), options.pop("task"), options.pop("inputs")
+
+
+def _predict_network(options: dict[str, Any], head: Head, training: Training | None, as_json: bool) -> None:
     from cdvft_bench.report.terminal.networks import show_memory, show_network_cost
 
-    network, method, cost = _network(options, targets, task, inputs, training)
+    network, method, cost = _network(options, head, training)
     if training is None:
         emit(cost, as_json, lambda: show_network_cost(_title(options), cost))
         return
@@ -93,9 +93,6 @@ def _predict_network(
 def count(
     as_json: bool,
     hardware: bool,
-    targets: tuple[str, ...],
-    task: str | None,
-    inputs: str | None,
     by: str | None,
     sort: str,
     depth: int,
@@ -109,8 +106,8 @@ def count(
     --model also takes a folder with a config.json, a config.json, a hub id, or package.module:factory, which is run
     without its numbers. METHOD may be left out of --by: then the frozen network is counted.
     """
-    of_network = bool(by or checkpoint or step_time is not None)
-    if is_network(options["model"], targets, task, inputs) or of_network:
+    head, of_network = _head(options), bool(by or checkpoint or step_time is not None)
+    if is_network(options["model"], *head) or of_network:
         if options["model"] is None:
             raise UserError("--by, --checkpoint and --step-time go with --model")
         if hardware:
@@ -119,7 +116,7 @@ def count(
             raise UserError("--step-time and --gpu go together")
         if depth < 0 or checkpoint < 0:
             raise UserError("--depth and --checkpoint take integers from 0 on")
-        _count_network(options, targets, task, inputs, by, sort, depth, checkpoint, step_time, gpu, as_json)
+        _count_network(options, head, by, sort, depth, checkpoint, step_time, gpu, as_json)
         return
     from cdvft_bench.report.terminal.cases import show_counted
     from cdvft_bench.sweep import evaluate as sources
@@ -137,21 +134,13 @@ def _title(options: dict[str, Any]) -> str:
 
 
 def _network(
-    options: dict[str, Any],
-    targets: tuple[str, ...],
-    task: str | None,
-    inputs: str | None,
-    training: Training | None = None,
+    options: dict[str, Any], head: Head, training: Training | None
 ) -> tuple[Network, Method | None, NetworkCost]:
     from cdvft_bench.sweep.networks import open_model, predict_network, split_targets
 
     if options["layer"] is not None:
         raise UserError("give either --layer (e.g. 768x768 or roberta-base:query) or --model (e.g. minilm)")
-    for name, value in (("--batch", options["batch"]), ("--tokens", options["sequence"])):
-        if value < 1:
-            raise UserError(f"{name} {value} is not a positive integer")
-    if options["device"] not in ("cpu", "cuda"):
-        raise UserError(f"device {options['device']!r} is not known; use cpu or cuda")
+    targets, task, inputs = head
     method = method_of(*spelled(options["method"] or "frozen", options["hyperparameters"]))
     network, usual = open_model(options["model"], options["dtype"], task, inputs)
     workload, named = (options["batch"], options["sequence"]), split_targets(targets)
@@ -161,9 +150,7 @@ def _network(
 
 def _count_network(
     options: dict[str, Any],
-    targets: tuple[str, ...],
-    task: str | None,
-    inputs: str | None,
+    head: Head,
     by: str | None,
     sort: str,
     depth: int,
@@ -175,7 +162,7 @@ def _count_network(
     from cdvft_bench.analytic.training import Training
     from cdvft_bench.report.terminal.networks import show_modules, show_network_cost, show_operators
 
-    network, method, cost = _network(options, targets, task, inputs, Training(checkpoint=checkpoint))
+    network, method, cost = _network(options, head, Training(checkpoint=checkpoint))
     workload = (options["batch"], options["sequence"])
     counted = count_network(network, cost, method, workload, options["device"], checkpoint)
     used = None if step_time is None else utilisation(cost, step_time, str(gpu), options["dtype"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import SCHEMA, column_option, columns_of
+from cdvft_bench.commands.shared import FILE, PATH, SCHEMA, column_option, columns_of
 from cdvft_bench.core.io.files import write_file
 
 WORKERS = min(4, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
@@ -16,23 +16,19 @@ WORKERS = min(4, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
 
 
 @click.command()
-@click.option(
-    "--ledger", type=click.Path(path_type=Path, dir_okay=False), help="A TOML file of claims; the suite's own if none."
-)
+@click.option("--ledger", type=FILE, help="A TOML file of claims; the suite's own if none.")
 @click.option("--only", multiple=True, metavar="ID", help="Judge these claims only; ID may be a pattern: 'flops-*'.")
 @click.option("--refit", is_flag=True, help="Fit anew what is otherwise read from the recorded profile: minutes.")
 @click.option(
     "--records",
-    type=click.Path(path_type=Path),
+    type=PATH,
     multiple=True,
     help="Stores for the clock; for accuracy results of 'train' (.jsonl), a table of runs (.csv) or a folder of PEFT's "
     "results (.json); repeatable.",
 )
 @column_option
-@click.option(
-    "--output", type=click.Path(path_type=Path, dir_okay=False), help="Also keep the verdicts, as JSON, for 'report'."
-)
-@click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Also write JUnit XML.")
+@click.option("--output", type=FILE, help="Also keep the verdicts, as JSON, for 'report'.")
+@click.option("--junit", type=FILE, help="Also write JUnit XML.")
 @click.option("--workers", type=click.IntRange(1, 64), default=WORKERS, help="Processes; one a core, up to 4, if none.")
 @click.option("--failed", is_flag=True, help="Show only verdicts that the ledger does not expect.")
 @click.option("--quiet", is_flag=True, help="Print the summary alone.")

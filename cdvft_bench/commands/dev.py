@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-from collections.abc import Sequence
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, SCHEMA
+from cdvft_bench.commands.shared import COUNT, FILE, FOLDER, PATH, SCHEMA
 from cdvft_bench.core.io.files import write_file
 
 TARGETS = ("native", "avx2")
@@ -23,8 +29,8 @@ def dev() -> None:
 
 
 @dev.command("profile-readme")
-@click.argument("store", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Else README.md beside the store.")
+@click.argument("store", type=PATH)
+@click.option("--output", type=FILE, help="Else README.md beside the store.")
 def profile_readme(store: Path, output: Path | None) -> None:
     """Write the README of a recorded profile: machine, counts, warnings, and where CDVFT costs less time."""
     from cdvft_bench.report.page.profile_readme import write_profile_readme
@@ -33,11 +39,11 @@ def profile_readme(store: Path, output: Path | None) -> None:
 
 
 @dev.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=PATH)
 def questions(paths: tuple[Path, ...]) -> None:
     """Print docs/questions.md of PATHS (profiles): what reviewers asked, answered from records, and what is open."""
     from cdvft_bench.analysis.inputs import read
-    from cdvft_bench.analysis.questions.asked import asked
+    from cdvft_bench.analysis.questions.answers import asked
     from cdvft_bench.claims.table import rows
     from cdvft_bench.report.questions import questions_markdown
 
@@ -77,7 +83,7 @@ def exact(names: tuple[str, ...], cases: int) -> None:
 
 @dev.command()
 @click.option("--draws", default=2000, show_default=True, type=click.IntRange(min=1), help="Of every row.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Write the tables there.")
+@click.option("--output", type=FILE, help="Write the tables there.")
 def coverage(draws: int, output: Path | None) -> None:
     """Print how often the 95 % intervals hold the truth, by simulation. Exits with 1 where a row falls under 93 %."""
     from cdvft_bench.analysis.coverage import LEAST, coverage_rows, coverage_table
@@ -97,7 +103,7 @@ def coverage(draws: int, output: Path | None) -> None:
 @click.option("--target", "targets", multiple=True, default=TARGETS, show_default=True, help=TARGET_HELP)
 @click.option("--budget", default=60.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
 @click.option("--quick", is_flag=True, help="One width alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: rates, floors, times.")
+@click.option("--output", type=FILE, help="JSON lines: rates, floors, times.")
 def floors(cpu: bool, targets: tuple[str, ...], budget: float, quick: bool, output: Path | None) -> None:
     """Print the time that no execution of each Triton kernel can go below (or CPU kernel), beside its own."""
     from cdvft_bench.execution.floors import floors_markdown
@@ -149,7 +155,6 @@ def schemas() -> None:
 @click.pass_context
 def commands(ctx: click.Context) -> None:
     """Print docs/cli.md: every command with its options, and what those print that print the same on every machine."""
-    from cdvft_bench.commands.manual import manual
 
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
@@ -165,7 +170,7 @@ def commands(ctx: click.Context) -> None:
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--neighbours", default=0, show_default=True, type=click.IntRange(0, 64), help="Busy processes beside.")
 @click.option("--quick", is_flag=True, help="Two rows alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: every process's medians.")
+@click.option("--output", type=FILE, help="JSON lines: every process's medians.")
 def widths(
     targets: tuple[str, ...],
     budget: float,
@@ -191,7 +196,7 @@ def widths(
 @click.option("--processes", default=3, show_default=True, type=click.IntRange(1), help="Processes of each target.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--quick", is_flag=True, help="Two rows alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: every process's medians.")
+@click.option("--output", type=FILE, help="JSON lines: every process's medians.")
 def regret(
     targets: tuple[str, ...], budget: float, processes: int, threads: int, quick: bool, output: Path | None
 ) -> None:
@@ -208,7 +213,7 @@ def regret(
 @click.option("--budget", default=120.0, show_default=True, type=click.FloatRange(1), help="Seconds of measuring.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--quick", is_flag=True, help="Two rows alone.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="JSON lines: medians by contender.")
+@click.option("--output", type=FILE, help="JSON lines: medians by contender.")
 def serving(budget: float, threads: int, quick: bool, output: Path | None) -> None:
     """Print the requests a second of a layer with thousands of adapters, CDVFT's beside LoRA's. Some 3 minutes."""
     from cdvft_bench.tuner import serving as bench
@@ -219,7 +224,7 @@ def serving(budget: float, threads: int, quick: bool, output: Path | None) -> No
 
 
 @dev.command()
-@click.option("--output", default="gpu-static", show_default=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option("--output", default="gpu-static", show_default=True, type=FOLDER)
 @click.option("--limit", default=150.0, show_default=True, help="Seconds that one kernel may compile.")
 def kernels(output: Path, limit: float) -> None:
     """Compile every Triton kernel for every GPU, without one, and count what it moves; goes on where it was stopped."""
@@ -232,3 +237,69 @@ def kernels(output: Path, limit: float) -> None:
     rows, traffic = ([row for _, row in read_log(path)] for path in paths)
     write_file(output / "README.md", static_evidence.readme(rows, static_traffic.table(traffic)))
     click.echo(f"{output}: {compiled} kernels compiled and {interpreted} layers interpreted anew")
+
+
+# --- docs/cli.md -----------------------------------------------------------------------------
+
+
+SAMPLES = (
+    "predict cdvft m=2 block_size=768 --layer 768x768 --tokens 1024",
+    "count lora rank=8 --layer roberta-base:query --tokens 64",
+    "verify --only parameters-against-lora",
+)
+"""What is run for the page; nothing of it is measured."""
+COLUMNS = 100
+
+
+def manual(main: click.Group) -> str:
+    """Markdown of every command of ``main``: its help, its arguments and options, and the output of its samples."""
+    lines = [
+        "# Commands",
+        "",
+        "Made by `cdvft-bench dev commands`. `--json`, where a command takes it, prints what a program may read, as "
+        "[schemas.json](schemas.json) describes it. Exit codes: 0 all is well, 1 the answer is no (a claim, a "
+        "comparison, a failed case), 2 a mistake in the request, or nothing to answer it from.",
+        "",
+        'Completion in a shell: `eval "$(_CDVFT_BENCH_COMPLETE=bash_source cdvft-bench)"` in `~/.bashrc`, with '
+        "`zsh_source` in `~/.zshrc`, or `_CDVFT_BENCH_COMPLETE=fish_source cdvft-bench | source` for fish.",
+        "",
+    ]
+    context = click.Context(main, info_name="cdvft-bench")
+    for path, command in _commands(main, ()):
+        lines += [f"## {' '.join(path)}", "", *_described(command, click.Context(command, context, " ".join(path)))]
+        lines += [
+            line for sample in SAMPLES if tuple(shlex.split(sample)[: len(path)]) == path for line in _run(main, sample)
+        ]
+    return "\n".join(lines)
+
+
+def _commands(group: click.Group, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
+    for name, command in sorted(group.commands.items()):
+        if isinstance(command, click.Group):
+            yield from _commands(command, (*path, name))
+        elif not command.hidden:
+            yield (*path, name), command
+
+
+def _described(command: click.Command, context: click.Context) -> list[str]:
+    usage = " ".join(command.collect_usage_pieces(context))
+    lines = [f"`cdvft-bench {context.info_name} {usage}`", "", *(command.help or "").split("\n"), ""]
+    records = [record for p in command.params if (record := p.get_help_record(context)) and record[0] != "-h, --help"]
+    if records:
+        lines += ["| option | meaning |", "|---|---|"]
+        lines += [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in records]
+        lines.append("")
+    return lines
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _run(main: click.Group, sample: str) -> list[str]:
+    printed = io.StringIO()
+    with patch.dict(os.environ, {"COLUMNS": str(COLUMNS), "NO_COLOR": "1"}), contextlib.redirect_stdout(printed):
+        main(shlex.split(sample), standalone_mode=False)
+    text = "\n".join(line.rstrip() for line in printed.getvalue().strip("\n").splitlines())
+    text = re.sub(r"; \d+ s$", "", text)  # what it took, here
+    return ["```text", f"$ cdvft-bench {sample}", text, "```", ""]

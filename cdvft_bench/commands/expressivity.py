@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, SEED, WORKERS, Positive
+from cdvft_bench.commands.shared import COUNT, PATH, SEED, WORKERS, Positive
 from cdvft_bench.core.errors import UserError
 
 
@@ -17,19 +17,14 @@ def expressivity() -> None:
 
 @expressivity.command()
 @click.option("--preset", default="small", show_default=True, help="tiny, small or full.")
-@click.option(
-    "--output", required=True, type=click.Path(path_type=Path), help="Profile folder; goes on where it stopped."
-)
-@click.option(
-    "--weights", multiple=True, type=click.Path(path_type=Path), help="An .npz of weight changes; may be repeated."
-)
+@click.option("--output", required=True, type=PATH, help="Profile folder; goes on where it stopped.")
+@click.option("--weights", multiple=True, type=PATH, help="An .npz of weight changes; may be repeated.")
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of all draws.")
 @click.option("--workers", type=WORKERS, default=2, show_default=True, help="Processes, one thread each.")
 def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers: int) -> None:
     """Measure, and write a profile."""
-    from cdvft_bench.expressivity.changes import change_jobs
     from cdvft_bench.expressivity.findings.algebraic import write_findings
-    from cdvft_bench.expressivity.presets import Job, jobs_of
+    from cdvft_bench.expressivity.presets import Job, change_jobs, jobs_of
     from cdvft_bench.expressivity.profile import environment, record
 
     def progress(done: int, total: int, job: Job) -> None:
@@ -42,7 +37,7 @@ def run(preset: str, output: Path, weights: tuple[Path, ...], seed: int, workers
 
 
 @expressivity.command()
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="The .npz to write.")
+@click.option("--output", required=True, type=PATH, help="The .npz to write.")
 @click.option("--model", default="minilm", show_default=True, help="Of the suite's table, with pretrained weights.")
 @click.option("--task", default="tweets", show_default=True, help="Of the suite's tasks.")
 @click.option("--layers", default=r"(query|value)$", show_default=True, help="Regular expression on layer names.")
@@ -66,8 +61,8 @@ def changes(output: Path, model: str, task: str, layers: str, lr: float, example
 
 
 @expressivity.command()
-@click.argument("profile", type=click.Path(path_type=Path))
-@click.option("--output", required=True, type=click.Path(path_type=Path), help="Folder of the page and its figures.")
+@click.argument("profile", type=PATH)
+@click.option("--output", required=True, type=PATH, help="Folder of the page and its figures.")
 def report(profile: Path, output: Path) -> None:
     """Write expressivity.md and its figures from a profile alone."""
     from cdvft_bench.expressivity.profile import load

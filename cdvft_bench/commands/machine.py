@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import COUNT, DEVICE, DTYPE, MOST, devices_option, emit
+from cdvft_bench.commands.shared import COUNT, DEVICE, DTYPE, FILE, MOST, devices_option, emit
 from cdvft_bench.core.errors import UserError
 
 
@@ -42,7 +42,7 @@ def selftest(comparisons: int, device: str, as_json: bool) -> None:
 @click.command()
 @click.option("--device", type=DEVICE, default="cpu", show_default=True, help="Where it runs.")
 @click.option("--threads", type=COUNT, help="CPU threads; torch's number if not given.")
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="A file instead of the user's own.")
+@click.option("--output", type=FILE, help="A file instead of the user's own.")
 def calibrate(device: str, threads: int | None, output: Path | None) -> None:
     """Measure what this machine can do: the rates by which plan and path="auto" choose. Under half a minute."""
     from cdvft_bench.execution.planner import rates_path

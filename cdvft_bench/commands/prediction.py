@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from cdvft_bench.commands.networks import network_options, training_of, training_options
-from cdvft_bench.commands.shared import COUNT, DTYPE, column_option, columns_of, devices_option, emit
-from cdvft_bench.core.io.files import write_file
+from cdvft_bench.commands.shared import COUNT, DTYPE, FILE, PATH, column_option, columns_of, devices_option, emit
 
 
 @click.command()
@@ -34,7 +33,7 @@ from cdvft_bench.core.io.files import write_file
 @click.option("--strategy", default="ddp", show_default=True, help="ddp (everything on each GPU) or fsdp (sharded).")
 @network_options
 @training_options
-@click.option("--profile", "profiles", multiple=True, type=click.Path(path_type=Path), help="Records that calibrate.")
+@click.option("--profile", "profiles", multiple=True, type=PATH, help="Records that calibrate.")
 @devices_option
 @click.option("--all", "everything", is_flag=True, help="All usual settings, and every path that no other beats.")
 @click.option("--details", is_flag=True, help="Also why, and memory, scaling and serving of the first.")
@@ -63,13 +62,9 @@ def answer(profiles: tuple[Path, ...], targets: tuple[str, ...], details: bool, 
 
 
 @click.command()
-@click.argument("stores", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--rates",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="From calibrate; else the rates.json beside a store, or built-in ones.",
-)
-@click.option("--output", type=click.Path(path_type=Path, dir_okay=False), help="Also write all of it as JSON.")
+@click.argument("stores", nargs=-1, required=True, type=PATH)
+@click.option("--rates", type=FILE, help="From calibrate; else the rates.json beside a store, or built-in ones.")
+@click.option("--output", type=FILE, help="Also write all of it as JSON.")
 @column_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def evaluate(
@@ -80,8 +75,7 @@ def evaluate(
     STORES may also be runs made elsewhere: a table (.csv, .tsv), or a folder of the results of PEFT's
     method_comparison. Their order and ratios are predicted by datasheet rates; without any, PEFT's own are.
     """
-    import msgspec
-
+    from cdvft_bench.documents import write_document
     from cdvft_bench.predictor import compare_all, evaluate_stores
     from cdvft_bench.report.terminal.predictions import show_evaluation
 
@@ -89,5 +83,5 @@ def evaluate(
     evaluation = evaluate_stores(recorded, rates) if recorded else None
     both = {"evaluation": evaluation, "published": published}
     if output is not None:
-        write_file(output, msgspec.json.format(msgspec.json.encode(both), indent=1).decode() + "\n")
+        write_document(both, output)
     emit(both, as_json, lambda: show_evaluation(evaluation, published))

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from cdvft_bench.commands.shared import Positive, column_option, columns_of, emit
+from cdvft_bench.commands.shared import FILE, FOLDER, PATH, Positive, column_option, columns_of, emit
 from cdvft_bench.core.errors import UserError
 
 if TYPE_CHECKING:
     from cdvft_bench.analysis.compare import Verdict
 
-FILE = click.Path(path_type=Path, dir_okay=False)
 FAILURES: dict[str, tuple[Verdict, ...]] = {
     "slower": ("slower",),
     "faster": ("faster",),
@@ -22,11 +21,10 @@ FAILURES: dict[str, tuple[Verdict, ...]] = {
     "nothing": (),
 }
 """What a comparison may fail on, by verdict."""
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 @click.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, type=PATH)
 @click.option("--output", type=FOLDER, default=Path("report"), show_default=True, help="Folder of page and tables.")
 @click.option("--verdicts", type=FILE, help="Of 'verify --output'; else verdicts.json in PATHS.")
 @click.option("--ledger", help="A TOML file: tell the verdicts on its claims alone, and ask no reviewers' questions.")
@@ -60,13 +58,8 @@ def report(
     if ledger is not None and no_claims:
         raise UserError("--ledger tells claims and --no-claims leaves them out; give one of them")
     command = ["cdvft-bench report", *map(str, paths)]
-    for name, value in (
-        ("ledger", ledger),
-        ("verdicts", verdicts),
-        ("evaluation", evaluation),
-        ("expressivity", expressivity),
-    ):
-        command += [f"--{name} {value}"] if value else []
+    given = {"ledger": ledger, "verdicts": verdicts, "evaluation": evaluation, "expressivity": expressivity}
+    command += [f"--{name} {value}" for name, value in given.items() if value]
     command += [f"--accuracy {path}" for path in accuracy]
     command += ["--no-claims"] if no_claims else []
     command += [f"--figures {formats}"] if formats else []
@@ -75,14 +68,11 @@ def report(
         (*paths, *accuracy),
         output,
         " ".join([*command, f"--output {output}"]),
-        verdicts=verdicts,
-        ledger=ledger,
-        evaluation=evaluation,
-        expressivity=expressivity,
         claims=not no_claims,
         formats=tuple(filter(None, formats.split(","))),
         columns=columns_of(columns),
         title=title,
+        **given,
     )
 
 
@@ -91,17 +81,12 @@ def write(
     output: Path,
     command: str,
     *,
-    verdicts: Path | None = None,
-    ledger: str | None = None,
-    evaluation: Path | None = None,
-    expressivity: Path | None = None,
-    steps: Path | None = None,
+    title: str,
     claims: bool = True,
     formats: tuple[str, ...] = (),
-    columns: dict[str, str] | None = None,
-    title: str = "cdvft-bench report",
+    **files: Any,
 ) -> None:
-    """Write a report of files and say where it is.
+    """Write a report and say where it is; ``files``: others than those found in ``paths``, see ``inputs.read``.
 
     Raises:
         UserError: a file cannot be read, or the folder holds something else.
@@ -109,23 +94,14 @@ def write(
     from cdvft_bench.analysis.inputs import read
     from cdvft_bench.report.write import write_report
 
-    campaign = read(
-        *paths,
-        verdicts=verdicts,
-        ledger=ledger,
-        evaluation=evaluation,
-        expressivity=expressivity,
-        steps=steps,
-        claims=claims,
-        columns=columns,
-    )
+    campaign = read(*paths, claims=claims, **files)
     done = write_report(campaign, output, command=command, title=title, claims=claims, formats=formats)
     click.echo(f"Report: {done.html}")
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
+@click.argument("a", type=PATH)
+@click.argument("b", type=PATH)
 @click.option(
     "--tolerance",
     type=Positive(zero=True),

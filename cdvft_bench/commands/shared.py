@@ -24,6 +24,9 @@ COUNT = click.IntRange(1, MOST)
 DEVICE = click.Choice(["cpu", "cuda"])
 SEED = click.IntRange(0, MOST)
 WORKERS = click.IntRange(1, 256)
+PATH = click.Path(path_type=Path)
+FILE = click.Path(path_type=Path, dir_okay=False)
+FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class Positive(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -53,9 +56,7 @@ class Dtype(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 DTYPE = Dtype()
-devices_option = click.option(
-    "--devices", type=click.Path(path_type=Path, dir_okay=False), help="A table of your own GPUs, .toml."
-)
+devices_option = click.option("--devices", type=FILE, help="A table of your own GPUs, .toml.")
 
 
 SCHEMA = 1
@@ -92,23 +93,13 @@ def case_options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def case_of(
-    method: str | None,
-    hyperparameters: tuple[str, ...],
-    layer: str | None,
-    model: str | None,
-    batch: int,
-    sequence: int,
-    dtype: str,
-    pass_: CasePass,
-    device: str,
-) -> Case:
+def case_of(method: str | None, hyperparameters: tuple[str, ...], **options: Any) -> Case:
     """The case that :func:`case_options` describe.
 
     Raises:
         UserError: they contradict each other, or name what is not there.
     """
-    return _case(*spelled(method, hyperparameters), layer, model, batch, sequence, dtype, pass_, device)
+    return _case(*spelled(method, hyperparameters), **options)
 
 
 def cases_of(method: str | None, hyperparameters: tuple[str, ...], **options: Any) -> list[Case]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from cdvft_bench.commands.shared import DEVICE, LEFT, Positive, seconds
+from cdvft_bench.commands.shared import DEVICE, FILE, FOLDER, LEFT, PATH, Positive, seconds
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder, shown
 
@@ -55,7 +55,7 @@ GRID_HELP = (
 @click.option("--preset", "grid", default="quick", show_default=True, help=GRID_HELP)
 @click.option(
     "--output",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default=Path("cdvft-bench-run"),
     show_default=True,
     help="Folder of the store and the report; an interrupted run goes on where it stopped.",
@@ -91,22 +91,13 @@ def run(
 
 @click.command()
 @click.argument("grid")
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="SQLite file of records; it is made, or gone on with.",
-)
+@click.option("--store", type=FILE, required=True, help="SQLite file of records; it is made, or gone on with.")
 @click.option("--retry-failed", is_flag=True, help="Run failed cases again.")
 @click.option("--budget", metavar="TIME", help="Stop before this much time is spent, as 540s or 9m; go on later.")
 @click.option(
     "--precision", type=Positive(), help="Half-width of a ratio's interval to reach, instead of the grid's own."
 )
-@click.option(
-    "--device",
-    type=DEVICE,
-    help="Run every case here (cpu or cuda) instead of where the grid says.",
-)
+@click.option("--device", type=DEVICE, help="Run every case here (cpu or cuda) instead of where the grid says.")
 @click.option(
     "--engine",
     type=click.Choice(["local", "grouped", "ray", "formula"]),
@@ -140,13 +131,8 @@ def sweep(
 
 
 @click.command("import")
-@click.argument("rows", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option(
-    "--store",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    help="SQLite file of records; it is made, or added to.",
-)
+@click.argument("rows", nargs=-1, required=True, type=PATH)
+@click.option("--store", type=FILE, required=True, help="SQLite file of records; it is made, or added to.")
 def import_rows(rows: tuple[Path, ...], store: Path) -> None:
     """Take over ROWS: stores of other machines (.sqlite, .jsonl.gz), tables of 'export' (.csv, .parquet), or .jsonl,
     what 'python -m cdvft_bench.timing' wrote on a bare node: these rows get their closed forms here.
@@ -172,8 +158,8 @@ def import_rows(rows: tuple[Path, ...], store: Path) -> None:
 
 
 @click.command()
-@click.argument("store", type=click.Path(path_type=Path))
-@click.argument("output", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("store", type=PATH)
+@click.argument("output", type=FILE)
 def export(store: Path, output: Path) -> None:
     """Write STORE's records and environments to OUTPUT as text (.jsonl or .jsonl.gz), for keeping in a repository.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cdvft_bench.commands.shared import emit
+from cdvft_bench.commands.shared import FILE, PATH, emit
 
 if TYPE_CHECKING:
     from cdvft_bench.timing.traces.analysis import Analysis
@@ -16,9 +16,9 @@ TOP = 15
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-@click.option("--against", type=click.Path(path_type=Path), help="Another trace: say what changed from it to FILE.")
-@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Also write one HTML page.")
+@click.argument("file", type=PATH)
+@click.option("--against", type=PATH, help="Another trace: say what changed from it to FILE.")
+@click.option("--html", type=FILE, help="Also write one HTML page.")
 @click.option("--top", type=click.IntRange(1), default=TOP, show_default=True, help="Rows of kernels and of operators.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, all rows.")
 def trace(file: Path, against: Path | None, html: Path | None, top: int, as_json: bool) -> None:
@@ -51,7 +51,7 @@ def _one(found: Analysis, name: str, html: Path | None, top: int, as_json: bool)
 
 
 def _two(found: Analysis, other: Analysis, names: tuple[str, str], html: Path | None, top: int, as_json: bool) -> None:
-    from cdvft_bench.timing.traces.compare import compare
+    from cdvft_bench.timing.traces.analysis import compare
 
     comparison = compare(found, other)
     if html is not None:

@@ -13,6 +13,13 @@ class MisfitError(UserError):
     """A value that is right in itself, but does not fit the subject's widths."""
 
 
+def one_line(error: object, kind: str = "", most: int = 500) -> str:
+    """An error's type, or another ``kind``, and at most so many characters of what it says, on one printable line."""
+    kind = kind or type(error).__name__
+    text = " ".join(str(error).split())[:most].encode(errors="backslashreplace").decode()
+    return f"{kind}: {text}" if text else kind
+
+
 _SHORT = {
     errno.ENOMEM: "memory ran out",
     errno.ENOSPC: "the disk is full",

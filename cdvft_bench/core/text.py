@@ -101,11 +101,6 @@ def harmless(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.lstrip().startswith(_FORMULAS) else value
 
 
-def slug(value: object) -> str:
-    """At most 80 lower-case letters, digits and single dashes, for file names and anchors."""
-    return re.sub(r"[^a-z0-9]+", "-", clean(value).lower())[:80].strip("-") or "unnamed"
-
-
 def integer(value: float) -> str:
     """``1234567`` as ``1,234,567``."""
     return f"{round(value):,}"

@@ -108,7 +108,7 @@ class TraceSummary:
         operators: ATen operators called on the host (top level and nested), views included.
         launches: kernels, copies and fills that ran on the device; on a CPU, ``dispatched``.
         host_seconds: host time inside operators. device_seconds: time of kernels on the device (CPU: 0.0).
-        families: seconds by kernel family, see ``timing.traces.names.rules``; device time where there is a device,
+        families: seconds by kernel family, see ``timing.traces.names.families``; device time where there is a device,
             self CPU time of operators otherwise.
         by_operator: launches by the ATen operator that made them, "(no operator)" where none did.
         device: "cpu", "cuda" (ROCm's devices, too), or another accelerator's name as its profiler writes it.
@@ -142,7 +142,7 @@ class TraceSummary:
             whose kernels were timed; None unknown. Below half of it no verdict speaks of bandwidth or arithmetic.
         host_working: share of the recorded call in which its thread worked; None where the recorder does not say.
         idle: idle seconds of the window by cause, see ``timing.traces.summary.gaps``, of all devices together.
-        runtime: host seconds in calls into the runtime by kind, see ``timing.traces.names.runtime``.
+        runtime: host seconds in calls into the runtime by kind, see ``timing.traces.names.operators``.
         communication_seconds, exposed_seconds: of the window in communication between devices, and in nothing else.
         lost: launches whose kernels are not in the trace.
     """

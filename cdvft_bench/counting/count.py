@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from cdvft_bench.core.counted import Counted, FvcoreCount, PassCount
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.counting.saved import saved_bytes
-from cdvft_bench.tensors import tensors_in
+from cdvft_bench.tensors import plain_parts, tensors_in
 
 
 def trainable_parameters(module: nn.Module) -> int:
@@ -159,3 +158,42 @@ def _count_fused_update(parameters: list[nn.Parameter]) -> PassCount:
 
 def _first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), "")
+
+
+# --- saved activations -----------------------------------------------------------------------
+
+
+T = TypeVar("T")
+
+
+def saved_bytes(module: nn.Module, call: Callable[[], T]) -> tuple[int, T]:
+    """Run ``call`` and measure what autograd keeps.
+
+    Returns:
+        bytes of distinct storages packed for backward, whole storages once each, without those of
+        the module's parameters and buffers; and the result of ``call``.
+    """
+    own = {key for t in (*module.parameters(), *module.buffers()) for key in _storages(t)}
+    kept: dict[int, tuple[Tensor, int]] = {}  # holding the tensors keeps a storage from being used twice
+
+    def pack(tensor: Tensor) -> Tensor:
+        for key, found in _storages(tensor).items():
+            kept.setdefault(key, found)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = call()
+    return sum(size for key, (_, size) in kept.items() if key not in own), result
+
+
+def _storages(tensor: Tensor) -> dict[int, tuple[Tensor, int]]:
+    """What a tensor is held in: tensor and bytes by the storage's identity, which a meta tensor has as well."""
+    found = {}
+    for part in plain_parts(tensor):
+        try:
+            storage = part.untyped_storage()
+        except (RuntimeError, NotImplementedError):  # an opaque layout, as oneDNN's
+            found[id(part)] = (part, part.numel() * part.element_size())
+        else:
+            found[storage._cdata] = (part, storage.nbytes())
+    return found

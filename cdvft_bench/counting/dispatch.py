@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -16,9 +16,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.counting.handles import Price
-from cdvft_bench.counting.native_operators import NAMESPACE, fft_flops, watched
 from cdvft_bench.counting.operator_prices import price_of
-from cdvft_bench.execution.native import Counts
+from cdvft_bench.execution.native import Counts, counting
 from cdvft_bench.tensors import plain_parts, tensors_in
 
 _NO_KERNEL = {
@@ -227,3 +226,24 @@ def traffic(name: str, args: Any, kwargs: Mapping[str, Any], outputs: list[Tenso
     elif name == "_fused_adamw_":  # parameters and moments are written; gradients and step counters only read
         written = _bytes(tensors_in((args[0], args[2], args[3])))
     return read, written
+
+
+# --- this suite's own operators --------------------------------------------------------------
+# No form over shapes: while :func:`watched` is on, the operators run kernels in which every addition, multiplication,
+# transform and access to an operand counts itself (``execution/native/numbers.h``). So the counts are those of the
+# data.
+
+
+NAMESPACE = "cdvft"
+
+
+def fft_flops(seen: Counts) -> float:
+    """The transforms at 5 n log2 n each."""
+    return 5.0 * seen.points * math.log2(seen.points) * seen.transforms
+
+
+@contextmanager
+def watched() -> Iterator[list[Counts]]:
+    """Yields the counts of each call of an operator inside, in order."""
+    with counting() as seen:
+        yield seen

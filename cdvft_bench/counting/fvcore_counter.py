@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from cdvft_bench.core.counted import FvcoreCount
+from cdvft_bench.counting.dispatch import NAMESPACE, fft_flops, watched
 from cdvft_bench.counting.fvcore_handles import Handle, all_handles
-from cdvft_bench.counting.native_operators import NAMESPACE, fft_flops, watched
 from cdvft_bench.execution.native import Counts
 from cdvft_bench.tensors import tensors_in
 

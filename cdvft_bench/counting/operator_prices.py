@@ -29,7 +29,7 @@ from torch import Tensor
 from cdvft_bench.counting import handles as h
 from cdvft_bench.counting.handles import Handle, Price
 
-__all__ = ["PRICES", "Handle", "Price", "names", "price_of", "register_price", "unregister_price"]
+__all__ = ["PRICES", "Handle", "Price", "price_of", "register_price", "unregister_price"]
 
 
 def _table(families: Iterable[tuple[str, Handle | None]]) -> dict[str, Handle | None]:
@@ -151,11 +151,6 @@ PRICES: dict[str, Handle | None] = {
         )
     ),
 }
-
-
-def names(text: str) -> frozenset[str]:
-    """Names of operators, from a text of them."""
-    return frozenset(text.split())
 
 
 def register_price(name: str, handle: Handle | None) -> Handle | None:

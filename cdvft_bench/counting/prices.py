@@ -13,7 +13,7 @@ from functools import cache
 
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.fft.exact import count_fft
+from cdvft_bench.counting.split_radix import count_fft
 from cdvft_bench.counting.tallied import Complex, Real, Tally
 
 CONVENTIONS = ("mac", "flop", "paper", "tallied")
@@ -50,11 +50,7 @@ def butterfly_flops() -> int:
 
 
 def exact_flops(transform: Transform, half: bool = True) -> int:
-    """What split-radix transforms of these lengths take, tallied in a run; ``half``: real data save what they can.
-
-    Raises:
-        UserError: a length is longer than is tallied.
-    """
+    """What split-radix transforms of these lengths take, tallied in a run; ``half``: real data save what they can."""
     n = transform.points
     real = transform.real and half
     one = sum(n // length * count_fft(length, real=real).flops for length in transform.dims)

@@ -7,11 +7,9 @@ launch. Both divide by the rates of ``planner.device_rates("cuda")``; neither is
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cdvft_bench.analytic.kernels import ITEMSIZE
 from cdvft_bench.analytic.roofline import Rates, kernel_seconds
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem, device_rates
@@ -35,34 +33,6 @@ class Floor:
     bytes: int
     floor_s: float
     predicted_s: float
-
-
-def layer_floor(problem: Problem, rates: Rates) -> float:
-    """Seconds of one adapted layer at the best of every rate: arithmetic or traffic, whichever is longer.
-
-    Arithmetic: the frozen products, each circulant factor's real transforms of its input and output (and in training
-    of both gradients), and its products in the frequency domain. Traffic: x, h, W and, in training, g, the gradient
-    of x and x again, each once. Nothing is counted for element-wise work, launches or what a path keeps, so a layer
-    that takes 1.0 times its floor cannot be made faster on the device by a path with as many transforms.
-
-    Args:
-        problem: the layer; ``problem.training`` adds the backward pass.
-        rates: of the device.
-    """
-    layer, rows = problem.layer, problem.tokens
-    passes = 2 if problem.training else 1
-    matmul = max(rate for _, rate in rates.matmul.get(problem.dtype) or rates.matmul["float32"])
-    seconds = passes * 2.0 * rows * layer.d_in * layer.d_out / matmul
-    for f in problem.factors:
-        blocks, p = int(f.q_in + f.q_out), int(f.p)
-        transforms = passes * rows * blocks * 2.5 * p * math.log2(max(p, 2))
-        products = (2 * passes - 1) * 8.0 * rows * int(f.q_in * f.q_out * f.bins)
-        seconds += transforms / max(rate for _, rate in (*rates.fft, *rates.native))
-        seconds += products / max(rate for _, rate in rates.complex_bmm)
-    entries = passes * layer.d_in * layer.d_out + rows * (layer.d_in + layer.d_out)
-    entries += rows * (2 * layer.d_in + layer.d_out) if problem.training else 0
-    bandwidth = max(rate for curve in rates.bandwidth.values() for _, rate in curve)
-    return max(float(seconds), float(entries) * ITEMSIZE[problem.dtype] / bandwidth)
 
 
 def floors(d: int, tokens: int, rates: Rates, dtype: str = "bfloat16") -> Iterator[Floor]:

@@ -11,18 +11,6 @@ from cdvft_bench.methods import make_method
 TOKENS = 512
 """Tokens over which FourierFT's and the merged paths' cost of building ``dW`` is spread."""
 
-_METHODS = {
-    "cdvft": "cdvft",
-    "block_circulant": "block_circulant",
-    "lora": "lora",
-    "fourierft_best": "fourierft",
-    "fourierft_random": "fourierft",
-    "vera": "vera",
-}
-
-FAMILIES = tuple(_METHODS)
-"""Families in the order of tables."""
-
 TITLES = {
     "cdvft": "CDVFT",
     "block_circulant": "BCA",
@@ -31,7 +19,14 @@ TITLES = {
     "fourierft_random": "FourierFT, random positions",
     "vera": "VeRA",
 }
-"""Families as tables name them."""
+"""Families as tables name them, and in their order. FourierFT's two differ in which frequencies they train."""
+
+FAMILIES = tuple(TITLES)
+
+
+def method_of(family: str) -> str:
+    """A family's method, by its name in the suite."""
+    return family.removesuffix("_best").removesuffix("_random")
 
 
 def cost_of(family: str, options: Mapping[str, int], d_in: int, d_out: int, tokens: int = TOKENS) -> tuple[int, float]:
@@ -46,7 +41,8 @@ def cost_of(family: str, options: Mapping[str, int], d_in: int, d_out: int, toke
     Raises:
         UserError: the family or an option is not known.
     """
-    if family not in _METHODS:
+    if family not in TITLES:
         raise UserError(f"family {family!r} is not known; use one of {', '.join(FAMILIES)}")
-    cost = make_method(_METHODS[family], dict(options)).cost(LinearShape(d_in, d_out, bias=False), tokens, device="cpu")
+    method = make_method(method_of(family), dict(options))
+    cost = method.cost(LinearShape(d_in, d_out, bias=False), tokens, device="cpu")
     return int(cost.parameters), float(cost.flops("forward", "flop", scope="adapter")) / tokens

@@ -7,20 +7,20 @@ quantities "figure" and "difference" of a ledger). Settings are smaller than tho
 from __future__ import annotations
 
 import math
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
 
-from cdvft_bench.expressivity import structure, theorem
+from cdvft_bench.expressivity import experiments, structure, theorem
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.experiments import REACHED, conditioning, peer_rows
-from cdvft_bench.expressivity.factors import Product
-from cdvft_bench.expressivity.findings.stats import best_within, log_slope
-from cdvft_bench.expressivity.fitting import families, training
-from cdvft_bench.expressivity.fitting.gradients import circulant_gradient, gradient_scale
+from cdvft_bench.expressivity.findings.measured import best_within, log_slope
+from cdvft_bench.expressivity.fitting import training
 from cdvft_bench.expressivity.fitting.solver import SolverOptions, fit_cdvft
 from cdvft_bench.expressivity.fitting.targets import draw_targets
-from cdvft_bench.expressivity.redundancy import class_count, classes_found
+from cdvft_bench.expressivity.fitting.training import circulant_gradient
+from cdvft_bench.expressivity.structure import class_count, classes_found
 from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 from cdvft_reference.cdvft import FactorShapes
 
@@ -29,20 +29,10 @@ _SHORT = SolverOptions(restarts=2, relaxed=2, steps=60)
 """Enough for m = 2 at these widths."""
 
 
-def _generator(seed: int = _SEED) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def _field(targets: Tensor, field: str) -> Tensor:
-    return targets.to(torch.complex128) if field == "complex" else targets
-
-
 def _target(name: str, n: int, draws: int) -> Tensor:
     """An ensemble of ``targets``, or "rank r"."""
     if name.startswith("rank "):
-        rank = int(name.removeprefix("rank "))
-        left = torch.randn(draws, n, rank, dtype=torch.float64, generator=_generator())
-        return left @ torch.randn(draws, rank, n, dtype=torch.float64, generator=_generator(_SEED + 1))
+        return experiments.low_rank_targets(n, int(name.removeprefix("rank ")), draws, _SEED)
     return draw_targets(name, n, draws, _SEED)
 
 
@@ -61,7 +51,7 @@ def rank_of_layer(shapes: FactorShapes) -> int:
     """
     base = nn.Linear(shapes.d_in, shapes.d_out, bias=False, dtype=torch.float64)
     layer = CDVFTLinear(base, shapes.m, shapes.block_size, path="fft")
-    generator = _generator()
+    generator = torch.Generator().manual_seed(_SEED)
 
     def sizes(x: Tensor) -> Tensor:
         return (0.3 * torch.randn(x.shape, dtype=torch.float64, generator=generator)).exp()
@@ -129,18 +119,13 @@ def counted_classes(n: int, field: str = "real") -> float:
 
 def growth_of_factors(gap: float) -> float:
     """Largest over smallest entry of three factors of ``[[gap, 1], [1, 1]]``; infinite where the product is not it."""
-    target = torch.tensor([[gap, 1.0], [1.0, 1.0]], dtype=torch.complex128)
-    theta = theorem.factorise(target)
-    if theorem.factorisation_residual(target, theta) > REACHED:
-        return math.inf
-    size = theta.abs()
-    return float(size.max() / size[size > 0].min())
+    (row,) = experiments.boundary([gap])
+    return math.inf if row["residual"] > REACHED else float(row["spread"])
 
 
 def construction_residual(n: int, draws: int = 5) -> float:
     """Worst relative residual of the constructive factorisation of complex Gaussian matrices."""
-    targets = torch.randn(draws, n, n, dtype=torch.complex128, generator=_generator())
-    return max(theorem.factorisation_residual(t, theorem.factorise(t)) for t in targets)
+    return float(max(experiments.factorise(n, draws, _SEED)[0]["residuals"]))
 
 
 def searched_2x2(draws: int = 12) -> Tensor:
@@ -155,13 +140,9 @@ def closed_2x2(draws: int = 12) -> Tensor:
 
 def missed_gaussians(n: int, field: str, more: int = 0, draws: int = 8) -> float:
     """Share of real Gaussian targets that are not reached at m = ceil(n / 2) + 1 + more."""
-    targets = _field(draw_targets("gaussian", n, draws, _SEED), field)
-    options = SolverOptions(restarts=4, relaxed=4)
-    previous = None
-    for m in range(1, structure.generic_full_m(n) + more + 1):
-        previous = fit_cdvft(targets, m, n, options, previous)
-    assert previous is not None
-    return float((previous.error > REACHED).double().mean())
+    ms = list(range(1, structure.generic_full_m(n) + more + 1))
+    errors = experiments.reach(n, ms, field, draws, _SEED, {"restarts": 4, "relaxed": 4})[-1]["errors"]
+    return float(sum(e > REACHED for e in errors) / draws)
 
 
 def change_of_layer(target: str, n: int) -> Tensor:
@@ -199,32 +180,24 @@ def gain_of_a_third_diagonal(target: str, n: int = 6, draws: int = 2) -> float:
 
 def planted_error(n: int, m: int, field: str, draws: int = 3) -> float:
     """Worst error on planted products of m diagonals, looked for with the same m."""
-    options = SolverOptions(restarts=4, relaxed=4, steps=100)
-    return float(fit_cdvft(_planted(n, m, field, draws), m, n, options).error.max())
+    effort = {"restarts": 4, "relaxed": 4, "steps": 100}
+    return float(max(experiments.recover(n, m, m, field, draws, _SEED, effort)[0]["errors"]))
 
 
 def starts_that_find(n: int, m: int, field: str, draws: int = 3) -> float:
     """Share of starts that find a planted product."""
-    found = fit_cdvft(_planted(n, m, field, draws), m, n, SolverOptions(restarts=8, relaxed=8))
-    return float((found.all_errors < REACHED).double().mean())
-
-
-def _planted(n: int, m: int, field: str, draws: int) -> Tensor:
-    product = Product(FactorShapes(n, n, m, n))
-    dtype = torch.complex128 if field == "complex" else torch.float64
-    return product.dense(product.random(draws, dtype, _generator()))
+    found = experiments.recover(n, m, m, field, draws, _SEED, {"restarts": 8, "relaxed": 8})
+    return float(found[0]["share_of_starts"])
 
 
 def fourierft_with_all_coefficients(n: int) -> Tensor:
     """FourierFT's least errors on Gaussian targets, every frequency trained."""
-    return families.fourierft_best_error(draw_targets("gaussian", n, 4, _SEED), n * n)
+    return torch.tensor(experiments.fourier_floor(n, 4, _SEED)[0]["errors"], dtype=torch.float64)
 
 
 def distance_from_even(n: int) -> Tensor:
     """Distances of the same targets from the matrices with T[r, s] = T[-r, -s]."""
-    targets = draw_targets("gaussian", n, 4, _SEED)
-    even = (targets + torch.roll(targets.flip(1, 2), (1, 1), (1, 2))) / 2
-    return families.relative_error(targets, even)
+    return torch.tensor(experiments.fourier_floor(n, 4, _SEED)[0]["even_distances"], dtype=torch.float64)
 
 
 def behind_best_peer(target: str, budget: str, n: int = 12, draws: int = 3) -> float:
@@ -268,10 +241,8 @@ def _circulant_layer(n: int, p: int) -> tuple[BlockCirculantLinear, Tensor]:
 
 def gradient_exponent(teacher: str, n: int = 16, draws: int = 10) -> float:
     """Exponent of p in the size of dL/dc over that of the dense gradient, first gradient of the small task."""
-    tasks = [training.dense_gradient(training.make_task(n, 16 * n, teacher, _SEED + k)) for k in range(draws)]
     sizes = [p for p in range(2, n + 1) if n % p == 0]
-    means = [sum(gradient_scale(g, p).ratio for g in tasks) / draws for p in sizes]
-    return log_slope(sizes, means)
+    return log_slope(sizes, [fmean(row["ratios"]) for row in experiments.gradients(n, sizes, teacher, draws, _SEED)])
 
 
 def rank_at_start(m: int, n: int = 16) -> float:
@@ -284,18 +255,15 @@ def condition_ratio(m: int, n: int = 16, draws: int = 5) -> float:
     logs = []
     for k in (m, m + 1):
         conditions = conditioning(n, k, n, "normal", draws, _SEED)[0]["conditions"]
-        logs.append(sum(math.log(c) for c in conditions) / draws)
+        logs.append(fmean(map(math.log, conditions)))
     return math.exp(logs[0] - logs[1])
 
 
 def loss_after(steps: int, init: str, teacher: str, seeds: int = 3, n: int = 16) -> float:
     """Mean loss of m = 2, p = n on the small task after some steps at learning rate 0.1; 1 is no change at all."""
     adapter = training.Adapter("cdvft", 2, n, init)  # type: ignore[arg-type]
-    losses = [
-        training.train(training.make_task(n, 16 * n, teacher, _SEED + k), adapter, 0.1, [steps], k)[0].loss
-        for k in range(seeds)
-    ]
-    return sum(losses) / seeds
+    tasks = [training.make_task(n, 16 * n, teacher, _SEED + k) for k in range(seeds)]
+    return fmean(training.train(task, adapter, 0.1, [steps], k)[0].loss for k, task in enumerate(tasks))
 
 
 def excess_over_zero_diagonal(init: str, teacher: str, steps: int = 10) -> float:

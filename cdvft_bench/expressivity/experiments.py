@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cdvft_bench.expressivity import redundancy, structure, theorem
+from cdvft_bench.expressivity import structure, theorem
 from cdvft_bench.expressivity.budget import cost_of
 from cdvft_bench.expressivity.factors import Product
 from cdvft_bench.expressivity.fitting import families, training
-from cdvft_bench.expressivity.fitting.gradients import gradient_scale
 from cdvft_bench.expressivity.fitting.solver import Approximation, SolverOptions, fit_cdvft
 from cdvft_bench.expressivity.fitting.targets import draw_targets, read_changes, read_source
+from cdvft_bench.expressivity.fitting.training import gradient_scale
 from cdvft_reference.cdvft import FactorShapes
 from cdvft_reference.layer import CDVFTLinear
 
@@ -43,22 +43,24 @@ def _approximation_row(family: str, options: Mapping[str, int], errors: Tensor, 
     }
 
 
-def cdvft_rows(
-    targets: Tensor,
-    block_size: int,
-    ms: list[int],
-    solver: Mapping[str, Any],
-    beyond: Mapping[str, Any] | None = None,
-) -> list[Row]:
-    """CDVFT's least errors for rising m, each m starting from the one before too; ``beyond``: options for m > 2."""
-    rows: list[Row] = []
+def rising(
+    targets: Tensor, p: int, ms: list[int], solver: Mapping[str, Any], beyond: Mapping[str, Any] | None = None
+) -> Iterator[tuple[int, Approximation]]:
+    """CDVFT's best for rising m, each m starting from the one before too; ``beyond``: options for m > 2."""
+    square = targets.shape[1] == targets.shape[2]
     previous: Approximation | None = None
     for m in ms:
-        grows = previous is not None and targets.shape[1] == targets.shape[2]
         options = SolverOptions(**(solver if beyond is None or m <= 2 else beyond))
-        previous = fit_cdvft(targets, m, block_size, options, previous if grows else None)
-        rows.append(_approximation_row("cdvft", {"m": m, "block_size": block_size}, previous.error, targets))
-    return rows
+        previous = fit_cdvft(targets, m, p, options, previous if square else None)
+        yield m, previous
+
+
+def cdvft_rows(
+    targets: Tensor, p: int, ms: list[int], solver: Mapping[str, Any], beyond: Mapping[str, Any] | None = None
+) -> list[Row]:
+    """CDVFT's least errors for rising m, see :func:`rising`."""
+    found = rising(targets, p, ms, solver, beyond)
+    return [_approximation_row("cdvft", {"m": m, "block_size": p}, best.error, targets) for m, best in found]
 
 
 def peer_rows(targets: Tensor, budgets: list[int], seed: int) -> list[Row]:
@@ -119,25 +121,21 @@ def reach(n: int, ms: list[int], field: str, draws: int, seed: int, solver: Mapp
     """Real Gaussian targets by real or complex factors, for rising m up to the theorem's n."""
     targets = draw_targets("gaussian", n, draws, seed)
     targets = targets.to(torch.complex128) if field == "complex" else targets
-    rows: list[Row] = []
-    previous: Approximation | None = None
-    for m in ms:
-        previous = fit_cdvft(targets, m, n, SolverOptions(**solver), previous)
-        rows.append({"n": n, "m": m, "field": field, "errors": previous.error.tolist()})
-    return rows
+    found = rising(targets, n, ms, solver)
+    return [{"n": n, "m": m, "field": field, "errors": best.error.tolist()} for m, best in found]
+
+
+def low_rank_targets(n: int, rank: int, draws: int, seed: int) -> Tensor:
+    """Random real matrices (draws, n, n) of rank r."""
+    generator = torch.Generator().manual_seed(_PLANTED + seed)
+    left = torch.randn(draws, n, rank, dtype=torch.float64, generator=generator)
+    return left @ torch.randn(draws, rank, n, dtype=torch.float64, generator=generator)
 
 
 def reach_low_rank(n: int, rank: int, ms: list[int], draws: int, seed: int, solver: Mapping[str, Any]) -> list[Row]:
-    """Random real matrices of rank r by real factors, p = n, for rising m."""
-    generator = torch.Generator().manual_seed(_PLANTED + seed)
-    left = torch.randn(draws, n, rank, dtype=torch.float64, generator=generator)
-    targets = left @ torch.randn(draws, rank, n, dtype=torch.float64, generator=generator)
-    rows: list[Row] = []
-    previous: Approximation | None = None
-    for m in ms:
-        previous = fit_cdvft(targets, m, n, SolverOptions(**solver), previous)
-        rows.append({"n": n, "rank": rank, "m": m, "errors": previous.error.tolist()})
-    return rows
+    """The same by real factors, p = n, for rising m."""
+    found = rising(low_rank_targets(n, rank, draws, seed), n, ms, solver)
+    return [{"n": n, "rank": rank, "m": m, "errors": best.error.tolist()} for m, best in found]
 
 
 def fourier_floor(n: int, draws: int, seed: int) -> list[Row]:
@@ -148,16 +146,22 @@ def fourier_floor(n: int, draws: int, seed: int) -> list[Row]:
     return [{"n": n, "errors": errors, "even_distances": families.relative_error(targets, even).tolist()}]
 
 
+def _factorised(target: Tensor) -> tuple[float, float]:
+    """Relative residual of the constructive factorisation, and the factors' largest over smallest entry but zeros."""
+    theta = theorem.factorise(target)
+    size = theta.abs()[theta.abs() > 0]
+    return theorem.factorisation_residual(target, theta), float(size.max() / size.min())
+
+
 def factorise(n: int, draws: int, seed: int) -> list[Row]:
     """The constructive factorisation on complex Gaussian matrices."""
     residuals, spreads = [], []
     for k in range(draws):
         g = torch.Generator().manual_seed(seed * 1000 + k)
         target = torch.randn(n, n, dtype=torch.complex128, generator=g)
-        theta = theorem.factorise(target)
-        residuals.append(theorem.factorisation_residual(target, theta))
-        size = theta.abs()[theta.abs() > 0]
-        spreads.append(float(size.max() / size.min()))
+        residual, spread = _factorised(target)
+        residuals.append(residual)
+        spreads.append(spread)
     return [{"n": n, "factors": 2 * n - 1, "residuals": residuals, "spreads": spreads}]
 
 
@@ -165,11 +169,8 @@ def boundary(gaps: list[float]) -> list[Row]:
     """Matrices [[gap, 1], [1, 1]] by three factors: what the factors do as the gap closes."""
     rows = []
     for gap in gaps:
-        target = torch.tensor([[gap, 1.0], [1.0, 1.0]], dtype=torch.complex128)
-        theta = theorem.factorise(target)
-        size = theta.abs()
-        residual = theorem.factorisation_residual(target, theta)
-        rows.append({"gap": gap, "residual": residual, "spread": float(size.max() / size[size > 0].min())})
+        residual, spread = _factorised(torch.tensor([[gap, 1.0], [1.0, 1.0]], dtype=torch.complex128))
+        rows.append({"gap": gap, "residual": residual, "spread": spread})
     return rows
 
 
@@ -200,8 +201,8 @@ def dimension(n: int, m: int, block_size: int, seed: int) -> list[Row]:
 
 def classes(n: int, field: str, starts: int, seed: int) -> list[Row]:
     """Classes of factors of one planted product with m = 2, p = n, scalings apart: found, and how many there are."""
-    found = redundancy.classes_found(n, field, starts, seed)
-    return [{"n": n, "field": field, "found": found, "counted": redundancy.class_count(n, field)}]
+    found = structure.classes_found(n, field, starts, seed)
+    return [{"n": n, "field": field, "found": found, "counted": structure.class_count(n, field)}]
 
 
 def conditioning(n: int, m: int, block_size: int, point: str, draws: int, seed: int) -> list[Row]:

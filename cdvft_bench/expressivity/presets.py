@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from cdvft_bench.core.io.reading import packaged, parse_toml
 from cdvft_bench.core.names import not_known
-from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
+from cdvft_bench.expressivity.fitting.targets import ENSEMBLES, read_changes
 
 
 @dataclass(frozen=True)
@@ -64,57 +67,12 @@ class Preset:
     learning_rates: list[float]
 
 
-PRESETS = {
-    "tiny": Preset(
-        plans={4: {4: [1, 2, 3], 2: [2]}},
-        draws=2,
-        solver={"restarts": 2, "relaxed": 2, "steps": 40},
-        recovery=[(4, 2, 2)],
-        low_rank=[(4, 2)],
-        reach=[2, 3],
-        factorisation=[2, 3],
-        dimension=[2, 4],
-        classes=[4],
-        conditioning=[(4, 2, 4), (4, 2, 2), (4, 3, 4)],
-        train_width=4,
-        train_steps=20,
-        train_seeds=2,
-        learning_rates=[1e-2],
-    ),
-    "small": Preset(
-        plans={16: {16: [1, 2, 3, 4, 5], 8: [2, 3], 4: [2]}, 32: {32: [2, 3], 16: [2]}},
-        draws=5,
-        solver={"restarts": 2, "relaxed": 2, "steps": 100},
-        recovery=[(8, 2, 2), (16, 2, 2), (5, 3, 3), (8, 3, 3), (8, 4, 4)],
-        low_rank=[(6, 2), (8, 2), (10, 2), (8, 3), (10, 3), (10, 4)],
-        reach=[2, 3, 4, 5],
-        factorisation=[2, 3, 4, 5, 6, 8],
-        dimension=[2, 3, 4, 5, 6, 7, 8, 9, 10, 12],
-        classes=[3, 4, 5, 6, 7],
-        conditioning=[(16, 2, 16), (16, 2, 8), (16, 2, 4), (16, 3, 16), (16, 4, 16), (16, 5, 16)],
-        train_width=16,
-        train_steps=300,
-        train_seeds=3,
-        learning_rates=[1e-3, 1e-2, 1e-1],
-    ),
-    "full": Preset(
-        plans={16: {16: list(range(1, 10)), 8: [2, 3, 4], 4: [2, 3]}, 32: {32: [2, 3, 4, 5], 16: [2, 3], 8: [2]}},
-        draws=10,
-        solver={"restarts": 6, "relaxed": 6, "steps": 300},
-        recovery=[(8, 2, 2), (16, 2, 2), (32, 2, 2), (5, 3, 3), (8, 3, 3), (12, 3, 3), (8, 4, 4)],
-        low_rank=[(6, 2), (8, 2), (12, 2), (16, 2), (8, 3), (10, 3), (12, 3), (10, 4)],
-        reach=[2, 3, 4, 5, 6],
-        factorisation=[2, 3, 4, 5, 6, 7, 8],
-        dimension=list(range(2, 17)),
-        classes=list(range(3, 9)),
-        conditioning=[(16, 2, 16), (16, 2, 8), (16, 2, 4), (16, 3, 16), (16, 4, 16), (16, 5, 16), (32, 2, 32)],
-        train_width=32,
-        train_steps=1000,
-        train_seeds=5,
-        learning_rates=[1e-3, 3e-3, 1e-2, 3e-2, 1e-1],
-    ),
-}
-"""Presets by name: ``tiny`` for tests (seconds), ``small`` (minutes, the committed profile), ``full`` (hours)."""
+def _preset(plans: dict[str, dict[str, list[int]]], **given: Any) -> Preset:
+    return Preset({int(n): {int(p): ms for p, ms in plan.items()} for n, plan in plans.items()}, **given)
+
+
+PRESETS = {name: _preset(**given) for name, given in parse_toml(packaged(__package__, "presets.toml")).items()}
+"""By name, of ``presets.toml``."""
 
 
 def _divisors(n: int) -> list[int]:
@@ -215,3 +173,17 @@ def jobs_of(preset_name: str, seed: int = 0) -> list[Job]:
         *_training_jobs(preset, seed),
         *_approximation_jobs(preset, seed),
     ]
+
+
+# --- real weight changes ---------------------------------------------------------------------
+
+
+def change_jobs(path: Path, seed: int) -> list[Job]:
+    """A job an array of the file.
+
+    Raises:
+        UserError: see :func:`targets.read_changes`.
+    """
+    names = list(read_changes(path))
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return [Job("change", {"path": str(path), "digest": digest, "name": name, "seed": seed}) for name in names]

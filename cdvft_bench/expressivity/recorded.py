@@ -5,18 +5,12 @@ Each takes the profile first and returns what its namesake returns, or None wher
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from statistics import fmean
 
 from cdvft_bench.expressivity.experiments import REACHED, Row
-from cdvft_bench.expressivity.findings.changes import change_findings
-from cdvft_bench.expressivity.findings.measured import approximations, losses_at, setting
-from cdvft_bench.expressivity.findings.stats import best_within
+from cdvft_bench.expressivity.findings.measured import approximations, best_within, change_findings, losses_at, setting
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.expressivity.structure import generic_full_m
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
 
 
 def _one(rows: list[Row]) -> Row | None:
@@ -39,13 +33,13 @@ def error_at(profile: Profile, target: str, n: int, m: int) -> float | None:
 def gain_of_a_third_diagonal(profile: Profile, target: str, n: int = 16) -> float | None:
     """Mean error with m = 2 less that with m = 3."""
     two, three = (_approximation(profile, target, n, m) for m in (2, 3))
-    return None if two is None or three is None else _mean(two["errors"]) - _mean(three["errors"])
+    return None if two is None or three is None else fmean(two["errors"]) - fmean(three["errors"])
 
 
 def missed_gaussians(profile: Profile, n: int, field: str, more: int = 0) -> float | None:
     """Share of real Gaussian targets that were not reached at m = ceil(n / 2) + 1 + more."""
     row = _one(profile.of("reach", n=n, m=generic_full_m(n) + more, field=field))
-    return None if row is None else _mean([float(e > REACHED) for e in row["errors"]])
+    return None if row is None else fmean([float(e > REACHED) for e in row["errors"]])
 
 
 def planted_error(profile: Profile, n: int, m: int, field: str) -> float | None:
@@ -82,20 +76,20 @@ def behind_best_peer(profile: Profile, target: str, budget: str, n: int = 16) ->
     peers = [row for row in rows if row["family"] not in ("cdvft", "fourierft_best")]
     own = best_within([row for row in rows if row["family"] == "cdvft" and row["options"]["m"] == 2], axis, limit[axis])
     best = best_within(peers, axis, limit[axis])
-    return None if own is None or best is None else _mean(own["errors"]) - _mean(best["errors"])
+    return None if own is None or best is None else fmean(own["errors"]) - fmean(best["errors"])
 
 
 def excess_over_zero_diagonal(profile: Profile, init: str, teacher: str, steps: int = 10) -> float | None:
     """Loss after the first steps from the zero-diagonal start over that from another start, m = 2, p = d."""
     own, other = (losses_at(profile, teacher, 2, start, steps) for start in ("zero_diagonal", init))
-    return _mean(own) / _mean(other) if own and other else None
+    return fmean(own) / fmean(other) if own and other else None
 
 
 def stable_rank_share(profile: Profile, m: int, teacher: str) -> float | None:
     """Stable rank of trained weight changes over the width, their mean; 1 where a numerical rank is 2 or less."""
     rows = [r for r in profile.of("training", ensemble=teacher) if r["settings"]["family"] == "cdvft"]
     last = [(row["n"], row["snapshots"][-1]) for row in rows if row["settings"]["m"] == m and row["snapshots"]]
-    return _mean([s["stable_rank"] / n if s["rank"] > 2 else 1.0 for n, s in last]) if last else None
+    return fmean([s["stable_rank"] / n if s["rank"] > 2 else 1.0 for n, s in last]) if last else None
 
 
 def mean_error_on_changes(profile: Profile, method: str) -> float | None:

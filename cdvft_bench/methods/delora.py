@@ -21,8 +21,8 @@ from cdvft_bench.analytic.kernels import (
     reduction,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
-from cdvft_bench.methods._norms import compare, length_backward
 from cdvft_bench.methods._peft import PeftMethod, PeftNames, base_backward, cast
+from cdvft_bench.methods._shared import compare, length_backward
 from cdvft_bench.methods.base import register
 from cdvft_bench.methods.lora import thin_products
 

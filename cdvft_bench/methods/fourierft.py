@@ -19,7 +19,7 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.methods._peft import PeftNames, cast, dense_change
-from cdvft_bench.methods._sparse import SparseTransform
+from cdvft_bench.methods._shared import SparseTransform
 from cdvft_bench.methods.base import register
 
 INDEX_BYTES = 16  # one int64 row and one int64 column a frequency

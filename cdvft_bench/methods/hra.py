@@ -21,8 +21,8 @@ from cdvft_bench.analytic.kernels import (
     times,
 )
 from cdvft_bench.analytic.linear import LinearShape, frozen_forward, itemsize
-from cdvft_bench.methods._norms import length_backward
 from cdvft_bench.methods._peft import PeftMethod, PeftNames, cast
+from cdvft_bench.methods._shared import length_backward
 from cdvft_bench.methods.base import register
 
 

@@ -10,8 +10,8 @@ from typing import ClassVar, Self
 from cdvft_bench.analytic.cost import Cost
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, elementwise, mixed, mm
 from cdvft_bench.analytic.linear import LinearShape, itemsize
-from cdvft_bench.methods._lycoris import DROPOUT_DRAW
 from cdvft_bench.methods._peft import PeftMethod, PeftNames, dense_change
+from cdvft_bench.methods._shared import DROPOUT_DRAW
 from cdvft_bench.methods.base import register
 
 

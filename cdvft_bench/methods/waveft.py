@@ -20,7 +20,7 @@ from cdvft_bench.analytic.kernels import (
 )
 from cdvft_bench.analytic.linear import LinearShape, itemsize
 from cdvft_bench.methods._peft import PeftNames, dense_change
-from cdvft_bench.methods._sparse import SparseTransform
+from cdvft_bench.methods._shared import SparseTransform
 from cdvft_bench.methods.base import register
 
 INDEX = 8  # bytes of an int64

@@ -12,7 +12,7 @@ far predictions miss. Reads records, never measures. Everything that leaves this
 """
 
 from cdvft_bench.predictor.answering.answer import answer
-from cdvft_bench.predictor.evaluation import evaluate
+from cdvft_bench.predictor.evaluation import evaluate, evaluate_stores, read_profiles
 from cdvft_bench.predictor.published_times import compare_all, compare_published
 from cdvft_bench.predictor.results import (
     Answer,
@@ -25,11 +25,9 @@ from cdvft_bench.predictor.results import (
     Prediction,
     PublishedComparison,
     PublishedPrediction,
-    Range,
     Scaling,
     Serving,
 )
-from cdvft_bench.predictor.stores import evaluate_stores, read_profiles
 
 __all__ = [
     "Answer",
@@ -42,7 +40,6 @@ __all__ = [
     "Prediction",
     "PublishedComparison",
     "PublishedPrediction",
-    "Range",
     "Scaling",
     "Serving",
     "answer",

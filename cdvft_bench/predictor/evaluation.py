@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -13,10 +14,12 @@ from cdvft_bench.analytic.cost import flops
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
 from cdvft_bench.predictor.causes import find_cause, typical_baselines
-from cdvft_bench.predictor.devices import devices
+from cdvft_bench.predictor.devices import devices, read_rates
 from cdvft_bench.predictor.fit import PRIOR, Fit, Floats, Ints, Predicted, Terms, fit, make_terms
 from cdvft_bench.predictor.results import (
     NOT_MEASURED,
@@ -26,10 +29,10 @@ from cdvft_bench.predictor.results import (
     Evaluation,
     Farthest,
     Prediction,
-    Range,
     Split,
 )
-from cdvft_bench.predictor.samples import Interval, Sample, around, samples
+from cdvft_bench.predictor.samples import Factors, Sample, around, device_name, hold, samples
+from cdvft_bench.sweep.storage.store import Store
 
 BOUNDS: tuple[Bound, ...] = ("arithmetic", "bytes", "launches")
 FARTHEST = 10
@@ -187,7 +190,7 @@ class _Bench:
         flops_s: float,
         found: Predicted,
         row: int,
-        held: Interval,
+        held: Factors,
     ) -> Prediction:
         sample = self.found[i]
         case = sample.record.case
@@ -207,7 +210,7 @@ class _Bench:
             sample.record.environment,
             split,
             sample.seconds,
-            Range(float(seconds), low, high),
+            Interval(float(seconds), low, high),
             float(flops_s),
             float(bytes_s),
             BOUNDS[most],
@@ -238,7 +241,7 @@ def _efficiencies(device: str, fitted: Fit, terms: Terms) -> list[Efficiency]:
             Efficiency(
                 device,
                 kind,
-                Range(*(float(np.exp(v)) for v in (value, value - spread, value + spread))),
+                Interval(*(float(np.exp(v)) for v in (value, value - spread, value + spread))),
                 float(by_kind[i] / by_kind.sum()),
                 float(min(deviations[i] ** 2 / PRIOR**2, 1.0)),
             )
@@ -290,3 +293,54 @@ def _errors(predictions: Sequence[Prediction]) -> list[ErrorRow]:
             )
         )
     return made
+
+
+# --- whole stores ----------------------------------------------------------------------------
+
+
+BESIDE = "rates.json"
+"""What ``cdvft-bench calibrate --output`` is called when it lies beside a profile."""
+
+
+@dataclass
+class Profiles:
+    """Records, the environments that they were made in, and rates by device."""
+
+    records: list[Record] = field(default_factory=list)
+    environments: dict[str, Environment] = field(default_factory=dict)
+    rates: dict[str, Rates] = field(default_factory=dict)
+
+
+def read_profiles(stores: Sequence[Path], rates: Path | None = None) -> Profiles:
+    """Read stores; each one's devices take the rates in ``rates``, or in the ``rates.json`` beside the store.
+
+    Rates of a GPU hold for the GPU of that name, rates of a CPU for CPU records of as many threads.
+
+    Raises:
+        UserError: a store or the rates cannot be read.
+    """
+    found = Profiles()
+    given = read_rates(rates) if rates is not None else None
+    for path in stores:
+        with Store(path) as store:
+            records, environments = list(store.records()), store.environments()
+        found.records += records
+        found.environments |= environments
+        beside = path.with_name(BESIDE)
+        own = given or (read_rates(beside) if is_file(beside) else None)
+        if own is not None:
+            for record in records:
+                environment = environments.get(record.environment)
+                if environment is not None and hold(own, record, environment):
+                    found.rates[device_name(record.case, environment)] = own
+    return found
+
+
+def evaluate_stores(stores: Sequence[Path], rates: Path | None = None) -> Evaluation:
+    """Predictions against the recorded times of whole stores, see :func:`evaluate`.
+
+    Raises:
+        UserError: a store or the rates cannot be read, or no record can be used.
+    """
+    found = read_profiles(stores, rates)
+    return evaluate(found.records, found.environments, found.rates)

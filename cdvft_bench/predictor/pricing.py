@@ -14,7 +14,7 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.predictor.evaluation import BOUNDS
 from cdvft_bench.predictor.fit import PRIOR, Fit, Predicted, Work, fit, make_terms, predict
 from cdvft_bench.predictor.results import NOT_MEASURED, Bound
-from cdvft_bench.predictor.samples import Interval, around, device_name, hold, samples
+from cdvft_bench.predictor.samples import Factors, around, device_name, hold, samples
 
 WORST = float(np.exp(1.96 * PRIOR))
 """How much slower than its full rates a device may be, before any profile of it: 95 % of the prior."""
@@ -36,7 +36,7 @@ class Pricer:
     dtype: str
     fitted: Fit | None = None
     records: int = 0
-    held: Interval = None
+    held: Factors = None
 
     def predict(self, kernels: Kernels) -> Predicted:
         """One call of these kernels."""

@@ -4,33 +4,41 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.accuracy.published.campaigns import IMAGES, MATHS, campaign
-from cdvft_bench.accuracy.published.flux import MODEL, image_linears
+from cdvft_bench.accuracy.published.flux import DOUBLE, MODEL, SINGLE, WIDTH, image_linears, image_parameters
 from cdvft_bench.accuracy.published.methods import adapted
-from cdvft_bench.accuracy.published.reading import TABLES, Published, is_published, read_published
+from cdvft_bench.accuracy.published.reading import (
+    IMAGES,
+    MATHS,
+    TABLES,
+    Published,
+    campaign,
+    is_published,
+    read_published,
+)
 from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.analytic.cost import Cost, flops
-from cdvft_bench.analytic.kernels import Kernels
+from cdvft_bench.analytic.kernels import ITEMSIZE, Kernel, Kernels, times
+from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.analytic.models import MODELS
 from cdvft_bench.analytic.training import adamw_foreach, clipping
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import plural
 from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method
 from cdvft_bench.predictor.devices import Target, by_name, find_target
 from cdvft_bench.predictor.evaluation import error
-from cdvft_bench.predictor.image_times import image_cost, image_memory
 from cdvft_bench.predictor.memory import budget
 from cdvft_bench.predictor.pricing import Pricer
-from cdvft_bench.predictor.results import PublishedComparison, PublishedPrediction, Range
+from cdvft_bench.predictor.results import MemoryBudget, PublishedComparison, PublishedPrediction
 from cdvft_bench.predictor.transformer import Transformer, find_model, rest_backward, rest_forward
-from cdvft_bench.sweep.model_cost import model_cost
+from cdvft_bench.sweep.model_cost import layer_cost, model_cost
 
 DRAWS, FEWEST = 2000, 5
 ASSUMPTIONS = (
@@ -263,13 +271,13 @@ def _spread(errors: Sequence[float]) -> tuple[float, float]:
     return float(np.median(errors)), float(np.quantile(errors, 0.9))
 
 
-def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Range:
+def rank_correlation(x: NDArray[np.float64], y: NDArray[np.float64], seed: int = 0) -> Interval:
     """Spearman's rank correlation with a 95 % bootstrap interval over the pairs."""
     draws = np.random.default_rng(seed).integers(0, len(x), (DRAWS, len(x)))
     found = [_spearman(x[d], y[d]) for d in draws]
     known = [value for value in found if value == value]
     low, high = np.quantile(known, [0.025, 0.975]).tolist() if known else (None, None)
-    return Range(_spearman(x, y), low, high)
+    return Interval(_spearman(x, y), low, high)
 
 
 def _spearman(x: NDArray[np.float64], y: NDArray[np.float64]) -> float:
@@ -284,3 +292,81 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     _, index, counts = np.unique([steady(v) for v in values.tolist()], return_inverse=True, return_counts=True)
     last = np.cumsum(counts)
     return np.asarray((last - (counts - 1) / 2)[index], dtype=np.float64)
+
+
+# --- image generation ------------------------------------------------------------------------
+# Linear layers (adapted ones too) and attention products; norms, modulations, activations and rotary positions are not
+# listed, so that times and memory are lower bounds. Every block is computed again in the backward pass.
+
+
+WORDS = 512
+"""Tokens of a prompt, which is padded to as many."""
+PATCH = 16
+"""Pixels a side of a token: the encoder halves an image three times, and tokens are two by two of what is left."""
+
+
+def image_cost(run: PublishedRun, device: str) -> Cost:
+    """Both passes of a step, with the method on the layers that the run adapts.
+
+    Raises:
+        UserError: the suite has no such method, or it does not fit a layer.
+    """
+    pixels = ((run.resolution or 0) // PATCH) ** 2
+    batch, everything = run.batch or 0, False
+    methods = {linear.name: method for linear, method in adapted(run, image_linears())}
+    groups: Counter[tuple[LinearShape, int, bool, Method | None]] = Counter()
+    for linear in image_linears():
+        method = methods.get(linear.name)
+        everything = everything or (method is not None and method.trains_all)
+        groups[linear.shape, batch * _rows(linear.name, pixels), "blocks." in linear.name, method] += 1
+    tokens = pixels + WORDS
+    attention = Kernel("scaled_dot_product_attention", "matmul", DOUBLE + SINGLE, scope="base")
+    macs = batch * WIDTH * tokens * tokens  # heads times their width is the width of the model
+    forward: Kernels = (replace(attention, macs=2 * macs),)
+    again = forward
+    backward: Kernels = (replace(attention, macs=5 * macs),)
+    adapters: Cost | None = None
+    for (shape, rows, inside, method), n in groups.items():
+        one = layer_cost(shape, rows, run.dtype, method, device=device)
+        forward += times(one.forward, n)
+        again += times(one.forward, n) if inside else ()
+        backward += times(one.backward, n)
+        if method is not None:
+            adapters = one * n if adapters is None else adapters + one * n
+    if adapters is None:
+        raise UserError("it adapts no layer")
+    parameters = image_parameters() if everything else adapters.parameters
+    return replace(
+        adapters,
+        parameters=parameters,
+        forward=forward,
+        backward=(*backward, *(again if run.checkpointing else ())),
+    )
+
+
+def image_memory(run: PublishedRun, cost: Cost, everything: bool) -> MemoryBudget:
+    """Bytes of a step: of activations the inputs of blocks, and what the adapters of one block keep."""
+    size, parameters = ITEMSIZE[cost.parameter_dtype], int(cost.parameters)
+    blocks = DOUBLE + SINGLE
+    tokens = ((run.resolution or 0) // PATCH) ** 2 + WORDS
+    entered = blocks * (run.batch or 0) * tokens * WIDTH * ITEMSIZE[run.dtype]
+    own = int(cost.saved_bytes) // (blocks if run.checkpointing else 1)
+    return MemoryBudget(
+        weights=image_parameters() * ITEMSIZE[run.dtype] + (0 if everything else parameters * size),
+        gradients=parameters * size,
+        optimizer=int(cost.optimizer_bytes),
+        activations=entered + own,
+        workspace=0,
+        overhead=0,
+        capacity=None,
+    )
+
+
+def _rows(name: str, pixels: int) -> int:
+    """Rows of an image that pass through a layer: of its tokens, of its prompt's, of both, or one."""
+    if name.startswith("single_transformer_blocks."):
+        return pixels + WORDS
+    if name.startswith("transformer_blocks."):
+        of_words = any(part in name for part in (".add_", ".to_add_out", ".ff_context."))
+        return WORDS if of_words else pixels
+    return {"x_embedder": pixels, "proj_out": pixels, "context_embedder": WORDS}.get(name, 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import html_table
 
 Split = Literal["case", "shape", "method", "campaign", "machine"]
@@ -15,15 +16,6 @@ Bound = Literal["arithmetic", "bytes", "launches"]
 Strategy = Literal["ddp", "fsdp"]
 
 NOT_MEASURED = "not measured"
-
-
-@dataclass(frozen=True)
-class Range:
-    """A predicted figure with its 95 % prediction interval; ``low`` and ``high`` are None where no error is known."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
 
 # --- how far to trust it ---------------------------------------------------------------------
@@ -56,7 +48,7 @@ class Prediction:
     environment: str
     split: Split
     measured_s: float
-    predicted_s: Range
+    predicted_s: Interval
     flops_only_s: float
     flops_bytes_s: float
     bound: Bound
@@ -112,7 +104,7 @@ class Efficiency:
 
     device: str
     kind: str
-    value: Range
+    value: Interval
     share: float
     prior: float
 
@@ -170,8 +162,8 @@ class PublishedComparison:
     reference: str
     runs: tuple[PublishedPrediction, ...]
     left_out: tuple[tuple[str, str], ...]
-    rank_correlation: Range
-    flops_rank_correlation: Range
+    rank_correlation: Interval
+    flops_rank_correlation: Interval
     ratio_median: float
     ratio_p90: float
     flops_ratio_median: float
@@ -260,8 +252,8 @@ class Scaling:
     algorithm: str
     communication_s: float
     exposed_s: float
-    step_s: Range
-    tokens_per_s: Range
+    step_s: Interval
+    tokens_per_s: Interval
     efficiency: float
     memory: MemoryBudget
 
@@ -330,12 +322,12 @@ class Choice:
     hyperparameters: tuple[tuple[str, int | float | str | bool], ...]
     parameters: int
     checkpoint_bytes: int
-    step_s: Range
-    tokens_per_s: Range
+    step_s: Interval
+    tokens_per_s: Interval
     known: Known
     at_least: bool
     over_frozen: float
-    over_lora: Range
+    over_lora: Interval
     memory: MemoryBudget
     scaling: tuple[Scaling, ...]
     serving: Serving | None
@@ -373,7 +365,7 @@ class Answer:
     choices: tuple[Choice, ...]
     too_large: tuple[Choice, ...]
     left_out: tuple[tuple[str, str], ...]
-    frozen_step_s: Range
+    frozen_step_s: Interval
     lora_parameters: int
     tie: float
     error: str

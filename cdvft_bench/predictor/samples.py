@@ -23,7 +23,7 @@ from cdvft_bench.predictor.results import Split
 from cdvft_bench.predictor.transformer import find_model, rest_backward, rest_forward
 from cdvft_bench.sweep.model_cost import case_cost
 
-Interval = tuple[float, float] | None
+Factors = tuple[float, float] | None
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ ENOUGH = 39
 """Errors that hold an interval whatever their distribution, see ``fit.interval``."""
 
 
-def around(fitted: Fit, found: Sequence[Sample], split: Split, pass_: str, without: int = -1) -> Interval:
+def around(fitted: Fit, found: Sequence[Sample], split: Split, pass_: str, without: int = -1) -> Factors:
     """Factors around a prediction that hold 95 % of such predictions, by errors of the same kind.
 
     Errors are those of what was left out: a shape, method, campaign or machine that was not seen is missed by more than

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cdvft_bench.analytic.kernels import ITEMSIZE, Kernel, Kernels, copy, elementwise, of_base, reduction, times
+from cdvft_bench.analytic.kernels import ITEMSIZE, Kernels, copy, elementwise, of_base, reduction, times
 from cdvft_bench.analytic.models import ModelShape, model_config, model_shape
 from cdvft_bench.core.errors import UserError
 
@@ -236,8 +236,3 @@ def rest_saved_bytes(
     if loss and model.language_model and model.shape.vocabulary:
         total += n * model.shape.vocabulary * 4 + 8 * n  # log-probabilities, labels
     return total
-
-
-def largest(kernels: Kernels) -> Kernel | None:
-    """The kernel that moves the most bytes a launch; None of none."""
-    return max(kernels, key=lambda k: k.read + k.written, default=None)

@@ -20,7 +20,7 @@ from cdvft_bench.execution.planner import Estimate, Problem
 from cdvft_bench.predictor.results import Answer, Evaluation, PublishedComparison
 from cdvft_bench.sweep.doctor import Finding
 from cdvft_bench.sweep.network_cost import NetworkCost
-from cdvft_bench.timing.traces.compare import Comparison as TraceComparison
+from cdvft_bench.timing.traces.analysis import Comparison as TraceComparison
 from cdvft_bench.timing.traces.summary.result import Detail
 
 

@@ -14,7 +14,7 @@ from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.kernels import kernels_frame
 from cdvft_bench.claims.table import rows
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.folders import check_replaceable, write_folder
+from cdvft_bench.core.io.files import check_replaceable, write_folder
 from cdvft_bench.core.text import clean, harmless
 from cdvft_bench.report.page import cards
 from cdvft_bench.report.page.build import page

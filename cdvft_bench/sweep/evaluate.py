@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.analytic.cost import flops, total
 from cdvft_bench.analytic.kernels import Kernels
+from cdvft_bench.analytic.linear import itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
 from cdvft_bench.core.case import FROZEN, Case, baselines
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
-from cdvft_bench.sweep.fits import check_fits
 from cdvft_bench.sweep.model_cost import case_cost, case_method
+from cdvft_bench.timing.machine.environment import memory_gib
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -244,8 +245,8 @@ def time_case(
         trace, modes, prepare_s, trace_to: see ``timing.measure.Plan``.
     """
     from cdvft_bench.timing.built import beside
+    from cdvft_bench.timing.graphs import replays
     from cdvft_bench.timing.measure import Plan, measure
-    from cdvft_bench.timing.replaying import replays
 
     known = baselines(case).values()
     plan = Plan(
@@ -303,3 +304,31 @@ def keep_trace(case: Case) -> bytes:
         path = Path(folder) / "trace.json.gz"
         export_trace(traced.call, path, case.device, warm_ups=2)
         return path.read_bytes()
+
+
+# --- whether it fits -------------------------------------------------------------------------
+
+
+def least_bytes(case: Case) -> int:
+    """What a case takes at the least: the frozen weights, one input, and one output or hidden state of each layer."""
+    size = itemsize(case.dtype)
+    if case.kind == "layer":
+        shape = layer_shape(case.subject)
+        return size * int(shape.d_in * shape.d_out + case.tokens * (shape.d_in + shape.d_out))
+    model = model_shape(case.subject)
+    return size * (model.total_parameters + case.tokens * model.hidden)
+
+
+def check_fits(case: Case) -> None:
+    """Refuse a case whose tensors are larger than the whole memory; a GPU says so itself.
+
+    Raises:
+        UserError: it is; names the workload, what it takes and what there is.
+    """
+    there = memory_gib()
+    least = least_bytes(case) / 2**30
+    if case.device == "cpu" and there is not None and least > there:
+        raise UserError(
+            f"batch = {case.batch} sequences of {case.sequence} tokens on {case.subject} take {least:,.0f} GiB at the "
+            f"least, and this machine has {there:g} GiB; give fewer sequences or tokens, or a smaller subject"
+        )

@@ -7,13 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from cdvft_bench.core.case import todays_label
-from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
-from cdvft_bench.core.io.files import shown, write_file
-from cdvft_bench.core.io.reading import read_json
+from cdvft_bench.documents import read_document
 
 
 @dataclass(frozen=True)
@@ -66,23 +62,10 @@ class StepTimes:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-def write_steps(found: StepTimes, path: Path) -> None:
-    """Write as JSON, whole or not at all.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    write_file(path, msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
-
-
 def read_steps(path: Path) -> StepTimes:
-    """Read what :func:`write_steps` wrote.
+    """Read what ``cdvft-bench steps`` wrote.
 
     Raises:
         UserError: the file cannot be read, or is no such file.
     """
-    document = read_json(path, "steps", "give what 'cdvft-bench steps' wrote")
-    try:
-        return msgspec.convert(document, StepTimes)
-    except msgspec.ValidationError as error:
-        raise UserError(f"{shown(path)} does not hold steps that 'cdvft-bench steps' wrote: {error}") from error
+    return read_document(path, StepTimes, "steps", "cdvft-bench steps")

@@ -129,16 +129,6 @@ class CudaClock:
         return float(start.elapsed_time(end)) / 1e3
 
 
-def collect() -> None:
-    """Free what a case has left in cycles.
-
-    What is there after the first case, packages above all, is not looked through again after each further one.
-    """
-    gc.collect()
-    if not gc.get_freeze_count():
-        gc.freeze()
-
-
 @contextmanager
 def fixed_threads(threads: int | None) -> Iterator[int]:
     """Set torch's CPU threads for the time of a run, and restore them.
@@ -208,14 +198,7 @@ def time_interleaved(
         UserError: no contender, two of one name, an argument out of range, or no such device.
     """
     place = _check(contenders, precision, budget_s, min_rounds, max_rounds, threads, device)
-    with fixed_threads(threads) as used, torch.cuda.device(place if place.type == "cuda" else -1):
-        clock: Clock = CudaClock(place) if place.type == "cuda" else HostClock(timer)
-        samplers = [Sampler(c, clock) for c in contenders]
-        for sampler in samplers:
-            sampler.warm_up(budget_s / len(samplers))
-        look = looking(place)
-        if place.type == "cuda":
-            warm_clock(samplers, look, timer)
+    with warmed_up(contenders, place, threads, timer, budget_s) as (samplers, look, method, used):
         before = look()
         table, states = _rounds(samplers, precision, budget_s, min_rounds, max_rounds, seed, timer, look)
     names = [c.name for c in contenders]
@@ -228,10 +211,10 @@ def time_interleaved(
         *throttling([before, *states]),
     )
     return Timing(
-        samples=tuple(_samples(name, column) for name, column in zip(names, table.T, strict=True)),
+        samples=tuple(samples_of(name, column.tolist()) for name, column in zip(names, table.T, strict=True)),
         ratios=dict(zip(names[1:], intervals, strict=True)) if len(names) > 1 else {},
         rounds=len(table),
-        method=clock.method,
+        method=method,
         threads=used,
         warnings=warnings,
         calls={s.contender.name: s.calls for s in samplers},
@@ -305,6 +288,31 @@ class Sampler:
             previous = seconds
 
 
+@contextmanager
+def warmed_up(
+    contenders: Sequence[Contender],
+    place: torch.device,
+    threads: int | None,
+    timer: Timer,
+    budget_s: float,
+    at: Callable[[int], None] = lambda index: None,
+) -> Iterator[tuple[list[Sampler], Look, str, int]]:
+    """Samplers of contenders that have been warmed up, what looks at the device, the clock's name and the threads used.
+
+    ``at`` is told of the contender that runs next, by its index.
+    """
+    with fixed_threads(threads) as used, torch.cuda.device(place if place.type == "cuda" else -1):
+        clock: Clock = CudaClock(place) if place.type == "cuda" else HostClock(timer)
+        samplers = [Sampler(c, clock) for c in contenders]
+        for i, sampler in enumerate(samplers):
+            at(i)
+            sampler.warm_up(budget_s / len(samplers))
+        look = looking(place)
+        if place.type == "cuda":
+            warm_clock(samplers, look, timer)
+        yield samplers, look, clock.method, used
+
+
 def _rounds(
     samplers: Sequence[Sampler],
     precision: float,
@@ -363,31 +371,28 @@ def _judged(table: Array) -> Array:
     return table[:, :1] / table[:, 1:] if table.shape[1] > 1 else table
 
 
-def _samples(name: str, column: Array) -> Samples:
-    median, q25, q75 = (float(q) for q in np.quantile(column, [0.5, 0.25, 0.75]))
-    return Samples(name, tuple(float(s) for s in column), median, q25, q75)
+def samples_of(name: str, seconds: Sequence[float]) -> Samples:
+    """A contender's samples with their median and quartiles."""
+    median, q25, q75 = (float(q) for q in np.quantile(seconds, [0.5, 0.25, 0.75]))
+    return Samples(name, tuple(seconds), median, q25, q75)
 
 
 def _round_warnings(rounds: int, budget_s: float, precision: float, reached: float) -> Iterator[str]:
     if rounds < LEAST_ROUNDS:
-        yield (
-            f"{rounds} rounds fit into {budget_s:g} s, {LEAST_ROUNDS} make an interval; raise the budget to quote a "
-            "ratio"
-        )
+        few = f"{rounds} rounds fit into {budget_s:g} s, {LEAST_ROUNDS} make an interval"
+        yield f"{few}; raise the budget to quote a ratio"
     elif reached > precision:
         yield f"the asked precision of {precision:.1%} was not reached, {reached:.1%} was, in {rounds} rounds"
 
 
 def _drift_warnings(table: Array, names: Sequence[str], precision: float) -> Iterator[str]:
-    found = drift(machine_speed(table), DRIFT)
-    if found is not None:
+    if found := drift(machine_speed(table), DRIFT):
         change, p = found
         yield (
             f"the machine drifted: the last third of the rounds took {change:+.0%} against the first (p = {p:.1g}); "
             "ratios are paired by round, absolute times are not"
         )
     for i, name in enumerate(names[1:], 1):
-        found = drift(table[:, 0] / table[:, i], max(precision, 0.02))
-        if found is not None:
+        if found := drift(table[:, 0] / table[:, i], max(precision, 0.02)):
             change, p = found
             yield f"the ratio to {name} drifted by {change:+.0%} during the run (p = {p:.1g}): it has no one value"

@@ -3,22 +3,27 @@
 Eager Python takes longer than the kernels of a narrow layer, whichever adapter it has: only replays compare kernels.
 Each contender is captured over all its inputs in turn, more than the L2 cache holds twice; one replay is one call a
 turn. A capture that fails may leave CUDA and its generator broken, so this runs in a process of its own
-(``timing.replaying``), and says which operator was the last.
+(``timing.graphs``), and says which operator was the last.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.case import Case, case_from
+from cdvft_bench.core.errors import UserError, one_line
+from cdvft_bench.core.helper import Helper, NoAnswerError, serve
+from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.timed import Replays, Samples, Timing
-from cdvft_bench.timing.built import Target
+from cdvft_bench.timing.built import Built, Target, beside, collect
 from cdvft_bench.timing.clock import Contender, require_device, time_interleaved
 from cdvft_bench.timing.modes import capture
 
@@ -110,7 +115,7 @@ def _captured(target: Target, notes: list[str]) -> _Captured | None:
         with last:
             replay = capture(turns)
     except Exception as error:  # whatever a graph cannot hold is a finding
-        notes.append(f"{target.name} {UNCAPTURED}: after {last.name}: {_one_line(error)}")
+        notes.append(f"{target.name} {UNCAPTURED}: after {last.name}: {one_line(error, most=300)}")
         return None
     replay()
     found = target.gradients()
@@ -146,6 +151,80 @@ def _a_call(timing: Timing, turns: int) -> Timing:
     return replace(timing, samples=tuple(map(divided, timing.samples)))
 
 
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())[:300]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+# --- in a process of their own ---------------------------------------------------------------
+
+
+STARTING_S = 120.0
+"""Seconds that an answer may take beside its timing: to start, to build, to compile kernels, to capture."""
+COMMAND = (sys.executable, "-m", "cdvft_bench.timing.graphs")
+
+Build = Callable[[Case], Built]
+
+
+class Replayer:
+    """Times the replays of one case after the other in another process, and in a new one after what broke it.
+
+    Args:
+        build: "module:function" that builds a case. command: what to run instead, for tests.
+    """
+
+    def __init__(self, build: str, command: Sequence[str] = ()) -> None:
+        self._build, self._helper = build, Helper(command or COMMAND)
+        self._refused: dict[tuple[str, object], str] = {}
+
+    def __call__(self, case: Case, budget_s: float, precision: float) -> Replays:
+        """A case's replays; what goes wrong there is a note.
+
+        A way of executing a method that could not be captured is not tried again on other sizes: each try costs a
+        process.
+
+        Args:
+            case: on a CUDA device. budget_s, precision: of the timing.
+        """
+        way = (case.method, dict(case.hyperparameters).get("path"))
+        if way in self._refused:
+            return Replays(None, 0, {}, (f"no replays: as before, {self._refused[way]}",))
+        asked = {"case": asdict(case), "build": self._build, "budget_s": budget_s, "precision": precision}
+        try:
+            answer = self._helper.ask(asked, STARTING_S + 2 * budget_s)
+        except NoAnswerError as error:
+            return Replays(None, 0, {}, (f"no replays: {error}",))
+        if answer["broken"]:
+            self.close()
+        found: Replays = decode(Replays, answer["replays"])
+        refused = next((note for note in found.notes if note.startswith(f"{case.plain_label} {UNCAPTURED}")), None)
+        if refused is not None:
+            self._refused[way] = refused
+        return found
+
+    def close(self) -> None:
+        """End the process; it may be used again."""
+        self._helper.close()
+
+
+def replays(case: Case, build: Build, budget_s: float, precision: float) -> Replays:
+    """Time a case's replays in this process, which a failed capture may leave unfit for more."""
+    targets = [build(case).target(case.plain_label, case.pass_), *beside(case, build)]
+    return time_replays(targets, device=case.device, budget_s=budget_s, precision=precision, seed=case.seed)
+
+
+def named(name: str) -> Any:
+    """A function by its "module:function"."""
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What the process says of one case."""
+    try:
+        made = replays(case_from(asked["case"]), named(asked["build"]), asked["budget_s"], asked["precision"])
+    except Exception as error:  # whatever a case cannot do is its row's to say
+        made = Replays(None, 0, {}, (f"no replays: {one_line(error, most=300)}",))
+    collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    return {"replays": asdict(made), "broken": made.timing is None or bool(made.notes)}
+
+
+if __name__ == "__main__":
+    serve(answer)

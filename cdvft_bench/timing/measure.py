@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 
 from cdvft_bench.core.case import FROZEN
+from cdvft_bench.core.errors import one_line
 from cdvft_bench.core.timed import Memory, Mode, Replays, Timed, TraceSummary
 from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.clock import Contender, time_interleaved
@@ -162,6 +163,5 @@ def _tried(what: str, reading: Callable[[], T], notes: list[str]) -> T | None:
     try:
         return reading()
     except Exception as error:
-        text = " ".join(str(error).split())[:500]
-        notes.append(f"no {what}: {type(error).__name__}: {text}" if text else f"no {what}: {type(error).__name__}")
+        notes.append(f"no {what}: {one_line(error)}")
         return None

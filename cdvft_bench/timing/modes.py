@@ -75,7 +75,7 @@ def time_modes(
             with torch.cuda.device(place if cuda else -1), _at_most(prepare_s):
                 way = makers[mode]()
         except Exception as error:  # whatever capture or the compiler cannot do is a finding, not a failure
-            notes.append(f"{mode} not run: {_one_line(error)}")
+            notes.append(f"{mode} not run: {_first_line(error)}")
             continue
         prepared[mode] = time.perf_counter() - start
         if expected is not None:
@@ -123,7 +123,7 @@ def capture(call: Call) -> Call:
         with torch.cuda.graph(graph):
             output = call()
     except Exception as error:
-        raise UserError(f"the call cannot be captured as a CUDA graph: {_one_line(error)}") from error
+        raise UserError(f"the call cannot be captured as a CUDA graph: {_first_line(error)}") from error
 
     def replay() -> object:
         graph.replay()
@@ -184,6 +184,6 @@ def _difference(output: object, expected: Tensor) -> float | None:
     return float(torch.linalg.vector_norm(output.detach().to(wide) - right)) / norm if norm > 0 else None
 
 
-def _one_line(error: Exception) -> str:
+def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__

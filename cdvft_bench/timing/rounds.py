@@ -12,22 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from cdvft_bench.core.interval import LEAST_ROUNDS, Interval
-from cdvft_bench.core.timed import Samples, Timing
-from cdvft_bench.timing.clock import (
-    Clock,
-    Contender,
-    CudaClock,
-    HostClock,
-    Sampler,
-    Timer,
-    fixed_threads,
-    require_device,
-    warm_clock,
-)
-from cdvft_bench.timing.machine.gpu import GpuState, clocks_of, looking, watts_of
+from cdvft_bench.core.timed import Timing
+from cdvft_bench.timing.clock import Contender, Timer, require_device, samples_of, warmed_up
+from cdvft_bench.timing.machine.gpu import GpuState, clocks_of, watts_of
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, lag1, median_interval, ratio_interval
 
 Figures = tuple[float, ...]
@@ -86,15 +75,8 @@ def time_rounds(
     """
     place = require_device(device)
     rng = np.random.default_rng(seed)
-    with fixed_threads(threads) as used, torch.cuda.device(place if place.type == "cuda" else -1):
-        clock: Clock = CudaClock(place) if place.type == "cuda" else HostClock(timer)
-        samplers = [Sampler(c, clock) for c in contenders]
-        for i, sampler in enumerate(samplers):
-            at(i)
-            sampler.warm_up(WARMING * budget_s / len(samplers))
-        look, states = looking(place), list[GpuState | None]()
-        if place.type == "cuda":
-            warm_clock(samplers, look, timer)
+    states: list[GpuState | None] = []
+    with warmed_up(contenders, place, threads, timer, WARMING * budget_s, at) as (samplers, look, method, used):
         every = [1] * len(samplers)
         looks, start = Looks(precision, FIRST_LOOK), timer()
         table = np.empty((0, len(samplers)))
@@ -118,7 +100,7 @@ def time_rounds(
     return Rounds(
         {c.name: _figures(column) for c, column in zip(contenders, table.T, strict=True)},
         {s.contender.name: s.calls for s in samplers},
-        clock.method,
+        method,
         used,
         clocks_of(states),
         watts_of(states),
@@ -170,7 +152,7 @@ def joined(
         ratios[other] = ratio_interval(processes)
         known = [r for values in processes if (r := lag1(values)) is not None]
         correlations += [float(np.mean(known))] if known else []
-    samples = tuple(_samples(which, column) for which, column in zip(names, columns, strict=True))
+    samples = tuple(samples_of(which, column) for which, column in zip(names, columns, strict=True))
     reached = max((i.half_width for i in ratios.values()), default=median_interval(np.array(columns[0])).half_width)
     warnings: tuple[str, ...] = ()
     if ends[-1] < LEAST_ROUNDS:
@@ -199,8 +181,3 @@ def _longer(before: Figures | None, found: Figures, kept: Sequence[int]) -> Figu
     """Figures of the rounds so far and of those kept of a further process; empty where one of them has none."""
     more = tuple(found[i] for i in kept) if found else ()
     return more if before is None else (*before, *more) if before and more else ()
-
-
-def _samples(name: str, seconds: tuple[float, ...]) -> Samples:
-    median, q25, q75 = (float(q) for q in np.quantile(seconds, [0.5, 0.25, 0.75]))
-    return Samples(name, seconds, median, q25, q75)

@@ -22,19 +22,19 @@ import torch
 
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import FROZEN, Case, case_from
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.errors import UserError, one_line
 from cdvft_bench.core.flight import DIED, InFlight
 from cdvft_bench.core.helper import NoAnswerError
 from cdvft_bench.core.io.files import shown
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Mode, SelfTest, Timed
-from cdvft_bench.timing.built import beside
-from cdvft_bench.timing.clock import collect, fixed_threads, require_device
+from cdvft_bench.timing.built import beside, collect
+from cdvft_bench.timing.clock import fixed_threads, require_device
+from cdvft_bench.timing.graphs import Build, Replayer, named
 from cdvft_bench.timing.machine.environment import read_environment
 from cdvft_bench.timing.machine.memory import tensor_bytes
 from cdvft_bench.timing.machine.selftest import selftest
 from cdvft_bench.timing.measure import Plan, describe, measure
-from cdvft_bench.timing.replaying import Build, Replayer, named
 
 Say = Callable[[str], None]
 
@@ -195,7 +195,7 @@ def traced(case: Case, settings: Settings, record: Mapping[str, Any]) -> dict[st
         frozen = tensor_bytes(build(replace(case, method=FROZEN, hyperparameters=())).module)
         found = describe(build(case).target(case.plain_label, case.pass_), case.device, plan, frozen)
     except Exception as fault:  # the times stand without it
-        found = Timed(None, None, None, (f"no trace: {_one_line(fault)}",))
+        found = Timed(None, None, None, (f"no trace: {one_line(fault)}",))
     _freed()
     notes = [*record["timed"]["notes"], *found.notes]
     timed = {**record["timed"], **{key: asdict(found)[key] for key in ("trace", "memory")}, "notes": notes}
@@ -262,9 +262,9 @@ def _record(case: Case, work: Callable[[], Timed], environment: str, selftest: S
     try:
         timed = replace(work(), selftest=selftest)
     except (MemoryError, torch.OutOfMemoryError) as fault:
-        error = f"out of memory: {_one_line(fault)}"
+        error = f"out of memory: {one_line(fault)}"
     except Exception as fault:
-        error = _one_line(fault)
+        error = one_line(fault)
     if timed is None or _on_gpu(case):
         _freed()
     return {
@@ -291,11 +291,6 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())[:500].encode(errors="backslashreplace").decode()
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
 def _check_device(case: Case) -> None:
     if torch.device(case.device).type != "cuda":
         return
@@ -303,7 +298,7 @@ def _check_device(case: Case) -> None:
         torch.cuda.synchronize(case.device)
         torch.ones(1, device=case.device).sum().item()
     except Exception as error:
-        raise BrokenDeviceError(f"{case.plain_label} on {case.subject} has broken CUDA: {_one_line(error)}") from error
+        raise BrokenDeviceError(f"{case.plain_label} on {case.subject} has broken CUDA: {one_line(error)}") from error
 
 
 def _line(case: Case, record: Mapping[str, Any]) -> str:

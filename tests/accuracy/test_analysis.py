@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cdvft_bench.accuracy.analysis import differences, estimate, holm, scores
-from cdvft_bench.accuracy.draws import CostOf, front_shares
+from cdvft_bench.accuracy.analysis import compared, estimate, holm, scores
+from cdvft_bench.accuracy.draws import CostOf, front_shares_of
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.answers import verdict
 from cdvft_bench.core.errors import UserError
@@ -34,16 +34,16 @@ def test_differences_are_paired_and_corrected() -> None:
         *made("cdvft", [0.75, 0.771, 0.761], m=2),
         *made("cdvft", [0.69, 0.74, 0.70], m=3),
     ]
-    found = differences(results, "LoRA r=8")
+    found = compared(scores(results), "LoRA r=8")
     assert [d.label for d in found] == ["CDVFT m=2 p=d fft", "CDVFT m=3 p=d fft"]
     assert found[0].mean == pytest.approx(0.0507, abs=1e-3)
     assert found[0].interval.low > 0
     assert found[1].interval.low < 0 < found[1].interval.high
     assert found[0].p_holm == pytest.approx(2 * found[0].p)
     with pytest.raises(UserError, match="no run on the test split"):
-        differences(results, "BOFT")
+        compared(scores(results), "BOFT")
     with pytest.raises(UserError, match="shares two seeds"):
-        differences([*results[:3], results[3]], "LoRA r=8")
+        compared(scores([*results[:3], results[3]]), "LoRA r=8")
 
 
 @pytest.mark.parametrize("seeds", [3, 5, 10])
@@ -71,7 +71,7 @@ def test_fewer_than_three_seeds_tell_no_difference() -> None:
         assert (found.half_width, found.p) == (None, 1.0)
         assert found.interval.side(0.0) == "undecided"
     results = [*made("lora", [0.70, 0.72], rank=8), *made("cdvft", [0.95, 0.96], m=2)]
-    (difference,) = differences(results, "LoRA r=8")
+    (difference,) = compared(scores(results), "LoRA r=8")
     assert (*vars(difference.interval).values(), difference.p_holm) == (difference.mean, None, None, 1.0)
     assert verdict(difference).startswith("not told apart (+24.5 points [no interval]")
     assert [(s.low, s.high) for s in scores(results)] == [(None, None)] * 2
@@ -132,15 +132,15 @@ def test_front_shares_are_those_of_the_draws() -> None:
     ]
     found = scores(results)
     costs = {"LoRA r=8": CostOf(10.0), "CDVFT m=2 p=d fft": CostOf(20.0), "CDVFT m=3 p=d fft": CostOf(5.0)}
-    shares = front_shares(found, costs)
+    shares = front_shares_of(found, {"cost": costs})["cost"]
     assert shares["CDVFT m=2 p=d fft"] < 0.01
     assert shares["CDVFT m=3 p=d fft"] == 1.0
     assert shares["LoRA r=8"] < 0.6
-    assert front_shares(found, costs) == shares
+    assert front_shares_of(found, {"cost": costs})["cost"] == shares
     # A measured cost whose interval reaches below another's is cheaper in some of the draws.
     unsure = {"CDVFT m=2 p=d fft": CostOf(10.0, 5.0, 20.0), "CDVFT m=3 p=d fft": CostOf(12.0)}
-    assert 0.5 < front_shares(found, unsure)["CDVFT m=2 p=d fft"] < 0.9
-    assert front_shares(found, {}) == {}
+    assert 0.5 < front_shares_of(found, {"cost": unsure})["cost"]["CDVFT m=2 p=d fft"] < 0.9
+    assert front_shares_of(found, {"cost": {}})["cost"] == {}
 
 
 def test_answers_all_alike_still_have_an_interval() -> None:

@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.accuracy.training.copies import NEAR, distinct
-from cdvft_bench.accuracy.training.tasks import make_task
+from cdvft_bench.accuracy.training.tasks import NEAR, distinct, make_task
 from cdvft_bench.core.errors import UserError
 
 

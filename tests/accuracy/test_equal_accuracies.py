@@ -18,13 +18,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdvft_bench.accuracy.analysis import Answers, compared, differences, estimate, scores, seed_deviation
-from cdvft_bench.accuracy.draws import CostOf, front_shares, on_front
+from cdvft_bench.accuracy.analysis import Answers, compared, estimate, scores, seed_deviation
+from cdvft_bench.accuracy.draws import CostOf, front_shares_of, on_front
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
-from cdvft_bench.analysis.accuracy.answers import answers
+from cdvft_bench.analysis.accuracy.answers import answers, by_start, starts_said
 from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.analysis.accuracy.maps import best_by, cells, rate_verdict, slope
-from cdvft_bench.analysis.accuracy.starts import by_start, starts_said
 
 N = 800
 
@@ -67,8 +66,8 @@ def test_a_method_that_answers_alike_for_more_is_on_no_front(seed: int) -> None:
     found = scores([*runs("lora", row.repeat(3, 0), rank=8), *runs("cdvft", row.repeat(7, 0), m=2)])
     cheap, dear = "LoRA r=8", "CDVFT m=2 p=d fft"
     assert found[0].mean == found[1].mean
-    assert front_shares(found, {cheap: CostOf(1.0), dear: CostOf(2.0)}) == {cheap: 1.0, dear: 0.0}
-    assert front_shares(found, {cheap: CostOf(3.0), dear: CostOf(3.0)}) == {cheap: 1.0, dear: 1.0}
+    assert front_shares_of(found, {"cost": {cheap: CostOf(1.0), dear: CostOf(2.0)}})["cost"] == {cheap: 1.0, dear: 0.0}
+    assert front_shares_of(found, {"cost": {cheap: CostOf(3.0), dear: CostOf(3.0)}})["cost"] == {cheap: 1.0, dear: 1.0}
 
 
 def test_the_old_rule_put_it_there() -> None:
@@ -90,7 +89,7 @@ def test_methods_of_other_numbers_of_seeds_and_examples_compare_by_one_integer()
     found = scores([run for i, r in enumerate(row) for run in runs("cdvft", r, m=2, block_size=3 + i)])
     assert math.lcm(*(s.answers.size for s in found)) >= 2**63
     costs = {s.label: CostOf(float(i)) for i, s in enumerate(found, 1)}
-    assert list(front_shares(found, costs).values()) == [1.0] + [0.0] * 9
+    assert list(front_shares_of(found, {"cost": costs})["cost"].values()) == [1.0] + [0.0] * 9
 
 
 @settings(deadline=None, max_examples=50)
@@ -166,7 +165,7 @@ def test_equal_differences_stand_by_name() -> None:
     second = compared(scores([*runs("lora", base[:, mixed], rank=8), *runs("cdvft", other[:, mixed], m=2)]), "LoRA r=8")
     assert second[0] == first
     twins = [*runs("lora", base, rank=8), *runs("cdvft", other, m=3), *runs("cdvft", other, m=2)]
-    assert [d.label for d in differences(twins, "LoRA r=8")] == ["CDVFT m=2 p=d fft", "CDVFT m=3 p=d fft"]
+    assert [d.label for d in compared(scores(twins), "LoRA r=8")] == ["CDVFT m=2 p=d fft", "CDVFT m=3 p=d fft"]
 
 
 def test_seeds_that_are_alike_do_not_deviate() -> None:
@@ -256,11 +255,11 @@ FIGURES = """
 from dataclasses import asdict
 from pathlib import Path
 from cdvft_bench.accuracy.analysis import compared, scores
-from cdvft_bench.accuracy.draws import CostOf, front_shares
+from cdvft_bench.accuracy.draws import CostOf, front_shares_of
 from cdvft_bench.accuracy.results import read_results
 
 found = scores([r for r in read_results(Path(RESULTS))[0] if r.trial.evaluate == "test" and r.right])
-shares = front_shares(found, {s.label: CostOf(float(s.parameters + 1)) for s in found})
+shares = front_shares_of(found, {"n": {s.label: CostOf(float(s.parameters + 1)) for s in found}})["n"]
 differ = [asdict(d) for d in compared(found, "LoRA r=8")]
 said = [[[s.label, s.mean, s.low, s.high] for s in found], shares, differ]
 """

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.accuracy.joined import cache_folder, find_parts, unpacked
 from cdvft_bench.accuracy.training import models
+from cdvft_bench.accuracy.training.models import cache_folder, find_parts, unpacked
 from cdvft_bench.core.errors import UserError
 
 

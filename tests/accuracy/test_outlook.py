@@ -11,19 +11,19 @@ import pytest
 
 from cdvft_bench.accuracy.analysis import paired, scores
 from cdvft_bench.accuracy.outlook import outlook
-from cdvft_bench.accuracy.power import components
+from cdvft_bench.accuracy.pilot import components
 from cdvft_bench.accuracy.rehearsal import (
     MethodCost,
     Rehearsal,
     label_of,
     read_rehearsal,
     rehearsed,
-    write_rehearsal,
 )
 from cdvft_bench.accuracy.search import left
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult
 from cdvft_bench.analysis.accuracy.plans import plans
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.documents import write_document
 from tests.accuracy.test_protocol import _all, _read, _runner
 
 
@@ -58,7 +58,7 @@ def test_a_rehearsal_finds_what_a_step_and_an_example_take_and_sums_it_up(tmp_pa
     assert ahead.hours_left == pytest.approx(whole)
     assert ahead.rehearsed
     assert "by a rehearsal" in ahead.sentences[0]
-    write_rehearsal(found, tmp_path / "rehearsal.json")
+    write_document(found, tmp_path / "rehearsal.json")
     assert read_rehearsal(tmp_path / "rehearsal.json") == found
     (tmp_path / "rehearsal.json").write_text("{}")
     with pytest.raises(UserError, match="holds no rehearsal"):

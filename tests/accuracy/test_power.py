@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from cdvft_bench.accuracy.analysis import Estimate, estimate
-from cdvft_bench.accuracy.power import Components, components, detectable
+from cdvft_bench.accuracy.pilot import Components, components, detectable
 from cdvft_bench.core.errors import UserError
 
 SCALE = 1000

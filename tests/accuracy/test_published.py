@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from cdvft_bench.accuracy.published.campaigns import IMAGES, MATHS, campaign
 from cdvft_bench.accuracy.published.flux import image_linears, image_parameters
-from cdvft_bench.accuracy.published.methods import adapted, method_of, parameters
+from cdvft_bench.accuracy.published.methods import adapted, method_of
+from cdvft_bench.accuracy.published.reading import IMAGES, MATHS, campaign
 from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.analytic.models import ModelLinear, model_shape
 from cdvft_bench.core.errors import UserError
@@ -16,6 +16,10 @@ from cdvft_bench.methods import method_names
 
 NOT_HERE = {"ADALORA", "DEFT", "FROD", "GLORA", "LILY", "LN_TUNING", "PEANUT", "PSOFT", "PVERA", "SHIRA", "VBLORA"}
 LLAMA = model_shape("llama-3.2-3b").linears
+
+
+def parameters(chosen) -> int:
+    return sum(int(method.parameters(linear.shape)) for linear, method in chosen)
 
 
 def by_name(which=MATHS) -> dict[str, PublishedRun]:

@@ -20,9 +20,8 @@ from cdvft_bench.accuracy.analysis import compared, scores
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.training import images, models
 from cdvft_bench.accuracy.training.arithmetic import Problem, final_answer, make_problems
-from cdvft_bench.accuracy.training.fit import run_trial
+from cdvft_bench.accuracy.training.fit import SavedBytes, run_trial
 from cdvft_bench.accuracy.training.images import read_idx
-from cdvft_bench.accuracy.training.saved import SavedBytes
 from cdvft_bench.accuracy.training.tasks import Example, Task, load_task, make_image_task
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult
 from cdvft_bench.accuracy.workloads import GenerationWorkload, make_workload, padded

@@ -25,7 +25,8 @@ from cdvft_bench.analysis.accuracy.study import Study, runs_frame, studies
 from cdvft_bench.analysis.inputs import read
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
-from cdvft_bench.sweep.step_times import StepCost, StepTimes, read_steps, write_steps
+from cdvft_bench.documents import write_document
+from cdvft_bench.sweep.step_times import StepCost, StepTimes, read_steps
 
 PROFILES = Path(__file__).parents[2] / "profiles"
 
@@ -85,12 +86,12 @@ def test_steps_of_another_task_are_refused(small: Study, tmp_path: Path) -> None
     steps = StepTimes(
         "x", "minilm", "bbc-news", 16, "cpu", 1, "perf_counter", 9, "LoRA r=8", "profiler", "none", (cost,)
     )
-    write_steps(steps, tmp_path / "steps.json")
+    write_document(steps, tmp_path / "steps.json")
     assert read_steps(tmp_path / "steps.json") == steps
     with pytest.raises(UserError, match="the steps are of minilm on bbc-news, but the runs of minilm on tweets"):
         studies({"a": small.runs}, [steps])
     (tmp_path / "steps.json").write_text("{}")
-    with pytest.raises(UserError, match="does not hold steps"):
+    with pytest.raises(UserError, match="holds no steps"):
         read_steps(tmp_path / "steps.json")
 
 
@@ -131,7 +132,7 @@ def test_the_recorded_maps() -> None:
 def test_steps_go_with_the_runs_of_their_batch_and_environment_alone(
     small: Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdvft_bench.accuracy.analysis.DRAWS", 20)  # what is said hangs on none
+    monkeypatch.setattr("cdvft_bench.accuracy.draws.DRAWS", 20)  # what is said hangs on none
     assert small.steps is not None
     (key, *_) = {run.environment for run in small.runs}
     here = dict(small.steps.environment)

@@ -77,7 +77,7 @@ def test_latest_keeps_the_newest_of_a_case_on_a_machine() -> None:
         ("thesis.pdf", "x", "is no store and no results"),
         ("evaluation.json", "{}", "holds no predictions"),
         ("verdicts.json", json.dumps({"format": "other"}), "holds no verdicts"),
-        ("steps.json", "[]", "does not hold steps"),
+        ("steps.json", "[]", "holds no steps"),
     ],
 )
 def test_what_is_no_such_file_is_refused(tmp_path: Path, name: str, content: str | None, said: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.accuracy.published.campaigns import campaign
+from cdvft_bench.accuracy.published.reading import campaign
 from cdvft_bench.analysis.accuracy.published import COSTS, notes, pareto_front, published_frame, style_key
 from cdvft_bench.core.errors import UserError
 

@@ -17,14 +17,13 @@ from cdvft_bench.analytic.training import (
     clipping,
     dequantised,
     held_bytes,
-    kept_bytes,
     state_bytes,
     update_kernels,
 )
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.counting.count import saved_bytes
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.counting.saved import saved_bytes
 
 
 def drawn(seed: int) -> list[tuple[int, ...]]:
@@ -158,14 +157,6 @@ def test_what_a_loss_keeps(chunks: int) -> None:
     assert abs(predicted - labels_kept - kept) <= 8  # a count of what is not ignored
     assert float(loss.detach()) == pytest.approx(float(whole().detach()), rel=1e-5)
     assert chunked_loss(n, vocabulary, hidden, "float32", 2 * chunks)[1] < temporaries
-
-
-def test_blocks_computed_again() -> None:
-    assert kept_bytes(100, 10, 7, 12, Training()) == (1207, 0)
-    assert kept_bytes(100, 10, 7, 12, Training(checkpoint=1)) == (127, 90)
-    assert kept_bytes(100, 10, 7, 12, Training(checkpoint=5)) == (7 + 10 * 100 + 2 * 10, 90)
-    with pytest.raises(UserError, match="the model has 12 blocks"):
-        kept_bytes(100, 10, 7, 12, Training(checkpoint=13))
 
 
 @pytest.mark.parametrize(

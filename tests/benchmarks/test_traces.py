@@ -134,6 +134,6 @@ def test_a_trace_of_186_mb(benchmark: Any, big: Path) -> None:
 
 
 def test_reading_alone(benchmark: Any, big: Path) -> None:
-    from cdvft_bench.timing.traces.events.reading import read
+    from cdvft_bench.timing.traces.events.model import read
 
     benchmark.pedantic(read, (big,), rounds=3)

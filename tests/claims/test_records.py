@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from cdvft_bench.accuracy.published.campaigns import campaign
 from cdvft_bench.accuracy.published.methods import method_of
-from cdvft_bench.accuracy.published.reading import read_published
+from cdvft_bench.accuracy.published.reading import campaign, read_published
 from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.point import MethodSubject

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from cdvft_bench.accuracy.analysis import estimate, paired, scores
-from cdvft_bench.accuracy.power import detectable
+from cdvft_bench.accuracy.pilot import detectable
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.read import parse_ledger

@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from cdvft_bench.claims import verify
-from cdvft_bench.claims.junit import to_junit
+from cdvft_bench.claims.table import to_junit
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import write_file
 from tests.fresh import Fresh

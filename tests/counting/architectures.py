@@ -17,12 +17,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.count import floating_output
+from cdvft_bench.counting.count import floating_output, saved_bytes
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.network.build import Network, open_network, settle, settled
 from cdvft_bench.counting.network.by_module import count_modules
 from cdvft_bench.counting.network.meta import without_data
-from cdvft_bench.counting.saved import saved_bytes
 
 BATCH, SEQUENCE = 2, 12
 

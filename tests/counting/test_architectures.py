@@ -15,12 +15,11 @@ from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.models import MODELS, model_shape
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.count import floating_output
+from cdvft_bench.counting.count import floating_output, saved_bytes
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.network.build import open_network
 from cdvft_bench.counting.network.by_module import checkpointing, count_modules
 from cdvft_bench.counting.network.meta import NeedsDataError
-from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.methods import make_method
 from cdvft_bench.sweep.model_cost import model_cost
 from cdvft_bench.sweep.network_cost import network_cost, select_targets

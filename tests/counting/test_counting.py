@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cdvft_bench.core.counted import PassCount
-from cdvft_bench.counting.count import count_layer, count_model
+from cdvft_bench.counting.count import count_layer, count_model, saved_bytes
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.fvcore_counter import count_forward
-from cdvft_bench.counting.saved import saved_bytes
 
 
 def counted(call: Any) -> PassCount:

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
 
 from cdvft_bench.core.counted import PassCount
-from cdvft_bench.counting.count import count_layer, count_model, floating_output
+from cdvft_bench.counting.count import count_layer, count_model, floating_output, saved_bytes
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.counting.einsum import contract
 from cdvft_bench.counting.fvcore_counter import count_forward
+from cdvft_bench.counting.fvcore_handles import contract
 from cdvft_bench.counting.operator_prices import Price, register_price, unregister_price
-from cdvft_bench.counting.saved import saved_bytes
 
 SEEDS = range(12)
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from cdvft_bench.analytic.conventions import convention
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.fft.exact import count_fft
 from cdvft_bench.counting.prices import Transform, butterfly_flops, exact_flops, flops_of
+from cdvft_bench.counting.split_radix import count_fft
 
 NOTHING = PassCount(macs=0, elementwise_flops=0, ffts=0, fft_flops=0.0, launches=0)
 

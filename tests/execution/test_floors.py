@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cdvft_bench.execution.costs import FastLayer
-from cdvft_bench.execution.floors import floors, floors_markdown, layer_floor
+from cdvft_bench.execution.floors import floors, floors_markdown
 from cdvft_bench.execution.planner import BUILT_IN, Problem
 
 
@@ -17,25 +17,6 @@ def test_a_floor_is_the_traffic_at_full_bandwidth() -> None:
     assert found["filter_kernel for a_3"].bytes == found["moment_kernel for c"].bytes == 2 * one
     assert found["merged_weight_kernel"].bytes == 2 * 768 * 768 * 2 + 3 * 768 * 4
     assert all(0 < f.floor_s <= f.predicted_s for f in found.values())
-
-
-def test_a_layer_floor_by_hand() -> None:
-    rates = BUILT_IN["cpu"]
-    fastest = {
-        "matmul": 2e11,
-        "fft": 9.8e10,
-        "complex": 1.3e11,
-    }  # the compiled kernels transform faster than the library
-    rows, d, p = 1000, 64, 32
-    products = 2 * 2 * rows * d * d / fastest["matmul"]
-    transforms = 2 * rows * 4 * 2.5 * 32 * 5 / fastest["fft"]  # two blocks in, two out, log2(32) = 5, both passes
-    in_frequency = 3 * rows * 8 * 4 * 17 / fastest["complex"]
-    assert layer_floor(Problem(d, d, p, tokens=rows), rates) == pytest.approx(products + transforms + in_frequency)
-    only_forward = Problem(d, d, p, tokens=rows, training=False)
-    assert layer_floor(only_forward, rates) == pytest.approx(products / 2 + transforms / 2 + in_frequency / 3)
-    # One row: the weight is moved for four products, and that takes longer.
-    moved = (2 * 4096 * 4096 + 5 * 4096) * 4
-    assert layer_floor(Problem(4096, 4096, 4096, tokens=1), rates) == pytest.approx(moved / 1.7e11)
 
 
 @pytest.mark.parametrize(("m", "transforms"), [(2, 6), (0, 4)])

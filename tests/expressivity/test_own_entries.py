@@ -11,7 +11,7 @@ import torch
 
 from cdvft_bench.claims import verify
 from cdvft_bench.claims.ledger.read import read_ledger
-from cdvft_bench.expressivity import checks, recorded, redundancy
+from cdvft_bench.expressivity import checks, recorded, structure
 from cdvft_bench.expressivity.factors import Product
 from cdvft_bench.expressivity.findings.finding import FINDINGS, read_findings
 from cdvft_bench.expressivity.profile import Profile, load
@@ -49,13 +49,13 @@ def test_real_changes_are_judged_by_a_profile(tmp_path):
 @pytest.mark.parametrize("n", [3, 4, 5])
 @pytest.mark.parametrize("field", ["real", "complex"])
 def test_classes_are_found_and_no_more(n, field):
-    assert redundancy.classes_found(n, field, starts=48, seed=3) == redundancy.class_count(n, field)
+    assert structure.classes_found(n, field, starts=48, seed=3) == structure.class_count(n, field)
 
 
 def test_normalised_factors_are_the_same_change():
     product = Product(FactorShapes(5, 5, 2, 5))
     theta = product.random(3, torch.complex128, torch.Generator().manual_seed(1))
-    normal = redundancy.normalised(product, theta)
+    normal = structure.normalised(product, theta)
     torch.testing.assert_close(product.dense(normal), product.dense(theta))
     torch.testing.assert_close(normal[:, 0], torch.ones(3, dtype=torch.complex128))
 

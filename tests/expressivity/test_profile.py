@@ -14,13 +14,13 @@ from click.testing import CliRunner
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.student import mean_interval
 from cdvft_bench.expressivity import profile
 from cdvft_bench.expressivity.budget import cost_of
-from cdvft_bench.expressivity.changes import change_jobs
 from cdvft_bench.expressivity.findings import algebraic as findings
 from cdvft_bench.expressivity.findings.finding import read_findings
-from cdvft_bench.expressivity.findings.stats import best_within, interval, plus_minus, rank_error
-from cdvft_bench.expressivity.presets import PRESETS, Job, jobs_of
+from cdvft_bench.expressivity.findings.measured import best_within, plus_minus, rank_error
+from cdvft_bench.expressivity.presets import PRESETS, Job, change_jobs, jobs_of
 from cdvft_bench.report.expressivity import figures, page
 from tests.texts import same_text
 
@@ -128,9 +128,9 @@ def test_costs_are_those_of_the_suite():
 
 
 def test_intervals_and_budgets():
-    assert interval([2.0]).bounds is None
-    assert interval([1.0, 3.0]) == Interval(2.0)
-    three = interval([1.0, 2.0, 3.0])
+    assert mean_interval([2.0]).bounds is None
+    assert mean_interval([1.0, 3.0]) == Interval(2.0)
+    three = mean_interval([1.0, 2.0, 3.0])
     assert three.value == 2
     assert three.high == pytest.approx(2 + 4.3027 / 3**0.5, rel=1e-5)
     assert (plus_minus([1.0, 3.0]), plus_minus([1.0, 2.0, 3.0])) == ("2.000", "2.000 ± 2.484")

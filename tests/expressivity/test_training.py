@@ -7,8 +7,16 @@ import torch
 from torch import nn
 
 from cdvft_bench.expressivity.fitting.families import block_circulant_projection
-from cdvft_bench.expressivity.fitting.gradients import circulant_gradient, gradient_scale
-from cdvft_bench.expressivity.fitting.training import Adapter, build, dense_gradient, make_task, ranks, train
+from cdvft_bench.expressivity.fitting.training import (
+    Adapter,
+    build,
+    circulant_gradient,
+    dense_gradient,
+    gradient_scale,
+    make_task,
+    ranks,
+    train,
+)
 from cdvft_reference import BlockCirculantLinear
 
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.files import write_file
-from cdvft_bench.core.io.folders import write_folder
+from cdvft_bench.core.io.files import write_file, write_folder
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.sweep.storage.store import Store
 from tests.fuzz.damage import LEDGER, ROOT, make_good

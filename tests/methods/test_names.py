@@ -8,7 +8,7 @@ import pytest
 
 from cdvft_bench.accuracy.published.methods import spellings
 from cdvft_bench.accuracy.training.trial import BASE, HEAD
-from cdvft_bench.expressivity.budget import _METHODS as FAMILIES
+from cdvft_bench.expressivity.budget import FAMILIES, method_of
 from cdvft_bench.methods import method_class, own_method_names
 from cdvft_bench.methods._peft import PeftMethod
 from cdvft_bench.report.palette import KNOWN
@@ -22,7 +22,7 @@ from tests.mutation import mutants
     [
         set(KNOWN) - {HEAD, BASE},
         set(BARE),
-        set(FAMILIES.values()),
+        set(map(method_of, FAMILIES)),
         {n for names in mutants.SHARED.values() for n in names},
     ],
 )
@@ -48,7 +48,7 @@ def test_published_runs_find_the_hyperparameters_of_every_method_of_peft() -> No
 
 
 def test_a_shared_file_is_checked_by_the_methods_that_use_it() -> None:
-    assert mutants.users("_lycoris") == ["loha", "lokr"]
+    assert mutants.users("_shared") == ["delora", "fourierft", "hra", "loha", "lokr", "waveft"]
     assert {"lora", "fourierft", "dora"} <= set(mutants.users("_peft"))
     shared = [path for path in mutants.files() if path.stem.startswith("_")]
     assert shared

@@ -17,13 +17,11 @@ from cdvft_bench.analytic.training import (
     Optimizer,
     Training,
     chunked_loss,
-    kept_bytes,
     state_bytes,
 )
 from cdvft_bench.cli import main
 from cdvft_bench.commands.networks import ADAPTERS, BASES, OPTIMIZERS, budget_of
-from cdvft_bench.counting.network.by_module import count_modules
-from cdvft_bench.counting.saved import saved_bytes
+from cdvft_bench.counting.count import saved_bytes
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor.results import MemoryBudget
 from cdvft_bench.sweep.networks import open_model, predict_network
@@ -113,25 +111,6 @@ def test_checkpointing_keeps_what_a_real_run_keeps(tmp_path: Path) -> None:
         found = budget(path, Training(checkpoint=checkpoint))
         expected = real(path, "bfloat16", False, bool(checkpoint))
         assert found.activations - loss == pytest.approx(expected["activations"], rel=0.05, abs=2000)
-
-
-@pytest.mark.parametrize("every", [1, 2, 3, 4])
-def test_checkpointing_by_closed_form(tmp_path: Path, every: int) -> None:
-    """What a block keeps, from networks of two depths; every k-th one then keeps its input alone."""
-
-    def kept(layers: int, checkpoint: int) -> int:
-        network, _ = open_model(config(tmp_path / f"{layers}", layers), "bfloat16", "causal-lm", None)
-        counted = count_modules(
-            network.module, lambda: network.make_inputs(BATCH, TOKENS), to_embeddings=True, checkpointed=checkpoint
-        )
-        return counted.saved_bytes
-
-    block = kept(LAYERS, 0) - kept(LAYERS - 1, 0)
-    outside, entered = kept(LAYERS, 0) - LAYERS * block, BATCH * TOKENS * 64 * 2
-    predicted, more = kept_bytes(block, entered, outside, LAYERS, Training(checkpoint=every))
-    # The first block's input is also what its norm keeps where blocks before it are not computed again.
-    assert kept(LAYERS, every) == pytest.approx(predicted, abs=entered + 4096)
-    assert more == block - entered
 
 
 def test_lean_training_takes_less_item_by_item(tmp_path: Path) -> None:

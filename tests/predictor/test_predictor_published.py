@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cdvft_bench.accuracy.published.campaigns import campaign
+from cdvft_bench.accuracy.published.reading import campaign
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.predictor import compare_published
 from cdvft_bench.predictor.published_times import EVALUATIONS, FAR, rank_correlation

@@ -13,9 +13,8 @@ from cdvft_bench.analytic.configs import config_values, shape_from_config
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.models import target_linears
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.count import count_model
+from cdvft_bench.counting.count import count_model, saved_bytes
 from cdvft_bench.counting.network.by_module import checkpointing
-from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor.memory import adapter_saved_bytes, budget
 from cdvft_bench.predictor.transformer import (

@@ -26,7 +26,7 @@ from cdvft_bench.sweep.grid import Limits, read_grid
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main as bare
-from cdvft_bench.timing.replaying import named, replays
+from cdvft_bench.timing.graphs import named, replays
 from tests.timing.fake_cuda import NAME, emulated
 
 PROFILES = Path(__file__).parents[2] / "profiles"

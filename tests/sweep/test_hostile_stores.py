@@ -18,10 +18,10 @@ from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.storage import store as module
-from cdvft_bench.sweep.storage.columns import UnstorableError
 from cdvft_bench.sweep.storage.imports import check_fields, put_rows
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.sweep.storage.tables import write_table
+from cdvft_bench.sweep.storage.textform import UnstorableError
 from tests.fuzz.damage import damage_database, make_good
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.accuracy.preset import read_preset
-from cdvft_bench.sweep.step_times import read_steps, write_steps
+from cdvft_bench.documents import write_document
+from cdvft_bench.sweep.step_times import read_steps
 from cdvft_bench.sweep.steps import time_steps
 
 PRESET = """
@@ -50,5 +51,5 @@ def test_launches_of_a_step_are_counted_beside_its_time(tmp_path: Path) -> None:
     assert 100 < head < head + 12 * 2 * 3 < lora < dora
     again = time_steps(read_preset(tmp_path / "two.toml"), {}, budget_s=1.0, threads=1, max_rounds=5)
     assert {cost.label: cost.launches for cost in again.costs} == launches
-    write_steps(found, tmp_path / "steps.json")
+    write_document(found, tmp_path / "steps.json")
     assert read_steps(tmp_path / "steps.json").costs == found.costs

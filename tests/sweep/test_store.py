@@ -22,8 +22,8 @@ from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Samples, Timed, Timing
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
-from cdvft_bench.sweep.storage.columns import UnstorableError
 from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.sweep.storage.textform import UnstorableError
 from cdvft_bench.timing.machine.environment import read_environment
 
 HERE = read_environment()

@@ -17,8 +17,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from cdvft_bench.timing import trace as recording
 from cdvft_bench.timing.machine.gpu import GpuState
-from cdvft_bench.timing.traces import recording
 from tests.timing.cuda_trace import kernel, launch
 
 FORBIDDEN = "aten::_local_scalar_dense"

@@ -126,9 +126,7 @@ def test_nvml_is_asked_first_and_can_be_left_out(monkeypatch: pytest.MonkeyPatch
 
 def looks(monkeypatch: pytest.MonkeyPatch, *states: GpuState | None) -> None:
     given = iter(states)
-    for module in (clock, "cdvft_bench.timing.rounds"):
-        name = module if isinstance(module, str) else module.__name__
-        monkeypatch.setattr(f"{name}.looking", lambda place: lambda: next(given, states[-1]))
+    monkeypatch.setattr(clock, "looking", lambda place: lambda: next(given, states[-1]))
 
 
 def test_clock_and_power_of_every_round_are_kept_and_a_throttled_run_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

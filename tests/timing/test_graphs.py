@@ -15,8 +15,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import Replays
 from cdvft_bench.timing.bare import build
 from cdvft_bench.timing.built import Target, beside
-from cdvft_bench.timing.graphs import time_replays
-from cdvft_bench.timing.replaying import Replayer
+from cdvft_bench.timing.graphs import Replayer, time_replays
 from tests.timing.fake_cuda import install
 
 
@@ -141,7 +140,7 @@ def test_one_process_times_case_after_case_and_another_after_what_broke_it(monke
     assert second != first
     assert replayer(case(sequence=13), 0.1, 0.05) == Replays(None, 0, {}, ("no replays: CUDA error: misaligned",))
     assert process() not in (first, second)
-    monkeypatch.setattr("cdvft_bench.timing.replaying.STARTING_S", 0.2)
+    monkeypatch.setattr("cdvft_bench.timing.graphs.STARTING_S", 0.2)
     (note,) = replayer(case(sequence=14), 0.1, 0.05).notes
     assert note == "no replays: it took longer than 0.4 s"
     monkeypatch.undo()

@@ -17,11 +17,11 @@ from cdvft_bench.core.timed import Replays
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import inputs, measure
+from cdvft_bench.timing import trace as recording
 from cdvft_bench.timing.bare import build
 from cdvft_bench.timing.built import Target
 from cdvft_bench.timing.measure import Plan, describe
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace
-from cdvft_bench.timing.traces import recording
 
 PASSES: tuple[CasePass, ...] = ("forward", "step")
 

@@ -24,7 +24,7 @@ from cdvft_bench.sweep.grid import make_case
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import main, seconds
 from cdvft_bench.timing.bare import PASSES, build, expand, parse_method
-from cdvft_bench.timing.replaying import Replayer
+from cdvft_bench.timing.graphs import Replayer
 from cdvft_bench.timing.slice import Settings, run_slice
 from cdvft_bench.timing.trace import read_trace, trace_call
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.timing import trace as recording
 from cdvft_bench.timing.trace import analyse_events, export_trace, read_trace, trace_call
-from cdvft_bench.timing.traces import recording
 from tests.timing import cuda_trace as made
 
 US = 1e-6

@@ -168,13 +168,3 @@ def _blocks(linear: ModelLinear, number: object) -> int:
     if isinstance(number, bool) or not isinstance(number, int) or number < 1 or width % number:
         raise UserError(f"its hyperparameter r = {number!r} is no number of blocks of {width} inputs")
     return width // number
-
-
-def method_on(run: PublishedRun, linears: Sequence[ModelLinear]) -> str:
-    """The label of a run's method on its first layer. Raises as :func:`adapted`."""
-    return adapted(run, linears)[0][1].label
-
-
-def parameters(chosen: Sequence[tuple[ModelLinear, Method]]) -> int:
-    """Trained parameters, by closed form."""
-    return sum(int(method.parameters(linear.shape)) for linear, method in chosen)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from cdvft_bench.accuracy.published.peft_results import is_result, peft_run, res
 from cdvft_bench.accuracy.published.run import COLUMNS, METRICS, NUMBERS, PublishedRun, make_run
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder, shown
-from cdvft_bench.core.io.reading import parse_rows, read_json, read_text
+from cdvft_bench.core.io.reading import packaged, parse_rows, read_json, read_text
 from cdvft_bench.core.text import clean, shorten
 
 TABLES = (".csv", ".tsv")
@@ -192,3 +193,58 @@ def _comparison(
     devices = sorted({run.device for run in runs if run.device})
     said = source or clean(", ".join((name, *models[:2], *devices[:2])))
     return Published(name, said, next(iter(metrics)), tuple(runs), skipped)
+
+
+# --- the comparisons that come with the suite ------------------------------------------------
+# Training on MetaMathQA, tested on GSM8K (63 runs), and an image generator adapted to one subject (31 runs), each on
+# one L40S. What every run of a comparison shares stands in its ``default_training_params.json`` and is added here.
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A comparison that comes with the suite.
+
+    Attributes:
+        file: of its runs. source: who made it, and how. shared: by all runs.
+    """
+
+    file: str
+    source: str
+    shared: tuple[tuple[str, Any], ...]
+
+
+MATHS = Campaign(
+    "peft_metamathqa_llama-3.2-3b.csv",
+    "Hugging Face PEFT, method_comparison/MetaMathQA: "
+    "Llama-3.2-3B trained on MetaMathQA, tested on GSM8K, one NVIDIA L40S",
+    # 4,197,579 training tokens in 20,000 samples, as one of its result files says.
+    (
+        ("model", "meta-llama/Llama-3.2-3B"),
+        ("dtype", "bfloat16"),
+        ("batch", 4),
+        ("tokens", 4_197_579 / 20_000),
+        ("longest", 768),
+        ("clipping", True),
+    ),
+)
+IMAGES = Campaign(
+    "peft_imagegen_flux2-klein-4b.csv",
+    "Hugging Face PEFT, method_comparison/image-gen: FLUX.2 klein base 4B, 512 pixels, batch 2, 750 steps (one run "
+    "300), one NVIDIA L40S",
+    (
+        ("model", "black-forest-labs/FLUX.2-klein-base-4B"),
+        ("dtype", "bfloat16"),
+        ("batch", 2),
+        ("resolution", 512),
+        ("checkpointing", True),
+        ("clipping", True),
+    ),
+)
+
+
+@cache
+def campaign(one: Campaign = MATHS) -> Published:
+    """The runs of a comparison, in the file's order."""
+    text = packaged("cdvft_bench.accuracy", "data", one.file)
+    found = parse_table(text, one.file, source=one.source)
+    return replace(found, runs=tuple(replace(run, **dict(one.shared)) for run in found.runs))

@@ -6,7 +6,7 @@ import ast
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 from cdvft_bench.core.errors import UserError
@@ -96,9 +96,6 @@ class PublishedRun:
     checkpointing: bool = False
     clipping: bool = False
     optimizer: str = ""
-
-
-_FIELDS = frozenset(f.name for f in fields(PublishedRun))
 
 
 def make_run(values: Mapping[str, Any], metric: str, where: str, name: str = "") -> PublishedRun:

@@ -10,7 +10,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from cdvft_bench.accuracy.training.saved import SavedBytes
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, Trial, TrialResult, packed
 from cdvft_bench.accuracy.workloads import Workload, make_workload
 from cdvft_bench.core.errors import UserError
@@ -309,3 +308,36 @@ def _peak(device: str) -> int | None:
     import torch
 
     return None if device == "cpu" else int(torch.cuda.max_memory_allocated(device))
+
+
+# --- what autograd keeps ---------------------------------------------------------------------
+
+
+class SavedBytes:
+    """While entered, adds up in ``bytes`` what autograd saves for the backward pass; a storage counts once.
+
+    Args:
+        model: parameters and buffers of it are there anyway, and are not counted.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.bytes = 0
+        self._seen = {t.untyped_storage().data_ptr() for t in (*model.parameters(), *model.buffers())}
+
+    def __enter__(self) -> SavedBytes:
+        import torch
+
+        # Detached, because a saved output that kept its own node would keep itself alive.
+        self._hooks = torch.autograd.graph.saved_tensors_hooks(self._pack, lambda tensor: tensor)
+        self._hooks.__enter__()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._hooks.__exit__()
+
+    def _pack(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self._seen:
+            self._seen.add(storage.data_ptr())
+            self.bytes += storage.nbytes()
+        return tensor.detach()

@@ -2,7 +2,7 @@
 
 ``cdvft-bench pretrain`` trains all weights with a classifier on the train split of the model's task
 (all of Fashion-MNIST, or for ``--model vit-small-odd`` half of its classes, for transfer to the other half), scores the
-validation split, and keeps the body without the classifier in the cache (``accuracy.joined.cache_folder``), where
+validation split, and keeps the body without the classifier in the cache (``training.models.cache_folder``), where
 ``load_model`` finds it. Minutes on two cores.
 """
 

@@ -9,7 +9,7 @@ from typing import Literal
 
 from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, compared, estimate, holm, paired
 from cdvft_bench.accuracy.draws import CostOf
-from cdvft_bench.accuracy.power import detectable
+from cdvft_bench.accuracy.pilot import detectable
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import percent_bounds
 
@@ -30,7 +30,7 @@ def verdict(d: Difference) -> str:
     size = f"{100 * d.mean:+.1f} points{percent_bounds(d.interval)}"
     if told_apart(d):
         return f"{'more' if d.mean > 0 else 'less'} accurate ({size}, p = {d.p_holm:.2g})"
-    seen = detectable(d.estimate)
+    seen = detectable(d)
     power = f"; {100 * seen:.1f} points would be seen with a chance of 80 %" if math.isfinite(seen) else ""
     return f"not told apart ({size}, p = {d.p_holm:.2f}{power})"
 

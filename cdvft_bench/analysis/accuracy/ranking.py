@@ -96,7 +96,7 @@ class Row:
 
     def mean(self, match: Match = "lora") -> Interval | None:
         """Mean difference over the workloads that it was measured on; they count alike."""
-        parts = [one.estimate for one in self._against(match)]
+        parts = self._against(match)
         return mean_of(parts).interval if parts else None
 
     def _against(self, match: Match) -> list[Difference]:
@@ -294,7 +294,7 @@ def _against_lora(
             found[role] = score, other, estimate(table)
     corrected = holm([value.p for *_, value in found.values()])
     return {
-        role: Difference(score.label, other.label, value, p)
+        role: Difference(value.mean, value.error, value.freedom, score.label, other.label, p)
         for (role, (score, other, value)), p in zip(found.items(), corrected, strict=True)
     }
 

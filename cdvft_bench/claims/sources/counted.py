@@ -19,10 +19,9 @@ from cdvft_bench.claims.sources import watch
 from cdvft_bench.claims.sources.source import ExactSource, NotAvailable
 from cdvft_bench.core.counted import PassCount
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.count import trainable_parameters
+from cdvft_bench.counting.count import saved_bytes, trainable_parameters
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.prices import Transform, flops_of
-from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.timing.built import prepared, random_linear
 
 LARGE = 2**21

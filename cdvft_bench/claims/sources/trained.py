@@ -8,8 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cdvft_bench.accuracy.analysis import Score, estimate, ratio_interval, scores
-from cdvft_bench.accuracy.pilot import cannot_rank, pilot_of
-from cdvft_bench.accuracy.power import detectable
+from cdvft_bench.accuracy.pilot import cannot_rank, detectable, pilot_of
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.training.trial import HEAD, TrialResult
 from cdvft_bench.claims.ledger.figures import Figure

@@ -16,7 +16,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from cdvft_bench.claims.ledger.quantities import TALLIED
 from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.source import NotAvailable
-from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.prices import Transform, exact_flops
 from cdvft_bench.execution import release_buffers
@@ -131,7 +130,7 @@ def largest_allocation(call: Callable[[], object]) -> int:
     Operators' results and targets are seen by dispatch, what a kernel allocates for itself through torch by the
     profiler. What a library allocates by its own means shows in :func:`resident_growth` alone.
     """
-    from cdvft_bench.timing.traces.recording import record
+    from cdvft_bench.timing.trace import record
 
     release_buffers()
     seen = watch_allocations()
@@ -282,10 +281,7 @@ def price(observed: Observed, options: Mapping[str, Value], tokens: int) -> floa
 def _price(transform: Transform, options: Mapping[str, Value]) -> float:
     half = options["real_fft"] == "half"
     if options["fft"] == TALLIED:
-        try:
-            return float(exact_flops(transform, half))
-        except UserError as error:
-            raise NotAvailable(f"no tally: {error}", "tally such lengths in counting/fft/exact.py") from error
+        return float(exact_flops(transform, half))
     n = transform.points
     logarithm = math.log2(n)
     if len(transform.dims) > 1 and options["plane"] == "n log2 d":

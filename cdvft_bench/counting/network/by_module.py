@@ -23,12 +23,11 @@ from torch.utils.checkpoint import checkpoint
 
 from cdvft_bench.core.counted import CountedNetwork, Launches, ModuleCount, PassCount
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.count import floating_output, trainable_parameters
+from cdvft_bench.counting.count import floating_output, saved_bytes, trainable_parameters
 from cdvft_bench.counting.dispatch import Tally, count_dispatch, traffic
 from cdvft_bench.counting.handles import Price, attention_lengths
 from cdvft_bench.counting.network.meta import same_functions, without_data
 from cdvft_bench.counting.operator_prices import price_of
-from cdvft_bench.counting.saved import saved_bytes
 from cdvft_bench.tensors import tensors_in
 
 FORWARD, BACKWARD = 0, 1

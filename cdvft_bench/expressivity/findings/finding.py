@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.io.log import damaged, read_log
+from cdvft_bench.core.io.reading import packaged, parse_toml
 
 FINDINGS = "findings.jsonl"
 """The file of findings in the folder of a profile."""
@@ -46,6 +48,16 @@ class Finding:
     def __post_init__(self) -> None:
         if self.label not in get_args(Label):
             raise ValueError(f"label {self.label!r} is not known; use one of {', '.join(get_args(Label))}")
+
+
+@cache
+def _statements() -> dict[str, Any]:
+    return parse_toml(packaged(__package__, "statements.toml"))
+
+
+def finding(id_: str, evidence: Mapping[str, float], holds: bool | None, **said: str) -> Finding:
+    """A finding of ``statements.toml``; ``said``: what of its texts follows from the profile."""
+    return Finding(id=id_, evidence=evidence, holds=holds, **{**_statements()[id_], **said})
 
 
 def read_findings(folder: Path) -> list[Finding]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import linear_regression
 from typing import Any
 
+from cdvft_bench.core.student import mean_interval
 from cdvft_bench.core.ties import steady
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES, cost_of
 from cdvft_bench.expressivity.experiments import REACHED, Row
-from cdvft_bench.expressivity.findings.changes import change_findings
-from cdvft_bench.expressivity.findings.finding import Finding
-from cdvft_bench.expressivity.findings.stats import best_within, interval, log_slope, mean, rank_error
+from cdvft_bench.expressivity.findings.finding import Finding, finding
 from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
 
@@ -68,7 +69,7 @@ def contest(profile: Profile, ensemble: str, n: int, axis: str, block_size: int)
     if len(ranked) == 1:
         return Contest(ranked[0], None, True)
     first, second = ranked[:2]
-    difference = interval([b - a for a, b in zip(errors[first], errors[second], strict=True)])
+    difference = mean_interval([b - a for a, b in zip(errors[first], errors[second], strict=True)])
     return Contest(first, second, difference.side(0.0) == "above" and difference.value > REACHED)
 
 
@@ -84,17 +85,7 @@ def _verdict(profile: Profile) -> list[Finding]:
             evidence[f"error_{ensemble}_n{n}_m2"], evidence[f"error_{ensemble}_n{n}_m3"] = pair
             falls.append(ensemble == "circulant" or pair[1] < 0.99 * pair[0])
     return [
-        Finding(
-            "m2-is-enough",
-            "'m = 2 is enough' does not hold as a statement about weight changes: outside circulant and rank-one "
-            "matrices m = 2 leaves an error that m = 3 lowers, on every ensemble tried. It may hold of accuracy, "
-            "where much of a weight change need not be matched; nothing here measures that.",
-            "checked numerically",
-            evidence,
-            "Frobenius distance to synthetic targets, square layers, p = d. That m = 2 misses almost every matrix "
-            "for d >= 3 is proved (m2-dimension).",
-            all(falls) if falls else None,
-        ),
+        finding("m2-is-enough", evidence, all(falls) if falls else None),
         *change_findings(profile),
     ]
 
@@ -161,25 +152,8 @@ def _gradients(profile: Profile) -> list[Finding]:
         for ratio, coherence in zip(row["ratios"], row["coherences"], strict=True)
     ]
     return [
-        Finding(
-            "circulant-gradient",
-            "The gradient of a circulant vector's entry is a sum of p entries of the dense gradient in its block; a "
-            "gradient step on c moves the weight by p times the projection of the dense gradient on block-circulant "
-            "matrices.",
-            "proved",
-            {"gradients_checked": len(exact)},
-            "dW block-circulant (BCA), p dividing both widths.",
-            all(exact) if exact else None,
-        ),
-        Finding(
-            "bca-proposition",
-            "BCA's 'p times a dense gradient' is the upper end: the size of the gradient's entries grew by about the "
-            "square root of p on the small task, as for independent entries, not by p.",
-            "checked numerically",
-            slopes,
-            "First gradient of the small task; exponent of p fitted over block sizes.",
-            all(s < 0.75 for s in measured) if measured else None,
-        ),
+        finding("circulant-gradient", {"gradients_checked": len(exact)}, all(exact) if exact else None),
+        finding("bca-proposition", slopes, all(s < 0.75 for s in measured) if measured else None),
     ]
 
 
@@ -197,23 +171,12 @@ def _starts(profile: Profile) -> list[Finding]:
     }
     ordered = [conditions[k] for k in conditions]
     return [
-        Finding(
+        finding(
             "zero-start",
-            "From the zero-diagonal start only the last diagonal has a gradient in the first step, and the weight can "
-            "move in only d directions out of the set's dimension, whatever m.",
-            "proved",
             {"trainings": len(without_gradient), "points": len(ranks)},
-            "The default start: last diagonal zero, the others one, circulant vectors normal.",
             all(without_gradient) and all(ranks) if without_gradient and ranks else None,
         ),
-        Finding(
-            "conditioning",
-            "Each further factor makes the map from parameters to weight change worse conditioned.",
-            "checked numerically",
-            conditions,
-            "Geometric mean over normal factors, of largest over smallest non-zero singular value of the Jacobian.",
-            ordered == sorted(ordered) if len(ordered) > 1 else None,
-        ),
+        finding("conditioning", conditions, ordered == sorted(ordered) if len(ordered) > 1 else None),
     ]
 
 
@@ -256,16 +219,7 @@ def _first_steps(profile: Profile) -> Finding:
                 means = {init: mean(values) for init, values in losses.items()}
                 evidence |= {f"{ensemble}_m{m}_{init}": mean for init, mean in means.items()}
                 lower.append(means["zero_diagonal"] <= min(means.values()))
-    return Finding(
-        "first-steps",
-        "After ten steps the mean loss is lower from the zero-diagonal start than from the zero-circulant or the "
-        "random one, although the first step moves the weight in d directions alone; by the end they differ little.",
-        "checked numerically",
-        evidence,
-        "Small task, Adam, every start at the learning rate of its least last loss; mean over seeds, loss of no change "
-        "is 1.",
-        all(lower) if lower else None,
-    )
+    return finding("first-steps", evidence, all(lower) if lower else None)
 
 
 def _trainings(profile: Profile) -> list[Finding]:
@@ -278,11 +232,8 @@ def _trainings(profile: Profile) -> list[Finding]:
             if family == "cdvft":
                 shares.append(last["stable_rank"] / row["n"])
     return [
-        Finding(
+        finding(
             "rank-in-training",
-            "CDVFT's weight changes have many directions of small size: their numerical rank is beyond any LoRA of "
-            "like size, their stable rank stays a small share of the width.",
-            "checked numerically",
             {
                 "least_rank_of_cdvft": min(ranks["cdvft"]),
                 "mean_rank_of_cdvft": mean(ranks["cdvft"]),
@@ -290,7 +241,6 @@ def _trainings(profile: Profile) -> list[Finding]:
             }
             if ranks["cdvft"]
             else {},
-            "Small task, end of training, singular values above 1e-3 of the largest; all starts, m and learning rates.",
             min(ranks["cdvft"]) > 2 and max(ranks["lora"]) <= 0 and mean(shares) < 0.5
             if ranks["cdvft"] and ranks["lora"]
             else None,
@@ -308,3 +258,102 @@ def measured_findings(profile: Profile) -> list[Finding]:
         _first_steps(profile),
         *_trainings(profile),
     ]
+
+
+# --- weight changes of real fine-tuning ------------------------------------------------------
+
+
+def change_arrays(profile: Profile) -> list[list[Row]]:
+    """The rows of real weight changes, one list an array of a file."""
+    arrays = dict.fromkeys((row["digest"], row["array"]) for row in profile.of("change"))
+    return [profile.of("change", digest=digest, array=array) for digest, array in arrays]
+
+
+def change_budget(rows: list[Row], axis: str) -> float:
+    """What m = 2 may spend on one real change: parameters at p = half the smaller width, or FLOPs a token at all of it.
+
+    On square layers the former are 4d, those of LoRA of rank 2.
+    """
+    small = min(rows[0]["d_in"], rows[0]["d_out"])
+    size = max(1, small // 2) if axis == "parameters" else small
+    own = next(r for r in rows if r["family"] == "cdvft" and r["options"] == {"m": 2, "block_size": size})
+    return float(own[axis])
+
+
+def change_errors(profile: Profile, axis: str) -> dict[str, list[float]]:
+    """Least errors of every family that fits the budget on every real change."""
+    errors: dict[str, list[float]] = {}
+    arrays = change_arrays(profile)
+    for rows in arrays:
+        for family in FAMILIES:
+            best = best_within([r for r in rows if r["family"] == family], axis, change_budget(rows, axis))
+            if best is not None and family != "fourierft_best":
+                errors.setdefault(family, []).append(best["errors"][0])
+    return {f: e for f, e in errors.items() if len(e) == len(arrays)}
+
+
+def change_findings(profile: Profile) -> list[Finding]:
+    """How near each family comes, and what is only conjectured of accuracy."""
+    arrays = change_arrays(profile)
+    errors = {axis: change_errors(profile, axis) for axis in ("parameters", "flops_per_token")}
+    means = {axis: {f: mean(e) for f, e in found.items()} for axis, found in errors.items()}
+    first, flops = (sorted(found, key=lambda f, e=found: rank_error(e[f])) for found in errors.values())  # type: ignore[misc]
+    pairs = [
+        [r["errors"][0] for m in (2, 3) for r in rows if r["options"] == {"m": m, "block_size": r["d_in"]}]
+        for rows in arrays
+    ]
+    fall = [two - three for two, three in (p for p in pairs if len(p) == 2)]
+    statement = "How near m = 2 comes to the changes that fine-tuning makes, against its peers."
+    if len(first) > 1 and flops:
+        statement = (
+            f"On the weight changes of a real fine-tuning no family came near at 4d parameters; {TITLES[first[0]]} "
+            f"came nearest, then {TITLES[first[1]]}. Within the FLOPs of m = 2, p = d, {TITLES[flops[0]]} did."
+        )
+    evidence: dict[str, float] = {"changes": len(arrays)}
+    evidence |= {f"mean_error_{f}": means["parameters"][f] for f in first}
+    evidence |= {f"mean_error_at_equal_flops_{f}": means["flops_per_token"][f] for f in flops}
+    evidence |= {"least_fall_from_m2_to_m3": min(fall), "mean_fall_from_m2_to_m3": mean(fall)} if fall else {}
+    return [
+        finding(
+            "real-changes",
+            evidence if arrays else {"changes": 0},
+            means["parameters"][first[0]] > 0.5 if first else None,
+            statement=statement,
+            assumptions="; ".join(dict.fromkeys(row["source"] for row in profile.of("change")))
+            or "Needs run --weights.",
+        ),
+        finding("m2-for-accuracy", {}, None),
+    ]
+
+
+# --- means, and the best row within a budget -------------------------------------------------
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean of independent draws, of which there is one or more."""
+    return mean_interval(values).value
+
+
+def plus_minus(values: Sequence[float]) -> str:
+    """Mean and half-width of independent draws, ``0.123 ± 0.004``; the mean alone where there is no interval."""
+    found = mean_interval(values)
+    return f"{found.value:.3f}" if found.high is None else f"{found.value:.3f} ± {found.high - found.value:.3f}"
+
+
+def rank_error(errors: Sequence[float]) -> float:
+    """Mean error to rank by: all that is reached is alike, and so is what differs by rounding errors."""
+    return max(steady(mean(errors)), REACHED)
+
+
+def best_within(rows: Iterable[Row], axis: str, budget: float) -> Row | None:
+    """The row of least mean error whose ``axis`` ("parameters" or "flops_per_token") is within the budget.
+
+    Of rows alike in error (see :func:`rank_error`) the cheapest.
+    """
+    fitting = [row for row in rows if row[axis] <= budget * (1 + 1e-12)]
+    return min(fitting, key=lambda row: (rank_error(row["errors"]), steady(row[axis])), default=None)
+
+
+def log_slope(x: Sequence[float], y: Sequence[float]) -> float:
+    """Exponent of a power law through positive points: the least-squares slope of their logarithms."""
+    return linear_regression([math.log(value) for value in x], [math.log(value) for value in y]).slope

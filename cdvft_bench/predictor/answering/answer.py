@@ -14,20 +14,19 @@ from cdvft_bench.analytic.linear import check_count
 from cdvft_bench.analytic.training import Training
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method, make_method
-from cdvft_bench.predictor.answering.assumed import assumed
-from cdvft_bench.predictor.answering.choices import Setting, choices, setting_of
-from cdvft_bench.predictor.answering.measured import measured_steps
+from cdvft_bench.predictor.answering.choices import Setting, choices, measured_steps, setting_of
 from cdvft_bench.predictor.answering.network import GPUS, Step, network_of, scale, sharded
 from cdvft_bench.predictor.answering.opening import open_subject
-from cdvft_bench.predictor.answering.sentence import sentence
+from cdvft_bench.predictor.answering.sentence import assumed, sentence
 from cdvft_bench.predictor.answering.serving import serve
 from cdvft_bench.predictor.answering.subject import Subject
 from cdvft_bench.predictor.devices import Target, assumptions, find_target
 from cdvft_bench.predictor.pricing import Pricer, make_pricer
-from cdvft_bench.predictor.results import Answer, Bound, Choice, Fit, MemoryBudget, Range, Scaling, Strategy
+from cdvft_bench.predictor.results import Answer, Bound, Choice, Fit, MemoryBudget, Scaling, Strategy
 
 PREFERRED = ("bfloat16", "float16")
 
@@ -147,7 +146,7 @@ def answer(
         choices=tuple(fits),
         too_large=tuple(too_large),
         left_out=tuple(left_out),
-        frozen_step_s=Range(frozen, *(frozen * f for f in pricer.spread)),
+        frozen_step_s=Interval(frozen, *(frozen * f for f in pricer.spread)),
         lora_parameters=lora_parameters,
         tie=pricer.tie,
         error=pricer.error,
@@ -293,7 +292,7 @@ def _choice(
     method: Method,
     frozen: float,
     lora_s: float,
-    measured: tuple[float, Range] | None,
+    measured: tuple[float, Interval] | None,
 ) -> Choice:
     stepped, device = _stepped(question, pricer, method), question.target.device
     cost, asked, subject = stepped.cost, stepped.scaled[question.gpus], question.subject
@@ -311,10 +310,10 @@ def _choice(
         )
     shares = pricer.shares(stepped.own)
     step_s, tokens_per_s = asked.step_s, asked.tokens_per_s
-    over_lora = Range(steady(step_s.value / lora_s))
+    over_lora = Interval(steady(step_s.value / lora_s))
     if measured is not None:
-        step_s, over_lora = Range(measured[0]), measured[1]
-        tokens_per_s = Range(subject.batch * subject.sequence / measured[0])
+        step_s, over_lora = Interval(measured[0]), measured[1]
+        tokens_per_s = Interval(subject.batch * subject.sequence / measured[0])
     over_frozen = stepped.seconds / frozen
     reference = " fft" if getattr(method, "path", "") == "fft" else ""  # which a label leaves out
     return Choice(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.core.case import FROZEN, width_fraction
+from cdvft_bench.analytic.roofline import Rates
+from cdvft_bench.core.case import FROZEN, LORA, width_fraction
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.record import Record
 from cdvft_bench.methods import Method, Spelled, make_method, method_class, method_names, parse_methods
 from cdvft_bench.methods.base import Settings
+from cdvft_bench.predictor.samples import as_executed, hold
+from cdvft_bench.sweep.model_cost import case_method
 
 Setting = tuple[str, tuple[tuple[str, object], ...]]
 
@@ -71,3 +77,34 @@ def _made(asked: Iterable[Spelled], layers: Sequence[LinearShape], device: str, 
         if refused and not made:
             raise refused
         yield from made
+
+
+# --- steps that were measured ----------------------------------------------------------------
+
+
+def measured_steps(
+    model: str,
+    rates: Rates,
+    workload: tuple[int, int, str],
+    records: Iterable[Record],
+    environments: Mapping[str, Environment],
+) -> dict[Method, tuple[float, Interval]]:
+    """Median seconds of recorded steps by method, and their ratio to LoRA r = 8's, timed beside; the newest counts.
+
+    Args:
+        model: its name in the table. rates: of the device. workload: batch, sequence and dtype.
+        records, environments: profiles.
+    """
+    found: dict[Method, tuple[float, Interval]] = {}
+    for record in sorted(records, key=lambda r: r.order):
+        case, timing = record.case, record.timed.timing if record.timed else None
+        asked = (case.kind, case.subject, case.pass_, (case.batch, case.sequence, case.dtype))
+        environment = environments.get(record.environment)
+        if asked != ("model", model, "step", workload) or environment is None or not hold(rates, record, environment):
+            continue
+        method = case_method(as_executed(record))
+        if method is None or timing is None or not timing.samples or record.status != "ok":
+            continue
+        ratio = timing.ratios.get(LORA)
+        found[method] = timing.samples[0].median, Interval(1.0) if ratio is None else ratio
+    return found

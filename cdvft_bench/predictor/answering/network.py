@@ -10,9 +10,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.ties import steady
 from cdvft_bench.predictor.devices import Assumptions
-from cdvft_bench.predictor.results import MemoryBudget, Range, Scaling, Strategy
+from cdvft_bench.predictor.results import MemoryBudget, Scaling, Strategy
 
 GPUS = tuple(2**i for i in range(13))
 BUCKET_BYTES = 25 * 2**20
@@ -93,10 +94,7 @@ def scale(step: Step, gpus: int, strategy: Strategy, network: Network) -> Scalin
     """The step on ``gpus`` GPUs."""
     communicated = _fsdp(step, gpus, network) if strategy == "fsdp" else _ddp(step, gpus, network)
     seconds, exposed, algorithm, sent, payload, memory = communicated
-    total = steady(step.seconds + exposed)
-    tokens = gpus * step.tokens
-    low, high = (steady(step.seconds * f + exposed) for f in step.spread) if step.spread else (None, None)
-    rate = Range(tokens / total, None if high is None else tokens / high, None if low is None else tokens / low)
+    total = Interval(*(steady(step.seconds * f + exposed) for f in (1.0, *(step.spread or ()))))
     return Scaling(
         gpus,
         strategy,
@@ -105,9 +103,9 @@ def scale(step: Step, gpus: int, strategy: Strategy, network: Network) -> Scalin
         algorithm,
         seconds,
         exposed,
-        Range(total, low, high),
-        rate,
-        step.seconds / total,
+        total,
+        total.inverse().scaled(gpus * step.tokens),
+        step.seconds / total.value,
         memory,
     )
 

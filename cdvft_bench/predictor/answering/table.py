@@ -10,7 +10,8 @@ from cdvft_bench.core.text import clean, integer, prefixed, significant
 from cdvft_bench.predictor.answering.sentence import fit_text
 
 if TYPE_CHECKING:
-    from cdvft_bench.predictor.results import Answer, Choice, Range
+    from cdvft_bench.core.interval import Interval
+    from cdvft_bench.predictor.results import Answer, Choice
 
 
 def title_of(answer: Answer) -> str:
@@ -55,7 +56,7 @@ def seconds(value: float) -> str:
     return f"{significant(value * 1e3, 3)} ms"
 
 
-def seconds_range(value: Range) -> str:
+def seconds_range(value: Interval) -> str:
     """In milliseconds, with the interval where there is one."""
     if value.low is None or value.high is None:
         return seconds(value.value)

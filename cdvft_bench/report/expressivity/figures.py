@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from cdvft_bench.core.student import mean_interval
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
-from cdvft_bench.expressivity.findings.measured import approximations, best_rate, widths
-from cdvft_bench.expressivity.findings.stats import interval, mean
+from cdvft_bench.expressivity.findings.measured import approximations, best_rate, mean, widths
 from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
 
@@ -47,7 +47,7 @@ def budget_figure(profile: Profile, folder: Path, n: int, axis: str) -> list[Pat
         rows = approximations(profile, ensemble, n)
         for family in FAMILIES:
             mine = sorted((r for r in rows if r["family"] == family), key=lambda r: float(r[axis]))
-            points = [(r[axis], interval(r["errors"])) for r in mine]
+            points = [(r[axis], mean_interval(r["errors"])) for r in mine]
             if not points:
                 continue
             x = [p[0] for p in points]
@@ -140,7 +140,7 @@ def gradient_figure(profile: Profile, folder: Path) -> list[Path]:
     figure, panel = plt.subplots(figsize=(4.6, 3.4))
     for source in dict.fromkeys(row["source"] for row in rows):
         chosen = sorted((r for r in rows if r["source"] == source), key=lambda r: int(r["block_size"]))
-        mine = [(r["block_size"], interval(r["ratios"])) for r in chosen]
+        mine = [(r["block_size"], mean_interval(r["ratios"])) for r in chosen]
         name = source if source in ("independent", "constant") else f"task, {source.replace('_', ' ')} teacher"
         y = [i.value for _, i in mine]
         half = [0.0 if i.high is None else i.high - i.value for _, i in mine]

@@ -12,10 +12,20 @@ from cdvft_bench.core.io.files import write_file
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.algebraic import all_findings
-from cdvft_bench.expressivity.findings.changes import change_arrays, change_budget, change_errors
 from cdvft_bench.expressivity.findings.finding import Finding
-from cdvft_bench.expressivity.findings.measured import approximations, best_rate, final_losses, setting, widths
-from cdvft_bench.expressivity.findings.stats import best_within, mean, plus_minus
+from cdvft_bench.expressivity.findings.measured import (
+    approximations,
+    best_rate,
+    best_within,
+    change_arrays,
+    change_budget,
+    change_errors,
+    final_losses,
+    mean,
+    plus_minus,
+    setting,
+    widths,
+)
 from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.report.expressivity.figures import write_figures

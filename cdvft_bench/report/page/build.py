@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench import __version__
-from cdvft_bench.accuracy.published.campaigns import IMAGES, MATHS
-from cdvft_bench.accuracy.published.campaigns import campaign as packaged_campaign
-from cdvft_bench.accuracy.published.reading import Published
+from cdvft_bench.accuracy.published.reading import IMAGES, MATHS, Published
+from cdvft_bench.accuracy.published.reading import campaign as packaged_campaign
 from cdvft_bench.analysis.accuracy.maps import cells, maps_said, rate_maps, setting_map
 from cdvft_bench.analysis.accuracy.published import notes, published_frame
 from cdvft_bench.analysis.accuracy.study import Study
@@ -18,14 +17,13 @@ from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.kernels import by_path
 from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.peers import regret_said, ways
-from cdvft_bench.analysis.questions.asked import asked
+from cdvft_bench.analysis.questions.answers import asked
 from cdvft_bench.analysis.questions.evidence import Answer
 from cdvft_bench.analysis.sentences import Headline, Trust, headline, three_sentences, trust
 from cdvft_bench.claims.table import rows
 from cdvft_bench.core.text import clean, plural
 from cdvft_bench.report.page import cards, views
-from cdvft_bench.report.page.payload import embedded, packed
-from cdvft_bench.report.page.render import render
+from cdvft_bench.report.page.render import embedded, packed, render
 from cdvft_bench.report.ranks import left_out_said, ranking_table
 
 if TYPE_CHECKING:

@@ -13,13 +13,14 @@ from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.sentences import with_bounds
 from cdvft_bench.claims.ledger.terms import WORDS
 from cdvft_bench.claims.table import rows
-from cdvft_bench.core.text import clean, integer, listed, plural, significant
+from cdvft_bench.core.text import clean, listed, plural, significant
 
 if TYPE_CHECKING:
     from cdvft_bench.accuracy.published.reading import Published
     from cdvft_bench.analysis.kernels import Compiled
     from cdvft_bench.claims.verdict import Verification
-    from cdvft_bench.predictor.results import Evaluation, PublishedComparison, Range
+    from cdvft_bench.core.interval import Interval
+    from cdvft_bench.predictor.results import Evaluation, PublishedComparison
 
 NOT_KNOWN = "not known"
 ORDER = ("fails", "not identifiable", "holds only if", "holds", "not measured")
@@ -237,7 +238,7 @@ def _factor(error: float) -> str:
     return significant(1 + error, 3)
 
 
-def _range(value: Range) -> str:
+def _range(value: Interval) -> str:
     if value.low is None or value.high is None:
         return f"{value.value:.2f}"
     return f"{value.value:.2f} [{value.low:.2f}, {value.high:.2f}]"
@@ -268,11 +269,6 @@ def days(created: Iterable[str]) -> str:
     """The days that records are of: "2026-11-24 to 2026-11-25"."""
     found = sorted({clean(text[:10]) for text in created if text})
     return listed([found[0], found[-1]], "to") if len(found) > 1 else "".join(found)
-
-
-def count(n: int, one: str) -> tuple[str, str]:
-    """A figure of the page's facts: (number, word)."""
-    return integer(n), plural(n, one).split(" ", 1)[1]
 
 
 def joined(parts: Sequence[str]) -> str:

@@ -11,8 +11,7 @@ from cdvft_bench.analysis.compare import Comparison, Row
 from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, significant
 from cdvft_bench.report.page.cards import Table
-from cdvft_bench.report.page.payload import embedded
-from cdvft_bench.report.page.render import render
+from cdvft_bench.report.page.render import embedded, render
 from cdvft_bench.report.page.views import looks, ratio_cell
 
 

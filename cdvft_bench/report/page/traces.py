@@ -7,9 +7,10 @@ from pathlib import Path
 
 from cdvft_bench.analysis.trace_tables import Shown, comparison_tables, facts, tables
 from cdvft_bench.core.io.files import write_file
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import clean, markdown, shorten
 from cdvft_bench.core.timed import TraceSummary
-from cdvft_bench.timing.traces.compare import Comparison
+from cdvft_bench.timing.traces.analysis import Comparison
+from cdvft_bench.timing.traces.names.families import families, rules
 from cdvft_bench.timing.traces.summary.result import Detail
 
 ROWS = 200
@@ -59,3 +60,32 @@ def _write(path: Path, title: str, lead: str, shown: Sequence[Shown], notes: Seq
         version=__version__,
     )
     write_file(path, page)
+
+
+# --- the classifier's table, for the documentation -------------------------------------------
+
+
+EXAMPLES = 3
+"""Names that a row shows."""
+WIDTH = 72
+
+
+def rules_table() -> str:
+    """One row a rule: its family, how much a name tells, and some of the names that it knows."""
+    lines = ["| rule | family | tells of | names |", "|---|---|---|---|"]
+    tells = {3: "a purpose", 2: "a means", 1: "a form", 0: "nothing"}
+    for number, rule in enumerate(rules(), 1):
+        names = ", ".join(f"`{_code(name)}`" for name in rule.examples[:EXAMPLES])
+        lines.append(f"| {number} | {rule.family} | {tells[rule.weight]} | {names} |")
+    return "\n".join(lines)
+
+
+def families_table() -> str:
+    """One row a family: what belongs to it."""
+    rows = [f"| {name} | {markdown(what)} |" for name, what in families().items()]
+    return "\n".join(["| family | what belongs to it |", "|---|---|", *rows])
+
+
+def _code(name: str) -> str:
+    """A name inside of a table's code span."""
+    return shorten(name, WIDTH).replace("|", "\\|")

@@ -10,8 +10,9 @@ from rich.text import Text
 
 from cdvft_bench.analysis.cases import title_of
 from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant
-from cdvft_bench.report.terminal.console import open_console
+from cdvft_bench.report.terminal.console import notes, open_console, show_table
 from cdvft_bench.report.terminal.console import table as _table
+from cdvft_bench.report.terminal.networks import pass_rows
 
 if TYPE_CHECKING:
     from cdvft_bench.analytic.roofline import Rates
@@ -31,10 +32,6 @@ def _title(case: Case) -> str:
     return clean(f"{' '.join(filter(None, (title_of(case.method), settings)))} on {case.subject}: {workload}")
 
 
-def _count(value: int | None) -> str:
-    return NOT_MEASURED if value is None else integer(value)
-
-
 def _seconds(value: float) -> str:
     return f"{significant(value * 1e3)} ms"
 
@@ -47,20 +44,7 @@ def show_predicted(case: Case, predicted: Predicted) -> None:
     """Print the closed form of one case."""
     console = open_console()
     passes = {"forward": predicted.forward, "backward": predicted.backward, "update": predicted.update}
-    table = _table(_title(case), ["closed form", *passes])
-    rows = {
-        "multiply-adds (mac)": [integer(p.macs) for p in passes.values()],
-        **{f"FLOPs, convention {c}": [prefixed(p.flops[c]) for p in passes.values()] for c in predicted.forward.flops},
-        "  of these the adapter's, convention flop": [prefixed(p.adapter_flops["flop"]) for p in passes.values()],
-        "1-D transforms": [integer(p.ffts) for p in passes.values()],
-        "kernel launches": [integer(p.launches) for p in passes.values()],
-        "  of these the adapter's": [integer(p.adapter_launches) for p in passes.values()],
-        "bytes read": [prefixed(p.read) for p in passes.values()],
-        "bytes written": [prefixed(p.written) for p in passes.values()],
-    }
-    for name, values in rows.items():
-        table.add_row(name, *values)
-    console.print(table)
+    show_table(_title(case), ("closed form", *passes), pass_rows(tuple(passes.values()), transforms=True))
     saved = "not in the formula" if predicted.saved_bytes is None else f"{integer(predicted.saved_bytes)} bytes"
     console.print(
         f"trainable parameters {integer(predicted.parameters)}; activations kept for backward {saved}; "
@@ -101,8 +85,7 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted, executed: E
         row(f"{name}: kernel launches", formula.launches, count.launches)
     row("activations kept for backward, bytes", predicted.saved_bytes, counted.saved_bytes)
     console.print(table)
-    for note in counted.notes:
-        console.print(f"note: {clean(note)}", highlight=False, markup=False)
+    notes("note", counted.notes)
     for name, _, count in passes:
         if count is not None and count.unpriced:
             unknown, share = sum(count.unpriced.values()), sum(count.unpriced.values()) / max(count.launches, 1)
@@ -137,8 +120,7 @@ def show_timed(case: Case, timed: Timed) -> None:
             f"{timed.timing.rounds} interleaved rounds, {timed.timing.threads} threads, read by {timed.timing.method}",
             highlight=False,
         )
-        for warning in timed.timing.warnings:
-            console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
+        notes("warning", timed.timing.warnings)
     if timed.trace is not None:
         families = ", ".join(f"{k} {_seconds(v)}" for k, v in sorted(timed.trace.families.items(), key=lambda x: -x[1]))
         console.print(
@@ -148,15 +130,13 @@ def show_timed(case: Case, timed: Timed) -> None:
         console.print(f"peak memory above the start: {integer(timed.memory.peak_bytes)} bytes ({timed.memory.how})")
         if timed.memory.kept_bytes is not None:
             console.print(f"kept beyond the frozen subject: {integer(timed.memory.kept_bytes)} bytes")
-    for note in timed.notes:
-        console.print(f"note: {clean(note)}", highlight=False, markup=False)
+    notes("note", timed.notes)
 
 
 def show_selftest(result: SelfTest) -> None:
     """Print how the clock does against itself."""
-    table = _table("the clock against itself", ["", "figure"])
     width = result.widest_half_width
-    for name, text in (
+    rows = (
         ("comparisons of a call with itself", integer(result.comparisons)),
         ("intervals that exclude 1 (some 5 % are due)", f"{result.excluded:.0%}"),
         ("intervals more than 1 % away from 1 (false differences)", f"{result.excluded_by_1_percent:.0%}"),
@@ -164,12 +144,9 @@ def show_selftest(result: SelfTest) -> None:
         ("widest half-width of an interval", NOT_MEASURED if width is None else f"{width:.1%}"),
         ("a contender that does the work twice (2 is right)", _interval(result.doubled)),
         ("one call", _seconds(result.seconds)),
-    ):
-        table.add_row(name, text)
-    console = open_console()
-    console.print(table)
-    for warning in result.warnings:
-        console.print(f"warning: {clean(warning)}", highlight=False, markup=False)
+    )
+    show_table("the clock against itself", ("", "figure"), rows)
+    notes("warning", result.warnings)
 
 
 def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> None:
@@ -180,18 +157,17 @@ def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> 
         f"{problem.dtype}, {problem.device}: {what}"
     )
     columns = ("path", "predicted", "beyond the frozen layer", "launches", "kept for backward", "bytes moved")
-    table = _table(title, columns)
-    for e in estimates:
-        table.add_row(
+    rows = [
+        (
             e.path,
-            _seconds(e.seconds),
-            _seconds(e.overhead_s),
+            *map(_seconds, (e.seconds, e.overhead_s)),
             integer(e.launches),
-            f"{prefixed(e.saved_bytes)}B",
-            f"{prefixed(e.read_written)}B",
+            *(f"{prefixed(b)}B" for b in (e.saved_bytes, e.read_written)),
         )
+        for e in estimates
+    ]
+    show_table(title, columns, rows)
     console = open_console()
-    console.print(table)
     console.print(
         "Predicted, not measured: each kernel takes the longest of arithmetic, traffic and launch, at the rates of "
         f"{rates.device} ({rates.source}). To measure this machine's: cdvft-bench calibrate --device {problem.device}",
@@ -204,9 +180,6 @@ def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> 
 
 def show_doctor(findings: Iterable[Finding]) -> None:
     """Print what this machine can and cannot measure."""
-    table = _table("this machine", ["what", "", "detail"], numeric_from=3)
-    for finding in findings:
-        table.add_row(
-            finding.what, Text("yes", "green") if finding.available else Text("no", "red"), clean(finding.detail)
-        )
-    open_console().print(table)
+    words = {True: Text("yes", "green"), False: Text("no", "red")}
+    rows = ((finding.what, words[finding.available], finding.detail) for finding in findings)
+    show_table("this machine", ("what", "", "detail"), rows, numeric_from=3)

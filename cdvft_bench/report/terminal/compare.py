@@ -7,6 +7,7 @@ from pathlib import Path
 from cdvft_bench.analysis.compare import Comparison, cells_of, columns_of, comparison_frame, counts_of, shown_of
 from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.text import clean, markdown
+from cdvft_bench.report.terminal.console import notes, open_console, show_table
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
@@ -31,39 +32,32 @@ def comparison_markdown(comparison: Comparison, everything: bool = False) -> str
         columns = columns_of(comparison)
         folded = not comparison.counts["slower"]
         lines += ["<details><summary>cases</summary>", ""] if folded else []
-        lines += [f"| {' | '.join(columns)} |", "|" + "|".join("---:" if i in _RIGHT else "---" for i in _EACH) + "|"]
+        lines += [
+            f"| {' | '.join(columns)} |",
+            "|" + "|".join("---:" if i in _RIGHT else "---" for i in range(7)) + "|",
+        ]
         lines += [f"| {' | '.join(map(markdown, cells_of(row, comparison)))} |" for row in shown]
         lines += ["", "</details>", ""] if folded else [""]
     return "\n".join(lines)
 
 
 _RIGHT = (3, 4, 5)
-_EACH = range(7)
+_LEFT = (6,)
 
 
 def show_comparison(comparison: Comparison, everything: bool = False) -> None:
     """Print warnings, the rows that differ (or all of them) and the counts."""
-    from rich.console import Console
-    from rich.table import Table
-
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
+    console = open_console()
 
     def say(text: str) -> None:
         console.print(clean(text), highlight=False, markup=False)
 
     say(f"A: {comparison.a}")
     say(f"B: {comparison.b}")
-    for warning in comparison.warnings:
-        say(f"warning: {warning}")
-    for note in comparison.notes:
-        say(f"note: {note}")
+    notes("warning", comparison.warnings)
+    notes("note", comparison.notes)
     shown = shown_of(comparison, everything)
     if shown:
-        table = Table(header_style="bold")
-        for i, column in enumerate(columns_of(comparison)):
-            table.add_column(column, justify="right" if i in _RIGHT else "left", overflow="fold")
-        for row in shown:
-            table.add_row(*cells_of(row, comparison))
-        console.print(table)
+        rows = (cells_of(row, comparison) for row in shown)
+        show_table("", columns_of(comparison), rows, numeric_from=min(_RIGHT), text=_LEFT)
     say(counts_of(comparison))

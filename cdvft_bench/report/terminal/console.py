@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from rich.console import Console
 from rich.table import Table
@@ -19,12 +19,28 @@ class PlainTable(Table):
         super().add_row(*(c if isinstance(c, Text) else Text(clean(c)) for c in cells), **options)  # type: ignore[arg-type]
 
 
-def table(title: str, columns: Iterable[str], numeric_from: int = 1) -> PlainTable:
-    """An empty table; columns from ``numeric_from`` on are ranged right."""
+def table(title: str, columns: Iterable[str], numeric_from: int = 1, text: Sequence[int] = ()) -> PlainTable:
+    """An empty table; columns from ``numeric_from`` on are ranged right, but for those of ``text``."""
     made = PlainTable(title=Text(clean(title)), title_justify="left", header_style="bold")
     for i, column in enumerate(columns):
-        made.add_column(Text(clean(column)), justify="right" if i >= numeric_from else "left", overflow="fold")
+        made.add_column(
+            Text(clean(column)), justify="right" if i >= numeric_from and i not in text else "left", overflow="fold"
+        )
     return made
+
+
+def show_table(
+    title: str,
+    columns: Iterable[str],
+    rows: Iterable[Iterable[object]],
+    numeric_from: int = 1,
+    text: Sequence[int] = (),
+) -> None:
+    """Print a table of such rows, see :func:`table`."""
+    made = table(title, columns, numeric_from, text)
+    for row in rows:
+        made.add_row(*row)
+    open_console().print(made)
 
 
 def open_console() -> Console:
@@ -36,3 +52,9 @@ def open_console() -> Console:
 def note(console: Console, kind: str, said: object) -> None:
     """Print a note, a warning or the like on a line of its own."""
     console.print(f"{kind}: {clean(said)}", highlight=False, markup=False)
+
+
+def notes(kind: str, said: Iterable[object]) -> None:
+    """Print notes of one kind, each on a line of its own."""
+    for text in said:
+        note(open_console(), kind, text)

@@ -7,28 +7,38 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdvft_bench.core.text import integer, prefixed
-from cdvft_bench.report.terminal.console import note, open_console, table
+from cdvft_bench.report.terminal.console import notes, open_console, show_table, table
 
 if TYPE_CHECKING:
     from cdvft_bench.core.counted import CountedNetwork, ModuleCount
+    from cdvft_bench.core.record import PredictedPass
     from cdvft_bench.predictor.results import MemoryBudget
     from cdvft_bench.sweep.network_cost import NetworkCost
+
+
+def pass_rows(passes: Sequence[PredictedPass], transforms: bool = False) -> list[tuple[str, ...]]:
+    """What each pass costs, a row a quantity; with ``transforms`` also their number."""
+    rows = [("multiply-adds (mac)", *(integer(p.macs) for p in passes))]
+    for convention in passes[0].flops:
+        rows.append((f"FLOPs, convention {convention}", *(prefixed(p.flops[convention]) for p in passes)))
+    rows.append(("  of these the adapter's, convention flop", *(prefixed(p.adapter_flops["flop"]) for p in passes)))
+    if transforms:
+        rows.append(("1-D transforms", *(integer(p.ffts) for p in passes)))
+    return [
+        *rows,
+        ("kernel launches", *(integer(p.launches) for p in passes)),
+        ("  of these the adapter's", *(integer(p.adapter_launches) for p in passes)),
+        ("bytes read", *(prefixed(p.read) for p in passes)),
+        ("bytes written", *(prefixed(p.written) for p in passes)),
+    ]
 
 
 def show_network_cost(title: str, cost: NetworkCost) -> None:
     """Print what an adapter on a network costs."""
     console = open_console()
     passes = {"forward": cost.forward, "backward": cost.backward, "update": cost.update}
-    shown = table(f"{cost.method} on {title}", ["base counted, adapter by closed form", *passes])
-    shown.add_row("multiply-adds (mac)", *(integer(p.macs) for p in passes.values()))
-    for convention in cost.forward.flops:
-        shown.add_row(f"FLOPs, convention {convention}", *(prefixed(p.flops[convention]) for p in passes.values()))
-    shown.add_row("  of these the adapter's, flop", *(prefixed(p.adapter_flops["flop"]) for p in passes.values()))
-    shown.add_row("kernel launches", *(integer(p.launches) for p in passes.values()))
-    shown.add_row("  of these the adapter's", *(integer(p.adapter_launches) for p in passes.values()))
-    shown.add_row("bytes read", *(prefixed(p.read) for p in passes.values()))
-    shown.add_row("bytes written", *(prefixed(p.written) for p in passes.values()))
-    console.print(shown)
+    title = f"{cost.method} on {title}"
+    show_table(title, ("base counted, adapter by closed form", *passes), pass_rows(tuple(passes.values())))
     share = 100 * cost.parameters / cost.total_parameters if cost.total_parameters else 0.0
     console.print(
         f"trainable parameters {integer(cost.parameters)} beside {integer(cost.total_parameters)} of the network "
@@ -36,8 +46,7 @@ def show_network_cost(title: str, cost: NetworkCost) -> None:
         f"{integer(cost.saved_bytes)} bytes; optimiser state {integer(cost.optimizer_bytes)} bytes",
         highlight=False,
     )
-    for said in cost.notes:
-        note(console, "note", said)
+    notes("note", cost.notes)
 
 
 ITEMS = ("weights", "gradients", "optimizer", "activations", "workspace", "overhead", "total")
@@ -45,14 +54,10 @@ ITEMS = ("weights", "gradients", "optimizer", "activations", "workspace", "overh
 
 def show_memory(budget: MemoryBudget, said: Sequence[str]) -> None:
     """Print the memory of a training step, item by item, and how the network is trained."""
-    console = open_console()
-    shown = table("memory of a training step", ["item", "bytes", ""])
-    for name in ITEMS:
-        value = getattr(budget, name)
-        shown.add_row(name, integer(value), f"{prefixed(value)}B")
-    console.print(shown)
-    for text in said:
-        note(console, "trained", text)
+    values = {name: getattr(budget, name) for name in ITEMS}
+    rows = [(name, integer(value), f"{prefixed(value)}B") for name, value in values.items()]
+    show_table("memory of a training step", ("item", "bytes", ""), rows)
+    notes("trained", said)
 
 
 @dataclass
@@ -123,18 +128,10 @@ def show_modules(title: str, counted: CountedNetwork, depth: int, sort: str) -> 
 
 def show_operators(title: str, counted: CountedNetwork) -> None:
     """Print launches and products by operator."""
-    console = open_console()
-    shown = table(title, ["operator", "forward launches", "backward launches", "macs"])
-    backward = counted.backward.operators if counted.backward else {}
-    names = sorted({*counted.forward.operators, *backward}, key=lambda n: (-counted.macs.get(n, 0), n))
-    for name in names:
-        shown.add_row(
-            name,
-            integer(counted.forward.operators.get(name, 0)),
-            integer(backward.get(name, 0)),
-            integer(counted.macs.get(name, 0)),
-        )
-    console.print(shown)
+    figures = (counted.forward.operators, counted.backward.operators if counted.backward else {}, counted.macs)
+    names = sorted({*figures[0], *figures[1]}, key=lambda n: (-counted.macs.get(n, 0), n))
+    rows = [(name, *(integer(one.get(name, 0)) for one in figures)) for name in names]
+    show_table(title, ("operator", "forward launches", "backward launches", "macs"), rows)
     _ends(counted)
 
 
@@ -149,5 +146,4 @@ def _ends(counted: CountedNetwork) -> None:
             highlight=False,
         )
     console.print(f"activations kept for backward: {integer(counted.saved_bytes)} bytes", highlight=False)
-    for said in (*counted.notes, *counted.unpriced):
-        note(console, "note", said)
+    notes("note", (*counted.notes, *counted.unpriced))

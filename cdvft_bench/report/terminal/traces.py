@@ -10,7 +10,7 @@ from cdvft_bench.analysis.trace_tables import Shown, comparison_tables, facts, t
 from cdvft_bench.core.text import clean, plural
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.report.terminal.console import note, open_console, table
-from cdvft_bench.timing.traces.compare import Comparison
+from cdvft_bench.timing.traces.analysis import Comparison
 from cdvft_bench.timing.traces.summary.result import Detail
 
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cdvft_bench.core.case import Case
-from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.errors import UserError, one_line
 from cdvft_bench.core.io.lock import process_lives
 from cdvft_bench.sweep.grid import Limits
 
@@ -269,18 +269,13 @@ def _child(
         work(Report(send, marks.fd))
         send.send(("end", None))
     except UserError as error:
-        send.send(("failed", _one_line("UserError", error)))
+        send.send(("failed", one_line(error, "UserError")))
     except MemoryError as error:
         limit = None if memory_gib is None else f"limit {memory_gib:g} GiB"
-        send.send(("failed", _one_line("out of memory", limit or error)))
+        send.send(("failed", one_line(limit or error, "out of memory")))
     except Exception as error:
         out_of_memory = "can't allocate memory" in str(error) or "out of memory" in str(error)
-        send.send(("failed", _one_line("out of memory" if out_of_memory else type(error).__name__, error)))
-
-
-def _one_line(kind: str, cause: object) -> str:
-    text = " ".join(str(cause).split())[:500].encode(errors="backslashreplace").decode()
-    return f"{kind}: {text}" if text else kind
+        send.send(("failed", one_line(error, "out of memory" if out_of_memory else "")))
 
 
 def _nothing() -> None:

@@ -91,7 +91,7 @@ def time_cases(report: Report, cases: Sequence[Case], budget_s: float, precision
 def describe_cases(report: Report, cases: Sequence[Case], limits: Limits) -> None:
     """Everything of cases of one group but their times; reports (key, predicted, counted, timed) of each."""
     from cdvft_bench.sweep import evaluate as sources
-    from cdvft_bench.timing.replaying import Replayer
+    from cdvft_bench.timing.graphs import Replayer
 
     # In a process of its own: a capture that fails would leave this one unfit for the cases after it.
     with closing(Replayer("cdvft_bench.sweep.evaluate:build")) as replayer:

@@ -11,8 +11,8 @@ from pathlib import Path
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.record import Record
-from cdvft_bench.sweep.storage.columns import UnstorableError
 from cdvft_bench.sweep.storage.store import Store
+from cdvft_bench.sweep.storage.textform import UnstorableError
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,15 @@ from cdvft_bench.core.io.files import is_file, is_folder, make_folders, remove_f
 from cdvft_bench.core.io.reading import reason_of
 from cdvft_bench.core.record import Predicted, Record, Status, check_record
 from cdvft_bench.core.timed import Timed
-from cdvft_bench.sweep.storage.columns import UnstorableError, decode, encode, storable
-from cdvft_bench.sweep.storage.textform import no_record, read_text, write_text
+from cdvft_bench.sweep.storage.textform import (
+    UnstorableError,
+    decode,
+    encode,
+    no_record,
+    read_text,
+    storable,
+    write_text,
+)
 
 SCHEMA = 3
 """Of the tables. 1: a case once. 2: a case once for every environment. 3: a record has its sequence."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cdvft_bench.core.timed import Energy, Memory
 from cdvft_bench.tensors import plain_parts
 from cdvft_bench.timing.machine.gpu import nvml, uuid
-from cdvft_bench.timing.traces.recording import record
+from cdvft_bench.timing.trace import record
 
 _MARK = "cdvft_bench: measured call"
 _GPUS_ONLY = "energy is read from NVIDIA GPUs only"

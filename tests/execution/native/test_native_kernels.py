@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.counting.saved import saved_bytes
+from cdvft_bench.counting.count import saved_bytes
 from cdvft_bench.execution import (
     FastBlockCirculantLinear,
     FastCDVFTLinear,

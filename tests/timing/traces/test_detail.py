@@ -6,9 +6,8 @@ import pandas as pd
 import pytest
 
 from cdvft_bench.analysis import traces
-from cdvft_bench.timing.traces.analysis import Analysis, analyse
-from cdvft_bench.timing.traces.compare import compare
-from cdvft_bench.timing.traces.events.reading import from_events
+from cdvft_bench.timing.traces.analysis import Analysis, analyse, compare
+from cdvft_bench.timing.traces.events.model import from_events
 from tests.timing import cuda_trace as made
 from tests.timing.traces.test_counts import call, on
 from tests.timing.traces.test_verdicts import communicating, queued, stalled, steps

@@ -8,18 +8,20 @@ from pathlib import Path
 import pytest
 import torch
 
-from cdvft_bench.report.page.trace_rules import families_table, rules_table
+from cdvft_bench.report.page.traces import families_table, rules_table
 from cdvft_bench.timing.traces.names import operators
 from cdvft_bench.timing.traces.names.families import (
     coarse,
+    coarse_families,
+    families,
     family,
     family_of,
     label,
     operator_family,
     rule_of,
+    rules,
     short_kernel,
 )
-from cdvft_bench.timing.traces.names.rules import coarse_families, families, rules
 
 NAMES = Path(__file__).with_name("names.txt")
 TRITON = Path(__file__).parents[3] / "cdvft_bench" / "execution" / "triton" / "kernels.py"

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.trace import analyse_events, read_trace
-from cdvft_bench.timing.traces.events.reading import read
+from cdvft_bench.timing.traces.events.model import read
 from cdvft_bench.timing.traces.files import decoding, scanning, source
 from cdvft_bench.timing.traces.files.notes import Notes
 from cdvft_bench.timing.traces.files.scanning import Scanner

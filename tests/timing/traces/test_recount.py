@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.timing.traces.analysis import Analysis, analyse
-from cdvft_bench.timing.traces.events.reading import from_events
+from cdvft_bench.timing.traces.events.model import from_events
 from tests.timing import cuda_trace as made
 
 Event = dict[str, Any]

@@ -8,7 +8,7 @@ import pytest
 
 from cdvft_bench.timing.trace import analyse_events
 from cdvft_bench.timing.traces.analysis import Analysis, analyse
-from cdvft_bench.timing.traces.events.reading import from_events
+from cdvft_bench.timing.traces.events.model import from_events
 from tests.timing import cuda_trace as made
 from tests.timing.traces.test_counts import call, on
 

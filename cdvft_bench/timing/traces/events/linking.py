@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cdvft_bench.timing.traces.events.columns import MICRO, NONE, Ints
 from cdvft_bench.timing.traces.events.model import Trace
 from cdvft_bench.timing.traces.events.roles import Role
-from cdvft_bench.timing.traces.names.runtime import ENQUEUING, LAUNCH, begins_capture, call_kind, ends_capture
+from cdvft_bench.timing.traces.names.operators import ENQUEUING, LAUNCH, begins_capture, call_kind, ends_capture
 
 _FEW = 8  # processes whose every assignment to devices is weighed
 _SKEW = 100 * MICRO

@@ -6,17 +6,21 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import whole_number
-from cdvft_bench.timing.traces.events.columns import NONE, Index, Ints, Table
+from cdvft_bench.timing.traces.events.columns import NONE, Builder, Index, Ints, Table
+from cdvft_bench.timing.traces.events.intervals import Forest, nest
 from cdvft_bench.timing.traces.events.roles import Role, roles
-from cdvft_bench.timing.traces.events.structure import Forest, nest
-from cdvft_bench.timing.traces.files.decoding import shape
+from cdvft_bench.timing.traces.files.decoding import plain_events, shape
 from cdvft_bench.timing.traces.files.notes import Notes
+from cdvft_bench.timing.traces.files.scanning import Scanner
+from cdvft_bench.timing.traces.files.source import WAY_OUT, blocks
 from cdvft_bench.timing.traces.names.operators import bare, is_operator, kind, known
 
 SECOND = 1e12  # picoseconds
@@ -308,3 +312,62 @@ def _label(said: str, process: str, number: int) -> str:
     if found:
         return found.group().strip()
     return f"device {number}" if number != NONE else f"device {process}"
+
+
+# --- from a file, or from events that are decoded already ------------------------------------
+
+
+NOTHING = "it holds neither operators nor kernels; record with ProfilerActivity.CPU or CUDA"
+_BATCH = 4096
+
+
+def read(path: str | Path) -> Trace:
+    """Read a Chrome trace file, plain, compressed or in an archive, whoever made it.
+
+    It streams: memory holds columns of numbers, names and shapes once, and a block of text.
+
+    Raises:
+        UserError: the file cannot be read, or holds no events that anything could be said of.
+    """
+    path = Path(path)
+    notes = Notes()
+    scanner, builder = Scanner(blocks(path, notes), notes), Builder(notes)
+    any_event = False
+    for batch in scanner.batches():
+        any_event = any_event or bool(batch)
+        builder.add(batch)
+    if not scanner.listed:
+        raise UserError(f"trace {str(path)!r} has no list of traceEvents; {WAY_OUT}")
+    if not any_event:
+        raise UserError(f"trace {str(path)!r} holds no events; {WAY_OUT}")
+    trace = make_trace(builder.finish(), scanner.document, notes)
+    if not holds_work(trace):
+        raise UserError(f"trace {str(path)!r}: {NOTHING}")
+    return trace
+
+
+def from_events(events: Sequence[Any], document: Mapping[str, Any] | None = None) -> Trace:
+    """A trace of events that are decoded already.
+
+    Args:
+        events: the ``traceEvents`` of a Chrome trace, as JSON objects.
+        document: what stands beside them.
+
+    Raises:
+        UserError: there are neither operators nor kernels.
+    """
+    notes = Notes()
+    builder = Builder(notes)
+    for low in range(0, len(events), _BATCH):
+        builder.add(plain_events(events[low : low + _BATCH]))
+    trace = make_trace(builder.finish(), document or {}, notes)
+    if not holds_work(trace):
+        raise UserError(NOTHING)
+    return trace
+
+
+def holds_work(trace: Trace) -> bool:
+    """Whether a trace has operators, launches or kernels."""
+    from cdvft_bench.timing.traces.events.roles import Role
+
+    return len(trace.device) > 0 or bool((trace.host.role != Role.RANGE).any())

@@ -39,64 +39,30 @@ class Role(IntEnum):
 
 
 _CATEGORIES: dict[str, Role] = {
-    "cpu_op": Role.OPERATOR,
-    "operator": Role.OPERATOR,
-    "cpu op": Role.OPERATOR,
-    "user_annotation": Role.RANGE,
-    "cpu_annotation": Role.RANGE,
-    "annotation": Role.RANGE,
-    "nvtx": Role.RANGE,
-    "python_function": Role.PYTHON,
-    "python": Role.PYTHON,
-    "module": Role.PYTHON,
-    "overhead": Role.OVERHEAD,
-    "profiler overhead": Role.OVERHEAD,
-    "runtime": Role.RUNTIME,
-    "driver": Role.RUNTIME,
-    "kernel": Role.ACTIVITY,
-    "memcpy": Role.ACTIVITY,
-    "memset": Role.ACTIVITY,
-    "concurrent_kernel": Role.ACTIVITY,
-    "cuda_op": Role.ACTIVITY,
-    "gpu_op": Role.ACTIVITY,
-    "mtia_ccp_events": Role.ACTIVITY,
-    "hpu_op": Role.ACTIVITY,
-    "gpu_user_annotation": Role.PASSED_OVER,
-    "trace": Role.PASSED_OVER,
-    "external_correlation": Role.PASSED_OVER,
-    "cpu_instant_event": Role.PASSED_OVER,
-    "cuda_sync": Role.PASSED_OVER,
-    "cuda_event": Role.PASSED_OVER,
-    "sync": Role.PASSED_OVER,
-    "mtia_insight": Role.PASSED_OVER,
-    "mtia_counters": Role.PASSED_OVER,
-    "cuda_profiler_range": Role.PASSED_OVER,
-    "xpu_scope_profiler": Role.PASSED_OVER,
-    "ac2g": Role.PASSED_OVER,
-    "fwdbwd": Role.PASSED_OVER,
-    "async_cpu_to_gpu": Role.PASSED_OVER,
-    "forward_backward": Role.PASSED_OVER,
-    "gcs": Role.PASSED_OVER,
-    "gc": Role.PASSED_OVER,
+    name: role
+    for role, names in {
+        Role.OPERATOR: "cpu_op, operator, cpu op",
+        Role.RANGE: "user_annotation, cpu_annotation, annotation, nvtx",
+        Role.PYTHON: "python_function, python, module",
+        Role.OVERHEAD: "overhead, profiler overhead",
+        Role.RUNTIME: "runtime, driver",
+        Role.ACTIVITY: ("kernel, memcpy, memset, concurrent_kernel, cuda_op, gpu_op, mtia_ccp_events, hpu_op"),
+        Role.PASSED_OVER: (
+            "gpu_user_annotation, trace, external_correlation, cpu_instant_event, cuda_sync, cuda_event, sync, "
+            "mtia_insight, mtia_counters, cuda_profiler_range, xpu_scope_profiler, ac2g, fwdbwd, async_cpu_to_gpu, "
+            "forward_backward, gcs, gc"
+        ),
+    }.items()
+    for name in names.split(", ")
 }
 """Categories of torch.profiler, old and new, in lower case."""
 
-# Of other devices: <device>_runtime, <device>_memcpy and the like.
-_ENDINGS: tuple[tuple[str, Role], ...] = (
-    ("_runtime", Role.RUNTIME),
-    ("_driver", Role.RUNTIME),
-    ("_api", Role.RUNTIME),
-    ("_memcpy", Role.ACTIVITY),
-    ("_memset", Role.ACTIVITY),
-    ("_kernel", Role.ACTIVITY),
-    ("_kernels", Role.ACTIVITY),
-    ("_ccp_events", Role.ACTIVITY),
-    ("_user_annotation", Role.PASSED_OVER),
-    ("_sync", Role.PASSED_OVER),
-    ("_profiler_range", Role.PASSED_OVER),
-    ("_event", Role.PASSED_OVER),
-    ("_counters", Role.PASSED_OVER),
-)
+_ENDINGS: dict[Role, tuple[str, ...]] = {
+    Role.RUNTIME: ("_runtime", "_driver", "_api"),
+    Role.ACTIVITY: ("_memcpy", "_memset", "_kernel", "_kernels", "_ccp_events"),
+    Role.PASSED_OVER: ("_user_annotation", "_sync", "_profiler_range", "_event", "_counters"),
+}
+"""Of other devices: <device>_runtime, <device>_memcpy and the like."""
 
 # A call into a runtime or driver: cudaLaunchKernel, hipMemcpyAsync, zeCommandListAppendLaunchKernel, urEnqueue...,
 # piEnqueue..., aclrt..., synLaunch, mtiaLaunch, tops..., musa..., cnrt..., cl..., LevelZero's and OpenCL's.
@@ -154,7 +120,7 @@ def _by_category(category: str) -> Role:
     known = _CATEGORIES.get(name)
     if known is not None:
         return known
-    return next((role for ending, role in _ENDINGS if name.endswith(ending)), Role.UNKNOWN)
+    return next((role for role, endings in _ENDINGS.items() if name.endswith(endings)), Role.UNKNOWN)
 
 
 def _by_track(table: Table, track: int) -> Role:

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cdvft_bench.timing.traces.events.columns import NONE
-from cdvft_bench.timing.traces.events.intervals import EMPTY, Stretches, union, union_of
+from cdvft_bench.timing.traces.events.intervals import Stretches, union, union_of
 from cdvft_bench.timing.traces.events.linking import Links
 from cdvft_bench.timing.traces.events.model import Trace
 from cdvft_bench.timing.traces.events.roles import STEP, Role
@@ -32,9 +33,8 @@ class Step:
 def steps(trace: Trace, links: Links) -> tuple[Step, ...]:
     """The profiler's steps in order of their start, each once."""
     host = trace.host
-    named = np.array([bool(STEP.match(name)) for name in trace.names], np.bool_)
     found: dict[tuple[int, str], tuple[int, int]] = {}
-    for i in np.flatnonzero(named[host.name] & (host.role == Role.RANGE)).tolist():
+    for i in np.flatnonzero(_named(trace) & (host.role == Role.RANGE)).tolist():
         key = (int(host.process[i]), trace.name(i))
         low, high = found.get(key, (int(host.start[i]), int(host.end[i])))
         found[key] = (min(low, int(host.start[i])), max(high, int(host.end[i])))
@@ -44,6 +44,11 @@ def steps(trace: Trace, links: Links) -> tuple[Step, ...]:
         warm = _warm_ups(trace, links, [span for span, _ in mine])
         result += [Step(name, process, *span, i < warm) for i, (span, name) in enumerate(mine)]
     return tuple(sorted(result, key=lambda step: (step.start, step.process)))
+
+
+def _named(trace: Trace) -> NDArray[np.bool_]:
+    """Host events that are called as the profiler's steps."""
+    return np.array([bool(STEP.match(name)) for name in trace.names], np.bool_)[trace.host.name]
 
 
 def _warm_ups(trace: Trace, links: Links, spans: Sequence[tuple[int, int]]) -> int:
@@ -99,15 +104,9 @@ def windows(trace: Trace, links: Links) -> Windows:
 
 def _span(trace: Trace, links: Links) -> tuple[int, int]:
     host, device = trace.host, trace.device
-    named = np.array([bool(STEP.match(name)) for name in trace.names], np.bool_)
-    working = (host.role == Role.OPERATOR) | ((host.role == Role.RANGE) & ~named[host.name])
+    working = (host.role == Role.OPERATOR) | ((host.role == Role.RANGE) & ~_named(trace))
     starts = [host.start[working | links.launching], device.start]
     ends = [host.end[working], device.end]
     low = min((int(s.min()) for s in starts if len(s)), default=0)
     high = max((int(e.max()) for e in ends if len(e)), default=low)
     return low, max(high, low)
-
-
-def trimmed(stretches: Stretches, window: Stretches) -> Stretches:
-    """What of some stretches lies in a window."""
-    return stretches.within(window) if len(stretches) else EMPTY

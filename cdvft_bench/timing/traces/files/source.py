@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import gzip
 import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.timing.traces.files.notes import Notes
@@ -23,7 +25,12 @@ LIMIT = 16 << 30
 """Bytes that a compressed trace may unpack to."""
 WAY_OUT = "give a trace exported by torch.profiler's export_chrome_trace (.json or .json.gz)"
 
-_GZIP, _ZIP, _BZIP2, _XZ, _ZSTD = b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ\x00", b"\x28\xb5\x2f\xfd"
+_ZIP, _ZSTD = b"PK\x03\x04", b"\x28\xb5\x2f\xfd"
+_OPENERS: tuple[tuple[bytes, Callable[[Any], Any]], ...] = (
+    (b"\x1f\x8b", lambda file: gzip.GzipFile(fileobj=file)),
+    (b"BZh", bz2.BZ2File),
+    (b"\xfd7zXZ\x00", lzma.LZMAFile),
+)
 _TAR, _TAR_AT = b"ustar", 257
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8"),
@@ -52,7 +59,7 @@ def blocks(path: Path, notes: Notes) -> Iterator[bytes]:
             if first[_TAR_AT : _TAR_AT + len(_TAR)] == _TAR:
                 yield from _utf8(_from_tar(path, notes), notes)
             else:
-                yield from _utf8(_rejoined(first, stream), notes)
+                yield from _utf8(chain([first], stream), notes)
     except FileNotFoundError as error:
         raise UserError(f"trace {str(path)!r} is not there; {WAY_OUT}") from error
     except IsADirectoryError as error:
@@ -73,27 +80,35 @@ def blocks(path: Path, notes: Notes) -> Iterator[bytes]:
         raise UserError(f"trace {str(path)!r} cannot be read: {error}; {WAY_OUT}") from error
 
 
-def _rejoined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:
-    if first:
-        yield first
-    yield from rest
-
-
 def _unpacked(file: IO[bytes] | _Reader, notes: Notes) -> Iterator[bytes]:
     """A file's bytes, unpacked if they are packed, whatever the file is called."""
     head = file.read(BLOCK)
-    if head.startswith(_GZIP):
-        yield from _counted(_gunzip(head, file, notes))
-    elif head.startswith(_BZIP2):
-        yield from _counted(_decompressed(bz2.BZ2Decompressor(), head, file, notes))
-    elif head.startswith(_XZ):
-        yield from _counted(_decompressed(lzma.LZMADecompressor(), head, file, notes))
-    elif head.startswith(_ZSTD):
+    if head.startswith(_ZSTD):
         raise UserError("the trace is packed by zstd; unpack it with zstd -d and give the .json")
-    else:
-        while head:
-            yield head
-            head = file.read(BLOCK)
+    every = chain([head], iter(lambda: file.read(BLOCK), b""))
+    opener = next((opener for mark, opener in _OPENERS if head.startswith(mark)), None)
+    yield from every if opener is None else _counted(_decompressed(opener(_Reader(every)), notes))
+
+
+def _decompressed(stream: gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile, notes: Notes) -> Iterator[bytes]:
+    any_yet = False
+    while True:
+        try:
+            block = stream.read1(BLOCK)
+        except EOFError:
+            notes.mend("the compressed file is cut off: what it held until there is read")
+            return
+        except (OSError, zlib.error, lzma.LZMAError) as error:
+            if not any_yet:
+                raise
+            after = "Not a gzipped file" in str(error)
+            what = "bytes after the end of the compressed file were skipped"
+            notes.mend(what if after else f"the compressed file is damaged ({error}): what it held until there is read")
+            return
+        if not block:
+            return
+        any_yet = True
+        yield block
 
 
 def _counted(stream: Iterator[bytes]) -> Iterator[bytes]:
@@ -105,58 +120,6 @@ def _counted(stream: Iterator[bytes]) -> Iterator[bytes]:
                 f"the trace unpacks to more than {LIMIT:,} bytes, the most that is read; unpack it yourself"
             )
         yield block
-
-
-def _gunzip(head: bytes, file: IO[bytes] | _Reader, notes: Notes) -> Iterator[bytes]:
-    """Members of a gzip file one after another; zeros after the last are padding."""
-    unpack = zlib.decompressobj(wbits=31)
-    data, any_yet = head, False
-    while True:
-        try:
-            block = unpack.decompress(data, BLOCK)
-        except zlib.error as error:
-            if not any_yet:
-                raise
-            notes.mend(f"the compressed file is damaged ({error}): what it held until there is read")
-            return
-        if block:
-            any_yet = True
-            yield block
-        if unpack.eof:
-            data = (unpack.unused_data or file.read(BLOCK)).lstrip(b"\0")
-            if not data:
-                return
-            if not data.startswith(_GZIP[: len(data)]):
-                notes.mend("bytes after the end of the compressed file were skipped")
-                return
-            unpack = zlib.decompressobj(wbits=31)
-            continue
-        data = unpack.unconsumed_tail or file.read(BLOCK)
-        if not data:
-            notes.mend("the compressed file is cut off: what it held until there is read")
-            yield unpack.flush()
-            return
-
-
-def _decompressed(
-    unpack: bz2.BZ2Decompressor | lzma.LZMADecompressor, data: bytes, file: IO[bytes] | _Reader, notes: Notes
-) -> Iterator[bytes]:
-    any_yet = False
-    while not unpack.eof:
-        try:
-            block = unpack.decompress(data, BLOCK)
-        except (OSError, lzma.LZMAError) as error:
-            if not any_yet:
-                raise
-            notes.mend(f"the compressed file is damaged ({error}): what it held until there is read")
-            return
-        if block:
-            any_yet = True
-            yield block
-        data = file.read(BLOCK) if unpack.needs_input else b""
-        if not data and unpack.needs_input and not unpack.eof:
-            notes.mend("the compressed file is cut off: what it held until there is read")
-            return
 
 
 def _from_zip(path: Path, notes: Notes) -> Iterator[bytes]:
@@ -236,4 +199,4 @@ def _utf8(stream: Iterator[bytes], notes: Notes) -> Iterator[bytes]:
                     yield decode.decode(block).encode("utf-8", "replace")
                 return
             break
-    yield from _rejoined(first, stream)
+    yield from chain([first], stream)

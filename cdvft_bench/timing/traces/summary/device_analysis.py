@@ -16,13 +16,13 @@ from cdvft_bench.timing.traces.events.model import SECOND, Trace
 from cdvft_bench.timing.traces.events.roles import Role
 from cdvft_bench.timing.traces.events.windows import Windows
 from cdvft_bench.timing.traces.names.families import family_of, label, short_kernel
-from cdvft_bench.timing.traces.names.operators import bare
-from cdvft_bench.timing.traces.names.runtime import (
+from cdvft_bench.timing.traces.names.operators import (
     GRAPH,
     LAUNCH,
     LAUNCHING,
     OTHER,
     RECORDING,
+    bare,
     begins_capture,
     call_kind,
 )

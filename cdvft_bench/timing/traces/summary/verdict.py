@@ -8,16 +8,6 @@ from dataclasses import dataclass, field
 from cdvft_bench.timing.traces.names.families import coarse as coarse_family
 from cdvft_bench.timing.traces.summary.gaps import INPUT, LAUNCH, OVERHEAD, STALL, UNTOLD, WAITING
 
-VERDICTS = (
-    "launch-bound",
-    "host stall",
-    "communication-bound",
-    "input-bound",
-    "profiler overhead",
-    "bandwidth-bound",
-    "compute-bound",
-    "unknown",
-)
 LOST = 0.4
 """Share of a device's window in neither compute nor overlapped communication from which that is what bounds it."""
 CPU_OVERHEAD = 0.5

@@ -1,4 +1,4 @@
-"""FourierFT and WaveFT in common: a dense dW transformed anew from n trained coefficients at every pass."""
+"""What methods of PEFT have in common: sparse coefficients, lengths of vectors, and products of small matrices."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import ClassVar, Self
 
-from cdvft_bench.analytic.kernels import Count
+from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernel, Kernels, elementwise
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.methods._peft import PeftMethod, first_misfit
+
+# --- FourierFT and WaveFT: a dense dW, transformed anew from n trained coefficients at every pass ---
 
 
 @dataclass(frozen=True)
@@ -45,3 +47,33 @@ class SparseTransform(PeftMethod):
         self.check(layer)
         ones = layer.weights * 0 + 1  # an array where the widths are arrays
         return self.n_frequency * ones
+
+
+# --- vector lengths under autograd -----------------------------------------------------------
+
+
+def compare(op: str, n: Count, dtype: str) -> Kernel:
+    """``n`` values compared with a number; the truth values take a byte each."""
+    return Kernel(op, "copy", read=n * ITEMSIZE[dtype], written=n)
+
+
+def length_backward(n: Count, vectors: Count, dtype: str) -> Kernels:
+    """Gradient of the lengths of ``vectors`` vectors with ``n`` entries in all: x / |x|, zero where |x| is."""
+    size = ITEMSIZE[dtype]
+    return (
+        elementwise("div", n, dtype, reads=n + vectors),
+        compare("eq", vectors, dtype),
+        Kernel("masked_fill_", "copy", read=n * size + vectors, written=n * size),
+        elementwise("mul", n, dtype, reads=n + vectors),
+    )
+
+
+# --- LoHa and LoKr ---------------------------------------------------------------------------
+
+
+# PEFT compares a random number with the probability of module dropout at every pass, even if it is
+# zero. Both operators run on the CPU, on one number.
+DROPOUT_DRAW: Kernels = (
+    Kernel("rand", "copy", written=ITEMSIZE["float32"]),
+    Kernel("gt", "copy", read=ITEMSIZE["float32"], written=1),
+)

@@ -1,1 +1,0 @@
-"""FFT operations counted from the algorithms that libraries run."""
