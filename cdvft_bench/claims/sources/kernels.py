@@ -79,7 +79,7 @@ def _moved(launch: dict[str, Any], way: str) -> float:
     ]
     vectors = 0 if on_chip else sum(launch["sizes"][name] for name in _VECTORS if name in kinds[0][way])
     if sum(kind["ran"] for kind in kinds) == launch["programs"]:
-        return vectors + sum(kind["ran"] * n for kind, n in zip(kinds, counts, strict=True))
+        return float(vectors + sum(kind["ran"] * n for kind, n in zip(kinds, counts, strict=True)))
     return vectors + launch["programs"] * counts[0] if len({*counts}) == 1 else inf
 
 

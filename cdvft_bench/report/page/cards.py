@@ -148,8 +148,8 @@ def kernel_table(found: Sequence[Compiled]) -> Table:
         for one in found
     )
     what = ("path", "auto may pick it", "kernel", "target", "configurations", "of them spill")
-    columns = (*what, "registers a thread", "off chip [B a thread]", "shared [B a program]", "occupancy")
-    columns += ("loads [B a program]", "stores [B a program]")
+    most = ("registers a thread", "off chip [B a thread]", "shared [B a program]", "occupancy")
+    columns = (*what, *most, "loads [B a program]", "stores [B a program]")
     picked = [one for one in found if one.picked]
     spilling = sum(one.spilling + one.failed for one in picked)
     caption = (

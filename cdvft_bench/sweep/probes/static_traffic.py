@@ -49,8 +49,8 @@ class Layer:
 
 
 LAYERS = tuple(
-    Layer(*shape, diagonals, dtype, tokens)
-    for *shape, tokens in ((768,) * 3 + (8192,), (1024,) * 3 + (8192,), (4096,) * 3 + (8192,), (200, 300, 75, 96))
+    Layer(d_in, d_out, p, diagonals, dtype, tokens)
+    for d_in, d_out, p, tokens in (*((d, d, d, 8192) for d in (768, 1024, 4096)), (200, 300, 75, 96))
     for diagonals in (2, 0)
     for dtype in ("bfloat16", "float32")
 )
