@@ -325,9 +325,6 @@ def test_what_nobody_scrolled_to_is_drawn_too(opened: Opened, recorded: Path, sc
       .filter((e) => e.checkVisibility() && !e.querySelector("svg")).length === 0"""
     wait_for(browser, empty, seconds=20)
     assert browser.execute_script("return scrollY") == 0
-    browser.refresh()
-    wait_for(browser, "return document.documentElement.dataset.ready")
-    assert browser.execute_script(f"dispatchEvent(new Event('beforeprint')); {empty}")
 
 
 def test_it_prints(opened: Opened, page: Path) -> None:

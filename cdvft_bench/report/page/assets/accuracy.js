@@ -39,7 +39,8 @@ function front(figure, view, { compact = false, labels = true, height = null } =
     redraw = scatter(host, points, { title: message, xTitle: cost.title, yTitle: score.title, xLog: log, steps, height, write: [short, (v) => `${Number(v.toFixed(score.digits))}`] });
     below.replaceChildren(make("span", {}, compact ? `${view.name.replace(/ \(.*/, "")}; bars are 95 % intervals` : view.name === "published" ? "strong: on the front" : "full: on the front beyond chance; hollow: not told; faint: beaten beyond chance; bars are 95 % intervals"), ...(compact ? [] : view.missing.map((text) => make("span", {}, text))));
   };
-  if (view.costs.length) draw(); else caption.textContent = "no cost is known of two methods";
+  if (view.costs.length) draw();
+  else { caption.textContent = "no cost is known of two methods"; figure.hidden = !compact; }
   return redraw;
 }
 

@@ -273,7 +273,7 @@ function lazily(host, draw) {
   observer.observe(host);
 }
 
-const drawRest = () => { for (const now of [...undrawn.values()]) now(); };
+const drawRest = () => { while (undrawn.size) [...undrawn.values()].forEach((now) => now()); };  // one may bring others
 addEventListener("beforeprint", drawRest);
 
 function drawLater() {
