@@ -49,7 +49,7 @@ def test_the_recorded_profiles_are_whole() -> None:
 def test_a_study_is_its_scores_costs_and_fronts(small: Study) -> None:
     frame = small.frame.set_index("setting")
     assert list(frame["accuracy"]) == [score.mean for score in small.scores]
-    assert frame.loc["LoRA r=8", "parameters"] > frame.loc["CDVFT m=2 p=d", "parameters"]
+    assert frame.loc["LoRA r=8", "parameters"] > frame.loc["CDVFT m=2 p=d fft", "parameters"]
     assert (frame["accuracy_low"] < frame["accuracy"]).all()
     assert small.steps is not None
     seconds = {cost.label: cost.seconds for cost in small.steps.costs}
@@ -64,7 +64,7 @@ def test_a_study_is_its_scores_costs_and_fronts(small: Study) -> None:
 
 
 def test_the_headline_says_what_the_paired_difference_says(small: Study) -> None:
-    (found,) = [d for d in small.differences() if d.label == "CDVFT m=2 p=d"]
+    (found,) = [d for d in small.differences() if d.label == "CDVFT m=2 p=d fft"]
     said = small.headline
     assert said is not None
     word = "not told apart from" if found.p_holm >= 0.05 else "above" if found.mean > 0 else "below"

@@ -137,6 +137,17 @@ def test_a_verdict_says_what_its_design_could_have_seen_and_whether_it_can_rank(
     assert "not shown to rank methods: full fine-tuning is 2.1 points above training the least" in with_pilot(0.78, 0.8)
 
 
+def test_a_workload_that_cannot_rank_says_nothing_beside_one_that_can(tmp_path: Path) -> None:
+    weak = [
+        runs(*one, task="images") for one in ((CDVFT, 0.793), (LORA, 0.8), (("head", {}), 0.78), (("full", {}), 0.8))
+    ]
+    assert judged(tmp_path, *weak).word == "not measured"
+    strong = [runs(*one) for one in (*high, (("head", {}), 0.6), (("full", {}), 0.9))]
+    verdict = judged(tmp_path, *weak, *strong)
+    assert (verdict.word, verdict.tried, verdict.open) == ("holds", 1, 0)
+    assert verdict.detail.startswith("shown on minilm on tweets (")
+
+
 def test_a_workload_of_images_has_no_tokens(tmp_path: Path) -> None:
     detail = judged(tmp_path, runs(CDVFT, 0.8, task="digits"), runs(LORA, 0.8, task="digits")).detail
     assert "minilm on digits (1,000 examples x 2, batch 16)" in detail

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from cdvft_bench.accuracy.rehearsal import MethodCost
-from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.core.case import todays_label
+from cdvft_bench.accuracy.results import contender_of, read_results
+from cdvft_bench.accuracy.training.trial import Trial, TrialResult
+from cdvft_bench.core.case import Value, todays_label
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.log import read_log
 from cdvft_bench.expressivity import profile
@@ -84,3 +85,22 @@ def test_labels_name_every_path_but_auto(given: dict[str, int | str]) -> None:
     for name in ("cdvft", "block_circulant"):
         words = make_method(name, given).label.split()
         assert ("auto" in words, words[-1] == given.get("path", "fft")) == (False, given.get("path") != "auto")
+
+
+@pytest.mark.parametrize(
+    ("method", "values", "old", "label"),
+    [
+        ("block_circulant", {"block_size": 32}, "BCA p=32", "BCA p=32 fft"),
+        ("cdvft", {"alpha": 2.0, "block_size": 96}, "CDVFT m=2 p=96 alpha=2", "CDVFT m=2 p=96 fft alpha=2"),
+        ("cdvft", {"path": "auto"}, "CDVFT m=2 p=d auto", "CDVFT m=2 p=d"),
+        ("cdvft", {"path": "fft"}, "CDVFT m=2 p=d fft", "CDVFT m=2 p=d fft"),
+        ("c3a", {"block_size": 32}, "C3A p=32", "C3A p=32"),
+        ("head", {}, "Head alone", "Head alone"),
+    ],
+)
+def test_runs_of_before_name_the_path_they_took(
+    method: str, values: dict[str, Value], old: str, label: str
+) -> None:
+    trial = Trial("minilm", "tweets", method, tuple(values.items()), 1e-3)
+    assert contender_of(TrialResult(trial, old, 0.5)) == label
+    assert contender_of(TrialResult(trial, "tuned", 0.5, contender=old)) == label

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from functools import cache
+from typing import Literal, get_args
 
 from cdvft_bench.core.case import todays_label
 from cdvft_bench.core.errors import UserError
-
-if TYPE_CHECKING:
-    pass
 
 Value = int | float | str | bool
 Split = Literal["validation", "test"]
@@ -161,8 +160,19 @@ class TrialResult:
 
 def with_start(label: str, trial: Trial) -> str:
     """A method's label, which does not say how it begins, with the start where the run names one."""
-    plain = todays_label(label)
+    plain, path = todays_label(label), _default_path(trial.method)
+    if path and "path" not in dict(trial.hyperparameters) and path not in plain.split():
+        plain = re.sub(r"\bp=\w+", rf"\g<0> {path}", plain)  # older files leave out what is the default
     return f"{plain} {trial.start}" if trial.start else plain
+
+
+@cache
+def _default_path(method: str) -> str:
+    """The path that labels of a method name where none is given; "" for most methods."""
+    from cdvft_bench.methods import method_class, method_names
+
+    path = getattr(method_class(method), "path", "auto") if method in method_names() else "auto"
+    return path if path != "auto" else ""
 
 
 def packed(right: Sequence[bool]) -> str:

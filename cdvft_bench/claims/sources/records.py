@@ -8,8 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
+from typing import Self
 
 from cdvft_bench.accuracy.analysis import Score
+from cdvft_bench.accuracy.pilot import cannot_rank
 from cdvft_bench.accuracy.published.reading import TABLES, is_published, read_published
 from cdvft_bench.accuracy.results import read_results, workloads
 from cdvft_bench.accuracy.training.trial import TrialResult
@@ -115,12 +117,12 @@ class _Recorded(FigureSource):
         """Names of the groups."""
         raise NotImplementedError
 
-    def of(self, name: str) -> FigureSource:
+    def of(self, name: str) -> Self:
         """The source on the records of one group."""
         raise NotImplementedError
 
     @cached_property
-    def _groups(self) -> dict[Setting, FigureSource]:
+    def _groups(self) -> dict[Setting, Self]:
         return {((self.axis, name),): self.of(name) for name in self.names()}
 
     def groups(self, point: Point) -> list[Setting]:
@@ -152,8 +154,8 @@ class ClockSource(_Recorded):
     def names(self) -> list[str]:
         return sorted({machine for _, machine in self.records})
 
-    def of(self, name: str) -> ClockSource:
-        return ClockSource([r for r in self.records if r[1] == name])
+    def of(self, name: str) -> Self:
+        return type(self)([r for r in self.records if r[1] == name])
 
     def figure(self, point: Point) -> Figure:
         """The ratio of the subject's time to the frozen one's, or to the other side's with the bounds of both."""
@@ -225,10 +227,19 @@ class AccuracySource(_Recorded):
     def names(self) -> list[str]:
         return [table.name for table in self.tables] + sorted(workloads(self.results))
 
-    def of(self, name: str) -> AccuracySource:
-        return AccuracySource(
-            [table for table in self.tables if table.name == name], workloads(self.results).get(name, [])
-        )
+    def of(self, name: str) -> Self:
+        return type(self)([table for table in self.tables if table.name == name], workloads(self.results).get(name, []))
+
+    def groups(self, point: Point) -> list[Setting]:
+        """Workloads that have the figure; where one is shown to rank methods, without those that are not."""
+        found = super().groups(point)
+        able = [group for group in found if group and not self._groups[group].doubt]
+        return able if any(self._groups[group].results for group in able) else found
+
+    @cached_property
+    def doubt(self) -> str:
+        """Why the workload of the results is not shown to rank methods."""
+        return cannot_rank(self.results) if self.results else ""
 
     def figure(self, point: Point) -> Figure:
         """Test accuracy, 0 to 1, of a method with the hyperparameters that the ledger names, or the ratio of two."""
