@@ -138,11 +138,12 @@ def test_a_verdict_says_what_its_design_could_have_seen_and_whether_it_can_rank(
 
 
 def test_a_workload_that_cannot_rank_says_nothing_beside_one_that_can(tmp_path: Path) -> None:
-    weak = [
-        runs(*one, task="images") for one in ((CDVFT, 0.793), (LORA, 0.8), (("head", {}), 0.78), (("full", {}), 0.8))
-    ]
+    def piloted(task: str, accuracy: float, least: float, full: float) -> list[list[TrialResult]]:
+        settings = ((CDVFT, accuracy), (LORA, 0.8), (("head", {}), least), (("full", {}), full))
+        return [runs(*one, task=task) for one in settings]
+
+    weak, strong = piloted("images", 0.793, 0.78, 0.8), piloted("tweets", 0.82, 0.6, 0.9)
     assert judged(tmp_path, *weak).word == "not measured"
-    strong = [runs(*one) for one in (*high, (("head", {}), 0.6), (("full", {}), 0.9))]
     verdict = judged(tmp_path, *weak, *strong)
     assert (verdict.word, verdict.tried, verdict.open) == ("holds", 1, 0)
     assert verdict.detail.startswith("shown on minilm on tweets (")

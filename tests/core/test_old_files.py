@@ -98,9 +98,7 @@ def test_labels_name_every_path_but_auto(given: dict[str, int | str]) -> None:
         ("head", {}, "Head alone", "Head alone"),
     ],
 )
-def test_runs_of_before_name_the_path_they_took(
-    method: str, values: dict[str, Value], old: str, label: str
-) -> None:
+def test_runs_of_before_name_the_path_they_took(method: str, values: dict[str, Value], old: str, label: str) -> None:
     trial = Trial("minilm", "tweets", method, tuple(values.items()), 1e-3)
     assert contender_of(TrialResult(trial, old, 0.5)) == label
     assert contender_of(TrialResult(trial, "tuned", 0.5, contender=old)) == label
