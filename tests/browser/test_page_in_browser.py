@@ -56,6 +56,14 @@ for (const svg of document.querySelectorAll(".plot svg")) {
 }
 return found;
 """
+MISLABELLED = """
+const away = (x, y, b) => Math.hypot(Math.max(b.x - x, 0, x - b.x - b.width), Math.max(b.y - y, 0, y - b.y - b.height));
+return [...document.querySelectorAll("svg text[data-x]")].filter((e) => {
+  const b = e.getBBox(), own = away(Number(e.dataset.x), Number(e.dataset.y), b);
+  const marks = [...e.closest("svg").querySelectorAll("circle.hit")];
+  return marks.some((c) => away(Number(c.getAttribute("cx")), Number(c.getAttribute("cy")), b) + 9 < own);
+}).map((e) => e.textContent);
+"""
 CUT_NAMES = """
 return [...document.querySelectorAll("#overview svg text[x='19']")].filter((e) => e.textContent.includes("…")).length
 """
@@ -174,6 +182,7 @@ def test_no_label_overlaps_is_cut_or_makes_the_page_wide(
         draw_all(browser)
         assert len(browser.find_elements("css selector", ".plot svg")) > (10 if one == recorded else 2)
         assert browser.execute_script(OVERLAPPING) == []
+        assert browser.execute_script(MISLABELLED) == []
         assert browser.execute_script(CUT) == []
         assert browser.execute_script("return document.documentElement.scrollWidth") <= width
         assert not browser.execute_script(CUT_NAMES)

@@ -58,7 +58,7 @@ function scatter(host, points, options) {
       svg.append(telling(group, p.text ?? p.label, p.open));
       blocked.push({ left: cx - r - 1, right: cx + r + 1, top: cy - r - 1, bottom: cy + r + 1 });
     }
-    if (labels) placeLabels(svg, drawnMarks.filter((p) => p.label && p.named !== false).reverse().sort((a, b) => (b.first ?? false) - (a.first ?? false)), x, y, blocked, { left: gutter, right: width, top: 16, bottom: tall - 42 });
+    if (labels) placeLabels(svg, drawnMarks.filter((p) => p.label && p.named !== false).reverse().sort((a, b) => (b.first ?? false) - (a.first ?? false)), x, y, blocked, { left: gutter, right: width, top: 16, bottom: tall - 42 }, drawnMarks);
     roving(svg);
   });
 }
@@ -74,8 +74,10 @@ function stepLine(svg, steps, x, y, blocked) {
   if (d) svg.append(make("path", { d, fill: "none", stroke: "var(--faint)", "stroke-width": 1.3, "stroke-dasharray": "3 3" }));
 }
 
-// Greedy: each label at the nearest place that is free; one that finds none is left to the tooltip.
-function placeLabels(svg, points, x, y, blocked, frame) {
+// Greedy: each label at the nearest place that is free and not clearly nearer to another mark than to its own; one that
+// finds none is left to the tooltip.
+function placeLabels(svg, points, x, y, blocked, frame, marks) {
+  const away = (p, box) => Math.hypot(Math.max(box.left - x(p.x), 0, x(p.x) - box.right), Math.max(box.top - y(p.y), 0, y(p.y) - box.bottom));
   const overlap = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
   for (const p of points) {
     const size = 11.5, weight = p.strong ? 640 : 400, text = p.label, w = measure(text, size, weight) + 3, h = 14, cx = x(p.x), cy = y(p.y);
@@ -86,7 +88,7 @@ function placeLabels(svg, points, x, y, blocked, frame) {
         const box = { left, right: left + w, top, bottom: top + h };
         if (box.left < frame.left || box.right > frame.right || box.top < frame.top || box.bottom > frame.bottom) continue;
         const hard = blocked.filter((other) => !other.light && overlap(box, other)).length;
-        if (hard) continue;
+        if (hard || marks.some((q) => q !== p && away(q, box) + 6 < away(p, box))) continue;
         const cost = gap + 4 * blocked.filter((other) => other.light && overlap(box, other)).length;
         if (!best || cost < best.cost) best = { cost, box, gap };
       }
@@ -95,6 +97,6 @@ function placeLabels(svg, points, x, y, blocked, frame) {
     if (!best) continue;
     blocked.push(best.box);
     if (best.gap > 16) svg.append(make("line", { class: "rule", x1: cx, y1: cy, x2: Math.min(Math.max(cx, best.box.left), best.box.right), y2: Math.min(Math.max(cy, best.box.top), best.box.bottom) }));
-    svg.append(make("text", { x: best.box.left + 1.5, y: best.box.bottom - 3.2, class: `over ${p.strong ? "strong" : "soft"}`, style: `font-size:${size}px` }, text));
+    svg.append(make("text", { x: best.box.left + 1.5, y: best.box.bottom - 3.2, class: `over ${p.strong ? "strong" : "soft"}`, "data-x": cx, "data-y": cy, style: `font-size:${size}px` }, text));
   }
 }
