@@ -14,18 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cdvft_bench.accuracy.analysis import Answers, Score
+from cdvft_bench.core.interval import Interval
 
 DRAWS = 10_000
 """Of seeds, examples and costs; a share of them is known within half a point."""
 
 
 @dataclass(frozen=True)
-class CostOf:
+class CostOf(Interval):
     """What a method costs: a value, with a 95 % interval where it was measured."""
-
-    value: float
-    low: float | None = None
-    high: float | None = None
 
     @property
     def spread(self) -> float:

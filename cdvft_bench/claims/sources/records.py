@@ -249,7 +249,7 @@ class AccuracySource(_Recorded):
         if self.results:
             score = self._score(one)
             figure = accuracy(score) if other is None else ratio(score, self._score(other))
-            return with_pilot(figure, self.results)
+            return with_pilot(figure, self.results) if self.doubt else figure
         table = self.tables[0] if self.tables else RunTable("", ())
         return table.figure(one, other)
 

@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from cdvft_bench.accuracy.analysis import Score, estimate, ratio_interval, scores
-from cdvft_bench.accuracy.pilot import cannot_rank, detectable, pilot_of
+from cdvft_bench.accuracy.pilot import detectable, pilot_of
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.training.trial import HEAD, TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
@@ -87,9 +87,7 @@ def ratio(one: Score, other: Score) -> Figure:
 
 
 def with_pilot(figure: Figure, results: Sequence[TrialResult]) -> Figure:
-    """A figure whose note says where its workload is not shown to rank methods: there, alike says little."""
-    if not cannot_rank(results):
-        return figure
+    """A figure whose note says that its workload is not shown to rank methods: there, alike says little."""
     pilot = pilot_of(results)
     found = f"full fine-tuning is {100 * pilot.gain:.1f} points above training the least" if pilot else "no pilot"
     return replace(figure, note=f"{figure.note}; not shown to rank methods: {found}")
