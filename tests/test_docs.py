@@ -98,7 +98,7 @@ def test_pefts_method_comparison_can_run_the_experiment(tmp_path: Path, monkeypa
     assert (tmp_path / "out" / "adapter_model.safetensors").is_file()
 
 
-@pytest.mark.parametrize("given", [[], ["-v"], ["no-such-script.py"]])
+@pytest.mark.parametrize("given", [[], ["-v"], ["no-such-script.py"], ["/dev/full"]])
 def test_the_runner_says_what_it_needs(given: list[str]) -> None:
     found = CliRunner().invoke(command, ["peft", *given])
     assert found.exit_code == 2

@@ -57,6 +57,8 @@ if TYPE_CHECKING:
 
 RESULTS, STEPS, VERDICTS, EVALUATION = "results.jsonl", "steps.json", "verdicts.json", "evaluation.json"
 STORES = (".sqlite", ".jsonl.gz")
+MOST_FILES = 20_000
+"""In a folder and below; a larger one is a disk or a home, named by mistake, and would be searched for minutes."""
 
 
 @dataclass(frozen=True)
@@ -280,8 +282,11 @@ def short_name(path: Path, among: Sequence[Path]) -> str:
 def _files(path: Path) -> list[Path]:
     if is_folder(path):
         known = (RESULTS, STEPS, REHEARSAL, VERDICTS, EVALUATION, FINDINGS, KERNELS)
-        inside = []
+        inside, seen = [], 0
         for root, folders, names in os.walk(path):  # what may not be entered is passed over
+            seen += len(names)
+            if seen > MOST_FILES:
+                raise UserError(f"{shown(path)} holds more than {MOST_FILES:,} files; name the folder of the results")
             folders[:] = [name for name in folders if not name.startswith(".")]
             named = [name for name in names if name in known or name.endswith((*STORES, ".json"))]
             inside += [Path(root, name) for name in named if not name.startswith(".")]

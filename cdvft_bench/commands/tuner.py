@@ -21,8 +21,10 @@ def peft(script: Path, arguments: tuple[str, ...]) -> None:
 
     import cdvft_bench.tuner  # noqa: F401 - importing it registers the method
 
+    if not script.is_file():  # a device may have no end, and a pipe would be read twice
+        raise UserError(f"script {shown(script)} is no regular file; give a Python file")
     try:
-        script.read_bytes()
+        script.open("rb").close()
     except OSError as error:
         raise UserError(f"script {shown(script)} cannot be read: {reason_of(error)}; give a Python file") from error
     sys.argv = [str(script), *arguments]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cdvft_bench.analysis import inputs
 from cdvft_bench.analysis.inputs import latest, read
 from cdvft_bench.claims import verify, write_verdicts
 from cdvft_bench.core.errors import UserError
@@ -85,6 +86,15 @@ def test_what_is_no_such_file_is_refused(tmp_path: Path, name: str, content: str
         (tmp_path / name).write_text(content)
     with pytest.raises(UserError, match=said):
         read(tmp_path / name)
+
+
+def test_a_disk_is_no_folder_of_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "MOST_FILES", 3)
+    for number in range(4):
+        (tmp_path / str(number % 2)).mkdir(exist_ok=True)
+        (tmp_path / str(number % 2) / f"{number}.bin").touch()
+    with pytest.raises(UserError, match="holds more than 3 files; name the folder of the results"):
+        read(tmp_path)
 
 
 def test_two_files_of_verdicts_have_to_be_chosen_from(tmp_path: Path) -> None:

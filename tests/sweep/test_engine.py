@@ -183,7 +183,7 @@ def test_a_sweep_is_not_run_into_a_file_that_cannot_keep_it(tmp_path: Path) -> N
 
 def test_sigkill_loses_nothing(tmp_path: Path) -> None:
     store_path, rng = tmp_path / "s.sqlite", random.Random(0)
-    for _ in range(4):
+    for _ in range(2):
         before = rows(store_path)
         process = sweep(store_path, "slowly")
         wait_for(lambda before=before: rows(store_path) > before)  # type: ignore[misc]
