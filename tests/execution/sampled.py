@@ -221,4 +221,7 @@ def main(seed: str, path: str, *shapes: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    from cdvft_bench.counting.interpreted import watch_launches
+
+    with watch_launches():
+        main(*sys.argv[1:])
