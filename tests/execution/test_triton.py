@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -522,6 +523,51 @@ for path in ("merged_dense", "triton"):
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
 def test_a_program_that_writes_something_else_less_or_more_is_seen() -> None:
     interpret(FAULTS)
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_every_launch_fits_cudas_grid_and_is_made_on_the_operands_gpu(monkeypatch) -> None:
+    """65,535 programs along all axes but the first; and Triton takes the current device, whatever it is given."""
+    from cdvft_bench.execution.fused import Plan
+    from cdvft_bench.execution.triton import kernels as triton_kernels
+    from cdvft_bench.execution.triton.on_chip import _Filter
+
+    grids: dict[str, tuple[int, ...]] = {}
+    on: list[torch.Tensor] = []
+
+    class Launch:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: tuple[int, ...]):
+            def run(*operands: object, **constants: object) -> None:
+                assert any(operand is on[-1] for operand in operands), self.name
+                grids[self.name] = grid
+
+            return run
+
+    @contextmanager
+    def device_of(operand: torch.Tensor):
+        on.append(operand)
+        yield
+        on.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    for name in ("merged_weight_kernel", "fold_kernel", "fold_sums_kernel", "filter_kernel"):
+        monkeypatch.setattr(triton_kernels, name, Launch(name))
+    with torch.device("meta"):
+        for d, p in ((4096, 16), (16384, 8), (65536, 65536), (1024, 1024)):
+            dense, c = torch.empty(d, d, dtype=torch.bfloat16), torch.empty(d // p, d // p, p)
+            ends = [torch.empty(d), torch.empty(d)]
+            triton_path.merged_weight(dense, ends, c, Plan(d), torch.empty_like(dense))
+            triton_path.fold_gradients(dense, ends, c, Plan(d))
+            assert grids["fold_kernel"][0] == (d // p) ** 2
+            for grid in grids.values():
+                assert grid[0] < 2**31, (d, p, grids)
+                assert all(n <= 65_535 for n in grid[1:]), (d, p, grids)
+        x = torch.empty(70_000 * 32, 1024, dtype=torch.bfloat16)
+        _Filter(1024, torch.empty(2, 32, 32), 1.0, x.dtype)(x, torch.empty_like(x), ends)
+    assert len(grids["filter_kernel"]) == 1
 
 
 def on_a_gpu(*arguments: str) -> None:

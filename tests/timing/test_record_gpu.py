@@ -84,6 +84,7 @@ TOOLS = [
     "find",
     "mkdir",
     "mktemp",
+    "mv",
     "rm",
     "sed",
     "sort",
