@@ -38,6 +38,7 @@ mkdir -p "$OUT" && [ -w "$OUT" ] || { echo "OUT=$OUT cannot be written to: name 
 OUT="$(cd "$OUT" && pwd)"
 SCRATCH="$(mktemp -d 2> /dev/null)" || { SCRATCH="$(mktemp -d "$OUT/scratch.XXXXXX")" && export TMPDIR="$SCRATCH"; } || exit 2
 trap 'rm -rf "$SCRATCH"' EXIT
+rm -f "$OUT"/*.part "$OUT"/.*.part # of a part that was killed while it wrote
 if [ -n "${FROM:-}" ]; then # files that are handed over may be read-only, and are gone on with
     cp -n "$FROM"/* "$OUT"/
     chmod u+w "$OUT"/*
@@ -50,9 +51,14 @@ for wheel in "${WHEELS:-$HERE/profiles/wheels}"/*.whl; do # unpacked, which asks
         "$PYTHON" -m zipfile -e "$wheel" "$SCRATCH/wheels" && wheels=":$SCRATCH/wheels"
 done
 PYTHONPATH="$PYTHONPATH$wheels"
-# Triton keeps what it compiles at home, and takes no other place by itself where that cannot be written to.
-cache="${TRITON_CACHE_DIR:-${TRITON_HOME:-${HOME:-/nowhere}}/.triton/cache}"
-mkdir -p "$cache" 2> /dev/null && [ -w "$cache" ] || export TRITON_CACHE_DIR="$SCRATCH/triton"
+# What Triton compiles goes along in one archive. It finds it again at the same path only: not in SCRATCH, if need be.
+OWN=""
+if [ -z "${TRITON_CACHE_DIR:-}" ]; then
+    OWN="${TMPDIR:-/tmp}/cdvft-bench-triton-$UID"
+    mkdir -p -m 700 "$OWN" 2> /dev/null && [ -O "$OWN" ] && [ -w "$OWN" ] || { OWN="$SCRATCH/triton" && mkdir "$OWN"; }
+    export TRITON_CACHE_DIR="$OWN"
+    [ ! -s "$OUT/triton.tar" ] || tar -xf "$OUT/triton.tar" -C "$OWN" || rm -rf "${OWN:?}"/*
+fi
 cd "$HERE" || exit 2
 if [ -z "${CDVFT_BENCH_REVISION:-}" ] && ! git rev-parse --short HEAD > /dev/null 2>&1; then
     echo "There is no repository here: set CDVFT_BENCH_REVISION, or the rows will not say what they measured." >&2
@@ -90,6 +96,9 @@ step() { # step NAME COMMAND...: say it, run it, keep what it says, and go on; 3
     code="${PIPESTATUS[0]}"
     [ "$code" = 0 ] || echo "== $name ended with $code" | tee -a "$OUT/log.txt"
     if [ "$code" = 3 ]; then MORE=1; elif [ "$code" != 0 ]; then CODE=1; fi
+    [ -z "$OWN" ] || ! compgen -G "$OWN/*" > /dev/null || { # whole or not at all: a part may be killed from outside
+        tar -cf "$OUT/triton.tar.part" -C "$OWN" . && mv -f "$OUT/triton.tar.part" "$OUT/triton.tar"
+    }
 }
 said() { echo "== $*" | tee -a "$OUT/log.txt"; }
 left() { # seconds that the part has left, of which it keeps some to end in
@@ -123,7 +132,7 @@ facts() { # what cannot be read is a note
             except importlib.metadata.PackageNotFoundError:
                 print(f"{name} is not installed")
         print("Triton:", refusal(torch.device(sys.argv[1])) or "its kernels start")' "$DEVICE" || echo "no facts"
-    echo "Triton keeps what it compiles in ${TRITON_CACHE_DIR:-$cache}"
+    echo "Triton keeps what it compiles in $TRITON_CACHE_DIR"
     if [ "$DEVICE" = cuda ]; then
         timeout 20 nvidia-smi
         timeout 20 nvidia-smi --format=csv --query-gpu=name,driver_version,clocks.sm,clocks.max.sm,clocks.mem,clocks.max.mem,power.draw,power.limit,temperature.gpu,persistence_mode,compute_mode,mig.mode.current,ecc.mode.current
@@ -146,9 +155,9 @@ tests() { # by file name: collecting the whole tree takes longer than they do, a
     tested 150 "$MARK" "${files[@]}" --deselect \
         "tests/execution/test_graphs.py::test_a_replayed_step_gives_the_gradients_of_a_plain_one[triton]"
 }
-rates() { # once
-    [ -s "$OUT/rates.json" ] ||
-        timeout 120 "$PYTHON" -m cdvft_bench.timing.calibrate --device "$DEVICE" --output "$OUT/rates.json"
+rates() { # once in an environment; a rehearsal takes any
+    [ -n "$DRY" ] && [ -s "$OUT/rates.json" ] ||
+        timeout 120 "$PYTHON" -m cdvft_bench.timing.calibrate --keep --device "$DEVICE" --output "$OUT/rates.json"
 }
 plan_by_rates() { # path auto picks by them; without them by a datasheet's
     "$PYTHON" -c 'if 1:
@@ -158,25 +167,22 @@ plan_by_rates() { # path auto picks by them; without them by a datasheet's
         cp "$OUT/rates.json" "$SCRATCH/rates.json" && cp "$OUT/rates.json" "$SCRATCH/rates-cuda.json" &&
         export CDVFT_BENCH_RATES="$SCRATCH/rates.json" || said "no calibrated rates: path auto picks by a datasheet's"
 }
-cases() { # cases GRID FILE SECONDS_A_CASE MORE...; goes on without a case with which the process died
-    local grid="$1" file="$2" case="$3" code
+size() { if [ -e "$1" ]; then wc -c < "$1"; else echo 0; fi; }
+cases() { # cases GRID FILE SECONDS_A_CASE MORE...; goes on without a case with which the process died, or broke CUDA
+    local grid="$1" file="$2" case="$3" code before
     shift 3
     while :; do
+        before="$(size "$OUT/$file")"
         bounded "$PYTHON" -m cdvft_bench.timing --grid "$grid" --device "$DEVICE" --output "$OUT/$file" \
             --budget "$(left)" --case-budget "$case" --case-limit "${HANG}s" --modes eager,graph --energy 0 \
             --precision 0.02 --selftest "$SELFTEST" "$@"
         code=$?
-        [ -e "$OUT/$file.begun" ] || return $code
+        [ -e "$OUT/$file.begun" ] || { [ $code -ge 4 ] && [ "$(size "$OUT/$file")" != "$before" ]; } || return $code
         [ $((LIMIT - SECONDS)) -gt 30 ] || return 3
     done
 }
 traces() { # in a process of their own, after all times: the profiler stays attached
-    mkdir -p "$SCRATCH/traces"
-    [ ! -s "$OUT/traces.tar" ] || tar -xf "$OUT/traces.tar" -C "$SCRATCH/traces"
-    cases "$GRID" rows.jsonl "$CASE" --kept --selftest 0 --traces "$SCRATCH/traces"
-    local code=$?
-    tar -cf "$OUT/traces.tar" -C "$SCRATCH/traces" .
-    return $code
+    cases "$GRID" rows.jsonl "$CASE" --kept --selftest 0 --traces "$OUT/traces.tar"
 }
 table() {
     for file in rows.jsonl models.jsonl; do

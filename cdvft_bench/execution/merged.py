@@ -2,8 +2,8 @@
 
 For m = 2 the change has an entry-wise closed form, ``dW[r, s] = alpha a_3[r] c[(r - s) mod p] a_1[s]``: it is
 added to W without a transform. For m > 2 rows of dW come out of the transposed factors, a block of rows at a
-time. The buffer is shared by all layers of a device and dtype and never saved: backward builds it again, or, with
-few tokens, takes the change's part of the input's gradient from the factors' gradients, which need it anyway.
+time. The buffer (``scratch``) is never saved: backward builds it again, or, with few tokens, takes the change's part
+of the input's gradient from the factors' gradients, which need it anyway.
 
 The factors' gradients come from the activations by FFT (the passes of ``fused``), or for m = 2 from the dense
 gradient ``g^T x``, folded along the wrapped diagonals of each block. On a GPU with Triton two kernels build the merged

@@ -1,7 +1,9 @@
 """Scratch memory: tensors whose content is used up before anyone asks for the same memory again.
 
 A temporary of the size of the activations is fetched from the operating system anew at nearly every call of a CPU's
-allocator, page by page, and leaves the cache; memory that stays is warm.
+allocator, page by page, and leaves the cache; memory that stays is warm. A GPU's allocator keeps what it is given back,
+by stream and by CUDA graph. Shared memory would not do there: no order keeps two threads or streams apart, and a graph
+that was captured with it would write on where it was freed for a larger layer.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ import threading
 import torch
 from torch import Tensor
 
-Pool = dict[tuple[str, torch.dtype, torch.device], Tensor]
-_shared: Pool = {}
+Pool = dict[tuple[str, torch.dtype], Tensor]
 
 KEPT_VIEWS = 64
 """Shapes whose view of the memory is kept: making one costs as much as a small operator."""
@@ -26,17 +27,21 @@ class _OfThread(threading.local):
         self.addresses: dict[str, tuple[int, int, Tensor]] = {}
 
 
-_of_thread = _OfThread()  # a GPU's stream keeps users in order, a CPU's threads would write over each other
+_of_thread = _OfThread()
 
 
 def buffer(name: str, n: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A flat tensor of ``n`` entries, the same memory at every call: the caller uses it up before it returns."""
-    pool = _of_thread.pool if device.type == "cpu" else _shared
-    held = pool.get((name, dtype, device))
+    """A flat tensor of ``n`` entries, which the caller uses up before it returns.
+
+    On a CPU it is the same memory at every call of a thread.
+    """
+    if device.type != "cpu":
+        return torch.empty(n, dtype=dtype, device=device)
+    held = _of_thread.pool.get((name, dtype))
     if held is None or held.numel() < n:
         _of_thread.views.clear()  # they would keep the smaller one
         with torch.inference_mode(False):  # else training could not write to what an evaluation made first
-            held = pool[name, dtype, device] = torch.empty(n, dtype=dtype, device=device)
+            held = _of_thread.pool[name, dtype] = torch.empty(n, dtype=dtype, device=device)
     return held[:n]
 
 
@@ -73,8 +78,7 @@ def rows(shape: tuple[int, ...], dtype: torch.dtype, like: Tensor) -> Tensor | N
 
 
 def release_buffers() -> None:
-    """Give the scratch memory of this thread and of all GPUs back."""
+    """Give the scratch memory of this thread back."""
     _of_thread.pool.clear()
     _of_thread.views.clear()
     _of_thread.addresses.clear()
-    _shared.clear()

@@ -11,7 +11,8 @@ or the cases of a grid, with its models and PEFT's methods where peft is install
     python -m cdvft_bench.timing --grid gpu-first --modes eager,graph --no-trace --output rows.jsonl --budget 540s
 
 Rows are appended as they come; the same command goes on where it stopped, without a case with which it was killed.
-Exit codes: 0 all cases are done, 1 some of them failed, 2 misuse, 3 cases are left (run the same command again).
+Exit codes: 0 all cases are done, 1 some of them failed, 2 misuse, 3 cases are left (run the same command again),
+4 likewise, since a case broke CUDA: a new process has a new context.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 METHODS = (
     "frozen,lora:rank=8,cdvft:m=1+2+3+4,cdvft:m=2:block_size=d/2+d/4+d/8,cdvft:m=2:path=handwritten,block_circulant"
 )
-LEFT = 3
+LEFT, BROKEN = 3, 4
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,7 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=None, help="torch's CPU threads (default: as they are)")
     add("--seed", type=int, default=0, help="of weights, inputs and order (default: %(default)s)")
     add("--no-trace", action="store_true", help="neither profile a call nor take its peak memory")
-    add("--traces", type=Path, default=None, help="keep each call's profile in this folder, 1 MB each at most")
+    add(
+        "--traces",
+        type=Path,
+        default=None,
+        help="keep each call's profile in this folder or .tar archive, 1 MB each at most",
+    )
     add("--selftest", type=int, default=20, help="comparisons of the clock with itself first (default: %(default)s)")
     add("--case-limit", type=seconds, default=None, help="end this process where a case takes longer (default: none)")
     add("--retry-failed", action="store_true", help="run cases again that the file holds as failed")
@@ -158,7 +164,7 @@ def _run(options: argparse.Namespace) -> int:
         progress = run_slice(cases, options.output, settings, say)
     except BrokenDeviceError as error:
         say(f"{error}; the same command goes on with the next case")
-        return LEFT
+        return BROKEN
     said = f"{progress.run} cases run ({progress.failed} failed), {progress.skipped} done before, {progress.left} left"
     say(f"{said}: {options.output}")
     return LEFT if progress.left else int(progress.failed > 0)

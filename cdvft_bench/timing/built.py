@@ -7,6 +7,7 @@ instead, so that nothing is counted or timed on zeros. Torch alone is needed, so
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import gc
 from collections.abc import Callable
@@ -96,6 +97,13 @@ def collect() -> None:
     gc.collect()
     if not gc.get_freeze_count():
         gc.freeze()
+
+
+def freed() -> None:
+    """Leave the memory to the next case, in another process too; a CUDA context that the last one broke refuses."""
+    collect()
+    with contextlib.suppress(Exception):
+        torch.cuda.empty_cache()
 
 
 NARROW = ("bfloat16", "float16")

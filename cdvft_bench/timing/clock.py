@@ -24,7 +24,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS
 from cdvft_bench.core.timed import Samples, Timing
 from cdvft_bench.timing.inputs import l2_bytes
-from cdvft_bench.timing.machine.gpu import GpuState, Look, clocks_of, looking, throttling, watts_of
+from cdvft_bench.timing.machine.gpu import CLOCK_DROP, GpuState, Look, clocks_of, looking, throttling, watts_of
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift, lag1, machine_speed, median_interval
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them
@@ -33,7 +33,7 @@ MOST_WARM_UPS = 10
 STEADY = 0.1  # successive warm-up times that agree to this share are steady
 WARM_S = 0.1  # seconds of work before a GPU's clock is looked at again
 WARMEST_S = 1.0  # after which it is timed as it is
-STEADY_CLOCK = 0.01  # share by which two looks at a resting clock may differ
+STEADY_CLOCK = 0.01  # share by which a resting clock may rise between two looks
 DRIFT = 0.05  # relative change of the machine's speed that is worth a word
 
 Timer = Callable[[], float]
@@ -348,8 +348,9 @@ def _rounds(
 def warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
     """Keep a GPU at work until its clock rests: an idle one begins far below its boost.
 
-    Contenders run in turn for ``WARM_S``, and then until two looks so long apart differ by ``STEADY_CLOCK`` at most, or
-    ``WARMEST_S`` are over. Where no clock can be read, ``WARM_S`` are all.
+    Contenders run in turn for ``WARM_S``, and then until of two looks so long apart the second is higher by
+    ``STEADY_CLOCK`` at most, or ``WARMEST_S`` are over; lower by less than what is a throttled clock is a resting one,
+    too: at a power cap it never stands still. Where no clock can be read, ``WARM_S`` are all.
     """
     begun, before = timer(), look()
     while True:
@@ -358,9 +359,8 @@ def warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
             for sampler in samplers:
                 sampler.sample()
         now = look()
-        steady = now is None or (
-            before is not None and abs(now.clock_mhz - before.clock_mhz) <= STEADY_CLOCK * now.clock_mhz
-        )
+        change = now.clock_mhz / before.clock_mhz - 1 if now and before and before.clock_mhz else None
+        steady = now is None or (change is not None and -CLOCK_DROP <= change <= STEADY_CLOCK)
         if steady or timer() - begun >= WARMEST_S:
             return
         before = now

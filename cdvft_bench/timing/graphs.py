@@ -23,14 +23,16 @@ from cdvft_bench.core.errors import UserError, one_line
 from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.timed import Replays, Samples, Timing
-from cdvft_bench.timing.built import Built, Target, beside, collect
+from cdvft_bench.timing.built import Built, Target, beside, freed
 from cdvft_bench.timing.clock import Contender, require_device, time_interleaved
-from cdvft_bench.timing.modes import capture
+from cdvft_bench.timing.modes import capture, warm_up
 
 EAGER = "eager"
 """Name of the case's eager calls among the replays: what a replay saves of them is the cost of launching."""
 
 
+WARM_TURNS, WARM_CALLS = 2, 3
+"""Turns round several inputs before a capture, and calls with one input: the first makes what is made once."""
 UNCAPTURED = "cannot be captured"
 """What a note says of a contender, after its name."""
 
@@ -107,13 +109,12 @@ def _turns(target: Target) -> Callable[[], None]:
 
 def _captured(target: Target, notes: list[str]) -> _Captured | None:
     turns = _turns(target)
-    turns()  # makes what is made once
-    turns()
+    warm_up(turns, WARM_TURNS if target.turns > 1 else WARM_CALLS)
     eager = [g.detach().clone() for g in target.gradients()]
     last = LastOperator()  # type: ignore[no-untyped-call]
     try:
         with last:
-            replay = capture(turns)
+            replay = capture(turns, warm_ups=0)
     except Exception as error:  # whatever a graph cannot hold is a finding
         notes.append(f"{target.name} {UNCAPTURED}: after {last.name}: {one_line(error, most=300)}")
         return None
@@ -220,9 +221,7 @@ def answer(asked: Mapping[str, Any]) -> dict[str, Any]:
         made = replays(case_from(asked["case"]), named(asked["build"]), asked["budget_s"], asked["precision"])
     except Exception as error:  # whatever a case cannot do is its row's to say
         made = Replays(None, 0, {}, (f"no replays: {one_line(error, most=300)}",))
-    collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    freed()
     return {"replays": asdict(made), "broken": made.timing is None or bool(made.notes)}
 
 

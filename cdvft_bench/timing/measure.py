@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -81,6 +82,9 @@ def measure(
     )
     frozen_bytes = next((tensor_bytes(one.module) for one in (target, *others) if one.name == FROZEN), None)
     del others
+    if torch.device(device).type == "cuda" and replays is not None:
+        gc.collect()  # what was timed beside it is built once more, in the process of the replays
+        torch.cuda.empty_cache()
     return replace(describe(target, device, plan, frozen_bytes, notes, replays), timing=timing)
 
 

@@ -99,8 +99,18 @@ def launch_cost(timing: Timing) -> Interval | None:
     return median_interval(seconds["eager"] - seconds["graph"])
 
 
-def capture(call: Call) -> Call:
-    """Capture one call as a CUDA graph.
+def warm_up(call: Call, calls: int) -> None:
+    """Make calls on a stream beside the default one, as a capture's is: none of theirs is the first there."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(calls):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+
+
+def capture(call: Call, warm_ups: int = _CAPTURE_WARM_UPS) -> Call:
+    """Capture one call as a CUDA graph, after some on another stream.
 
     Returns:
         a callable that replays the graph and returns what the captured call returned (its tensors are
@@ -112,18 +122,16 @@ def capture(call: Call) -> Call:
     """
     if not torch.cuda.is_available():
         raise UserError("CUDA graphs need a CUDA device, and torch sees none here")
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(_CAPTURE_WARM_UPS):
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
+    warm_up(call, warm_ups)
     graph = torch.cuda.CUDAGraph()
     try:
-        with torch.cuda.graph(graph):
+        # torch leaves the capture's stream current where the capture cannot be ended.
+        with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
             output = call()
     except Exception as error:
-        raise UserError(f"the call cannot be captured as a CUDA graph: {_first_line(error)}") from error
+        # Ending a broken capture raises, too, and says only that: the operator's own error is the one before it.
+        first = error.__context__ if isinstance(error.__context__, Exception) else error
+        raise UserError(f"the call cannot be captured as a CUDA graph: {_first_line(first)}") from error
 
     def replay() -> object:
         graph.replay()

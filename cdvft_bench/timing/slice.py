@@ -25,10 +25,11 @@ from cdvft_bench.core.case import FROZEN, Case, case_from
 from cdvft_bench.core.errors import UserError, one_line
 from cdvft_bench.core.flight import DIED, InFlight
 from cdvft_bench.core.helper import NoAnswerError
+from cdvft_bench.core.io.decode import decode
 from cdvft_bench.core.io.files import shown
 from cdvft_bench.core.io.log import Log
 from cdvft_bench.core.timed import Mode, SelfTest, Timed
-from cdvft_bench.timing.built import beside, collect
+from cdvft_bench.timing.built import beside, freed
 from cdvft_bench.timing.clock import fixed_threads, require_device
 from cdvft_bench.timing.graphs import Build, Replayer, named
 from cdvft_bench.timing.machine.environment import read_environment
@@ -105,6 +106,8 @@ def run_slice(cases: Sequence[Case], output: Path, settings: Settings = Settings
         raise UserError(f"output {shown(output)} must end in .jsonl: rows are appended to it")
     for device in {case.device for case in cases}:
         require_device(device)
+        if fault := _fault(device):  # before the first case: it is none's
+            raise UserError(f"device {device!r} does not work: {fault}; look at it with nvidia-smi")
     budget = Budget(settings.budget_s)
     with Log(output) as log, fixed_threads(settings.threads), closing(Replayer(settings.build)) as replayer:
         held = _held(log)
@@ -124,7 +127,7 @@ def run_slice(cases: Sequence[Case], output: Path, settings: Settings = Settings
             lost = int(record["status"] == "failed" and fatal in cases)
             say(_line(fatal, record) if record["status"] == "failed" else f"no trace of {fatal.plain_label}: {DIED}")
         flight.clear()
-        found = _selftests({case.device for case in todo}, settings)
+        found = {d: _selftest(d, settings, held.selftests.get((environment.key, d))) for d in {c.device for c in todo}}
         for case in todo:
             if budget.spent:
                 break
@@ -196,7 +199,7 @@ def traced(case: Case, settings: Settings, record: Mapping[str, Any]) -> dict[st
         found = describe(build(case).target(case.plain_label, case.pass_), case.device, plan, frozen)
     except Exception as fault:  # the times stand without it
         found = Timed(None, None, None, (f"no trace: {one_line(fault)}",))
-    _freed()
+    freed()
     notes = [*record["timed"]["notes"], *found.notes]
     timed = {**record["timed"], **{key: asdict(found)[key] for key in ("trace", "memory")}, "notes": notes}
     seconds = round(record["seconds"] + time.perf_counter() - start, 3)
@@ -241,18 +244,21 @@ def _plan(case: Case, settings: Settings, trace: bool) -> Plan:
     )
 
 
-def _selftests(devices: set[str], settings: Settings) -> dict[str, SelfTest]:
+def _selftest(device: str, settings: Settings, held: Mapping[str, Any] | None) -> SelfTest | None:
+    """The clock's test of itself; the one that the file holds of this environment, where that made as many comparisons.
+
+    It takes as long as twenty cases, and the slice begins anew after every case with which a process died.
+    """
     if not settings.comparisons:
-        return {}
-    return {
-        device: selftest(
-            comparisons=settings.comparisons,
-            device=device,
-            budget_s=min(1.0, settings.case_s),
-            threads=settings.threads,
-        )
-        for device in devices
-    }
+        return None
+    if held is not None and held["comparisons"] >= settings.comparisons:
+        return decode(SelfTest, held)
+    return selftest(
+        comparisons=settings.comparisons,
+        device=device,
+        budget_s=min(1.0, settings.case_s),
+        threads=settings.threads,
+    )
 
 
 def _record(case: Case, work: Callable[[], Timed], environment: str, selftest: SelfTest | None) -> dict[str, Any]:
@@ -266,7 +272,7 @@ def _record(case: Case, work: Callable[[], Timed], environment: str, selftest: S
     except Exception as fault:
         error = one_line(fault)
     if timed is None or _on_gpu(case):
-        _freed()
+        freed()
     return {
         "case": asdict(case),
         "status": "ok" if error is None else "failed",
@@ -281,24 +287,24 @@ def _record(case: Case, work: Callable[[], Timed], environment: str, selftest: S
     }
 
 
-def _freed() -> None:
-    """The next case finds the memory free."""
-    collect()
-    torch.cuda.empty_cache()
-
-
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
 def _check_device(case: Case) -> None:
-    if torch.device(case.device).type != "cuda":
-        return
-    try:
-        torch.cuda.synchronize(case.device)
-        torch.ones(1, device=case.device).sum().item()
-    except Exception as error:
-        raise BrokenDeviceError(f"{case.plain_label} on {case.subject} has broken CUDA: {one_line(error)}") from error
+    if fault := _fault(case.device):
+        raise BrokenDeviceError(f"{case.plain_label} on {case.subject} has broken CUDA: {fault}")
+
+
+def _fault(device: str) -> str:
+    """Why a device computes nothing any more; "" where it does."""
+    if torch.device(device).type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+            torch.ones(1, device=device).sum().item()
+        except Exception as error:
+            return one_line(error)
+    return ""
 
 
 def _line(case: Case, record: Mapping[str, Any]) -> str:
@@ -316,14 +322,18 @@ def _line(case: Case, record: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True)
 class _Held:
-    """What a file holds: the newest record of every case that did not fail, else its newest; keys of environments."""
+    """What a file holds: the newest record of every case that did not fail, else its newest; keys of environments.
+
+    Of the clock's tests of itself the newest by environment and device.
+    """
 
     records: dict[str, Mapping[str, Any]]
     environments: set[str]
+    selftests: dict[tuple[str, str], Mapping[str, Any]]
 
 
 def _held(log: Log) -> _Held:
-    held = _Held({}, set())
+    held = _Held({}, set(), {})
     for number, entry in enumerate(log.entries, 1):
         try:
             if entry.get("environment") is not None:
@@ -333,6 +343,8 @@ def _held(log: Log) -> _Held:
                 key = case_from(record["case"]).key
                 if record["status"] == "ok" or key not in held.records:
                     held.records[key] = record
+                if record["timed"] and record["timed"].get("selftest"):
+                    held.selftests[record["environment"], record["case"]["device"]] = record["timed"]["selftest"]
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{shown(log.path)}, entry {number} is no row of a slice; give another file") from error
     return held

@@ -6,8 +6,10 @@ What the figures are, ``timing.traces.analysis`` says.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import os
+import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,6 +106,7 @@ def write_document(document: Mapping[str, Any], path: str | Path) -> None:
     """Write a recorded trace compressed, at most 1 MB, without the names of the machine and of its folders.
 
     A larger one is kept without what no summary reads: arrows, allocations, strides, what a viewer shows beside it.
+    One "in" a .tar goes into that archive, which is replaced as a whole: killed meanwhile, the older one stands.
 
     Raises:
         UserError: the path does not end in .json.gz, cannot be written, or the trace is too large even so.
@@ -119,7 +122,27 @@ def write_document(document: Mapping[str, Any], path: str | Path) -> None:
         raise UserError(
             f"trace {str(path)!r} would take {len(data):,} bytes, more than {LARGEST:,}; trace a smaller call"
         )
+    if path.parent.suffix == ".tar":
+        path, data = path.parent, _archived(path.parent, path.name, data)
     write_file(path, data)
+
+
+def _archived(archive: Path, name: str, data: bytes) -> bytes:
+    """An archive, or a new one, with a further file, which takes the place of one of its name."""
+    packed = io.BytesIO()
+    try:
+        with tarfile.open(fileobj=packed, mode="w") as made:
+            if archive.exists():
+                with tarfile.open(archive) as before:
+                    for member in before:
+                        if member.isfile() and Path(member.name).name != name:
+                            made.addfile(member, before.extractfile(member))
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            made.addfile(entry, io.BytesIO(data))
+    except (OSError, tarfile.TarError) as error:
+        raise UserError(f"{archive} is no archive to add a trace to: {error}; move it away") from error
+    return packed.getvalue()
 
 
 def _packed(document: Mapping[str, Any]) -> bytes:

@@ -109,7 +109,7 @@ class Layer:
             found |= {"part_first": firsts, "part_last": lasts}
         found["part_c"] = found["part_c"].view(blocks, pieces, 2 * bands, 2 * tile)
 
-        def regions(x: int, block: int) -> Iterator[Region]:
+        def regions(block: int, x: int) -> Iterator[Region]:
             (i, j), (piece, band) = divmod(block, q_in), divmod(x, bands)
             for down in range(piece * tiles, min(bands, (piece + 1) * tiles)) if self.diagonals else ():
                 right = (down - band) % bands
@@ -119,7 +119,7 @@ class Layer:
             for side in (band, band + bands):
                 yield "part_c", (block, piece, side)
 
-        return found, regions, [(min(1, bands - 1), blocks - 1)]  # its first tile is a block's last column of tiles
+        return found, regions, [(blocks - 1, min(1, bands - 1))]  # its first tile is a block's last column of tiles
 
     def fold_sums_kernel(self, a: dict[str, Any]) -> tuple[dict[str, Tensor], Callable[..., Any], list[Programs]]:
         names = ("grad_first", "grad_last", "grad_c")[-1 if not self.diagonals else 0 :]
@@ -221,4 +221,7 @@ def main(seed: str, path: str, *shapes: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    from cdvft_bench.counting.interpreted import watch_launches
+
+    with watch_launches():
+        main(*sys.argv[1:])

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,26 +123,17 @@ from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem
 from cdvft_bench.execution.splits import on_chip_rows
 
-macs, moved = [0], []
-dot, load, store = Builder.create_dot, Builder.create_masked_load, Builder.create_masked_store
+macs, dot = [0], Builder.create_dot
 
 def counted_dot(self, a, b, *rest):
     macs[0] += a.data.shape[0] * a.data.shape[1] * b.data.shape[1]
     return dot(self, a, b, *rest)
 
-def counted_load(self, pointers, mask, *rest):
-    moved.append(("read", pointers.data[mask.data]))
-    return load(self, pointers, mask, *rest)
+Builder.create_dot = counted_dot
 
-def counted_store(self, pointers, value, mask, *rest):
-    moved.append(("written", pointers.data[mask.data]))
-    return store(self, pointers, value, mask, *rest)
-
-Builder.create_dot, Builder.create_masked_load, Builder.create_masked_store = counted_dot, counted_load, counted_store
-
-def bytes_within(way, tensors, size):
-    spans = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size()) for t in tensors]
-    return sum(int(((a >= lo) & (a < hi)).sum()) * size for w, a in moved if w == way for lo, hi in spans)
+def bytes_within(way, tensors):
+    found = [a for launched in seen for a in launched.arguments.values()]
+    return sum(getattr(a, way) for t in tensors for a in found if a.address == t.data_ptr())
 
 for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (96, 96, 96)],
                                                     [torch.float32, torch.bfloat16], [2, 0]):
@@ -153,18 +145,17 @@ for (d_in, d_out, p), dtype, m in itertools.product([(8, 8, 8), (30, 48, 48), (9
     C = [torch.randn(1, 1, p, requires_grad=True)]
     W, b = torch.randn(d_out, d_in, dtype=dtype), torch.randn(d_out, dtype=dtype)
     x, g = torch.randn(tokens, d_in, dtype=dtype, requires_grad=True), torch.randn(tokens, d_out, dtype=dtype)
-    size = x.element_size()
     on_chip = ("filter_kernel", "moment_kernel")
     for kernels, ours in ((layer.forward(), "forward"), (layer.backward(), "backward")):
         kernels = [kernel for kernel in kernels if kernel.op in on_chip]
         macs[0] = 0
-        moved.clear()
+        seen.clear()
         if ours == "forward":
             h = adapted_linear(x, W, b, D, C, path="triton")
-            counted = macs[0], bytes_within("read", [x, h], size), bytes_within("written", [h], size)
+            counted = macs[0], bytes_within("read", [x, h]), bytes_within("written", [h])
         else:
             (grad_x, *_) = torch.autograd.grad(h, [x, *D, *C], g)
-            counted = macs[0], bytes_within("read", [x, g, grad_x], size), bytes_within("written", [grad_x], size)
+            counted = macs[0], bytes_within("read", [x, g, grad_x]), bytes_within("written", [grad_x])
         closed = tuple(sum(getattr(k, what) for k in kernels) for what in ("macs", "read", "written"))
         assert counted == closed, (d_in, d_out, p, name, m, ours, counted, kernels)
 """
@@ -227,10 +218,23 @@ assert steps["triton", 256, True, False, 0.5] == 16
 """
 
 
+WATCHED = """
+import sys
+from cdvft_bench.counting.interpreted import watch_launches
+
+with watch_launches() as seen:
+    exec(sys.argv.pop(1))
+"""
+
+
 def interpret(program: str, *arguments: str) -> None:
-    """Run a program under Triton's interpreter; skips where this Triton's cannot do with this numpy."""
+    """Run a program under Triton's interpreter; no load or store of its kernels may leave the argument that it is of.
+
+    Skips where this Triton's interpreter cannot do with this numpy.
+    """
     environment = {**os.environ, "TRITON_INTERPRET": "1"}
-    done = subprocess.run([sys.executable, "-c", program, *arguments], env=environment, capture_output=True, text=True)
+    command = [sys.executable, "-c", WATCHED, program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if "InterpreterError: TypeError('only 0-dimensional arrays can be converted" in done.stderr:
         pytest.skip("this Triton's interpreter turns arrays of one entry into numbers, which this numpy refuses")
     assert done.returncode == 0, done.stderr[-2000:]
@@ -240,6 +244,40 @@ def interpret(program: str, *arguments: str) -> None:
 def test_the_interpreter_counts_what_the_closed_forms_say() -> None:
     """Multiply-adds of the matrix unit, and the activations' bytes: no dispatcher sees inside of a kernel."""
     interpret(COUNTED)
+
+
+BROKEN = """
+import pytest, torch
+from triton.runtime.errors import InterpreterError
+from tests.execution.toys import shifted_kernel
+
+def error(x, out, n, start=0, more=0, step=1):
+    with pytest.raises(InterpreterError) as found:
+        shifted_kernel[(3,)](x, out, n, start, more, step, block=4)
+    return str(found.value)
+
+x, apart = torch.arange(24.0), torch.arange(24.0)
+out = torch.full((24,), -1.0)
+shifted_kernel[(3,)](x[:10], out[:10], 10, 0, 0, 1, block=4)
+assert out.tolist() == [*range(10), *[-1] * 14]
+(launched,) = seen
+assert [(a.read, a.written) for a in launched.arguments.values()] == [(40, 0), (0, 40)]
+# One past the end, in memory that is another argument's, or within the storage: it is none of this one's.
+assert "shifted_kernel, program (2, 0, 0), reads entry 10 of x, whose entries are 0 to 9" in error(x[:10], x[10:], 11)
+assert "program (2, 0, 0), writes entry 10 of out, whose entries are 0 to 9" in error(x, out[:10], 10, more=1)
+assert "program (0, 0, 0), reads entry -1 of x, whose entries are 0 to 22" in error(x[1:], out, 10, start=-1)
+assert "reads entry 2147483648 of x" in error(x, out, 10, start=2**31)
+# Between the rows of a view, and what has no entry at all.
+shifted_kernel[(3,)](apart[::2], out, 10, 0, 0, 2, block=4)
+assert out[:10].tolist() == [*range(0, 20, 2)]
+assert "reads entry 1 of x, whose entries are 0 to 22 with holes" in error(apart[::2], out, 10)
+assert "reads entry 0 of x, whose entries are 0 to -1" in error(x[:0], out, 10)
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_a_program_that_leaves_its_argument_is_named() -> None:
+    interpret(BROKEN)
 
 
 FOLDED = """
@@ -485,6 +523,51 @@ for path in ("merged_dense", "triton"):
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
 def test_a_program_that_writes_something_else_less_or_more_is_seen() -> None:
     interpret(FAULTS)
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_every_launch_fits_cudas_grid_and_is_made_on_the_operands_gpu(monkeypatch) -> None:
+    """65,535 programs along all axes but the first; and Triton takes the current device, whatever it is given."""
+    from cdvft_bench.execution.fused import Plan
+    from cdvft_bench.execution.triton import kernels as triton_kernels
+    from cdvft_bench.execution.triton.on_chip import _Filter
+
+    grids: dict[str, tuple[int, ...]] = {}
+    on: list[torch.Tensor] = []
+
+    class Launch:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def __getitem__(self, grid: tuple[int, ...]):
+            def run(*operands: object, **constants: object) -> None:
+                assert any(operand is on[-1] for operand in operands), self.name
+                grids[self.name] = grid
+
+            return run
+
+    @contextmanager
+    def device_of(operand: torch.Tensor):
+        on.append(operand)
+        yield
+        on.pop()
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    for name in ("merged_weight_kernel", "fold_kernel", "fold_sums_kernel", "filter_kernel"):
+        monkeypatch.setattr(triton_kernels, name, Launch(name))
+    with torch.device("meta"):
+        for d, p in ((4096, 16), (16384, 8), (65536, 65536), (1024, 1024)):
+            dense, c = torch.empty(d, d, dtype=torch.bfloat16), torch.empty(d // p, d // p, p)
+            ends = [torch.empty(d), torch.empty(d)]
+            triton_path.merged_weight(dense, ends, c, Plan(d), torch.empty_like(dense))
+            triton_path.fold_gradients(dense, ends, c, Plan(d))
+            assert grids["fold_kernel"][0] == (d // p) ** 2
+            for grid in grids.values():
+                assert grid[0] < 2**31, (d, p, grids)
+                assert all(n <= 65_535 for n in grid[1:]), (d, p, grids)
+        x = torch.empty(70_000 * 32, 1024, dtype=torch.bfloat16)
+        _Filter(1024, torch.empty(2, 32, 32), 1.0, x.dtype)(x, torch.empty_like(x), ends)
+    assert len(grids["filter_kernel"]) == 1
 
 
 def on_a_gpu(*arguments: str) -> None:

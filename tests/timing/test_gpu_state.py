@@ -161,6 +161,9 @@ def test_a_gpu_is_warmed_until_its_clock_rests() -> None:
     for clocks, spent in (
         ([345, 1500, 1970, 1980], 0.3),  # two looks of 1 %
         ([1980, 1980], 0.1),
+        ([1980, 1900, 1950], 0.1),  # at a power cap it never stands still
+        ([1980, 1400, 1390], 0.2),  # throttled: it falls on
+        ([0, 0, 1980, 1980], 0.3),  # a driver that does not know yet
         ([None], 0.1),  # no meter: once
         ([float(100 * i) for i in range(1, 99)], 1.0),  # never rests
     ):

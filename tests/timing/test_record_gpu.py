@@ -84,6 +84,7 @@ TOOLS = [
     "find",
     "mkdir",
     "mktemp",
+    "mv",
     "rm",
     "sed",
     "sort",
@@ -129,7 +130,7 @@ def test_on_a_node_with_torch_and_numpy_alone_only_notes_are_lost(tmp_path: Path
         assert note in said, said
     assert "no calibrated rates" not in said
     assert (out / "rates.json").stat().st_mode & stat.S_IWUSR
-    assert sorted(path.name for path in out.iterdir()) == ["log.txt", "rates.json", "rows.jsonl", "traces.tar"]
+    assert sorted(path.name for path in out.iterdir()) == ["log.txt", "rates.json", "rows.jsonl"]
     held = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
     assert [row["record"]["status"] for row in held if "record" in row] == ["ok", "ok"]
 
@@ -220,7 +221,7 @@ def test_every_part_runs_on_a_cpu_and_goes_on(tmp_path: Path) -> None:
         done = run(part, OUT=str(out), DRY="1")
         assert done.returncode == 0, done.stdout + done.stderr
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["log.txt", "models.jsonl", "rates.json", "rows.jsonl", "traces.tar"]
+    assert names == ["log.txt", "models.jsonl", "rates.json", "rows.jsonl"]
     assert all(re.fullmatch(r"[\w.-]+", name) for name in names)
     assert "0 cases run (0 failed), 2 done before, 0 left" in (out / "log.txt").read_text()
     assert run("2", OUT=str(tmp_path / "new"), FROM=str(out), DRY="1").returncode == 0

@@ -246,9 +246,9 @@ def fold_kernel(
     ``part_c`` (q_out q_in, pieces, 2 bands, 2, TILE), by diagonals of tiles (from -bands), then k >= 0 and k < 0.
     """
     bands = tl.cdiv(p, TILE)
-    block = tl.program_id(1)
+    block = tl.program_id(0)  # of which there may be more than the 65,535 that CUDA's other axes take
     i, j = block // q_in, block % q_in
-    band, piece = tl.program_id(0) % bands, tl.program_id(0) // bands
+    band, piece = tl.program_id(1) % bands, tl.program_id(1) // bands
     kind = part_c.dtype.element_ty
     entry = tl.arange(0, TILE)
     r_tile, k_tile = entry[:, None], entry[None, :]

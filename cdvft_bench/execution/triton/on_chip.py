@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from cdvft_bench.execution.fused import Plan, flattened, scaled, unflattened
 from cdvft_bench.execution.splits import on_chip_rows, on_chip_tiles, padded, split, widths
-from cdvft_bench.execution.triton.path import as_read, name_of
+from cdvft_bench.execution.triton.path import as_read, name_of, of
 from cdvft_reference.operands import check_like, check_operands, memory
 
 WARPS = 8
@@ -100,34 +100,35 @@ class _Filter:
         tiles, programs = (1, -(-rows // lines)) if sums is None else on_chip_tiles(rows, lines)
         result = next(t for t in (out, other) if t is not None)
         before, after = ends or (x, x)
-        filter_kernel[(programs,)](
-            x,
-            result,
-            x if other is None else other,
-            before,
-            after,
-            self.spectrum,
-            *_dft_tables(p1, p2, x.device),
-            result,
-            x if sums is None else sums,
-            rows,
-            x.shape[1],
-            result.shape[1],
-            p1,
-            p2,
-            self.scale,
-            tiles,
-            DIAGONALS=bool(ends),
-            ADJOINT=adjoint,
-            BASE=base,
-            STORE=out is not None,
-            SUM=sums is not None,
-            P1=P1,
-            P2=P2,
-            B=lines,
-            PRECISION=precision(self.activations),
-            num_warps=WARPS,
-        )
+        with of(x):
+            filter_kernel[(programs,)](
+                x,
+                result,
+                x if other is None else other,
+                before,
+                after,
+                self.spectrum,
+                *_dft_tables(p1, p2, x.device),
+                result,
+                x if sums is None else sums,
+                rows,
+                x.shape[1],
+                result.shape[1],
+                p1,
+                p2,
+                self.scale,
+                tiles,
+                DIAGONALS=bool(ends),
+                ADJOINT=adjoint,
+                BASE=base,
+                STORE=out is not None,
+                SUM=sums is not None,
+                P1=P1,
+                P2=P2,
+                B=lines,
+                PRECISION=precision(self.activations),
+                num_warps=WARPS,
+            )
 
 
 class TritonFunction(torch.autograd.Function):
@@ -186,25 +187,26 @@ class TritonFunction(torch.autograd.Function):
         elif grad_x is not None:
             run(g, grad_x, (), base=base is not None, adjoint=True)
         moment = x.new_empty(programs, 2, P1, P2, dtype=torch.float32)
-        moment_kernel[(programs,)](
-            x,
-            g,
-            *(ends or (x, x)),
-            *_dft_tables(p1, p2, x.device),
-            moment,
-            x.shape[0],
-            x.shape[1],
-            plan.d_out,
-            p1,
-            p2,
-            tiles,
-            DIAGONALS=bool(ends),
-            P1=P1,
-            P2=P2,
-            B=lines,
-            PRECISION=precision(x.dtype),
-            num_warps=WARPS,
-        )
+        with of(x):
+            moment_kernel[(programs,)](
+                x,
+                g,
+                *(ends or (x, x)),
+                *_dft_tables(p1, p2, x.device),
+                moment,
+                x.shape[0],
+                x.shape[1],
+                plan.d_out,
+                p1,
+                p2,
+                tiles,
+                DIAGONALS=bool(ends),
+                P1=P1,
+                P2=P2,
+                B=lines,
+                PRECISION=precision(x.dtype),
+                num_warps=WARPS,
+            )
         grads = [scaled(_circulant_gradient(moment.sum(0), p1, p2, plan.row), plan.alpha).view_as(c)]
         if sums is not None:
             totals = sums.sum(1)

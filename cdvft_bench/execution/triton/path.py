@@ -107,6 +107,11 @@ def as_read(factors: Sequence[Tensor]) -> list[Tensor]:
     return [memory("a factor", factor) for factor in factors]
 
 
+def of(operand: Tensor) -> torch.cuda.device:
+    """A block in which kernels are launched on an operand's GPU: Triton takes the current one, whatever it is given."""
+    return torch.cuda.device_of(operand)
+
+
 def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:
     """``W + alpha dW`` by one kernel at memory bandwidth, for any block size; see ``execution.merged``.
 
@@ -119,24 +124,25 @@ def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     weight = weight.resolve_neg()
     *diagonals, c = as_read((*diagonals, c))
     first, last = diagonals or (c, c)
-    merged_weight_kernel[(-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS))](
-        weight,
-        first,
-        last,
-        c,
-        out,
-        d_out,
-        d_in,
-        c.shape[2],
-        c.shape[1],
-        plan.alpha,
-        *weight.stride(),
-        DIAGONALS=bool(diagonals),
-        ROW=plan.row,
-        ROWS=MERGED_ROWS,
-        COLUMNS=MERGED_COLUMNS,
-        num_warps=MERGED_WARPS,
-    )
+    with of(weight):
+        merged_weight_kernel[(-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS))](
+            weight,
+            first,
+            last,
+            c,
+            out,
+            d_out,
+            d_in,
+            c.shape[2],
+            c.shape[1],
+            plan.alpha,
+            *weight.stride(),
+            DIAGONALS=bool(diagonals),
+            ROW=plan.row,
+            ROWS=MERGED_ROWS,
+            COLUMNS=MERGED_COLUMNS,
+            num_warps=MERGED_WARPS,
+        )
     return out
 
 
@@ -165,47 +171,49 @@ def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     lines = (q_out * bands, q_in * bands) if diagonals else (0, 0)
     part_first, part_last = c.new_empty(lines[0] * d_in), c.new_empty(lines[1] * d_out)
     part_c = c.new_empty(q_out * q_in * pieces * 2 * bands * 2 * tile)
-    fold_kernel[(bands * pieces, q_out * q_in)](
-        dense,
-        first,
-        last,
-        c,
-        part_first,
-        part_last,
-        part_c,
-        d_out,
-        d_in,
-        p,
-        q_in,
-        tiles,
-        pieces,
-        DIAGONALS=bool(diagonals),
-        ROW=plan.row,
-        TILE=tile,
-        num_warps=FOLD_WARPS,
-    )
+    with of(dense):
+        fold_kernel[(q_out * q_in, bands * pieces)](
+            dense,
+            first,
+            last,
+            c,
+            part_first,
+            part_last,
+            part_c,
+            d_out,
+            d_in,
+            p,
+            q_in,
+            tiles,
+            pieces,
+            DIAGONALS=bool(diagonals),
+            ROW=plan.row,
+            TILE=tile,
+            num_warps=FOLD_WARPS,
+        )
     grads = [torch.empty_like(t) for t in (*diagonals, c)]
     programs = [-(-d // SUM_COLUMNS) if diagonals else 0 for d in (d_in, d_out)]
-    fold_sums_kernel[(sum(programs) + -(-c.numel() // SUM_COLUMNS),)](
-        part_first,
-        part_last,
-        part_c,
-        grads[0],
-        grads[-2] if diagonals else grads[0],
-        grads[-1],
-        d_out,
-        d_in,
-        p,
-        lines[0],
-        lines[1],
-        pieces,
-        c.numel(),
-        plan.alpha,
-        programs[0],
-        programs[1],
-        ROW=plan.row,
-        TILE=tile,
-        COLUMNS=SUM_COLUMNS,
-        num_warps=SUM_WARPS,
-    )
+    with of(part_c):
+        fold_sums_kernel[(sum(programs) + -(-c.numel() // SUM_COLUMNS),)](
+            part_first,
+            part_last,
+            part_c,
+            grads[0],
+            grads[-2] if diagonals else grads[0],
+            grads[-1],
+            d_out,
+            d_in,
+            p,
+            lines[0],
+            lines[1],
+            pieces,
+            c.numel(),
+            plan.alpha,
+            programs[0],
+            programs[1],
+            ROW=plan.row,
+            TILE=tile,
+            COLUMNS=SUM_COLUMNS,
+            num_warps=SUM_WARPS,
+        )
     return grads

@@ -113,7 +113,7 @@ def launches(layer: Layer) -> Iterator[dict[str, Any]]:
                 for way in ("read", "written")
             }
             kinds.setdefault(str(moved), {"ran": 0, **moved})["ran"] += 1
-        sizes = {name: a.size * a.entries for name, a in launched.arguments.items()}
+        sizes = {name: a.size * a.entries for name, a in launched.arguments.items() if a.entries}
         sums = {way: sorted(sum(kind[way].values()) for kind in kinds.values()) for way in ("read", "written")}
         loads, stores = ([found[0], found[-1]] for found in sums.values())
         launch = {"kernel": launched.kernel, "programs": programs, "loads": loads, "stores": stores}
