@@ -277,6 +277,11 @@ def _parse(data: Mapping[str, Any], source: str) -> Grid:
                 raise UserError(f'{where}: a [[block.method]] has no name; write name = "cdvft", one method a table')
             for key in method:
                 _axis(method, key, f"{where}, method {method['name']}")
+    if "memory_gib" in limits and any("cuda" in str(block.get("device")) for block in blocks):
+        raise UserError(
+            f"{source}, [grid]: memory_gib limits address space, which a GPU's driver takes without end; "
+            'leave it out where device = "cuda"'
+        )
     return Grid(head["name"], head.get("description", ""), tuple(blocks), source, Limits(**limits))
 
 

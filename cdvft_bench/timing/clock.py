@@ -1,9 +1,8 @@
 """Interleaved, order-randomised timing of several contenders in one run.
 
-Absolute times drift with the machine; a ratio of two contenders timed side by side drifts far
-less. So every round times each contender once, in random order, ratios are taken round by round,
-and their median is given with an interval. Rounds go on until the intervals are as narrow
-as asked for, or the budget is spent.
+Absolute times drift with the machine; a ratio of two contenders timed side by side drifts far less. So every round
+times each contender once, in random order, ratios are taken round by round, and their median is given with an interval.
+Rounds go on until the intervals are as narrow as asked for, or the budget is spent.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift, lag1,
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them
 MOST_CALLS = 10_000  # a sample
+QUEUED = 16  # times the flushed memory is written before a contender that is queued: half a millisecond, by bandwidth
 MOST_WARM_UPS = 10
 STEADY = 0.1  # successive warm-up times that agree to this share are steady
 WARM_S = 0.1  # seconds of work before a GPU's clock is looked at again
 WARMEST_S = 1.0  # after which it is timed as it is
 STEADY_CLOCK = 0.01  # share by which a resting clock may rise between two looks
 DRIFT = 0.05  # relative change of the machine's speed that is worth a word
-
 Timer = Callable[[], float]
 """Returns seconds on a clock that never goes back."""
 
@@ -48,11 +47,14 @@ class Contender:
         name: how the result calls it.
         call: what is timed.
         before: called untimed before each call (to rotate inputs, to drop gradients), or None.
+        queued: whether a GPU has other work while the first call is launched, which takes long of a graph of hundreds
+            of kernels.
     """
 
     name: str
     call: Callable[[], object]
     before: Callable[[], object] | None = None
+    queued: bool = False
 
 
 class Clock(Protocol):
@@ -62,7 +64,6 @@ class Clock(Protocol):
 
     def __call__(self, contender: Contender, calls: int) -> float:
         """Seconds that ``calls`` calls take, without what is called before them."""
-        ...
 
 
 class HostClock:
@@ -97,9 +98,8 @@ def flush_buffer(device: str | torch.device) -> torch.Tensor:
 class CudaClock:
     """Reads CUDA events on the current stream.
 
-    Each sample starts on an idle device with a flushed L2 cache, so the first call of a sample pays
-    for its launch and finds its data in memory; the further calls of a batched sample follow on its
-    heels, as the steps of a training loop do. A contender with ``before`` gets that start for each call.
+    Each sample starts on an idle device with a flushed L2 cache, so its first call pays for its launch and finds its
+    data in memory; the further ones follow on its heels, as training's steps do. With ``before`` each call starts so.
     """
 
     method = "cuda_event"
@@ -109,18 +109,20 @@ class CudaClock:
 
     def __call__(self, contender: Contender, calls: int) -> float:
         if contender.before is None:
-            return self._sample(contender.call, calls)
+            return self._sample(contender.call, calls, contender.queued)
         total = 0.0
         for _ in range(calls):
             contender.before()
             total += self._sample(contender.call, 1)
         return total
 
-    def _sample(self, call: Callable[[], object], calls: int) -> float:
+    def _sample(self, call: Callable[[], object], calls: int, queued: bool = False) -> float:
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         self._flush.zero_()
         # Without this the host would launch ahead while the flush runs, and launching would look free.
         torch.cuda.synchronize()
+        for _ in range(QUEUED if queued else 0):
+            self._flush.zero_()
         start.record()
         for _ in range(calls):
             call()
@@ -131,7 +133,7 @@ class CudaClock:
 
 @contextmanager
 def fixed_threads(threads: int | None) -> Iterator[int]:
-    """Set torch's CPU threads for the time of a run, and restore them.
+    """Set torch's CPU threads for a run, and restore them.
 
     Raises:
         UserError: fewer than one, or so many that they would not get stacks and end the process.
@@ -241,7 +243,7 @@ def _check(
             raise UserError(f"{name} = {value} is out of range; it must be a number > 0")
     if not 1 <= min_rounds <= max_rounds:
         raise UserError(
-            f"min_rounds = {min_rounds}, max_rounds = {max_rounds}: they must be 1 <= min_rounds <= max_rounds"
+            f"min_rounds = {min_rounds}, max_rounds = {max_rounds}: 1 <= min_rounds <= max_rounds must hold"
         )
     if threads is not None and threads < 1:
         raise UserError(f"threads = {threads} is too few; it must be >= 1, or None to leave torch's as they are")
@@ -297,7 +299,7 @@ def warmed_up(
     budget_s: float,
     at: Callable[[int], None] = lambda index: None,
 ) -> Iterator[tuple[list[Sampler], Look, str, int]]:
-    """Samplers of contenders that have been warmed up, what looks at the device, the clock's name and the threads used.
+    """Samplers of warmed contenders, what looks at the device, the clock's name and the threads used.
 
     ``at`` is told of the contender that runs next, by its index.
     """
@@ -349,8 +351,8 @@ def warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
     """Keep a GPU at work until its clock rests: an idle one begins far below its boost.
 
     Contenders run in turn for ``WARM_S``, and then until of two looks so long apart the second is higher by
-    ``STEADY_CLOCK`` at most, or ``WARMEST_S`` are over; lower by less than what is a throttled clock is a resting one,
-    too: at a power cap it never stands still. Where no clock can be read, ``WARM_S`` are all.
+    ``STEADY_CLOCK`` at most, and lower by no more than a clock at a power cap is, which never stands still; or
+    ``WARMEST_S`` are over. Where no clock can be read, ``WARM_S`` are all.
     """
     begun, before = timer(), look()
     while True:

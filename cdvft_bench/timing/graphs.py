@@ -90,7 +90,10 @@ def time_replays(
     if targets[0].name not in captured or len(ordered) < 2:
         return Replays(None, targets[0].turns, differences, tuple(notes))
     timing = time_interleaved(
-        [*(Contender(one.target.name, one.replay) for one in ordered), Contender(EAGER, _turns(targets[0]))],
+        [
+            *(Contender(one.target.name, one.replay, queued=True) for one in ordered),
+            Contender(EAGER, _turns(targets[0])),
+        ],
         budget_s=budget_s,
         precision=precision,
         seed=seed,

@@ -161,3 +161,11 @@ def test_bad_names() -> None:
         make_case("lora", {}, "layer", "8x8", device="tpu")
     with pytest.raises(UserError, match="frozen subject has no hyperparameter 'rank'"):
         make_case("frozen", {"rank": 8}, "layer", "8x8")
+
+
+def test_a_limit_of_address_space_is_refused_where_a_driver_takes_it_without_end(tmp_path: Path) -> None:
+    limited = GRID.replace("budget_s = 0.5", "memory_gib = 4")
+    assert grid(tmp_path, limited).limits.memory_gib == 4
+    for device in ('"cuda"', '["cpu", "cuda"]'):
+        with pytest.raises(UserError, match="leave it out where device"):
+            grid(tmp_path, limited.replace("sequence", f"device = {device}\nsequence"))

@@ -20,7 +20,7 @@ import torch
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.timed import Replays
-from cdvft_bench.timing import built, calibrate, graphs, measure, modes
+from cdvft_bench.timing import built, calibrate, clock, graphs, measure, modes
 from cdvft_bench.timing import slice as slices
 from cdvft_bench.timing.__main__ import BROKEN, main
 from cdvft_bench.timing.machine.environment import read_environment
@@ -159,6 +159,7 @@ def test_what_one_case_makes(gpu: SimpleNamespace, monkeypatch: pytest.MonkeyPat
 
     def timed(contenders: Any, **options: Any) -> Any:
         samples.append(len(contenders))
+        assert [one.queued for one in contenders] == [True] * 4 + [False]
         return SimpleNamespace(samples=(), ratios={})
 
     monkeypatch.setattr(graphs, "time_interleaved", timed)
@@ -237,6 +238,30 @@ def test_rates_are_measured_once_in_an_environment(tmp_path: Path, monkeypatch: 
     assert calibrate.main(["--keep", "--output", str(path)]) == 0
     assert calibrate.main(["--output", str(path)]) == 0
     assert made["cpu"] == 7
+
+
+@pytest.mark.parametrize("queued", [True, False])
+def test_a_replay_is_queued_behind_other_work_and_an_eager_call_finds_an_idle_device(
+    gpu: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, queued: bool
+) -> None:
+    log: list[str] = []
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None: ...
+        def record(self) -> None:
+            log.append("event")
+
+        def synchronize(self) -> None: ...
+        def elapsed_time(self, other: Any) -> float:
+            return 2.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda *_: log.append("idle"))
+    monkeypatch.setattr(clock, "flush_buffer", lambda _: SimpleNamespace(zero_=lambda: log.append("flush")))
+    taken = clock.CudaClock()(clock.Contender("replay", lambda: log.append("call"), queued=queued), 3)
+    assert taken == pytest.approx(2e-3)
+    before = ["flush", "idle", *["flush"] * clock.QUEUED * queued]
+    assert log == [*before, "event", "call", "call", "call", "event"]
 
 
 # --- captures -------------------------------------------------------------------------------------
