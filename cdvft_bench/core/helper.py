@@ -16,6 +16,9 @@ from typing import IO, Any
 
 from cdvft_bench.core.io.log import encode_line, parse_line
 
+ENDING_S = 10.0
+"""Seconds that a process may take to end; one that hangs in a driver may never, and is left behind."""
+
 
 class NoAnswerError(RuntimeError):
     """The process died, or took too long."""
@@ -58,7 +61,8 @@ class Helper:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(ENDING_S)
             self._process = None
         if self._said is not None:
             self._said.close()
@@ -79,7 +83,10 @@ class Helper:
     def _last_line(self) -> str:
         assert self._process is not None
         assert self._said is not None
-        code = self._process.wait()
+        try:
+            code = self._process.wait(ENDING_S)
+        except subprocess.TimeoutExpired:
+            return "it gives no answer any more, and does not end"
         self._said.seek(0)
         lines = self._said.read().decode(errors="replace").strip().splitlines()
         return lines[-1][:300] if lines else f"it ended with {code}"

@@ -20,6 +20,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import json
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -250,6 +251,9 @@ def _find_reference() -> None:
         if not (folder / "cdvft_reference").is_dir():
             raise SystemExit("cdvft_reference was not found; run from a checkout, or pip install cdvft-bench")
         sys.path.insert(0, str(folder))
+        os.environ["PYTHONPATH"] = os.pathsep.join(
+            filter(None, (str(folder), os.environ.get("PYTHONPATH")))
+        )  # replays'
 
 
 if __name__ == "__main__":

@@ -118,8 +118,9 @@ def _captured(target: Target, notes: list[str]) -> _Captured | None:
     try:
         with last:
             replay = capture(turns, warm_ups=0)
-    except Exception as error:  # whatever a graph cannot hold is a finding
-        notes.append(f"{target.name} {UNCAPTURED}: after {last.name}: {one_line(error, most=300)}")
+    except Exception as error:  # whatever a graph cannot hold is a finding, of all sizes; other faults are of this one
+        found_out = UNCAPTURED if isinstance(error, UserError) else "failed in its capture"
+        notes.append(f"{target.name} {found_out}: after {last.name}: {one_line(error, most=300)}")
         return None
     replay()
     found = target.gradients()

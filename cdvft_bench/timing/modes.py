@@ -118,7 +118,8 @@ def capture(call: Call, warm_ups: int = _CAPTURE_WARM_UPS) -> Call:
 
     Raises:
         UserError: the call does something that a graph cannot hold. The process may then be left with a
-            broken capture: measure other things first, or in another process.
+            broken capture: measure other things first, or in another process. What fails without a capture, too, as
+            for want of memory, is raised as it is.
     """
     if not torch.cuda.is_available():
         raise UserError("CUDA graphs need a CUDA device, and torch sees none here")
@@ -131,6 +132,8 @@ def capture(call: Call, warm_ups: int = _CAPTURE_WARM_UPS) -> Call:
     except Exception as error:
         # Ending a broken capture raises, too, and says only that: the operator's own error is the one before it.
         first = error.__context__ if isinstance(error.__context__, Exception) else error
+        if "captur" not in str(first):
+            raise first from None
         raise UserError(f"the call cannot be captured as a CUDA graph: {_first_line(first)}") from error
 
     def replay() -> object:

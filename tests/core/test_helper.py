@@ -48,6 +48,23 @@ def test_one_process_answers_until_it_fails() -> None:
     helper.close()  # once more is no fault
 
 
+def test_one_that_answers_no_more_and_does_not_end_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that hangs in a driver: no signal ends it, and nobody waits for it."""
+    left, started = [], Helper._started
+    monkeypatch.setattr(Helper, "_started", lambda self: left.append(started(self)) or left[-1])
+    monkeypatch.setattr("cdvft_bench.core.helper.ENDING_S", 0.2)
+    monkeypatch.setattr(os, "killpg", lambda *_: None)
+    helper = Helper([sys.executable, "-c", "import os, time; os.close(1); time.sleep(600)"])
+    try:
+        with pytest.raises(NoAnswerError, match="does not end"):
+            helper.ask({"n": 3}, 60)
+        assert helper._process is None
+        assert left[0].poll() is None
+    finally:
+        left[0].kill()
+        left[0].wait()
+
+
 def test_it_ends_when_whoever_asks_is_killed(tmp_path: Path) -> None:
     marker = tmp_path / "pid"
     asking = subprocess.Popen([sys.executable, "-c", ASKS, str(marker)])

@@ -9,6 +9,7 @@ import sys
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -306,6 +307,53 @@ def test_a_capture_that_cannot_be_ended_gives_the_stream_back_and_the_first_erro
     assert current == ["default"]
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3 GiB"), "failed in its capture"),
+        (RuntimeError(ILLEGAL), "failed in its capture"),
+        (RuntimeError("operation not permitted when stream is capturing"), graphs.UNCAPTURED),
+    ],
+)
+def test_only_what_a_graph_cannot_hold_is_refused_on_other_sizes(
+    gpu: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    capturing, real = [False], torch.cuda.graph
+
+    @contextmanager
+    def graph(made: Any) -> Iterator[None]:
+        capturing[0] = True
+        try:
+            with real(made):
+                yield
+        finally:
+            capturing[0] = False
+
+    class Fails(torch.nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            if capturing[0]:
+                raise error
+            return super().forward(x)
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    case = one()
+    bad, good = (
+        built.built_layer(layer(32, 32).requires_grad_(False), torch.randn(1, 16, 32))
+        for layer in (Fails, torch.nn.Linear)
+    )
+    targets = [bad.target(case.plain_label, "step"), good.target("frozen", "step")]
+    found = graphs.time_replays(targets, budget_s=0.01)
+    assert found.timing is None
+    assert found.notes[0].startswith(f"{case.plain_label} {said}: after ")
+    assert str(error) in found.notes[0]
+    answer = json.loads(json.dumps({"replays": asdict(found), "broken": True}))
+    monkeypatch.setattr("cdvft_bench.core.helper.Helper.ask", lambda *_: answer)
+    replayer = graphs.Replayer("module:build")
+    replayer(case, 1.0, 1.0)
+    again = replayer(replace(case, sequence=8), 1.0, 1.0).notes[0]
+    assert again.startswith("no replays: as before") == (said == graphs.UNCAPTURED)
+
+
 # --- files ----------------------------------------------------------------------------------------
 
 
@@ -348,3 +396,17 @@ def test_the_script_goes_on_in_the_same_part_where_a_process_came_to_a_bad_end(
     assert done.returncode == (3 if code == 3 else 1), done.stdout + done.stderr
     assert len((tmp_path / "starts").read_text().splitlines()) == starts
     assert sorted(p.name for p in out.iterdir()) == ["log.txt", "rows.jsonl"]
+
+
+def test_the_process_of_replays_finds_the_reference_of_a_bare_checkout() -> None:
+    code = """if 1:
+        import os
+        from cdvft_bench.timing import __main__ as bare
+        bare.importlib.util.find_spec = lambda name: None  # nothing is installed
+        bare._find_reference()
+        print(os.environ["PYTHONPATH"])
+    """
+    root = Path(__file__).parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
+    assert done.stdout.strip() == f"{root / 'reference'}{os.pathsep}{root}", done.stderr

@@ -73,7 +73,8 @@ def test_fields_are_parsed(fields, state) -> None:
 def test_an_nvidia_smi_runs_along_and_its_newest_line_counts(tmp_path: Path, monkeypatch, one_gpu) -> None:
     script = tmp_path / "nvidia-smi"
     script.write_text(
-        '#!/bin/sh\n[ "$2" = GPU-7 ] || exit 6\necho "345, 0x1, 75.5"\n'
+        '#!/bin/sh\n[ "$2" = GPU-7 ] || exit 6\ncase "$3" in *event*) echo "no valid field"; exit 2 ;; esac\n'
+        'echo "345, 0x1, 75.5"\n'
         f"while [ ! -e {tmp_path}/busy ]; do sleep 0.01; done\n"
         'echo "1980, 0x0000000000000004, 650.25"\nexec sleep 60\n'
     )

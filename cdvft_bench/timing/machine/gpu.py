@@ -28,7 +28,8 @@ METERS = ("auto", "nvml", "nvidia-smi", "none")
 EVERY_MS = 100
 """Milliseconds between two lines of an nvidia-smi that runs along."""
 FIRST_LINE_S = 3.0
-_FIELDS = "clocks.sm,clocks_throttle_reasons.active,power.draw"
+_FIELDS = ("clocks.sm,clocks_event_reasons.active,power.draw", "clocks.sm,clocks_throttle_reasons.active,power.draw")
+"""What nvidia-smi is asked for: as drivers call it since 2023, and as they did before."""
 # Bits of the driver's clock event reasons that mean less speed than asked for.
 _SLOWDOWNS = {
     0x4: "power cap",
@@ -96,8 +97,9 @@ def _looking(device: torch.device, way: str) -> Look:
     if found is not None and (look := _nvml_look(*found))() is not None:
         return look
     name = uuid(device)
-    if way in ("auto", "nvidia-smi") and name is not None and (along := _along(name)) is not None:
-        return along
+    for fields in _FIELDS if way in ("auto", "nvidia-smi") and name is not None else ():
+        if (along := _along(str(name), fields)) is not None:
+            return along
     return lambda: None
 
 
@@ -128,9 +130,9 @@ def _nvml_look(module: Any, handle: Any) -> Look:
     return look
 
 
-def _along(name: str) -> Look | None:
+def _along(name: str, fields: str) -> Look | None:
     """Start an nvidia-smi that runs along; what gives its newest line, or None where it says nothing."""
-    command = ["nvidia-smi", "-i", name, f"--query-gpu={_FIELDS}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", "-i", name, f"--query-gpu={fields}", "--format=csv,noheader,nounits"]
     try:
         process = subprocess.Popen(
             [*command, "-lms", str(EVERY_MS)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
