@@ -18,6 +18,7 @@ import click
 
 from cdvft_bench.commands.shared import COUNT, FILE, FOLDER, PATH, SCHEMA
 from cdvft_bench.core.io.files import write_file
+from cdvft_bench.core.text import markdown_table, table_cell
 
 TARGETS = ("native", "avx2")
 TARGET_HELP = "CPU to compile for: native, avx2, sse."
@@ -286,14 +287,9 @@ def _described(command: click.Command, context: click.Context) -> list[str]:
     lines = [f"`cdvft-bench {context.info_name} {usage}`", "", *(command.help or "").split("\n"), ""]
     records = [record for p in command.params if (record := p.get_help_record(context)) and record[0] != "-h, --help"]
     if records:
-        lines += ["| option | meaning |", "|---|---|"]
-        lines += [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in records]
-        lines.append("")
+        rows = ((f"`{table_cell(name)}`", table_cell(text)) for name, text in records)
+        lines += [*markdown_table(("option", "meaning"), rows), ""]
     return lines
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _run(main: click.Group, sample: str) -> list[str]:

@@ -81,6 +81,18 @@ def markdown(value: object) -> str:
     return _MARKDOWN.sub(r"\\\1", text)
 
 
+def table_cell(value: object) -> str:
+    """Markdown in one line that ends no cell of a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def markdown_table(columns: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a Markdown table; its cells are Markdown already, see ``markdown`` and ``table_cell``."""
+    head = [*map(str, columns)]
+    first, *rest = (f"| {' | '.join(cells)} |" for cells in (head, *(map(str, row) for row in rows)))
+    return [first, "|" + "---|" * len(head), *rest]
+
+
 def html_table(title: object, columns: Sequence[object], rows: Iterable[Sequence[object]], below: object = "") -> str:
     """A table for a notebook; every text is escaped."""
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from peft.config import PeftConfig
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import check_path
+from cdvft_bench.execution.paths import check_path
 from cdvft_bench.tuner.registration import peft_type
 
 INITS = ("zero_diagonal", "zero_circulant", "random")

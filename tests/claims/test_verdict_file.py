@@ -13,10 +13,11 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.claims import read_verdicts, rows, to_json, verify, write_verdicts
+from cdvft_bench.claims import verify
 from cdvft_bench.claims.ledger.terms import WORDS, Origin
-from cdvft_bench.claims.table import summary, verdict_table
+from cdvft_bench.claims.table import rows, summary, verdict_table
 from cdvft_bench.claims.verdict import Claimed, Reading, SourceResult, Verdict, Verification
+from cdvft_bench.claims.verdict_file import read_verdicts, to_json, write_verdicts
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
 

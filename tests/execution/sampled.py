@@ -191,7 +191,7 @@ def run_layer(path: str, layer: Layer) -> None:
     from triton.runtime.interpreter import InterpretedFunction
 
     from cdvft_bench.counting.interpreted import sampled
-    from cdvft_bench.execution import adapted_linear
+    from cdvft_bench.execution.paths import adapted_linear
 
     given = [t.clone().requires_grad_() for t in (layer.x, *layer.ends, layer.c)]
     how = {"path": path, "convention": "row" if layer.row else "column"}

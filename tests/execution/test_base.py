@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdvft_bench.execution import PATHS, FastBlockCirculantLinear, FastCDVFTLinear, native
+from cdvft_bench.execution import native
 from cdvft_bench.execution.base import is_plain
+from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
+from cdvft_bench.execution.paths import PATHS
 from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 from tests.execution.bases import OF_ALL_LAYERS, ON_THE_LAYER, of_all_layers
 

@@ -13,7 +13,8 @@ from torch import nn
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.counting.count import count_layer
-from cdvft_bench.execution import FastBlockCirculantLinear, FastCDVFTLinear, fused, splits
+from cdvft_bench.execution import fused, splits
+from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_bench.methods import make_method
 
 

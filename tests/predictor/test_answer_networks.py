@@ -17,7 +17,7 @@ from cdvft_bench.analytic.models import model_shape
 from cdvft_bench.analytic.training import Training
 from cdvft_bench.cli import main
 from cdvft_bench.methods import make_method
-from cdvft_bench.predictor import answer
+from cdvft_bench.predictor.answering.answer import answer
 from cdvft_bench.predictor.answering.counted import AnyNetwork
 from cdvft_bench.predictor.answering.opening import open_network_subject, open_subject
 from cdvft_bench.predictor.answering.subject import TableModel

@@ -18,7 +18,7 @@ from cdvft_bench.commands.networks import adapt
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.network.by_module import count_modules
 from cdvft_bench.methods import make_method
-from cdvft_bench.predictor import answer
+from cdvft_bench.predictor.answering.answer import answer
 from cdvft_bench.predictor.answering.counted import AnyNetwork
 from cdvft_bench.predictor.answering.opening import open_network_subject
 from cdvft_bench.predictor.network_memory import held_weights, network_budget

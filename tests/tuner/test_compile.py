@@ -11,7 +11,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from cdvft_bench.execution import PATHS, native
+from cdvft_bench.execution import native
+from cdvft_bench.execution.paths import PATHS
 from cdvft_bench.tuner import CdvftConfig
 from tests.tuner.models import KINDS
 

@@ -20,21 +20,8 @@ LARGEST_SPACE = 100_000
 """Settings of the open axes that one claim may have."""
 
 _CLAIM_KEYS = (
-    *(
-        "id",
-        "statement",
-        "origin",
-        "quantity",
-        "law",
-        "subject",
-        "against",
-        "layer",
-        "model",
-        "tokens",
-        "dtype",
-        "open",
-    ),
-    *("show", "tolerance", "sources", "verdict", "assumption", "only_if", "for_all"),
+    *("id", "statement", "origin", "quantity", "law", "subject", "against", "layer", "model", "tokens", "dtype"),
+    *("open", "show", "tolerance", "sources", "verdict", "assumption", "only_if", "for_all"),
 )
 _OLD_KEYS = {"witnesses": "sources", "source": "origin"}
 """Keys of earlier ledgers, and what they are called now."""

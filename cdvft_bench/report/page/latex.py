@@ -9,30 +9,21 @@ from cdvft_bench.core.text import clean
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+_NAMED = {
+    "\\": "backslash",
+    "^": "asciicircum",
+    "~": "asciitilde",
+    "<": "less",
+    ">": "greater",
+    "|": "bar",
+    '"': "quotedbl",
+}
+_MATHS = {"×": r"\times", "÷": r"\div", "−": "-", "→": r"\to", "±": r"\pm", "·": r"\cdot"}
 _ESCAPES = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "^": r"\textasciicircum{}",
-    "_": r"\_",
-    "~": r"\textasciitilde{}",
-    "%": r"\%",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    "×": r"\(\times\)",
-    "÷": r"\(\div\)",
-    "−": r"\(-\)",
-    "→": r"\(\to\)",
-    "…": r"\ldots{}",
-    "±": r"\(\pm\)",
-    "·": r"\(\cdot\)",
-    "’": "'",
-    "–": "--",
+    **{c: f"\\{c}" for c in "{}$&#_%"},
+    **{c: f"\\text{name}{{}}" for c, name in _NAMED.items()},
+    **{c: rf"\({name}\)" for c, name in _MATHS.items()},
+    **{"…": r"\ldots{}", "’": "'", "–": "--"},
 }
 
 

@@ -25,21 +25,8 @@ MICRO = 1_000_000
 LONGEST = 100 * 86_400_000_000
 """Microseconds, 100 days: as far as times may lie from the middle of a trace, and as long as an event may last."""
 _FIELDS = (
-    "name",
-    "category",
-    "track",
-    "whole",
-    "part",
-    "duration",
-    "correlation",
-    "external",
-    "device",
-    "stream",
-    "sequence",
-    "forward",
-    "shape",
-    "graph",
-    "bytes",
+    *("name", "category", "track", "whole", "part", "duration", "correlation", "external", "device", "stream"),
+    *("sequence", "forward", "shape", "graph", "bytes"),
 )
 _WIDE = 1 << 31  # from which on numbers need eight bytes
 
