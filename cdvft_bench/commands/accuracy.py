@@ -293,10 +293,10 @@ def pretrain(
 ) -> None:
     """Pretrain a small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
     from cdvft_bench.accuracy.training import pretrain as vision
-    from cdvft_bench.accuracy.training.models import cache_folder
+    from cdvft_bench.accuracy.training.models import kept
 
     name = vision.MODEL if model is None else model
-    folder = output or cache_folder() / name
+    folder = output or kept(name)
     accuracy = vision.pretrain(
         folder,
         vision.EXAMPLES if examples is None else examples,
