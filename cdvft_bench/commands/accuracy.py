@@ -274,7 +274,7 @@ def rank(paths: tuple[Path, ...]) -> None:
     workloads whose pilot shows that they can rank count.
     """
     from cdvft_bench.analysis.inputs import read
-    from cdvft_bench.report.terminal.ranks import show_ranking
+    from cdvft_bench.report.terminal.overview import show_ranking
 
     campaign = read(*paths, claims=False)
     if not any(study.scores for study in campaign.studies):

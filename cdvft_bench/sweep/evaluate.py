@@ -1,13 +1,14 @@
-"""The three sources of a case: predict by closed form, count what runs, time it.
+"""The three sources of a case: predict by closed form, count what runs, time it; also by the processor's own counters.
 
 Layers and adapters are built as ``timing.built`` says; a model is the one of the model table, with its real weights.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,7 +18,7 @@ from cdvft_bench.analytic.cost import flops, total
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.linear import itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
-from cdvft_bench.core.case import FROZEN, Case, baselines
+from cdvft_bench.core.case import FROZEN, Case, baselines, case_from
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
 from cdvft_bench.sweep.model_cost import case_cost, case_method
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from cdvft_bench.core.counted import Counted
     from cdvft_bench.core.timed import Mode, Replays, Timed
+    from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.timing.built import Built, Target
 
 
@@ -332,3 +334,24 @@ def check_fits(case: Case) -> None:
             f"batch = {case.batch} sequences of {case.sequence} tokens on {case.subject} take {least:,.0f} GiB at the "
             f"least, and this machine has {there:g} GiB; give fewer sequences or tokens, or a smaller subject"
         )
+
+
+def count_executed(case: Case) -> Executed:
+    """Floating-point operations that one pass of the case executes, in a process of its own.
+
+    Raises:
+        UserError: the case cannot be built here.
+        RuntimeError: it fails.
+    """
+    from cdvft_bench.counting import hardware
+
+    require_device(case.device)
+    setup = f"from cdvft_bench.sweep.evaluate import pass_of\nrun = pass_of({json.dumps(asdict(case))!r})\nrun()"
+    return hardware.count_executed("run()", setup, case.device)
+
+
+def pass_of(text: str) -> Callable[[], object]:
+    """The pass of a case that is given as JSON, to be run again and again."""
+    case = case_from(json.loads(text))
+    built = build(case)
+    return built.step if case.pass_ == "step" else built.forward

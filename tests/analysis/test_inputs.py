@@ -15,7 +15,7 @@ import pytest
 from cdvft_bench.analysis import inputs
 from cdvft_bench.analysis.inputs import latest, read
 from cdvft_bench.claims import verify
-from cdvft_bench.claims.verdict_file import write_verdicts
+from cdvft_bench.claims.verdict import write_verdicts
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.machine.environment import read_environment

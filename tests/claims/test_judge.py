@@ -12,8 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.claims.chance import chance_of
-from cdvft_bench.claims.conditions import conditions
+from cdvft_bench.claims.conditions import chance_of, conditions
 from cdvft_bench.claims.judge import judge
 from cdvft_bench.claims.ledger.claim import Claim
 from cdvft_bench.claims.ledger.laws import Equals, Ratio

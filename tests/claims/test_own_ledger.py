@@ -15,8 +15,7 @@ from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.claim import Claim
 from cdvft_bench.claims.ledger.read import read_ledger
 from cdvft_bench.claims.table import THIS_SUITE, rows, short_table, summary, to_junit, verdict_table
-from cdvft_bench.claims.verdict import Verification
-from cdvft_bench.claims.verdict_file import to_json
+from cdvft_bench.claims.verdict import Verification, to_json
 from cdvft_bench.execution import native
 from tests.texts import same_text
 

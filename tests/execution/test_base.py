@@ -12,8 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from cdvft_bench.execution import native
 from cdvft_bench.execution.base import is_plain
-from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
-from cdvft_bench.execution.paths import PATHS
+from cdvft_bench.execution.paths import PATHS, FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 from tests.execution.bases import OF_ALL_LAYERS, ON_THE_LAYER, of_all_layers
 

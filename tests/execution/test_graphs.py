@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from cdvft_bench.execution.layer import FastCDVFTLinear
+from cdvft_bench.execution.paths import FastCDVFTLinear
 from cdvft_bench.timing.modes import capture
 
 

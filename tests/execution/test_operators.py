@@ -15,8 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from cdvft_bench.execution import native
-from cdvft_bench.execution.layer import FastCDVFTLinear
-from cdvft_bench.execution.paths import adapted_linear
+from cdvft_bench.execution.paths import FastCDVFTLinear, adapted_linear
 from tests.execution.test_operands import WRONG, Operands, nested, of_shape
 from tests.execution.test_paths import relative
 

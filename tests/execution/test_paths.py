@@ -17,10 +17,9 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import saved_bytes
 from cdvft_bench.execution import native
 from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_bench.execution.merged import circulant_view, fold, merged_weight
 from cdvft_bench.execution.paths import PATHS as ALL_PATHS
-from cdvft_bench.execution.paths import adapted_linear, change
+from cdvft_bench.execution.paths import FastBlockCirculantLinear, FastCDVFTLinear, adapted_linear, change
 from cdvft_bench.execution.scratch import release_buffers
 from cdvft_bench.execution.spectral import column_dot
 from cdvft_reference import CDVFTLinear

@@ -14,7 +14,7 @@ from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.counting.count import count_layer
 from cdvft_bench.execution import fused, splits
-from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
+from cdvft_bench.execution.paths import FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_bench.methods import make_method
 
 

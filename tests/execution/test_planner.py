@@ -25,7 +25,7 @@ from cdvft_bench.analytic.roofline import (
 )
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution import planner
-from cdvft_bench.execution.layer import FastCDVFTLinear
+from cdvft_bench.execution.paths import FastCDVFTLinear
 from cdvft_bench.execution.planner import BUILT_IN, Problem, device_rates, estimate, kernels_of, pick, rank
 from cdvft_bench.methods import make_method
 

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
-from cdvft_bench.execution.paths import PATHS
+from cdvft_bench.execution.paths import PATHS, FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_reference import CDVFTLinear
 from tests.execution.test_paths import relative
 

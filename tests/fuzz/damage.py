@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cdvft_bench.claims import verify
-from cdvft_bench.claims.verdict_file import write_verdicts
+from cdvft_bench.claims.verdict import write_verdicts
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.sweep.storage.tables import write_table
 

@@ -15,9 +15,9 @@ from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.methods import make_method
 from cdvft_bench.predictor.answering.answer import answer
 from cdvft_bench.predictor.answering.network import GPUS
-from cdvft_bench.predictor.answering.sentence import fit_text
 from cdvft_bench.predictor.answering.serving import cache_bytes, serve, token_kernels
 from cdvft_bench.predictor.answering.subject import TableModel
+from cdvft_bench.predictor.answering.table import fit_text
 from cdvft_bench.predictor.evaluation import read_profiles
 from cdvft_bench.predictor.pricing import RATIO_ERROR, WORST, Pricer
 from cdvft_bench.predictor.published_times import compare_published

@@ -1,4 +1,4 @@
-"""The main job's answer on a terminal: one table, then what is faster, what is smaller, what could not be told."""
+"""Campaigns on a terminal: what is faster, what is smaller, what could not be told; and the ranks over workloads."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from cdvft_bench.analysis.inputs import Campaign, read
 from cdvft_bench.analysis.overview import Overview, Panel
 from cdvft_bench.analysis.sentences import is_baseline, three_sentences, trimmed
 from cdvft_bench.core.text import clean, plural, shorten
+from cdvft_bench.report.ranks import left_out_said, ranking_table
+from cdvft_bench.report.terminal.console import open_console, table
 
 MARKS = {"best": "*", "tied": "~", "": " "}
 
@@ -76,3 +78,31 @@ def _cell(panel: Panel, row: str) -> Text:
     shown = f"({value})" if cell.trust in ("doubtful", "no interval") else value
     colour = {"below": "green", "above": "", "undecided": ""}[cell.time.side()]
     return Text(f"{shown}{MARKS[cell.rank]}", style=f"bold {colour}".strip() if cell.rank == "best" else colour)
+
+
+# --- ranks over workloads -------------------------------------------------------------------
+
+
+def show_ranking(campaign: Campaign, console: Console | None = None) -> None:
+    """Print the table, what it says of each front, and which workloads do not count."""
+    console = console or open_console()
+
+    def say(text: str) -> None:
+        console.print(clean(text), highlight=False, markup=False)
+
+    found = ranking_table(campaign.ranking)
+    if found is not None:
+        shown = table(found.title, found.columns)
+        for row in found.rows:
+            shown.add_row(*row)
+        console.print(shown)
+        say(found.caption)
+    for study in campaign.studies:
+        told = [front.told for front in study.fronts if front.told]
+        if told:
+            say(f"\n{study.name}")
+        for sentence in told:
+            say(f"  {sentence}")
+    say("")
+    for sentence in left_out_said(campaign.ranking, campaign.plans):
+        say(sentence)

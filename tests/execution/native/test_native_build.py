@@ -17,9 +17,8 @@ from torch import nn
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io import caches
 from cdvft_bench.execution import native
-from cdvft_bench.execution.layer import FastCDVFTLinear
 from cdvft_bench.execution.native import build, kernels
-from cdvft_bench.execution.paths import change
+from cdvft_bench.execution.paths import FastCDVFTLinear, change
 from cdvft_bench.execution.planner import Problem
 from tests.execution.test_paths import factors
 

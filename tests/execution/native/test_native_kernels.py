@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import saved_bytes
 from cdvft_bench.execution import native
-from cdvft_bench.execution.layer import FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_bench.execution.native import kernels, pool
-from cdvft_bench.execution.paths import adapted_linear, change
+from cdvft_bench.execution.paths import FastBlockCirculantLinear, FastCDVFTLinear, adapted_linear, change
 from cdvft_bench.execution.planner import Problem
 from cdvft_bench.execution.scratch import release_buffers
 from cdvft_bench.timing.clock import fixed_threads
