@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,6 @@ def train(
 
     Exits with 3 when the budget is spent and runs are left.
     """
-    from dataclasses import asdict
 
     from cdvft_bench.accuracy.preset import read_presets
     from cdvft_bench.accuracy.rehearsal import read_rehearsal
@@ -135,7 +135,6 @@ def rehearse(preset: str, output: Path, device: str, threads: int | None) -> Non
 
     It shows in minutes that a campaign of hours can run here. 'cdvft-bench train --rehearsal' and reports read OUTPUT.
     """
-    from dataclasses import asdict
 
     from cdvft_bench.accuracy.outlook import outlook
     from cdvft_bench.accuracy.preset import read_preset
@@ -170,7 +169,6 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
 
     On a machine that does nothing else. 'cdvft-bench pareto --steps' puts the result on its fronts.
     """
-    from dataclasses import asdict
 
     from cdvft_bench.accuracy.preset import read_preset
 
@@ -237,7 +235,6 @@ def _write_page(
     Raises:
         UserError: a file cannot be read, or holds nothing that the page is about.
     """
-    from dataclasses import replace
 
     from cdvft_bench.accuracy.preset import read_presets
     from cdvft_bench.accuracy.search import planned

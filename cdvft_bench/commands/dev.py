@@ -127,7 +127,6 @@ def _record(output: Path | None, found: Sequence[Any]) -> None:
 @dev.command()
 def shapes() -> None:
     """Print cdvft_bench/analytic/shapes.json: the layers of the table's models, as transformers builds them."""
-    import json
 
     from cdvft_bench.analytic.configs import table_entry
     from cdvft_bench.analytic.models import MODELS
@@ -139,7 +138,6 @@ def shapes() -> None:
 @dev.command()
 def schemas() -> None:
     """Print docs/schemas.json: JSON Schema of what every command prints with --json."""
-    import json
 
     from cdvft_bench.report import schemas as printed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ Rows = list[dict[str, Any]]
 
 
 def _methods(devices: Path | None) -> Rows:
-    from dataclasses import fields
 
     from cdvft_bench.methods import method_class, method_names
 

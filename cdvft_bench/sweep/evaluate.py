@@ -5,7 +5,9 @@ Layers and adapters are built as ``timing.built`` says; a model is the one of th
 
 from __future__ import annotations
 
+import copy
 import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -172,7 +174,6 @@ def _copied(module: T, case: Case, share: bool) -> T:
 
     Methods that train or overwrite the base's own weights get a copy of their own.
     """
-    import copy
 
     from cdvft_bench.timing.built import copy_with_shared_weights
 
@@ -296,7 +297,6 @@ def keep_trace(case: Case) -> bytes:
     Raises:
         UserError: it is larger.
     """
-    import tempfile
 
     from cdvft_bench.timing.scopes import scoped
     from cdvft_bench.timing.trace import export_trace

@@ -50,15 +50,15 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def note(console: Console, kind: str, said: object) -> None:
-    """Print a note, a warning or the like on a line of its own."""
-    console.print(f"{kind}: {clean(said)}", highlight=False, markup=False)
+def say(text: object, console: Console | None = None) -> None:
+    """Print a line, in which nothing is taken for markup."""
+    (console or open_console()).print(clean(text), highlight=False, markup=False)
 
 
 def notes(kind: str, said: Iterable[object]) -> None:
-    """Print notes of one kind, each on a line of its own."""
+    """Print notes of one kind, warnings or the like, each on a line of its own."""
     for text in said:
-        note(open_console(), kind, text)
+        say(f"{kind}: {clean(text)}")
 
 
 def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:

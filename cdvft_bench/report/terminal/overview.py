@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,9 +12,10 @@ from rich.text import Text
 from cdvft_bench.analysis.inputs import Campaign, read
 from cdvft_bench.analysis.overview import Overview, Panel
 from cdvft_bench.analysis.sentences import is_baseline, three_sentences, trimmed
-from cdvft_bench.core.text import clean, plural, shorten
+from cdvft_bench.core.text import plural, shorten
 from cdvft_bench.report.ranks import left_out_said, ranking_table
 from cdvft_bench.report.terminal.console import open_console, table
+from cdvft_bench.report.terminal.console import say as say_on
 
 MARKS = {"best": "*", "tied": "~", "": " "}
 
@@ -26,10 +28,7 @@ def show_store(path: Path) -> None:
 def show_campaign(campaign: Campaign, console: Console | None = None) -> None:
     """Print methods as rows and layers and models as columns, then three sentences, then what failed."""
     console = console or Console()
-
-    def say(text: str) -> None:
-        console.print(clean(text), highlight=False, markup=False)
-
+    say = partial(say_on, console=console)
     found = campaign.overview
     if found is None:
         say("No case is timed beside a baseline.")
@@ -86,10 +85,7 @@ def _cell(panel: Panel, row: str) -> Text:
 def show_ranking(campaign: Campaign, console: Console | None = None) -> None:
     """Print the table, what it says of each front, and which workloads do not count."""
     console = console or open_console()
-
-    def say(text: str) -> None:
-        console.print(clean(text), highlight=False, markup=False)
-
+    say = partial(say_on, console=console)
     found = ranking_table(campaign.ranking)
     if found is not None:
         shown = table(found.title, found.columns)

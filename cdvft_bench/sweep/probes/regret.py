@@ -7,6 +7,7 @@ is uncalibrated: it plans by the rates that a first plan measures in seconds.
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -90,7 +91,6 @@ def _measured(row: Row, budget_s: float, threads: int) -> tuple[str, dict[str, f
 
 def measure_here(rows: Sequence[Row], budget_s: float, threads: int) -> Iterator[Found]:
     """Each row, in this process, for the target that $CDVFT_BENCH_TARGET names."""
-    import os
 
     from cdvft_bench.timing.clock import fixed_threads
 
