@@ -21,16 +21,16 @@ from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.linear import itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
 from cdvft_bench.core.case import FROZEN, Case, baselines, case_from
+from cdvft_bench.core.counted import Counted
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
+from cdvft_bench.core.timed import Mode, Replays, Timed
 from cdvft_bench.sweep.model_cost import case_cost, case_method
 from cdvft_bench.timing.machine.environment import memory_gib
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cdvft_bench.core.counted import Counted
-    from cdvft_bench.core.timed import Mode, Replays, Timed
     from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.timing.built import Built, Target
 

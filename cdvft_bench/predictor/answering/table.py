@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import clean, integer, listed, prefixed, significant
 from cdvft_bench.predictor.answering.subject import Subject
 from cdvft_bench.predictor.devices import Target, assumptions
 from cdvft_bench.predictor.pricing import Pricer
-from cdvft_bench.predictor.results import Choice, Fit
-
-if TYPE_CHECKING:
-    from cdvft_bench.core.interval import Interval
-    from cdvft_bench.predictor.results import Answer, Choice
-
+from cdvft_bench.predictor.results import Answer, Choice, Fit
 
 NAMED = 3
 """Choices that a sentence names; the rest are counted."""

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cdvft_bench.analysis.cases import title_of
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.counted import Counted
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.record import Predicted
 from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant
+from cdvft_bench.core.timed import SelfTest, Timed
 from cdvft_bench.report.terminal.console import notes, say, show_table
 from cdvft_bench.report.terminal.networks import pass_rows
 
 if TYPE_CHECKING:
     from cdvft_bench.analytic.roofline import Rates
-    from cdvft_bench.core.case import Case
-    from cdvft_bench.core.counted import Counted
-    from cdvft_bench.core.interval import Interval
-    from cdvft_bench.core.record import Predicted
-    from cdvft_bench.core.timed import SelfTest, Timed
     from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.execution.planner import Estimate, Problem
     from cdvft_bench.sweep.doctor import Finding

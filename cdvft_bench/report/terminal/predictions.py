@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import integer, significant
 from cdvft_bench.predictor.answering.table import bytes_, columns_of, rows_of, seconds, seconds_range, title_of
+from cdvft_bench.predictor.results import Answer, Choice, Evaluation, PublishedComparison
 from cdvft_bench.report.terminal.console import notes, open_console, say, show_table, table
 from cdvft_bench.report.terminal.networks import ITEMS
-
-if TYPE_CHECKING:
-    from cdvft_bench.core.interval import Interval
-    from cdvft_bench.predictor.results import Answer, Choice, Evaluation, PublishedComparison
 
 
 def show_answer(answer: Answer, details: bool = False) -> None:

@@ -13,10 +13,11 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import FROZEN, Case, baselines
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.timed import Timed, Timing
 from cdvft_bench.sweep.engines.isolation import Failure, server, streamed
@@ -25,10 +26,6 @@ from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.progress import Stages
 from cdvft_bench.sweep.storage.keeping import SweepResult, failure, keep, now
 from cdvft_bench.sweep.storage.store import Store
-
-if TYPE_CHECKING:
-    from cdvft_bench.core.environment import Environment
-
 
 PROCESSES = 3
 """In which a group is timed: fewer say nothing of the next one."""
