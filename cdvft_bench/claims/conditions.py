@@ -4,8 +4,6 @@ A printed figure that is looked for among thousands of combinations of prices is
 held against every figure that could have been printed instead, from half to twice the claimed one.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Standard library and core only: a report reads the file.
 """
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass, field
 from datetime import datetime

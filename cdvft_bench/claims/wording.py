@@ -1,7 +1,5 @@
 """The sentences of a verdict: what it rests on, in one line."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence

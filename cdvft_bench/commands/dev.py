@@ -1,7 +1,5 @@
 """What only maintainers need: tables of the documentation, READMEs of profiles, intervals' coverage, kernels."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

@@ -1,7 +1,5 @@
 """What there is to name: methods, models, GPUs, presets and paths."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path

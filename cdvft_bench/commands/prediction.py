@@ -1,7 +1,5 @@
 """Predictions for devices that were not measured, and how far they miss."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """How values become text: numbers with units, names that cannot break a page, a table or a figure."""
 
-from __future__ import annotations
-
 import codecs
 import html
 import math

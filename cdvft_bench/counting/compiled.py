@@ -5,8 +5,6 @@ wheel, and for AMD it prints the assembly with the compiler's facts. Every figur
 instruction in a loop counts once.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import tempfile

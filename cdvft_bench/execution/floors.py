@@ -5,8 +5,6 @@ time to move each operand once at the device's bandwidth; a prediction is the lo
 launch. Both divide by the rates of ``planner.device_rates("cuda")``; neither is a measurement.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 And the reference's adapted layers, executed by one of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache

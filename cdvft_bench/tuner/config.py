@@ -1,7 +1,5 @@
 """The configuration of a CDVFT or block-circulant adapter."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal

@@ -1,7 +1,5 @@
 """Adapted layers: a frozen ``nn.Linear`` or GPT-2 ``Conv1D`` with one or several CDVFT adapters."""
 
-from __future__ import annotations
-
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass

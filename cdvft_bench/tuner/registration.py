@@ -1,7 +1,5 @@
 """Make PEFT know the method: a member of its enumeration of types, and its own registry of methods."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +11,10 @@ _NEEDED = {
     "peft.config": ("PeftConfig",),
     "peft.mapping": ("PEFT_TYPE_TO_CONFIG_MAPPING",),
     "peft.tuners.tuners_utils": (
-        *("BaseTuner", "BaseTunerLayer", "_maybe_include_all_linear_layers", "check_adapters_to_merge"),
+        "BaseTuner",
+        "BaseTunerLayer",
+        "_maybe_include_all_linear_layers",
+        "check_adapters_to_merge",
     ),
     "peft.utils": ("TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING", "PeftType", "register_peft_method"),
     "peft.utils.other": ("AuxiliaryTrainingWrapper",),

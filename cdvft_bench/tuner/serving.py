@@ -6,8 +6,6 @@ r = 8 by gathered factors and batched products (what serving systems do in one k
 with ``adapter_names``, which take adapters as separate parameters, where so many can be made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -6,8 +6,6 @@ validation split, and keeps the body without the classifier in the cache (``trai
 ``load_model`` finds it. Minutes on two cores.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import random

@@ -1,7 +1,5 @@
 """What can be claimed: the quantities, their options, and the sources that can give them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any

@@ -3,8 +3,6 @@
 Everything that an entry names is looked up, every value of every axis checked.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import replace

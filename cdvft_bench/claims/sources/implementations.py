@@ -15,8 +15,6 @@ All functions take the same arguments:
 - convention, alpha, dtype: of the layer.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

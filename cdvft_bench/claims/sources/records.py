@@ -1,7 +1,5 @@
 """The sources that read what was recorded, and measure nothing themselves: the clock, and accuracy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress

@@ -4,8 +4,6 @@ A run made elsewhere whose name or hyperparameters say something that is not kno
 pooled with the plain method, see ``accuracy.published.methods``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace

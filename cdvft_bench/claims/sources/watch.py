@@ -1,7 +1,5 @@
 """Watching a layer run: its FFTs, what a weight change consists of, every allocation."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping

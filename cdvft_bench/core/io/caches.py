@@ -1,7 +1,5 @@
 """The user's cache folder, and how what is run from it is kept from others."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Files written whole or not at all: the one place that writes what a user asked for."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os

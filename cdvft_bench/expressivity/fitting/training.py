@@ -5,8 +5,6 @@ the loss is the mean squared error over a fixed set, the optimiser Adam on the f
 the factorisation, not a benchmark of accuracy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

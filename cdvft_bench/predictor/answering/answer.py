@@ -1,7 +1,5 @@
 """Which adapter, on this GPU, for this model and batch: every choice ranked, and checked against memory."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace

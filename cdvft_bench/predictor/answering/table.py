@@ -1,7 +1,5 @@
 """An answer in words and as a table: what a terminal and a notebook show."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """The page: expressivity.md, written from a profile alone."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A trace's analysis as one HTML file that asks nothing of the network and runs no script."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

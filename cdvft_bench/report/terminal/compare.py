@@ -1,7 +1,5 @@
 """A comparison of two stores as a table: printed, and as CSV."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cdvft_bench.analysis.compare import Comparison, cells_of, columns_of, comparison_frame, counts_of, shown_of

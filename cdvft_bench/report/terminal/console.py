@@ -1,7 +1,5 @@
 """Where the commands print, and tables in which no text from a file can be taken for markup."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 

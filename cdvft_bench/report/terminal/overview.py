@@ -1,7 +1,5 @@
 """Campaigns on a terminal: what is faster, what is smaller, what could not be told; and the ranks over workloads."""
 
-from __future__ import annotations
-
 from functools import partial
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What the predictor's commands print: every figure says whether it is predicted or measured."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from cdvft_bench.core.interval import Interval

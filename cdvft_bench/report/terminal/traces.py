@@ -1,7 +1,5 @@
 """A trace's analysis on the terminal. Names come from files: none of them is taken for markup."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 from cdvft_bench.analysis.trace_tables import Shown, comparison_tables, facts, tables

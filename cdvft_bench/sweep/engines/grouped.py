@@ -6,8 +6,6 @@ process that it was in. A setting that crashes, hangs or takes too much memory c
 again without it, and it is tried by itself beside the two baselines.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -5,8 +5,6 @@ written in one transaction when its case is done: killing the sweep at any insta
 flight, and Ctrl-C ends it the same way. No process of a case outlives its sweep.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ failure. Ray moves cases whose node or worker dies elsewhere, up to ``retries`` 
 driver, which alone writes. Every record keeps the environment of the node that made it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys

@@ -5,8 +5,6 @@ multiply-adds that fill both units, and what the stages of its transforms read a
 holds a signal. Both rates are measured by loops that are compiled as the kernels are. One thread.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os

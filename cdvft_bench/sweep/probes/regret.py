@@ -4,8 +4,6 @@ Every path that can execute a layer runs in the same rounds, in several processe
 is uncalibrated: it plans by the rates that a first plan measures in seconds.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import statistics

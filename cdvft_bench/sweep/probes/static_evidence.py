@@ -4,8 +4,6 @@ Every launch of every configuration is compiled for every target in a process of
 a compiler may take minutes. Recording goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util

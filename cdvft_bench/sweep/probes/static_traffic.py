@@ -1,7 +1,5 @@
 """What the programs of Triton's kernels load and store, counted by Triton's interpreter and recorded in a log."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

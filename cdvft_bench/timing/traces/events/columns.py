@@ -4,8 +4,6 @@ Times are whole picoseconds from a moment of the trace: durations of 1.1 µs add
 times in nanoseconds, for which a float is too coarse, stay exact.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The family of a kernel or operator by the table of rules, and names short enough to print."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from dataclasses import dataclass

@@ -6,8 +6,6 @@ matrices, a transform's from its length, an element-wise one's by broadcasting. 
 small), expanded operands count once, and lists of tensors, whose dtype a trace does not hold, are taken for float32.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
