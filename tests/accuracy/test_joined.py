@@ -1,7 +1,5 @@
 """Weights cut over several packages: joined once, or said what is wrong."""
 
-from __future__ import annotations
-
 import io
 import os
 import sys

@@ -1,7 +1,5 @@
 """What is read: files by name, folders as a whole, the newest of every case; what is no such file is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

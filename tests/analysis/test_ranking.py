@@ -1,7 +1,5 @@
 """The table over workloads: synthetic runs of known answer come out as they were made."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """The judge's own arithmetic: conditions that say it all, and hits that come by chance."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass, replace

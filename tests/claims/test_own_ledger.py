@@ -1,7 +1,5 @@
 """The suite's own ledger: all of it judged once a test run."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

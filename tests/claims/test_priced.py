@@ -1,7 +1,5 @@
 """FLOPs at open prices: closed forms on one side, what runs on the other, and nothing shared between them."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The witnesses who read what was recorded."""
 
-from __future__ import annotations
-
 import csv
 import random
 from dataclasses import fields

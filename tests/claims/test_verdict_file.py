@@ -1,7 +1,5 @@
 """Verdicts survive their file, with the environment that judged them; any other file is one clear line."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

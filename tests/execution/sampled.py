@@ -8,8 +8,6 @@ kernel adds to. Then the launch's outputs are set to the oracle's, such that the
 gradients, which are compared with the layer's definition, rest on whole operands.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import sys

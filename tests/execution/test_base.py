@@ -1,7 +1,5 @@
 """A base that does more at its call than the product of its weight is called itself, on every path."""
 
-from __future__ import annotations
-
 import copy
 from contextlib import nullcontext
 

@@ -1,7 +1,5 @@
 """A training step of every path, captured in a CUDA graph and replayed on new data."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

@@ -1,7 +1,5 @@
 """Batches whose rows have adapters of their own: each row as the dense matrix of its adapter has it, or refused."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 CDVFT_FUZZ_EXAMPLES sets the number of cases a test; ``tox -e sanitize`` runs many under the address sanitizer.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The registered operators, called directly: they check for themselves, and so does what is called around torch."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace

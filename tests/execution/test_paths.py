@@ -1,7 +1,5 @@
 """Every path against the dense oracle: outputs, all gradients, what is kept, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Rows executed some at a time: the same numbers, the same closed forms, and only on a CPU."""
 
-from __future__ import annotations
-
 import copy
 import random
 

@@ -1,7 +1,5 @@
 """The planner: it ranks by predicted time, resolves "auto", and says where its rates come from."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json

@@ -1,7 +1,5 @@
 """torch.func over adapted layers: "fft" and "auto" work, a backward written by hand says that it cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

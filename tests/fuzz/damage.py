@@ -1,7 +1,5 @@
 """Good files of every kind that a command reads, and ways to damage them."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import json

@@ -1,7 +1,5 @@
 """Answers about any network: as those of closed forms where there are some, and of every way to train it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Answers about networks as people train them: quantised bases, packed rows, optimisers, narrow adapters, memory."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answer: ranked, within memory, with its reasons; every wrong question gets one line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

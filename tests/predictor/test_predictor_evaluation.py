@@ -1,7 +1,5 @@
 """Recorded times predicted by fits that left them out: what was left out has no say, and misses get a cause."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from pathlib import Path

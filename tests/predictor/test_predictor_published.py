@@ -1,7 +1,5 @@
 """Methods in the order of training times that others published, by datasheet rates alone."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A report's folder: written whole or not at all, never over another's work, harmless in a spreadsheet and in LaTeX."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

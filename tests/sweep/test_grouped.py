@@ -1,7 +1,5 @@
 """Groups: one process for all settings of a workload, which survives what any of them does, and its own death."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

@@ -1,7 +1,5 @@
 """Compiled models: one graph, as LoRA's, for all numbers of tokens, that computes and trains as the model does."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

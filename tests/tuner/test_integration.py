@@ -1,7 +1,5 @@
 """The method among PEFT's and transformers' own machinery: tables, loaders, status, the model's own adapter calls."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

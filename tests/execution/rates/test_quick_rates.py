@@ -1,7 +1,5 @@
 """Rates of a CPU that nobody calibrated: its own, measured once, and never those of another."""
 
-from __future__ import annotations
-
 import json
 import os
 import time
