@@ -225,7 +225,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         of_layer = (f"{row['layer']}, {row['dtype']}", row["target"])
         head = (f"`{row['kernel']}`{_role(row)}", "yes" if row["picked"] else "no", *of_layer)
         if "error" in row:
-            cells.append((*head, row["error"], *[""] * 7))
+            cells.append((*head, row["error"] + " |" * 7))  # the other cells are empty
             continue
         mix = row["mix"]
         wide = [
