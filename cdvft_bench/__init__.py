@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from cdvft_bench.analysis.compare import compare_stores
     from cdvft_bench.claims import verify
     from cdvft_bench.methods import make_method, method_names, parse_methods
-    from cdvft_bench.predictor import answer, evaluate_stores
+    from cdvft_bench.predictor.answering.answer import answer
+    from cdvft_bench.predictor.evaluation import evaluate_stores
     from cdvft_bench.sweep.evaluate import count, predict, time_case
     from cdvft_bench.sweep.grid import make_case
     from cdvft_bench.timing.traces.analysis import analyse_file
@@ -25,10 +26,10 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "analyse_file": "timing.traces.analysis",
-    "answer": "predictor",
+    "answer": "predictor.answering.answer",
     "compare_stores": "analysis.compare",
     "count": "sweep.evaluate",
-    "evaluate_stores": "predictor",
+    "evaluate_stores": "predictor.evaluation",
     "make_case": "sweep.grid",
     "make_method": "methods",
     "method_names": "methods",

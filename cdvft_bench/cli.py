@@ -1,7 +1,5 @@
 """The command line: registers the commands."""
 
-from __future__ import annotations
-
 import signal
 import sys
 import threading

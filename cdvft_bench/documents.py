@@ -1,7 +1,5 @@
 """Results that are kept as one JSON document."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import TypeVar
 

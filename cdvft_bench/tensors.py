@@ -1,7 +1,5 @@
 """What a tensor is made of, and which tensors a value holds."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any

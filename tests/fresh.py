@@ -4,8 +4,6 @@ Importing torch, PEFT and transformers takes seconds of CPU; a fork takes millis
 imported nothing of this suite, so that a program registers, compiles and patches for itself alone.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import gc

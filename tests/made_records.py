@@ -1,7 +1,5 @@
 """Made-up records for the tests of the report: varied and plausible, and nobody's measurements."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Iterator, Mapping

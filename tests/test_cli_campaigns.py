@@ -1,7 +1,5 @@
 """Campaigns from the command line: slices of a budget, rows of a bare node, comparisons, a profile's README."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

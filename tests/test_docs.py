@@ -1,7 +1,5 @@
 """What the guides show as code runs as it stands there, and so do the examples."""
 
-from __future__ import annotations
-
 import importlib.util
 import re
 import sys

@@ -1,7 +1,5 @@
 """The guide's blocks of code run as they stand there: Python in one process, TOML as files, commands one by one."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

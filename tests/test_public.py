@@ -1,7 +1,5 @@
 """What scripts and notebooks may rely on."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import subprocess
 import sys

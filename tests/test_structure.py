@@ -1,7 +1,5 @@
 """The tree stays one that a newcomer reads: short files, small folders, each named in the architecture."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The comparison of texts lets rounding pass, and nothing else."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.texts import alike, same_text

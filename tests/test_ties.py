@@ -1,7 +1,5 @@
 """Equal shares are equal however they are added up, and rounding errors decide no order."""
 
-from __future__ import annotations
-
 import math
 import random
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """Generated text against what is committed: the same words, the same counts, figures alike but for rounding."""
 
-from __future__ import annotations
-
 import math
 import re
 from itertools import zip_longest

@@ -10,8 +10,6 @@ fractions, and the methods of a draw are compared by integers. Equal accuracies 
 they were added up.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

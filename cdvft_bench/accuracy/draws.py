@@ -3,8 +3,6 @@
 The methods of a draw are compared by whole numbers of right answers, so that equal ones are equal.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

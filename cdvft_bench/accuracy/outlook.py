@@ -1,7 +1,5 @@
 """How far a campaign is: runs and core-hours so far and to come, and what difference its design can see."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, median

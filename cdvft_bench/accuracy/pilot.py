@@ -4,8 +4,6 @@ Where the two score alike there is no room between them for methods to differ in
 nothing, however many examples it scores.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -48,8 +48,6 @@ Or it names others, which run one after the other into one file of results::
     presets = ["gpu-mpnet-tweets", "gpu-vit-fashion"] # names, or .toml files beside this one
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ beyond it; once it lies inside, every further trial halves, on the logarithm, th
 the same scores give the same rates, so a search that was interrupted goes on from its rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction

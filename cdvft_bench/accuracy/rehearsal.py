@@ -5,8 +5,6 @@ and of a scored example. What a step or an example takes does not depend on how 
 say what a campaign takes, before its first run.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace

@@ -1,7 +1,5 @@
 """The file of results: a record log (``core.log``), so that a kill loses the runs in flight alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any

@@ -16,8 +16,6 @@ that was begun in another order goes on.
 What a preset holds: see ``preset``.
 """
 
-from __future__ import annotations
-
 import itertools
 import multiprocessing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

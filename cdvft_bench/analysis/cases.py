@@ -1,7 +1,5 @@
 """What a record is called on a page, a figure, a terminal: settings, paths of execution, layers, machines."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from collections.abc import Iterable, Mapping

@@ -5,8 +5,6 @@ stopped when their interval is narrow; processes differ from each other; fine-tu
 Every row calls the functions that the suite measures with, on figures whose true value is known.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -18,6 +18,7 @@ from cdvft_bench.analysis import cases
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.core.case import FROZEN, LORA
 from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.io.reading import packaged, parse_toml
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
 from cdvft_bench.core.timed import Timed, Timing
@@ -56,6 +57,10 @@ class Column:
     doc: str
 
 
+def _listed(group: str) -> Iterator[Column]:
+    return (Column(*row) for row in parse_toml(packaged("cdvft_bench.analysis", "columns.toml"))[group])
+
+
 def _ratio(name: str, title: str, how: str = "") -> Iterator[Column]:
     doc = f"Median over rounds of the time of a call over that of {title} in the same round{how and f', both {how}'}"
     for end, words in (("", ""), ("_low", ", low end of its 95 % interval"), ("_high", ", high end of it")):
@@ -78,72 +83,19 @@ def _priced(name: str, convention: str) -> str:
 
 
 COLUMNS: tuple[Column, ...] = (
-    Column("setting", "setting", "", "text", "Method and hyperparameters, without the path that executes it."),
-    Column("path", "path", "", "text", 'Way of executing the method, as the suite calls it; "" where there is one.'),
-    Column("label", "setting", "", "text", "The setting with its path where it is not auto."),
-    Column("hyperparameters", "hyperparameters", "", "text", "As a command line takes them."),
-    Column("method", "method", "", "text", "The method's name in the registry."),
-    Column("kind", "kind", "", "text", '"layer" or "model".'),
-    Column("subject", "layer or model", "", "text", "What was adapted."),
-    Column("pass", "pass", "", "text", '"step" (forward, backward, AdamW update) or "forward".'),
-    Column("batch", "batch", "", "count", "Sequences."),
-    Column("sequence", "sequence", "", "count", "Tokens a sequence."),
-    Column("tokens", "tokens", "", "count", "Rows that a layer sees."),
-    Column("dtype", "dtype", "", "text", "Of weights and activations."),
-    Column("device", "device", "", "text", '"cpu" or "cuda".'),
-    Column("machine", "machine", "", "text", "The GPU or the CPU."),
-    Column("environment", "environment", "", "text", "Key of the environment row: machine, versions, revision."),
-    Column("m", "diagonals m", "", "count", "Diagonal factors of CDVFT."),
-    Column("p", "block size p", "", "count", "Of the circulant methods; the subject's width where it was left unset."),
-    Column("seed", "seed", "", "count", "Of weights and inputs."),
+    *_listed("case"),
     *_ratio("lora", "LoRA r=8"),
     *_ratio("frozen", "frozen"),
     *_ratio("graph_lora", "LoRA r=8", REPLAYED),
     *_ratio("graph_narrow", "LoRA r=8 in the base's 16 bits", REPLAYED),
     *_ratio("graph_frozen", "frozen", REPLAYED),
-    Column("graph_seconds", "time of a call, replayed graph", "s", "seconds", "Median over rounds."),
-    Column("graph_trust", "trust, replayed graph", "", "text", "How far that ratio may be trusted, see trust_of."),
-    Column("graph_warnings", "the clock warns of replays", "", "text", "What to know before quoting that time."),
-    Column("gpu_clock", "GPU clock", "MHz", "number", "Of the multiprocessors: median over rounds."),
-    Column("gpu_watts", "GPU power", "W", "number", "Of the whole device: median over rounds."),
-    Column("seconds", "time of a call", "s", "seconds", "Median over rounds."),
-    Column("seconds_q25", "first quartile", "s", "seconds", "Of the rounds."),
-    Column("seconds_q75", "third quartile", "s", "seconds", "Of the rounds."),
-    Column("rounds", "rounds", "", "count", "Kept after warm-up."),
-    Column("processes", "processes", "", "count", "That the rounds come from."),
-    Column("correlation", "lag-1 correlation", "", "number", "Of rounds that follow each other."),
-    Column("group", "group", "", "text", "Of records that share their baselines' rounds."),
-    Column("threads", "CPU threads", "", "count", "Of torch during the run."),
-    Column("trust", "trust", "", "text", "How far the ratio may be trusted, see trust_of."),
-    Column("warnings", "the clock warns", "", "text", "What to know before quoting the time."),
-    Column("parameters", "parameters", "", "count", "Trained; counted, or by formula where nothing was counted."),
-    Column("parameters_formula", "parameters, formula", "", "count", "Trained, by formula."),
-    Column("launches", "launches", "", "count", "Operators that reach a kernel, counted."),
-    Column("launches_formula", "launches, formula", "", "count", "Operators that reach a kernel, by formula."),
-    Column("launches_profiler", "launches, profiler", "", "count", "Kernels and copies as the profiler saw them."),
-    Column("launches_adapter", "adapter's launches, profiler", "", "count", "The adapter's share of them."),
-    Column("busy", "busy share", "", "number", "Of a trace's span, in which a kernel or a leaf operator ran."),
-    Column("graph_saves", "a CUDA graph saves", "", "number", "Share of an eager call: the cost of launching."),
-    Column("graph_saves_low", "a CUDA graph saves, low", "", "number", "Low end of its 95 % interval."),
-    Column("graph_saves_high", "a CUDA graph saves, high", "", "number", "High end of it."),
-    Column("saved_bytes", "saved for backward", "bytes", "bytes", "Activations that autograd keeps, counted."),
-    Column("saved_bytes_formula", "saved, formula", "bytes", "bytes", "Activations kept, by formula."),
-    Column("optimizer_bytes", "optimiser state", "bytes", "bytes", "AdamW's moments, by formula."),
-    Column("traffic", "read and written", "bytes", "bytes", "By the operators, by formula."),
-    Column("peak_bytes", "peak of a call", "bytes", "bytes", "Measured, above what was live before."),
-    Column("joules", "energy of a call", "J", "number", "Of the whole device."),
+    *_listed("measured"),
     *(
         column
         for convention in (CONVENTION, *(c for c in CONVENTIONS if c != CONVENTION))
         for column in _flops(convention)
     ),
-    Column("agreement", "formula = count", "", "text", '"exact", "differs", or "not measured".'),
-    Column("verdict", "bound by", "", "text", "What binds a call, by its trace."),
-    Column("status", "status", "", "text", '"ok" or "failed".'),
-    Column("error", "error", "", "text", "Cause of a failure."),
-    Column("key", "row key", "", "text", "Of the case: the same on every machine."),
-    Column("store", "store", "", "text", "The file that holds the record."),
-    Column("recorded", "recorded", "", "text", "Day, UTC."),
+    *_listed("record"),
 )
 """Columns of :func:`records_frame`, in order."""
 

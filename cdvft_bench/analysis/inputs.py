@@ -40,8 +40,7 @@ from cdvft_bench.analysis.kernels import KERNELS, read_kernels
 from cdvft_bench.analysis.overview import Overview, overview
 from cdvft_bench.claims.ledger.read import OWN, read_ledger
 from cdvft_bench.claims.sources.trained import is_results
-from cdvft_bench.claims.verdict import Verification
-from cdvft_bench.claims.verdict_file import read_verdicts
+from cdvft_bench.claims.verdict import Verification, read_verdicts
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder, shown
 from cdvft_bench.core.record import Record

@@ -1,7 +1,5 @@
 """What a trace's analysis says as tables of text, which the terminal prints and the page shows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

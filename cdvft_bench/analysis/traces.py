@@ -7,8 +7,6 @@
 Times are seconds from the trace's first event; one row is what the function's name says.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import asdict, fields
 from pathlib import Path

@@ -8,8 +8,6 @@ transform of a zero-filled buffer (``new_zeros``, ``copy_``, ``_fft_c2c``), and 
 irfft doubles the inner half of the spectrum in place (``mul_``).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

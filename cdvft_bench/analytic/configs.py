@@ -25,18 +25,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 CONFIG_KEYS = (
-    "model_type",
-    "num_local_experts",
-    "num_experts",
-    "n_routed_experts",
-    "state_size",
-    "rms_norm_eps",
-    "intermediate_size",
-    "n_inner",
-    "activation_function",
-    "hidden_act",
-    "max_position_embeddings",
-    "n_positions",
+    *("model_type", "num_local_experts", "num_experts", "n_routed_experts", "state_size", "rms_norm_eps"),
+    *("intermediate_size", "n_inner", "activation_function", "hidden_act", "max_position_embeddings", "n_positions"),
 )
 """Values of a config that predictions ask for beside the shape."""
 

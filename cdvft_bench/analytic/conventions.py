@@ -1,7 +1,5 @@
 """Counting conventions: what one multiply-add and one FFT are worth. Never print "FLOPs" without one."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """A linear layer's shape, and the kernels of the layer while it is frozen."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import numpy as np

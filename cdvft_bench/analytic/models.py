@@ -3,8 +3,6 @@
 The shapes are data (``shapes.json``), made from the configurations by ``configs.py``: no model is built to ask for one.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Rates are measured by ``cdvft_bench.timing.calibrate`` or copied from a datashee
 measurement; how far it misses is found by comparing it with recorded times.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Mapping

@@ -7,8 +7,6 @@ scale a row); 8-bit optimizers, Dettmers et al., ICLR 2022, arXiv 2110.02861 (a 
 squared gradients). Sizes are those of bitsandbytes and of transformers' Adafactor, to the byte.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence

@@ -3,48 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cdvft_bench.claims.table import VerdictRow, rows, show_verification, to_junit, verdict_table
-    from cdvft_bench.claims.verdict import Verdict, Verification
-    from cdvft_bench.claims.verdict_file import read_verdicts, to_json, write_verdicts
-
-__all__ = [
-    "Verdict",
-    "VerdictRow",
-    "Verification",
-    "read_verdicts",
-    "rows",
-    "show_verification",
-    "to_json",
-    "to_junit",
-    "verdict_table",
-    "verify",
-    "write_verdicts",
-]
+    from cdvft_bench.claims.verdict import Verification
 
 # pytest imports this package for its plugin at every start, so nothing heavy is imported until it is asked for.
-_HOMES = {
-    "Verdict": "verdict",
-    "VerdictRow": "table",
-    "Verification": "verdict",
-    "read_verdicts": "verdict_file",
-    "rows": "table",
-    "show_verification": "table",
-    "to_json": "verdict_file",
-    "to_junit": "table",
-    "verdict_table": "table",
-    "write_verdicts": "verdict_file",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def verify(

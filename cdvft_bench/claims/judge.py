@@ -15,8 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cdvft_bench.claims import wording
-from cdvft_bench.claims.chance import EXPLAINS, chance_of
-from cdvft_bench.claims.conditions import conditions
+from cdvft_bench.claims.conditions import EXPLAINS, chance_of, conditions
 from cdvft_bench.claims.ledger.claim import Claim, Ledger
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import Point

@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from cdvft_bench.claims.ledger.terms import WORDS, Setting, Word
 from cdvft_bench.claims.ledger.text import number, setting, share_text, value_text
 from cdvft_bench.claims.verdict import Reading, Verdict, Verification
-from cdvft_bench.core.text import plural
+from cdvft_bench.core.text import markdown_table, plural, table_cell
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -59,14 +59,14 @@ def rows(verification: Verification) -> list[VerdictRow]:
 
 def verdict_table(verification: Verification) -> str:
     """The verdicts as a Markdown table, ending in a newline."""
-    lines = ["| claim | verdict | numbers |", "|---|---|---|"]
+    lines = []
     for row in rows(verification):
         claim = f"{row.statement} ({row.origin})"
         verdict = f"**{row.verdict}**: {row.detail}" if row.detail else f"**{row.verdict}**"
         if not row.as_pinned:
             verdict += f" — **not as pinned**: {row.pinned}"
-        lines.append("| " + " | ".join(_cell(c) for c in (claim, verdict, row.numbers or "—")) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append(map(table_cell, (claim, verdict, row.numbers or "—")))
+    return "\n".join(markdown_table(("claim", "verdict", "numbers"), lines)) + "\n"
 
 
 def short_table(verification: Verification) -> str:
@@ -74,20 +74,21 @@ def short_table(verification: Verification) -> str:
 
     Of the rest, what holds is listed where it stands on records: claims of time and of accuracy.
     """
-    lines = ["| claim | verdict |", "|---|---|"]
+    lines = []
     rest: dict[Word, list[str]] = {word: [] for word in ("not identifiable", "not measured", "holds")}
     for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
         recorded = _recorded(verdict)
         if row.origin.startswith(f"{THIS_SUITE},") or (verdict.word == "holds" and not recorded):
             continue
         if verdict.word in rest:
-            shown = [row.verdict.removeprefix(verdict.word).strip(" ()"), *map(_briefly, recorded)]
-            known = "; ".join(filter(None, shown))
+            parts = [row.verdict.removeprefix(verdict.word).strip(" ()"), *map(_briefly, recorded)]
+            known = "; ".join(filter(None, parts))
             rest[verdict.word].append(f"{row.statement.rstrip('.')}{f' ({known})' if known else ''}.")
         else:
-            lines.append(f"| {_cell(row.statement)} | {_cell('; '.join([row.verdict, *recorded]))} |")
-    sentences = [f"- **{word}**: {' '.join(_cell(one) for one in some)}" for word, some in rest.items() if some]
-    return "\n".join([*lines, *([""] if sentences else []), *sentences]) + "\n"
+            lines.append((table_cell(row.statement), table_cell("; ".join([row.verdict, *recorded]))))
+    sentences = [f"- **{word}**: {' '.join(map(table_cell, some))}" for word, some in rest.items() if some]
+    shown = markdown_table(("claim", "verdict"), lines)
+    return "\n".join([*shown, *([""] if sentences else []), *sentences]) + "\n"
 
 
 def _briefly(recorded: str) -> str:
@@ -201,10 +202,6 @@ def _numbers(verdict: Verdict) -> str:
     shown += [r for r in verdict.readings if r not in shown and r.asked]
     texts = [numbers_of(r) + (f" [{setting(r.setting)}]" if r.setting else "") for r in shown]
     return " · ".join(texts)
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 # --- as JUnit XML ----------------------------------------------------------------------------

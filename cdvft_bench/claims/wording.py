@@ -1,13 +1,10 @@
 """The sentences of a verdict: what it rests on, in one line."""
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Sequence
 
-from cdvft_bench.claims.chance import Chance
-from cdvft_bench.claims.conditions import Conditions, Terms
+from cdvft_bench.claims.conditions import Chance, Conditions, Terms
 from cdvft_bench.claims.ledger.claim import Claim
 from cdvft_bench.claims.ledger.laws import Ratio
 from cdvft_bench.claims.ledger.terms import Value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,7 +81,6 @@ def train(
 
     Exits with 3 when the budget is spent and runs are left.
     """
-    from dataclasses import asdict
 
     from cdvft_bench.accuracy.preset import read_presets
     from cdvft_bench.accuracy.rehearsal import read_rehearsal
@@ -135,7 +135,6 @@ def rehearse(preset: str, output: Path, device: str, threads: int | None) -> Non
 
     It shows in minutes that a campaign of hours can run here. 'cdvft-bench train --rehearsal' and reports read OUTPUT.
     """
-    from dataclasses import asdict
 
     from cdvft_bench.accuracy.outlook import outlook
     from cdvft_bench.accuracy.preset import read_preset
@@ -170,7 +169,6 @@ def steps(preset: str, output: Path, budget: str, device: str, threads: int | No
 
     On a machine that does nothing else. 'cdvft-bench pareto --steps' puts the result on its fronts.
     """
-    from dataclasses import asdict
 
     from cdvft_bench.accuracy.preset import read_preset
 
@@ -237,7 +235,6 @@ def _write_page(
     Raises:
         UserError: a file cannot be read, or holds nothing that the page is about.
     """
-    from dataclasses import replace
 
     from cdvft_bench.accuracy.preset import read_presets
     from cdvft_bench.accuracy.search import planned
@@ -274,7 +271,7 @@ def rank(paths: tuple[Path, ...]) -> None:
     workloads whose pilot shows that they can rank count.
     """
     from cdvft_bench.analysis.inputs import read
-    from cdvft_bench.report.terminal.ranks import show_ranking
+    from cdvft_bench.report.terminal.overview import show_ranking
 
     campaign = read(*paths, claims=False)
     if not any(study.scores for study in campaign.studies):
@@ -293,10 +290,10 @@ def pretrain(
 ) -> None:
     """Pretrain a small vision transformer of the model table on Fashion-MNIST, for transfer to other images."""
     from cdvft_bench.accuracy.training import pretrain as vision
-    from cdvft_bench.accuracy.training.models import cache_folder
+    from cdvft_bench.accuracy.training.models import kept
 
     name = vision.MODEL if model is None else model
-    folder = output or cache_folder() / name
+    folder = output or kept(name)
     accuracy = vision.pretrain(
         folder,
         vision.EXAMPLES if examples is None else examples,

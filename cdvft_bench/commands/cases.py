@@ -120,7 +120,7 @@ def count(
         return
     from cdvft_bench.report.terminal.cases import show_counted
     from cdvft_bench.sweep import evaluate as sources
-    from cdvft_bench.sweep.executed import count_executed
+    from cdvft_bench.sweep.evaluate import count_executed
 
     case = case_of(**options)
     counted = sources.count(case)

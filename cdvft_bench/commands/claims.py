@@ -1,7 +1,5 @@
 """Claims, judged."""
 
-from __future__ import annotations
-
 import os
 import sys
 from pathlib import Path
@@ -49,9 +47,9 @@ def verify(
     markdown: str | None,
 ) -> None:
     """Judge a ledger's claims. Exits with 1 when a verdict is not the one that the ledger expects."""
-    from cdvft_bench.claims import show_verification, to_json, to_junit, write_verdicts
     from cdvft_bench.claims import verify as judge
-    from cdvft_bench.claims.table import short_table, summary, verdict_table
+    from cdvft_bench.claims.table import short_table, show_verification, summary, to_junit, verdict_table
+    from cdvft_bench.claims.verdict import to_json, write_verdicts
 
     verification = judge(ledger, records, only, refit, columns_of(columns), workers)
     if output is not None:

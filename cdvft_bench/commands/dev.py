@@ -1,7 +1,5 @@
 """What only maintainers need: tables of the documentation, READMEs of profiles, intervals' coverage, kernels."""
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json
@@ -18,6 +16,7 @@ import click
 
 from cdvft_bench.commands.shared import COUNT, FILE, FOLDER, PATH, SCHEMA
 from cdvft_bench.core.io.files import write_file
+from cdvft_bench.core.text import markdown_table, table_cell
 
 TARGETS = ("native", "avx2")
 TARGET_HELP = "CPU to compile for: native, avx2, sse."
@@ -126,7 +125,6 @@ def _record(output: Path | None, found: Sequence[Any]) -> None:
 @dev.command()
 def shapes() -> None:
     """Print cdvft_bench/analytic/shapes.json: the layers of the table's models, as transformers builds them."""
-    import json
 
     from cdvft_bench.analytic.configs import table_entry
     from cdvft_bench.analytic.models import MODELS
@@ -138,7 +136,6 @@ def shapes() -> None:
 @dev.command()
 def schemas() -> None:
     """Print docs/schemas.json: JSON Schema of what every command prints with --json."""
-    import json
 
     from cdvft_bench.report import schemas as printed
 
@@ -286,14 +283,9 @@ def _described(command: click.Command, context: click.Context) -> list[str]:
     lines = [f"`cdvft-bench {context.info_name} {usage}`", "", *(command.help or "").split("\n"), ""]
     records = [record for p in command.params if (record := p.get_help_record(context)) and record[0] != "-h, --help"]
     if records:
-        lines += ["| option | meaning |", "|---|---|"]
-        lines += [f"| `{_cell(name)}` | {_cell(text)} |" for name, text in records]
-        lines.append("")
+        rows = ((f"`{table_cell(name)}`", table_cell(text)) for name, text in records)
+        lines += [*markdown_table(("option", "meaning"), rows), ""]
     return lines
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
 
 
 def _run(main: click.Group, sample: str) -> list[str]:

@@ -1,7 +1,5 @@
 """What the factorisation can and cannot express: run, changes, report."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

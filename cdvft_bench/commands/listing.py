@@ -1,8 +1,7 @@
 """What there is to name: methods, models, GPUs, presets and paths."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ Rows = list[dict[str, Any]]
 
 
 def _methods(devices: Path | None) -> Rows:
-    from dataclasses import fields
 
     from cdvft_bench.methods import method_class, method_names
 
@@ -100,7 +98,7 @@ class _What(click.Choice):  # type: ignore[type-arg, unused-ignore]
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def names(what: str, devices: Path | None, as_json: bool) -> None:
     """List what can be named: methods with their defaults, models, GPUs, presets, or paths of CDVFT and BCA."""
-    from cdvft_bench.report.terminal.listing import show_rows
+    from cdvft_bench.report.terminal.console import show_rows
 
     rows = LISTS[what](devices)
     emit(rows, as_json, lambda: show_rows(rows))

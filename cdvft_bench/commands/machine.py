@@ -1,7 +1,5 @@
 """This machine: what it can measure, how well its clock holds, its rates, and which path it picks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """Predictions for devices that were not measured, and how far they miss."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +43,8 @@ def answer(profiles: tuple[Path, ...], targets: tuple[str, ...], details: bool, 
     that is not in the table, or whose layers, head or training are given, is counted; the adapter alone is by formula.
     """
     training = training_of(question)
-    from cdvft_bench.predictor import answer as ask
-    from cdvft_bench.predictor import read_profiles
+    from cdvft_bench.predictor.answering.answer import answer as ask
+    from cdvft_bench.predictor.evaluation import read_profiles
     from cdvft_bench.report.terminal.predictions import show_answer
     from cdvft_bench.sweep.networks import split_targets
 
@@ -76,7 +74,8 @@ def evaluate(
     method_comparison. Their order and ratios are predicted by datasheet rates; without any, PEFT's own are.
     """
     from cdvft_bench.documents import write_document
-    from cdvft_bench.predictor import compare_all, evaluate_stores
+    from cdvft_bench.predictor.evaluation import evaluate_stores
+    from cdvft_bench.predictor.published_times import compare_all
     from cdvft_bench.report.terminal.predictions import show_evaluation
 
     published, recorded = compare_all(stores, columns_of(columns))

@@ -1,7 +1,5 @@
 """Many cases: the main job, sweeps, and records that come and go."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """CDVFT and BCA in scripts of Hugging Face PEFT."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import click

@@ -1,7 +1,5 @@
 """A budget of wall time for a run of many jobs, shared by sweeps, bare-node slices, fine-tuning and studies."""
 
-from __future__ import annotations
-
 import math
 import time
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A case: one method on one layer or model under one workload. Frozen, hashable, with a stable key."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """What is counted of a case. Nothing here knows a formula."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 

@@ -1,7 +1,5 @@
 """The machine and the software that a record was made on."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from dataclasses import asdict, dataclass

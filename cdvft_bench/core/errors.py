@@ -1,7 +1,5 @@
 """The exceptions that mean "the user can mend this"."""
 
-from __future__ import annotations
-
 import errno
 
 

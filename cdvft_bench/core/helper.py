@@ -1,7 +1,5 @@
 """A process that answers one question after the other, in lines of JSON; one that dies or hangs costs one answer."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import select

@@ -1,7 +1,5 @@
 """Names that users write: what they are nearest to when they are none that is known."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from difflib import get_close_matches
 

@@ -1,7 +1,5 @@
 """A record: a case, its three sources, and the environment that they come from."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field, is_dataclass
 from datetime import datetime

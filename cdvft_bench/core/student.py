@@ -1,7 +1,5 @@
 """Student's t by the standard library alone (a bare node has no scipy), and intervals of means by it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache

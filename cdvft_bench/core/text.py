@@ -1,7 +1,5 @@
 """How values become text: numbers with units, names that cannot break a page, a table or a figure."""
 
-from __future__ import annotations
-
 import codecs
 import html
 import math
@@ -79,6 +77,18 @@ def markdown(value: object) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no table cell ended."""
     text = clean(value).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return _MARKDOWN.sub(r"\\\1", text)
+
+
+def table_cell(value: object) -> str:
+    """Markdown in one line that ends no cell of a table."""
+    return " ".join(str(value).split()).replace("|", "\\|")
+
+
+def markdown_table(columns: Iterable[object], rows: Iterable[Iterable[object]]) -> list[str]:
+    """The lines of a Markdown table; its cells are Markdown already, see ``markdown`` and ``table_cell``."""
+    head = [*map(str, columns)]
+    first, *rest = (f"| {' | '.join(cells)} |" for cells in (head, *(map(str, row) for row in rows)))
+    return [first, "|" + "---|" * len(head), *rest]
 
 
 def html_table(title: object, columns: Sequence[object], rows: Iterable[Sequence[object]], below: object = "") -> str:

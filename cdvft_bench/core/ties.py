@@ -5,8 +5,6 @@ a library another version. What is counted is therefore compared as integers and
 floats is ordered without its last digits.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from fractions import Fraction

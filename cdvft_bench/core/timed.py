@@ -1,7 +1,5 @@
 """What is measured of a case. Every field goes into JSON as it is."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

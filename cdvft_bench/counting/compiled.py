@@ -5,8 +5,6 @@ wheel, and for AMD it prints the assembly with the compiler's facts. Every figur
 instruction in a loop counts once.
 """
 
-from __future__ import annotations
-
 import re
 import subprocess
 import tempfile
@@ -206,24 +204,8 @@ def family(opcode: str) -> str:
     return ""
 
 
-_WIDTHS = {
-    "ubyte": 8,
-    "sbyte": 8,
-    "byte": 8,
-    "ushort": 16,
-    "sshort": 16,
-    "short": 16,
-    "dword": 32,
-    "dwordx2": 64,
-    "dwordx3": 96,
-    "dwordx4": 128,
-    "b8": 8,
-    "b16": 16,
-    "b32": 32,
-    "b64": 64,
-    "b96": 96,
-    "b128": 128,
-}
+_BITS = {8: "ubyte sbyte byte", 16: "ushort sshort short", 32: "dword", 64: "dwordx2", 96: "dwordx3", 128: "dwordx4"}
+_WIDTHS = {name: bits for bits, names in _BITS.items() for name in (*names.split(), f"b{bits}")}
 
 
 def _bits(opcode: str) -> int:

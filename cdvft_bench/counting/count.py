@@ -1,7 +1,5 @@
 """Count an adapted layer or model: parameters, passes as dispatched, fvcore's forward, saved activations."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any, TypeVar

@@ -1,7 +1,5 @@
 """Count what the operator dispatcher sees: every operator of a pass, ATen's, this suite's own, or anybody else's."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The forward pass as fvcore's FlopCountAnalysis counts it, with handles for what networks and adapters use."""
 
-from __future__ import annotations
-
 import logging
 import warnings
 from collections import Counter

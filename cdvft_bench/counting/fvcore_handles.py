@@ -4,8 +4,6 @@ A trace holds the operators that a program calls, a dispatch mode those that run
 one price (``operator_prices``); here stand those that a trace alone has.
 """
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Handles: small functions from the shapes of one launch to its arithmetic, made in families by factories."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

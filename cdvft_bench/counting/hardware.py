@@ -8,8 +8,6 @@ Both count retired work, so a library's own choices (a wider vector with unused 
 recomputed product) are in it. A fused multiply-add counts as two.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 import os

@@ -1,7 +1,5 @@
 """How many programs of a kernel a GPU's multiprocessor holds at once, by its limits of registers, memory and warps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

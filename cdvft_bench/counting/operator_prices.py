@@ -18,8 +18,6 @@ Usage::
     ))
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -4,8 +4,6 @@ The counting side's own: nothing here is shared with ``analytic.conventions``, s
 shows as a difference. The price of a butterfly is not written down but tallied, over numbers that count.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -12,8 +12,6 @@ Sources: Duhamel and Hollmann (1984) for split radix; Sorensen, Jones, Heideman 
 Bluestein (1970) for large primes. Split radix is not the least known (Johnson and Frigo, 2007: 34/9 n log2 n).
 """
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ the base is ``x W^T + b`` and nothing else. Whatever is attached to a call, the 
 change is added to its output, as PEFT's LoRA does.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping
 from typing import Any

@@ -3,8 +3,6 @@
 Each function mirrors the one of the same name there: what it launches, reads, writes and keeps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 

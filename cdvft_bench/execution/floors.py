@@ -5,12 +5,11 @@ time to move each operand once at the device's bandwidth; a prediction is the lo
 launch. Both divide by the rates of ``planner.device_rates("cuda")``; neither is a measurement.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from cdvft_bench.analytic.roofline import Rates, kernel_seconds
+from cdvft_bench.core.text import NOT_MEASURED, markdown_table
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem, device_rates
 from cdvft_bench.execution.triton.costs import fold_kernels, merged_weight_kernel
@@ -55,14 +54,11 @@ def floors(d: int, tokens: int, rates: Rates, dtype: str = "bfloat16") -> Iterat
 def floors_markdown() -> str:
     """The floors of every kernel at :data:`SHAPES` as a Markdown table."""
     rates = device_rates("cuda")
-    lines = [
-        f"Rates: {rates.device}, {rates.source}. bfloat16, m = 2, p = d.",
-        "",
-        "| kernel | d | tokens | bytes | memory floor [us] | predicted [us] | measured |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for d, tokens in SHAPES:
-        for f in floors(d, tokens, rates):
-            times = f"{1e6 * f.floor_s:.1f} | {1e6 * f.predicted_s:.1f}"
-            lines.append(f"| {f.kernel} | {d} | {tokens} | {f.bytes:,} | {times} | not measured |")
-    return "\n".join(lines) + "\n"
+    head = f"Rates: {rates.device}, {rates.source}. bfloat16, m = 2, p = d."
+    columns = ("kernel", "d", "tokens", "bytes", "memory floor [us]", "predicted [us]", "measured")
+    rows = (
+        (f.kernel, d, tokens, f"{f.bytes:,}", f"{1e6 * f.floor_s:.1f}", f"{1e6 * f.predicted_s:.1f}", NOT_MEASURED)
+        for d, tokens in SHAPES
+        for f in floors(d, tokens, rates)
+    )
+    return "\n".join([head, "", *markdown_table(columns, rows)]) + "\n"

@@ -11,8 +11,6 @@ With g the gradient of h and V = FFT(a_m g): ``dL/dc = IFFT(sum_t conj(U) V)``, 
 (paper, backward of the circulant product), ``dL/da = sum_t (gradient of the product) * (input)``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, overload

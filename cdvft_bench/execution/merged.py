@@ -10,8 +10,6 @@ gradient ``g^T x``, folded along the wrapped diagonals of each block. On a GPU w
 weight and fold the dense gradient, each with one read of its matrix, where the factors are float32.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

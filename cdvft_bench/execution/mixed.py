@@ -5,8 +5,6 @@ share. The compiled kernel takes all rows in one call (``native/mixed.h``); with
 for, each row's factors are gathered and the reference runs over the batch.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,6 +1,7 @@
-"""The ways of executing one adapted layer, behind two functions: :func:`change` and :func:`adapted_linear`."""
+"""The ways of executing one adapted layer, behind two functions: :func:`change` and :func:`adapted_linear`.
 
-from __future__ import annotations
+And the reference's adapted layers, executed by one of them.
+"""
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -12,12 +13,14 @@ from torch import Tensor, nn
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.names import not_known
+from cdvft_bench.execution.base import is_plain
 from cdvft_bench.execution.fused import FusedFunction, Plan
 from cdvft_bench.execution.merged import MergedFunction
 from cdvft_bench.execution.native.path import NativeFunction
 from cdvft_bench.execution.native.path import misfit as native_misfit
 from cdvft_bench.execution.triton.on_chip import TritonFunction
 from cdvft_bench.execution.triton.path import misfit as triton_misfit
+from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 from cdvft_reference.cdvft import cdvft_fft, cdvft_handwritten
 from cdvft_reference.circulant import (
     Convention,
@@ -271,3 +274,61 @@ def _plan(
 ) -> Plan:
     make = _new_plan if torch.compiler.is_compiling() else _kept_plan  # a cache means nothing to a tracer
     return make(d_out, alpha, convention, diagonals, keep, dtype)
+
+
+# --- layers ---------------------------------------------------------------------------------
+
+
+def _run(
+    layer: CDVFTLinear | BlockCirculantLinear,
+    x: Tensor,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    path: str,
+) -> Tensor:
+    """A layer in one go where its base is plain, else the base's own forward and the change beside it."""
+    base: Any = layer.base
+    if is_plain(base, x):
+        return run_layer(x, base.weight, base.bias, diagonals, circulants, layer.alpha, path, layer.convention)
+    h: Tensor = base(x)
+    d_out = base.out_features
+    return h + change(x, diagonals, circulants, d_out, alpha=layer.alpha, path=path, convention=layer.convention).to(
+        h.dtype
+    )
+
+
+class FastCDVFTLinear(CDVFTLinear):
+    """:class:`cdvft_reference.CDVFTLinear` on any path of ``execution.PATHS``, or "auto".
+
+    Args:
+        base: the layer to adapt, frozen in place.
+        path: how to execute it.
+        options: those of the reference's layer (m, block_size, alpha, convention, init, generator).
+    """
+
+    def __init__(self, base: nn.Linear, path: str = "auto", **options: Any) -> None:
+        super().__init__(base, **options)
+        check_path(path, self.shapes.m)
+        self.execution_path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) if self.merged else _run(self, x, self.diagonals(), self.circulants(), self.execution_path)
+
+    def extra_repr(self) -> str:
+        s = self.shapes
+        return f"m={s.m}, block_size={s.block_size}, alpha={self.alpha}, path={self.execution_path}"
+
+
+class FastBlockCirculantLinear(BlockCirculantLinear):
+    """:class:`cdvft_reference.BlockCirculantLinear` on any path of ``execution.PATHS``, or "auto"."""
+
+    def __init__(self, base: nn.Linear, path: str = "auto", **options: Any) -> None:
+        super().__init__(base, **options)
+        check_path(path, 0)
+        self.execution_path = path
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) if self.merged else _run(self, x, (), (self.circulant,), self.execution_path)
+
+    def extra_repr(self) -> str:
+        return f"block_size={self.circulant.shape[-1]}, alpha={self.alpha}, path={self.execution_path}"

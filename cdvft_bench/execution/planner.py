@@ -18,10 +18,11 @@ from cdvft_bench.analytic.circulant import LARGEST_M, Factor, check_diagonals
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.kernels import ITEMSIZE, Count, Kernels, adapter_dtype, mm
 from cdvft_bench.analytic.linear import LinearShape, check_count, frozen_forward, itemsize
-from cdvft_bench.analytic.roofline import Rates, load_rates, predict_seconds
+from cdvft_bench.analytic.roofline import Rates, load_rates, predict_seconds, rates_from_json
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.caches import cache_folder
 from cdvft_bench.core.io.files import is_file
+from cdvft_bench.core.io.reading import packaged, parse_toml
 from cdvft_bench.core.ties import steady
 from cdvft_bench.execution.costs import FastLayer
 
@@ -36,37 +37,8 @@ MATMUL_PATHS = ("fused", "stored", "merged", "merged_dense")
 
 # One set of rates a kind of device, where nothing of the device itself is known.
 BUILT_IN = {
-    "cpu": Rates(
-        device="two cores of a server CPU (AVX-512)",
-        source="built in: rounded from a calibration of another machine",
-        matmul={"float32": ((2e7, 1.2e11), (1.5e8, 1.9e11), (5e9, 2e11)), "bfloat16": ((2e7, 2e11), (5e9, 4e11))},
-        complex_bmm=((1.6e6, 5e10), (3.9e7, 1.3e11)),
-        fft=((3e5, 1.5e10), (2.4e6, 4e10), (1.9e7, 5e10), (7.5e7, 4e10)),
-        bandwidth={
-            "elementwise": ((3e4, 1.1e10), (5e5, 7e10), (2e6, 1.2e11), (8e6, 1.6e11), (3.4e7, 1.4e11), (1.3e8, 5.6e10)),
-            "reduction": ((1.6e4, 6.6e9), (2.6e5, 2.6e10), (1e6, 4.5e10), (4e6, 5e10), (1.7e7, 4.7e10), (6.7e7, 2e10)),
-            "copy": ((3e4, 2.5e10), (5e5, 9e10), (2e6, 1.4e11), (8e6, 1.7e11), (3.4e7, 1.4e11), (1.3e8, 4.5e10)),
-        },
-        launch_s=3e-6,
-        threads=2,
-        native=((1e6, 4.2e10), (8e6, 8.8e10), (6.5e7, 9.8e10), (2.6e8, 7.2e10)),
-    ),
-    "cuda": Rates(
-        device="NVIDIA H200",
-        source="NVIDIA H200 Tensor Core GPU datasheet (SXM): peak rates, no efficiency taken off",
-        matmul={
-            "float32": ((1e9, 6.7e13),),
-            "bfloat16": ((1e9, 9.89e14),),
-            "float16": ((1e9, 9.89e14),),
-            "tfloat32": ((1e9, 4.945e14),),
-            "tfloat32x3": ((1e9, 1.648e14),),  # three products for one
-        },
-        complex_bmm=((1e9, 6.7e13),),
-        fft=((1e9, 6.7e13),),
-        bandwidth=dict.fromkeys(("elementwise", "reduction", "copy"), ((1000000.0, 4800000000000.0),)),
-        launch_s=4e-6,
-        asynchronous=True,
-    ),
+    kind: rates_from_json(given)
+    for kind, given in parse_toml(packaged("cdvft_bench.execution.rates", "built_in.toml")).items()
 }
 
 

@@ -6,8 +6,6 @@ by stream and by CUDA graph. Shared memory would not do there: no order keeps tw
 that was captured with it would write on where it was freed for a larger layer.
 """
 
-from __future__ import annotations
-
 import math
 import threading
 

@@ -10,8 +10,6 @@ one small matrix product a frequency, for which the frequencies come first in me
 Nothing here is differentiated by autograd; see ``fused`` for the passes built from it.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Kernels of the primitives in ``execution.spectral``, and of the small vectors around them, operator by operator."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from cdvft_bench.analytic.circulant import Factor, flag

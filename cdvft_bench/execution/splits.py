@@ -3,8 +3,6 @@
 No torch: the closed forms of ``costs`` split as the execution does.
 """
 
-from __future__ import annotations
-
 from cdvft_bench.analytic.circulant import flag
 from cdvft_bench.analytic.kernels import Count, larger
 from cdvft_bench.core.errors import UserError

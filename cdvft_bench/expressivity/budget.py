@@ -1,7 +1,5 @@
 """Parameters and FLOPs of the families that are compared, by the suite's closed forms."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from cdvft_bench.analytic.linear import LinearShape

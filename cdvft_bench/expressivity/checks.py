@@ -4,8 +4,6 @@ Every function measures anew, from nothing but its arguments, and returns a numb
 quantities "figure" and "difference" of a ledger). Settings are smaller than those of the recorded profile.
 """
 
-from __future__ import annotations
-
 import math
 from statistics import fmean
 

@@ -1,7 +1,5 @@
 """The measurements: each takes plain settings and returns plain rows, ready for JSON."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path

@@ -8,8 +8,6 @@ from parameters to ``dW`` is holomorphic, so that Jacobians mean complex derivat
 Conventions are those of ``cdvft_reference``: first column, ``C[r, s] = c[(r - s) mod p]``.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cached_property
 

@@ -1,7 +1,5 @@
 """What a run measures: named lists of jobs, seeds and sizes fixed."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Iterator

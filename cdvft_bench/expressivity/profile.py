@@ -4,8 +4,6 @@ A profile folder holds ``environment.json`` and ``rows.jsonl``, a record log (``
 ``{"job": key, "kind": kind, "rows": [...]}``.
 """
 
-from __future__ import annotations
-
 import json
 import platform
 from collections.abc import Callable, Iterable, Mapping

@@ -3,8 +3,6 @@
 Each takes the profile first and returns what its namesake returns, or None where the profile does not hold it.
 """
 
-from __future__ import annotations
-
 from statistics import fmean
 
 from cdvft_bench.expressivity.experiments import REACHED, Row

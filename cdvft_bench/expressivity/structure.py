@@ -4,8 +4,6 @@ The set is the image of a polynomial map, so its dimension is the rank of the ma
 point. Redundancies bound it from above: directions in parameter space along which ``dW`` does not move.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -12,8 +12,6 @@ Write ``A = sum_k D_k P^k`` with the cyclic shift ``(P x)_r = x_{r-1}`` and diag
 ``sum_k z^k D_k P^k v = 0``.
 """
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import torch

@@ -1,7 +1,5 @@
 """Settings that CDVFT and the block-circulant adapter have in common: drawn for tests, and weighed for advice."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from random import Random

@@ -1,7 +1,5 @@
 """What methods of PEFT have in common: sparse coefficients, lengths of vectors, and products of small matrices."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

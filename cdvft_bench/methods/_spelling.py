@@ -1,7 +1,5 @@
 """Methods as users write them: ``lora``, ``LoRA:16``, ``"lora rank=16"``, ``cdvft:m=2:p=64``, several with commas."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """Values of hyperparameters, checked by the annotation of their field, and written in labels."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Sequence

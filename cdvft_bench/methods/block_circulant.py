@@ -71,7 +71,7 @@ class BlockCirculant(Circulant):
         return Cost(factor.parameters, 1, forward, backward, factor.saved_bytes(self.path), adapter)
 
     def adapt_linear(self, base: nn.Linear) -> nn.Module:
-        from cdvft_bench.execution import FastBlockCirculantLinear
+        from cdvft_bench.execution.paths import FastBlockCirculantLinear
         from cdvft_reference import BlockCirculantLinear
 
         if self.path == "fft" or self.path == "handwritten":

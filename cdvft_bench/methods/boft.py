@@ -1,7 +1,5 @@
 """BOFT: W times an orthogonal block-diagonal matrix, rows scaled (Liu et al., ICLR 2024, arXiv 2311.06243)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace

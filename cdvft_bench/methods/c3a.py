@@ -1,7 +1,5 @@
 """C3A: ``dW`` is block-circulant, applied by circular convolution (Chen et al., 2024, arXiv 2407.19342)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from random import Random

@@ -151,7 +151,7 @@ class CDVFT(Circulant):
         return Cost(self.parameters(layer), 2 * self.m - 1, forward, backward, saved, adapter)
 
     def adapt_linear(self, base: nn.Linear) -> nn.Module:
-        from cdvft_bench.execution import FastCDVFTLinear
+        from cdvft_bench.execution.paths import FastCDVFTLinear
         from cdvft_reference import CDVFTLinear
 
         if self.path == "fft" or self.path == "handwritten":

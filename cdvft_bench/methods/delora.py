@@ -1,7 +1,5 @@
 """DeLoRA: low-rank updates of a bounded, trained length (Bini et al., ICLR 2025, arXiv 2503.18225)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

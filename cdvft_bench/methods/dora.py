@@ -1,7 +1,5 @@
 """DoRA: LoRA with a trained magnitude a row of the weight (Liu et al., ICML 2024, arXiv 2402.09353)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

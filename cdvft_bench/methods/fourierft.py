@@ -1,7 +1,5 @@
 """FourierFT: ``dW`` is the inverse 2-D FFT of a sparse spectrum (Gao et al., ICML 2024, arXiv 2405.03003)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """GraLoRA: a k x k grid of small LoRAs (Jung et al., NeurIPS 2025, arXiv 2505.20355)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

@@ -1,7 +1,5 @@
 """HRA: W times a product of Householder reflections (Yuan, Liu, Xu, NeurIPS 2024, arXiv 2405.17484)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

@@ -1,7 +1,5 @@
 """(IA)^3: a trained scale a feature (Liu et al., NeurIPS 2022, arXiv 2205.05638)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from random import Random

@@ -1,7 +1,5 @@
 """LoHa: ``dW`` is the entry-wise product of two low-rank ones (Hyeon-Woo et al., ICLR 2022, arXiv 2108.06098)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

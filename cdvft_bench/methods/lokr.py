@@ -1,7 +1,5 @@
 """LoKr: ``dW`` is a Kronecker product of two small matrices (Yeh et al., ICLR 2024, arXiv 2309.14859)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """LoRA: ``dW = (alpha / r) B A`` with A of r rows and B of r columns (Hu et al., ICLR 2022, arXiv 2106.09685)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

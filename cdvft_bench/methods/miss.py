@@ -1,7 +1,5 @@
 """MiSS: one trained matrix shared by all input blocks (Kang, Yin, 2024, arXiv 2409.15371)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

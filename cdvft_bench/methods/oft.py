@@ -1,7 +1,5 @@
 """OFT: inputs rotated block by block (Qiu et al., NeurIPS 2023, arXiv 2306.07280)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random

@@ -1,7 +1,5 @@
 """RandLoRA: a full-rank sum of random low-rank products (Albert et al., ICLR 2025, arXiv 2502.00987)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random

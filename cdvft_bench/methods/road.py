@@ -1,7 +1,5 @@
 """RoAd: outputs rotated and stretched in pairs (Liao, Monz, NeurIPS 2024, arXiv 2409.00119)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

@@ -1,7 +1,5 @@
 """rsLoRA: LoRA scaled by ``alpha / sqrt(r)`` (Kalajdzievski, 2023, arXiv 2312.03732)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """VeRA: ``dW = diag(b) B diag(d) A``, A and B random and shared (Kopiczko et al., ICLR 2024, arXiv 2310.11454)."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from random import Random

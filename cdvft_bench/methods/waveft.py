@@ -1,7 +1,5 @@
 """WaveFT: ``dW`` is the inverse wavelet transform of sparse coefficients (Bilican et al., 2025, arXiv 2505.12532)."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import ClassVar
 

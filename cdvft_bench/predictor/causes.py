@@ -1,7 +1,5 @@
 """Why a prediction is far from the truth: found by rule from the record itself, the most telling rule first."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import pairwise

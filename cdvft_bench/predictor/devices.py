@@ -1,7 +1,5 @@
 """GPUs by their datasheets (``devices.toml``, or a table of one's own), any device by a file of calibrated rates."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import math
 import re

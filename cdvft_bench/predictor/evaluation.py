@@ -1,7 +1,5 @@
 """Predict recorded times by fits that did not see them, and say how far they miss."""
 
-from __future__ import annotations
-
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Bytes on one GPU during a training step, part by part."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

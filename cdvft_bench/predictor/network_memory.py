@@ -4,8 +4,6 @@ Weights, gradients and activations are those of the network with its adapter in 
 meta device does not show is by formula, see ``analytic.training``: quantised weights, the optimiser's state, the loss.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any

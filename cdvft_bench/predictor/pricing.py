@@ -1,7 +1,5 @@
 """Seconds of kernels on a device: its rates, and the efficiencies fitted to profiles of it where there are some."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 

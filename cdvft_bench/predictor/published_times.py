@@ -1,7 +1,5 @@
 """Predicted order and ratios of methods against training times that others published."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace

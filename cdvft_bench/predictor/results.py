@@ -1,7 +1,5 @@
 """What the predictor answers: plain values that a page, a terminal or a JSON file can show. No computing here."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Records as a fit takes them: what each ran, on which device, and how long it took."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

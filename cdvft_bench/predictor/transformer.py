@@ -5,8 +5,6 @@ with RMS norms and rotary positions (Llama and its like), and plain blocks with 
 GPT-2). Launches, bytes and saved activations are checked against counts of small models of both.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """One look for everything that is drawn: a colour for light and dark ground and a marker for every method."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """docs/questions.md: the reviewers' questions, answered from recorded files alone."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from cdvft_bench.analysis.questions.evidence import Answer

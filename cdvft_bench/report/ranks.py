@@ -1,7 +1,5 @@
 """The table over workloads as text: cells for the page, the terminal and a CSV file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from cdvft_bench.accuracy.pilot import GAIN

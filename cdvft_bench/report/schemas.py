@@ -4,8 +4,6 @@ Every command prints one object with the key "schema", the version of these sche
 under "rows". A version keeps its keys: one that goes or changes its meaning makes a new version, new ones do not.
 """
 
-from __future__ import annotations
-
 from typing import Any, TypedDict
 
 import msgspec

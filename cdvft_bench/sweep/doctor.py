@@ -1,7 +1,5 @@
 """What this machine can and cannot measure."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import shutil

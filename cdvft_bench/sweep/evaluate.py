@@ -1,13 +1,16 @@
-"""The three sources of a case: predict by closed form, count what runs, time it.
+"""The three sources of a case: predict by closed form, count what runs, time it; also by the processor's own counters.
 
 Layers and adapters are built as ``timing.built`` says; a model is the one of the model table, with its real weights.
 """
 
 from __future__ import annotations
 
+import copy
+import json
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,17 +20,18 @@ from cdvft_bench.analytic.cost import flops, total
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.linear import itemsize
 from cdvft_bench.analytic.models import layer_shape, model_shape, model_spec
-from cdvft_bench.core.case import FROZEN, Case, baselines
+from cdvft_bench.core.case import FROZEN, Case, baselines, case_from
+from cdvft_bench.core.counted import Counted
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Predicted, PredictedPass
+from cdvft_bench.core.timed import Mode, Replays, Timed
 from cdvft_bench.sweep.model_cost import case_cost, case_method
 from cdvft_bench.timing.machine.environment import memory_gib
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from cdvft_bench.core.counted import Counted
-    from cdvft_bench.core.timed import Mode, Replays, Timed
+    from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.timing.built import Built, Target
 
 
@@ -170,7 +174,6 @@ def _copied(module: T, case: Case, share: bool) -> T:
 
     Methods that train or overwrite the base's own weights get a copy of their own.
     """
-    import copy
 
     from cdvft_bench.timing.built import copy_with_shared_weights
 
@@ -294,7 +297,6 @@ def keep_trace(case: Case) -> bytes:
     Raises:
         UserError: it is larger.
     """
-    import tempfile
 
     from cdvft_bench.timing.scopes import scoped
     from cdvft_bench.timing.trace import export_trace
@@ -332,3 +334,24 @@ def check_fits(case: Case) -> None:
             f"batch = {case.batch} sequences of {case.sequence} tokens on {case.subject} take {least:,.0f} GiB at the "
             f"least, and this machine has {there:g} GiB; give fewer sequences or tokens, or a smaller subject"
         )
+
+
+def count_executed(case: Case) -> Executed:
+    """Floating-point operations that one pass of the case executes, in a process of its own.
+
+    Raises:
+        UserError: the case cannot be built here.
+        RuntimeError: it fails.
+    """
+    from cdvft_bench.counting import hardware
+
+    require_device(case.device)
+    setup = f"from cdvft_bench.sweep.evaluate import pass_of\nrun = pass_of({json.dumps(asdict(case))!r})\nrun()"
+    return hardware.count_executed("run()", setup, case.device)
+
+
+def pass_of(text: str) -> Callable[[], object]:
+    """The pass of a case that is given as JSON, to be run again and again."""
+    case = case_from(json.loads(text))
+    built = build(case)
+    return built.step if case.pass_ == "step" else built.forward

@@ -30,8 +30,6 @@ Hyperparameters that do not fit a subject's widths are an error, or are left out
 subject could take is always an error. Cases are made one by one: a large grid costs the keys seen, no more.
 """
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

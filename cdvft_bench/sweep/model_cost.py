@@ -1,7 +1,5 @@
 """The closed form of a case: one layer, or the linear layers and attention products of a whole model."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

@@ -5,8 +5,6 @@ taken out and the closed form of the adapted layer, at the layer's own widths an
 is called; the closed form of the frozen layer must equal what was taken out, or a note says that it does not.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence

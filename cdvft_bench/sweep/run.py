@@ -1,7 +1,5 @@
 """A grid, run into a store by one of the engines."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace

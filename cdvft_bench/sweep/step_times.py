@@ -1,7 +1,5 @@
 """What training steps of a preset's methods take, as a file: read where nothing runs."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -4,8 +4,6 @@ A trial's own step times come from different minutes of a machine's day. Here ev
 batch, in random order round by round (``timing.clock``), so that ratios hold where absolute times drift.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial

@@ -52,7 +52,7 @@ SUITE = "cdvft_bench.sweep.evaluate:build"
 
 
 def _circulant(name: str) -> Callable[..., nn.Module]:
-    """Maker of a layer of the reference, or of the same layer on a fast path of ``cdvft_bench.execution``."""
+    """Maker of a layer of the reference, or of the same layer on a fast path of ``cdvft_bench.execution.paths``."""
 
     def make(base: nn.Linear, path: str = "fft", **values: Any) -> nn.Module:
         layer: nn.Module
@@ -60,7 +60,7 @@ def _circulant(name: str) -> Callable[..., nn.Module]:
             layer = getattr(importlib.import_module("cdvft_reference"), name)(base, path=path, **values)
         elif path in (AUTO, *paths()):
             # Found by name: the clock does not depend on what it times.
-            layer = getattr(importlib.import_module("cdvft_bench.execution"), f"Fast{name}")(base, path, **values)
+            layer = getattr(importlib.import_module("cdvft_bench.execution.paths"), f"Fast{name}")(base, path, **values)
         else:
             raise UserError(f"path {path!r} is not known; use one of {', '.join((AUTO, *paths()))}")
         return layer
@@ -71,7 +71,7 @@ def _circulant(name: str) -> Callable[..., nn.Module]:
 def paths() -> tuple[str, ...]:
     """Ways to execute CDVFT and BCA here."""
     try:
-        return tuple(importlib.import_module("cdvft_bench.execution").PATHS)
+        return tuple(importlib.import_module("cdvft_bench.execution.paths").PATHS)
     except ImportError:
         return REFERENCE_PATHS
 

@@ -4,8 +4,6 @@
 half a minute on two cores.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import platform

@@ -1,7 +1,5 @@
 """Inputs to time with: random, never zero, and enough copies to keep them out of a cache."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Generic, TypeVar
 

@@ -20,8 +20,6 @@ may be the base's.) A method that multiplies with the base's weight itself, with
 layer (BOFT, a merged weight), has that product under "adapter": ``Scoping.bypassing`` names such layers.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Intervals of medians and ratios, and a rank test for drift. Pure functions of seconds."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

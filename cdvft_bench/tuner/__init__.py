@@ -9,8 +9,6 @@ Importing this package registers the method with PEFT::
     model = get_peft_model(model, CdvftConfig(m=2, block_size=768, target_modules=["query", "value"]))
 """
 
-from __future__ import annotations
-
 from cdvft_bench.tuner.registration import register, require_interface
 
 require_interface()  # before the imports that need it, so that an unsuited PEFT is named as such

@@ -1,7 +1,5 @@
 """The configuration of a CDVFT or block-circulant adapter."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -9,7 +7,7 @@ from typing import Any, Literal
 from peft.config import PeftConfig
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import check_path
+from cdvft_bench.execution.paths import check_path
 from cdvft_bench.tuner.registration import peft_type
 
 INITS = ("zero_diagonal", "zero_circulant", "random")

@@ -1,7 +1,5 @@
 """What an adapter can be put on, under which name and how executed: checked for all layers before one is touched."""
 
-from __future__ import annotations
-
 import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping

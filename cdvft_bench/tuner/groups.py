@@ -1,7 +1,5 @@
 """Optimiser groups: the learning rate of a circulant vector."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import nn

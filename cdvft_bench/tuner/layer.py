@@ -1,7 +1,5 @@
 """Adapted layers: a frozen ``nn.Linear`` or GPT-2 ``Conv1D`` with one or several CDVFT adapters."""
 
-from __future__ import annotations
-
 import warnings
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from transformers.pytorch_utils import Conv1D
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import adapted_linear, change, mixed_change
 from cdvft_bench.execution.base import is_plain, own_forwards
+from cdvft_bench.execution.mixed import mixed_change
+from cdvft_bench.execution.paths import adapted_linear, change
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.offload import execution_device, find_misnamed, keep_loaded, loaded, offload_hook
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense

@@ -1,7 +1,5 @@
 """Load a saved adapter, checked against the model before the model is touched."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The model wrapper: finds the layers to adapt, checks them all before it touches one, and puts adapters in."""
 
-from __future__ import annotations
-
 import copy
 import warnings
 from collections import ChainMap

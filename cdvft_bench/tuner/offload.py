@@ -1,7 +1,5 @@
 """Bases whose weights are loaded at their call only: accelerate's offloading to the CPU or to disk."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Make PEFT know the method: a member of its enumeration of types, and its own registry of methods."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from typing import Any
 

@@ -6,8 +6,6 @@ r = 8 by gathered factors and batched products (what serving systems do in one k
 with ``adapter_names``, which take adapters as separate parameters, where so many can be made.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cdvft_bench.execution import mixed_change
+from cdvft_bench.core.text import markdown_table
+from cdvft_bench.execution.mixed import mixed_change
 from cdvft_bench.timing.clock import Contender, time_interleaved
 from cdvft_bench.tuner.config import CdvftConfig
 
@@ -124,9 +123,9 @@ def table(found: Sequence[Found]) -> str:
     """Markdown: thousands of requests a second through the layer, by the number of adapters."""
     names = list(dict.fromkeys(name for f in found for name in f.seconds))
     head = ["d", "requests", "adapters", "MB: CDVFT, LoRA", *names]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    rows = []
     for f in found:
         rates = [f"{f.requests / f.seconds[name] / 1e3:.1f}" if name in f.seconds else "not measured" for name in names]
         held = f"{f.cdvft_bytes / 1e6:.3g}, {f.lora_bytes / 1e6:.3g}"
-        lines.append("| " + " | ".join([str(f.d), str(f.requests), f"{f.adapters:,}", held, *rates]) + " |")
-    return "\n".join(lines)
+        rows.append([f.d, f.requests, f"{f.adapters:,}", held, *rates])
+    return "\n".join(markdown_table(head, rows))

@@ -4,8 +4,6 @@ python docs/examples/causal_lm.py --output adapter                          # fr
 python docs/examples/causal_lm.py --output adapter --model tiny --steps 20  # a tiny random Llama: a look
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Iterator
 from pathlib import Path

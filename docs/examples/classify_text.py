@@ -5,8 +5,6 @@ python docs/examples/classify_text.py --output adapter --model mpnet-base
 python docs/examples/classify_text.py --output adapter --steps 4  # a look
 """
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

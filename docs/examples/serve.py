@@ -4,8 +4,6 @@ python docs/examples/serve.py --output served                                  #
 python docs/examples/serve.py --output served --width 64 --steps 5 --ranks 8   # a look
 """
 
-from __future__ import annotations
-
 import argparse
 import copy
 import warnings

@@ -7,8 +7,6 @@
 cropped to ``d_out`` rows.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

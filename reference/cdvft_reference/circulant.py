@@ -12,8 +12,6 @@ it (arXiv 2505.00580); its product is ``IFFT(conj(FFT(c)) * FFT(x))``. The two d
 reversal of ``c`` and so span the same set of matrices.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal, get_args
 
 import torch

@@ -1,7 +1,5 @@
 """Adapted linear layers: a frozen ``nn.Linear`` plus ``alpha * dW x``."""
 
-from __future__ import annotations
-
 import math
 from typing import Any, Literal, get_args
 

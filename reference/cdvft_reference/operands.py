@@ -12,8 +12,6 @@ For x (..., d_in), m diagonals, their m - 1 circulants of block size p, and the 
 No value is looked at: a check takes some microseconds, and runs at every call of a layer.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NoReturn
 

@@ -1,7 +1,5 @@
 """Statistics of fine-tuning runs against what they must give."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Near-copies among texts, against every pair compared."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from fractions import Fraction

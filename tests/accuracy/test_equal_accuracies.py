@@ -1,7 +1,5 @@
 """Equal accuracies decide nothing: constructed ties of which means of floats make a difference."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import math

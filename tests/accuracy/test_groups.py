@@ -1,7 +1,5 @@
 """Groups of presets: one after the other, in one file and one budget, with nothing lost or doubled."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How far a campaign is, what the rest takes and what its design sees: against runs of known cost and spread."""
 
-from __future__ import annotations
-
 import math
 import random
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """What difference a design can see, against simulation."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

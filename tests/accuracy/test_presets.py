@@ -1,7 +1,5 @@
 """The suite's own presets: they read, and every method fits every layer that it would adapt."""
 
-from __future__ import annotations
-
 from importlib import resources
 
 import pytest

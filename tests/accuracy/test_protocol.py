@@ -1,7 +1,5 @@
 """The protocol of a preset whose grids extend themselves: budgets alike, no best rate at an end, a pilot first."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Callable

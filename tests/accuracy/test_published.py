@@ -1,7 +1,5 @@
 """PEFT's two comparisons as they come with the suite, against the formulas, layer by layer."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Runs that were made elsewhere, as users keep them: tables of any head, PEFT's results; and what is wrong there."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """The grid of learning rates that extends itself."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from fractions import Fraction

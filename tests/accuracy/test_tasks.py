@@ -1,7 +1,5 @@
 """Tasks: the same splits whatever the order of rows, no text in two splits, clear errors."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Fine-tuning runs: repeatable, recorded whatever happens, resumable; and what is made of them."""
 
-from __future__ import annotations
-
 import json
 import signal
 import subprocess

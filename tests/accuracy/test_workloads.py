@@ -1,7 +1,5 @@
 """Images, problems, and what a model makes of them: right examples, right losses, right answers."""
 
-from __future__ import annotations
-
 import gzip
 import re
 import struct

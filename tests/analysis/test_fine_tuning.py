@@ -1,7 +1,5 @@
 """Fine-tuning runs analysed: the recorded studies hold together, and rules are found where they were put."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Records as a frame: the records' own values, nothing invented where one is missing, names as a reader knows them."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import replace

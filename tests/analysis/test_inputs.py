@@ -1,7 +1,5 @@
 """What is read: files by name, folders as a whole, the newest of every case; what is no such file is refused."""
 
-from __future__ import annotations
-
 import json
 import os
 import random
@@ -14,7 +12,8 @@ import pytest
 
 from cdvft_bench.analysis import inputs
 from cdvft_bench.analysis.inputs import latest, read
-from cdvft_bench.claims import verify, write_verdicts
+from cdvft_bench.claims import verify
+from cdvft_bench.claims.verdict import write_verdicts
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.timing.machine.environment import read_environment

@@ -1,7 +1,5 @@
 """Compiled kernels by path: what is shown is what was recorded."""
 
-from __future__ import annotations
-
 import json
 import random
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The first answer: what is shown is chosen by rule, and every sentence holds the records' own values."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

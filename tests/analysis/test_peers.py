@@ -1,7 +1,5 @@
 """CDVFT beside its peers, and paths beside each other: where the ratios were put, there they are found."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The four commands on runs that were made elsewhere: pages and predictions of them, and refusals in one line."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The front against its definition, by brute force."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

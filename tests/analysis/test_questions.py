@@ -1,7 +1,5 @@
 """The answers to the reviewers' questions follow from the records, and from nothing else."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """The table over workloads: synthetic runs of known answer come out as they were made."""
 
-from __future__ import annotations
-
 import math
 import random
 from collections.abc import Mapping, Sequence
@@ -22,7 +20,7 @@ from cdvft_bench.analysis.accuracy.study import studies
 from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.report.ranks import left_out_said, ranking_table
-from cdvft_bench.report.terminal.ranks import show_ranking
+from cdvft_bench.report.terminal.overview import show_ranking
 from cdvft_bench.sweep.step_times import StepCost, StepTimes
 
 Setting = tuple[str, tuple[tuple[str, int | str], ...]]

@@ -1,7 +1,5 @@
 """Two stores side by side: what became slower is found, what did not is left in peace."""
 
-from __future__ import annotations
-
 import csv
 import json
 import random

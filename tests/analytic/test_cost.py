@@ -1,7 +1,5 @@
 """The cost algebra: sums, scaling, conventions, and whole grids at once."""
 
-from __future__ import annotations
-
 import math
 import time
 

@@ -1,7 +1,5 @@
 """What a GPU starts and moves beside what the dispatcher shows: hidden copies, and transforms that leave the chip."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Closed forms never wrap: Python's integers, or arrays that hold what the products of large sizes need."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

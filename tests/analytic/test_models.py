@@ -1,7 +1,5 @@
 """Shapes of real models against their published sizes, and subjects as users write them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

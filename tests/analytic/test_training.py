@@ -1,7 +1,5 @@
 """Memory as people train, by formula: against real optimisers, real quantised weights, real chunks of a loss."""
 
-from __future__ import annotations
-
 import random
 
 import pytest

@@ -9,8 +9,6 @@ One run says little of small differences: for ratios with intervals use ``cdvft-
 interleaves the contenders, and for two whole campaigns ``cdvft-bench compare``.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from typing import Any, get_args, get_type_hints

@@ -3,8 +3,6 @@
 ``pytest tests/benchmarks/test_packing.py --benchmark-only``
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

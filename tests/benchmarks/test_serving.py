@@ -1,7 +1,5 @@
 """Speed of one layer under a batch in which every request draws one of many adapters (tox -e bench)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

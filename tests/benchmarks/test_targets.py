@@ -5,8 +5,6 @@
 frozen. Ratios with intervals come from ``cdvft-bench sweep paths``, which interleaves the contenders.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

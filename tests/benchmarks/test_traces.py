@@ -3,8 +3,6 @@
 ``pytest tests/benchmarks/test_traces.py --benchmark-only``
 """
 
-from __future__ import annotations
-
 import random
 import resource
 import subprocess

@@ -1,7 +1,5 @@
 """A headless Chromium of the system, driven by selenium; without either the tests are skipped, and say why."""
 
-from __future__ import annotations
-
 import shutil
 import time
 from collections.abc import Callable, Iterator

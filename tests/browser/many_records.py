@@ -1,7 +1,5 @@
 """A made-up campaign of any size, as varied as a real one: layers, workloads, dtypes, machines, methods."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta

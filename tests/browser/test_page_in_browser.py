@@ -1,7 +1,5 @@
 """The page as a reader has it: in a browser, by pointer and by keyboard, in both themes, on a phone, on paper."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """Implementations on one side of a claim: wrong ones are told from right ones, whatever is wrong with them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import Any
 

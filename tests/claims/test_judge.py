@@ -1,7 +1,5 @@
 """The judge's own arithmetic: conditions that say it all, and hits that come by chance."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from dataclasses import dataclass, replace
@@ -12,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.claims.chance import chance_of
-from cdvft_bench.claims.conditions import conditions
+from cdvft_bench.claims.conditions import chance_of, conditions
 from cdvft_bench.claims.judge import judge
 from cdvft_bench.claims.ledger.claim import Claim
 from cdvft_bench.claims.ledger.laws import Equals, Ratio

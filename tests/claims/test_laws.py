@@ -1,7 +1,5 @@
 """Laws are judged by fits over a range; what obeys them passes, what does not fails."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

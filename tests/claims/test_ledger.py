@@ -1,7 +1,5 @@
 """A ledger that is not as it should be is refused in one line that names the entry and the rule."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

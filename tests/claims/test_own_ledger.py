@@ -1,7 +1,5 @@
 """The suite's own ledger: all of it judged once a test run."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,12 +9,11 @@ import pytest
 import torch
 
 from cdvft_bench.analytic.models import MODELS, model_shape
-from cdvft_bench.claims import to_json, to_junit
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.claim import Claim
 from cdvft_bench.claims.ledger.read import read_ledger
-from cdvft_bench.claims.table import THIS_SUITE, rows, short_table, summary, verdict_table
-from cdvft_bench.claims.verdict import Verification
+from cdvft_bench.claims.table import THIS_SUITE, rows, short_table, summary, to_junit, verdict_table
+from cdvft_bench.claims.verdict import Verification, to_json
 from cdvft_bench.execution import native
 from tests.texts import same_text
 

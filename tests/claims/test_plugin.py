@@ -1,7 +1,5 @@
 """``pytest --claims`` collects a ledger's claims as tests."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib.metadata import entry_points

@@ -1,7 +1,5 @@
 """FLOPs at open prices: closed forms on one side, what runs on the other, and nothing shared between them."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from cdvft_bench.claims.sources.analytic import FormulaSource
 from cdvft_bench.claims.sources.counted import CountSource
 from cdvft_bench.claims.sources.priced import real_split_radix, split_radix
 from cdvft_bench.claims.sources.source import NotAvailable
-from cdvft_bench.counting.split_radix import count_fft
+from cdvft_bench.counting.prices import count_fft
 
 FORMULA, COUNT = FormulaSource(Path()), CountSource(Path())
 

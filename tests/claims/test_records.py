@@ -1,7 +1,5 @@
 """The witnesses who read what was recorded."""
 
-from __future__ import annotations
-
 import csv
 import random
 from dataclasses import fields
@@ -15,9 +13,9 @@ from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.point import MethodSubject
 from cdvft_bench.claims.ledger.read import parse_ledger
-from cdvft_bench.claims.sources.published_runs import RunTable
 from cdvft_bench.claims.sources.records import UNNAMED, ClockSource, read_records
 from cdvft_bench.claims.sources.source import NotAvailable
+from cdvft_bench.claims.sources.trained import RunTable
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record

@@ -1,7 +1,5 @@
 """Claims of accuracy are judged from fine-tuning runs: paired, with an interval, each workload by itself."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Somebody else's module, judged by somebody else's ledger."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from xml.etree import ElementTree as ET
 

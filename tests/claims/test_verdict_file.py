@@ -1,7 +1,5 @@
 """Verdicts survive their file, with the environment that judged them; any other file is one clear line."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -13,10 +11,19 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdvft_bench.claims import read_verdicts, rows, to_json, verify, write_verdicts
+from cdvft_bench.claims import verify
 from cdvft_bench.claims.ledger.terms import WORDS, Origin
-from cdvft_bench.claims.table import summary, verdict_table
-from cdvft_bench.claims.verdict import Claimed, Reading, SourceResult, Verdict, Verification
+from cdvft_bench.claims.table import rows, summary, verdict_table
+from cdvft_bench.claims.verdict import (
+    Claimed,
+    Reading,
+    SourceResult,
+    Verdict,
+    Verification,
+    read_verdicts,
+    to_json,
+    write_verdicts,
+)
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
 
@@ -181,7 +188,7 @@ def test_an_older_reader_ignores_what_a_newer_writer_adds(tmp_path: Path) -> Non
 
 def test_reading_needs_nothing_but_the_standard_library() -> None:
     code = (
-        "import sys; import cdvft_bench.claims.verdict_file, cdvft_bench.claims.table; "
+        "import sys; import cdvft_bench.claims.verdict, cdvft_bench.claims.table; "
         "bad = {'torch', 'numpy', 'pandas', 'msgspec', 'rich', 'cdvft_bench.methods', 'cdvft_bench.analytic'}; "
         "print(sorted(bad & set(sys.modules)))"
     )

@@ -1,7 +1,5 @@
 """What exists in memory is seen: returned, written into a target or piece by piece, or allocated by other means."""
 
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 

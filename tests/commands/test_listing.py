@@ -1,7 +1,5 @@
 """Lists of names: each can be used where it is listed for."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, get_args

@@ -1,7 +1,5 @@
 """What commands import: answers from formulas come without torch, and bad arguments are refused before it is loaded."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

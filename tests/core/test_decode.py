@@ -1,7 +1,5 @@
 """JSON comes back as it went, and what is none of the kind is named with its place."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict, dataclass
 from typing import Literal

@@ -1,7 +1,5 @@
 """A process that answers questions ends with whoever asks it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """One run at a time; a lock whose owner is gone is taken over."""
 
-from __future__ import annotations
-
 import json
 import os
 import socket

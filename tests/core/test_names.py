@@ -1,7 +1,5 @@
 """Names that are nearly right."""
 
-from __future__ import annotations
-
 import pytest
 
 from cdvft_bench.core.names import nearest, not_known

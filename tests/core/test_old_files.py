@@ -1,7 +1,5 @@
 """Files that earlier versions wrote load whole: every one under profiles/."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Files of users are read by one home: right ones whatever the locale, wrong ones in one line."""
 
-from __future__ import annotations
-
 import contextlib
 import json
 import random

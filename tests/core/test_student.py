@@ -1,7 +1,5 @@
 """Student's t against published tables and scipy, and intervals that hold as often as they say."""
 
-from __future__ import annotations
-
 import math
 import random
 

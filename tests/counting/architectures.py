@@ -3,8 +3,6 @@
 The count on the meta device, torch's own FlopCounterMode, and a run on the CPU with real weights must agree.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass

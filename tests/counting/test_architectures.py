@@ -1,7 +1,5 @@
 """Networks without data are counted as they run: against the CPU, torch's own counter, and the closed forms."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

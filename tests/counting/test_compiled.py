@@ -1,7 +1,5 @@
 """Machine code read for what it holds: by hand-written assembly, and by kernels of known content where Triton is."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections import Counter
 

@@ -1,7 +1,5 @@
 """The counters against counts made by hand and against torch's own."""
 
-from __future__ import annotations
-
 import math
 import sys
 from typing import Any

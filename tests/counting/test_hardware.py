@@ -1,7 +1,5 @@
 """Hardware counters: their output as the tools print it, tools played by scripts, and the real ones where they are."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

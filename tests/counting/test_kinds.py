@@ -1,7 +1,5 @@
 """Kinds of operators, inputs and outputs that a user's network may have: each counted right, or noted."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass

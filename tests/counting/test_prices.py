@@ -1,7 +1,5 @@
 """Prices of what is counted: the counting side's own, equal to the closed forms' where both are right."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

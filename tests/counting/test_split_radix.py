@@ -1,7 +1,5 @@
 """Split-radix transforms over counting numbers: values against numpy, counts against the literature's exact ones."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What may be attached to a frozen linear layer so that calling it is more than the product of its weight."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -8,8 +8,6 @@ kernel adds to. Then the launch's outputs are set to the oracle's, such that the
 gradients, which are compared with the layer's definition, rest on whole operands.
 """
 
-from __future__ import annotations
-
 import itertools
 import random
 import sys
@@ -191,7 +189,7 @@ def run_layer(path: str, layer: Layer) -> None:
     from triton.runtime.interpreter import InterpretedFunction
 
     from cdvft_bench.counting.interpreted import sampled
-    from cdvft_bench.execution import adapted_linear
+    from cdvft_bench.execution.paths import adapted_linear
 
     given = [t.clone().requires_grad_() for t in (layer.x, *layer.ends, layer.c)]
     how = {"path": path, "convention": "row" if layer.row else "column"}

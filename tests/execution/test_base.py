@@ -1,7 +1,5 @@
 """A base that does more at its call than the product of its weight is called itself, on every path."""
 
-from __future__ import annotations
-
 import copy
 from contextlib import nullcontext
 
@@ -10,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cdvft_bench.execution import PATHS, FastBlockCirculantLinear, FastCDVFTLinear, native
+from cdvft_bench.execution import native
 from cdvft_bench.execution.base import is_plain
+from cdvft_bench.execution.paths import PATHS, FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_reference import BlockCirculantLinear, CDVFTLinear
 from tests.execution.bases import OF_ALL_LAYERS, ON_THE_LAYER, of_all_layers
 

@@ -1,7 +1,5 @@
 """What Triton's kernels must move: never above the prediction, and written down as a table."""
 
-from __future__ import annotations
-
 import pytest
 
 from cdvft_bench.execution.costs import FastLayer

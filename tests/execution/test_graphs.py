@@ -1,12 +1,10 @@
 """A training step of every path, captured in a CUDA graph and replayed on new data."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn
 
-from cdvft_bench.execution import FastCDVFTLinear
+from cdvft_bench.execution.paths import FastCDVFTLinear
 from cdvft_bench.timing.modes import capture
 
 

@@ -1,7 +1,5 @@
 """Batches whose rows have adapters of their own: each row as the dense matrix of its adapter has it, or refused."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +13,8 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import mixed_change, native
+from cdvft_bench.execution import native
+from cdvft_bench.execution.mixed import mixed_change
 from cdvft_bench.timing.clock import fixed_threads
 from tests.execution.test_paths import dense, factors, relative
 

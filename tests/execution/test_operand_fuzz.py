@@ -3,8 +3,6 @@
 CDVFT_FUZZ_EXAMPLES sets the number of cases a test; ``tox -e sanitize`` runs many under the address sanitizer.
 """
 
-from __future__ import annotations
-
 import math
 import os
 from dataclasses import dataclass, field, replace
@@ -16,7 +14,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from cdvft_bench.execution import PATHS, adapted_linear, change, native
+from cdvft_bench.execution import native
+from cdvft_bench.execution.paths import PATHS, adapted_linear, change
 from cdvft_reference.cdvft import FactorShapes
 from cdvft_reference.circulant import Convention
 from tests.execution.test_operands import every_second, negated_view, transposed, within

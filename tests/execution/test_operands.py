@@ -10,16 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cdvft_bench.execution import (
-    PATHS,
-    FastBlockCirculantLinear,
-    FastCDVFTLinear,
-    adapted_linear,
-    change,
-    merged_weight,
-    native,
-)
+from cdvft_bench.execution import native
 from cdvft_bench.execution.fused import Plan
+from cdvft_bench.execution.merged import merged_weight
+from cdvft_bench.execution.paths import PATHS, FastBlockCirculantLinear, FastCDVFTLinear, adapted_linear, change
 from cdvft_reference import CDVFTLinear
 from cdvft_reference.operands import memory
 from tests.execution.test_paths import factors, relative

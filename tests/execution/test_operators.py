@@ -1,7 +1,5 @@
 """The registered operators, called directly: they check for themselves, and so does what is called around torch."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +12,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from cdvft_bench.execution import FastCDVFTLinear, adapted_linear, native
+from cdvft_bench.execution import native
+from cdvft_bench.execution.paths import FastCDVFTLinear, adapted_linear
 from tests.execution.test_operands import WRONG, Operands, nested, of_shape
 from tests.execution.test_paths import relative
 

@@ -1,7 +1,5 @@
 """Every path against the dense oracle: outputs, all gradients, what is kept, and what is refused."""
 
-from __future__ import annotations
-
 import copy
 import random
 from collections.abc import Callable
@@ -15,18 +13,12 @@ from torch import Tensor, nn
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import saved_bytes
-from cdvft_bench.execution import PATHS as ALL_PATHS
-from cdvft_bench.execution import (
-    FastBlockCirculantLinear,
-    FastCDVFTLinear,
-    adapted_linear,
-    change,
-    merged_weight,
-    native,
-    release_buffers,
-)
+from cdvft_bench.execution import native
 from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.merged import circulant_view, fold
+from cdvft_bench.execution.merged import circulant_view, fold, merged_weight
+from cdvft_bench.execution.paths import PATHS as ALL_PATHS
+from cdvft_bench.execution.paths import FastBlockCirculantLinear, FastCDVFTLinear, adapted_linear, change
+from cdvft_bench.execution.scratch import release_buffers
 from cdvft_bench.execution.spectral import column_dot
 from cdvft_reference import CDVFTLinear
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense

@@ -1,7 +1,5 @@
 """Rows executed some at a time: the same numbers, the same closed forms, and only on a CPU."""
 
-from __future__ import annotations
-
 import copy
 import random
 
@@ -13,7 +11,8 @@ from torch import nn
 from cdvft_bench.analytic.cost import total
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.counting.count import count_layer
-from cdvft_bench.execution import FastBlockCirculantLinear, FastCDVFTLinear, fused, splits
+from cdvft_bench.execution import fused, splits
+from cdvft_bench.execution.paths import FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_bench.methods import make_method
 
 

@@ -1,7 +1,5 @@
 """The planner: it ranks by predicted time, resolves "auto", and says where its rates come from."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import json
@@ -24,8 +22,9 @@ from cdvft_bench.analytic.roofline import (
     rates_from_json,
 )
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import FastCDVFTLinear, Problem, planner, rank
-from cdvft_bench.execution.planner import BUILT_IN, device_rates, estimate, kernels_of, pick
+from cdvft_bench.execution import planner
+from cdvft_bench.execution.paths import FastCDVFTLinear
+from cdvft_bench.execution.planner import BUILT_IN, Problem, device_rates, estimate, kernels_of, pick, rank
 from cdvft_bench.methods import make_method
 
 CPU = BUILT_IN["cpu"]

@@ -1,7 +1,5 @@
 """torch.func over adapted layers: "fft" and "auto" work, a backward written by hand says that it cannot."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, hessian, jacrev, jvp, vmap
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import PATHS, FastBlockCirculantLinear, FastCDVFTLinear
+from cdvft_bench.execution.paths import PATHS, FastBlockCirculantLinear, FastCDVFTLinear
 from cdvft_reference import CDVFTLinear
 from tests.execution.test_paths import relative
 

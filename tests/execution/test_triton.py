@@ -28,7 +28,7 @@ import itertools, sys, torch
 from cdvft_bench.execution.fused import Plan
 from cdvft_bench.execution import splits
 from cdvft_bench.execution.triton.path import merged_weight
-from cdvft_bench.execution import adapted_linear, change
+from cdvft_bench.execution.paths import adapted_linear, change
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import dense_block_circulant
 
@@ -78,7 +78,7 @@ import torch
 from tests.execution.test_operands import every_second, negated_view, transposed
 from cdvft_bench.execution.fused import Plan
 from cdvft_bench.execution.triton.path import merged_weight
-from cdvft_bench.execution import change
+from cdvft_bench.execution.paths import change
 from cdvft_reference.cdvft import cdvft_dense
 
 torch.manual_seed(0)
@@ -118,7 +118,7 @@ COUNTED = """
 import itertools, torch
 from triton.runtime.interpreter import InterpreterBuilder as Builder
 from cdvft_bench.analytic.linear import LinearShape
-from cdvft_bench.execution import adapted_linear
+from cdvft_bench.execution.paths import adapted_linear
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem
 from cdvft_bench.execution.splits import on_chip_rows
@@ -167,7 +167,7 @@ from dataclasses import replace
 from cdvft_bench.execution.costs import FastLayer
 from cdvft_bench.execution.planner import Problem
 from torch.utils._python_dispatch import TorchDispatchMode
-from cdvft_bench.execution import adapted_linear
+from cdvft_bench.execution.paths import adapted_linear
 from cdvft_bench.execution.triton import kernels as triton_kernels
 
 seen, steps = [], {}
@@ -282,7 +282,8 @@ def test_a_program_that_leaves_its_argument_is_named() -> None:
 
 FOLDED = """
 import itertools, sys, torch
-from cdvft_bench.execution import adapted_linear, splits
+from cdvft_bench.execution import splits
+from cdvft_bench.execution.paths import adapted_linear
 from cdvft_bench.execution.fused import Plan
 from cdvft_bench.execution.triton.path import fold_gradients
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
@@ -422,7 +423,7 @@ def test_splits_have_the_least_area_then_short_rows() -> None:
 
 WIDTHS = """
 import itertools, sys, torch
-from cdvft_bench.execution import adapted_linear
+from cdvft_bench.execution.paths import adapted_linear
 from cdvft_bench.execution.triton.path import misfit
 from cdvft_reference.cdvft import cdvft_dense
 from cdvft_reference.circulant import dense_block_circulant

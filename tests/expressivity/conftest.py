@@ -1,7 +1,5 @@
 """One torch thread: these matrices are small, and several threads on a busy machine only wait for each other."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The batched algebra against the reference's oracle, autograd and brute-force least squares."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

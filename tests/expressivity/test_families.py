@@ -1,7 +1,5 @@
 """Closed-form optima against brute force."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Real weight changes, made by the accuracy room."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -1,7 +1,5 @@
 """Files of weight changes that are damaged or expand without end are refused in one line."""
 
-from __future__ import annotations
-
 import io
 import random
 import zipfile

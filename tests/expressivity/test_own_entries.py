@@ -1,7 +1,5 @@
 """Every finding has an entry in the ledger, with the label it has on the page; discrete redundancies are counted."""
 
-from __future__ import annotations
-
 import inspect
 import re
 from pathlib import Path

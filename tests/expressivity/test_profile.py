@@ -1,7 +1,5 @@
 """A run and its report end to end: resuming, determinism, findings, bad input."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from dataclasses import replace

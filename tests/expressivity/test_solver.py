@@ -1,7 +1,5 @@
 """The solver recovers what was planted, never lets an error grow, and refuses meaningless targets."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 
 import pytest

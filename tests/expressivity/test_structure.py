@@ -1,7 +1,5 @@
 """Dimension formula against exact and numerical ranks, and the redundancies themselves."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

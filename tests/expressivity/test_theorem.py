@@ -1,7 +1,5 @@
 """The constructive factorisation, and the 2 x 2 case that can be solved by hand."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Gradients against autograd through the reference, and a training that can be foretold."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

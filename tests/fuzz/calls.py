@@ -1,7 +1,5 @@
 """Calls of every command: one that is right and cheap, and values that are wrong, from the parameters' own types."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass

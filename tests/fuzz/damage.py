@@ -1,7 +1,5 @@
 """Good files of every kind that a command reads, and ways to damage them."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import json
@@ -13,7 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cdvft_bench.claims import verify, write_verdicts
+from cdvft_bench.claims import verify
+from cdvft_bench.claims.verdict import write_verdicts
 from cdvft_bench.sweep.storage.store import Store
 from cdvft_bench.sweep.storage.tables import write_table
 

@@ -1,7 +1,5 @@
 """Runs tries and says which of them show a fault of the suite: anything but a result, or one line and exit 2."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

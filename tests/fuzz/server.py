@@ -5,8 +5,6 @@ Reads a JSON line ``{"folder", "arguments", "seconds"}`` a call and answers with
 "stopped" (it took longer).
 """
 
-from __future__ import annotations
-
 import contextlib
 import importlib
 import json

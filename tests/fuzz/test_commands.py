@@ -4,8 +4,6 @@ Sixty tries by default; ``CDVFT_FUZZ_TRIES`` asks for more, which the tox enviro
 ``CDVFT_FUZZ_ONLY=report,pareto`` for these commands alone.
 """
 
-from __future__ import annotations
-
 import os
 from collections import Counter
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Hostile surroundings: other locales, a terminal of ASCII, a user without an entry in passwd, a full disk."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -4,8 +4,6 @@ The default run takes a few dozen cases a method; the slow one 10,000 of the met
 executing the circulant ones.
 """
 
-from __future__ import annotations
-
 from typing import get_args
 
 import pytest

@@ -1,7 +1,5 @@
 """Lists of methods that stand elsewhere name methods that there are, and leave none out where they mean all."""
 
-from __future__ import annotations
-
 from dataclasses import fields
 
 import pytest

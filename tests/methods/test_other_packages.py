@@ -1,7 +1,5 @@
 """Adding a method is adding one file, of another package too: every command finds it, and the checks judge it."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

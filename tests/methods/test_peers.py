@@ -1,7 +1,5 @@
 """PEFT's own layers: parameters, starts and refusals, on single layers and on whole models."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import warnings

@@ -1,7 +1,5 @@
 """One file a method: found by name, built from plain values, refused with a clear error."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

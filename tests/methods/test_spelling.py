@@ -1,7 +1,5 @@
 """Methods as users write them."""
 
-from __future__ import annotations
-
 import pytest
 
 from cdvft_bench.core.errors import UserError

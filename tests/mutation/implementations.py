@@ -6,8 +6,6 @@ of the code as it is: another word, or other conditions. Those that are not caug
 number.
 """
 
-from __future__ import annotations
-
 import importlib.abc
 import importlib.util
 import json

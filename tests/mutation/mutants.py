@@ -5,8 +5,6 @@ compares them with the counts on random layers, then runs the formulas' own test
 when anything differs. Survivors are listed; the exit code is their number.
 """
 
-from __future__ import annotations
-
 import ast
 import importlib.abc
 import importlib.util

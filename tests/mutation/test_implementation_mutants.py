@@ -1,7 +1,5 @@
 """The faults of ``tox -e implementation-mutants`` fit the sources as they are, and every kind is tried."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.mutation.implementations import Mutant, mutants

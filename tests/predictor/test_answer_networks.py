@@ -1,7 +1,5 @@
 """Answers about any network: as those of closed forms where there are some, and of every way to train it."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator
@@ -17,10 +15,9 @@ from cdvft_bench.analytic.models import model_shape
 from cdvft_bench.analytic.training import Training
 from cdvft_bench.cli import main
 from cdvft_bench.methods import make_method
-from cdvft_bench.predictor import answer
+from cdvft_bench.predictor.answering.answer import answer
 from cdvft_bench.predictor.answering.counted import AnyNetwork
-from cdvft_bench.predictor.answering.opening import open_network_subject, open_subject
-from cdvft_bench.predictor.answering.subject import TableModel
+from cdvft_bench.predictor.answering.subject import TableModel, open_network_subject, open_subject
 from cdvft_bench.predictor.devices import assumptions, find_target
 from cdvft_bench.predictor.pricing import Pricer
 from cdvft_bench.sweep.model_cost import model_cost

@@ -1,7 +1,5 @@
 """Answers about networks as people train them: quantised bases, packed rows, optimisers, narrow adapters, memory."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +16,9 @@ from cdvft_bench.commands.networks import adapt
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.network.by_module import count_modules
 from cdvft_bench.methods import make_method
-from cdvft_bench.predictor import answer
+from cdvft_bench.predictor.answering.answer import answer
 from cdvft_bench.predictor.answering.counted import AnyNetwork
-from cdvft_bench.predictor.answering.opening import open_network_subject
+from cdvft_bench.predictor.answering.subject import open_network_subject
 from cdvft_bench.predictor.network_memory import held_weights, network_budget
 from cdvft_bench.predictor.pricing import Pricer
 from cdvft_bench.sweep.network_cost import network_cost

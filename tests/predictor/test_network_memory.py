@@ -1,7 +1,5 @@
 """The budget of a training step of any network, against real steps of small ones, and checkpointing by closed form."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any, get_args

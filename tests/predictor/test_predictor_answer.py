@@ -1,7 +1,5 @@
 """Answer: ranked, within memory, with its reasons; every wrong question gets one line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -13,12 +11,15 @@ from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.planner import BUILT_IN
 from cdvft_bench.methods import make_method
-from cdvft_bench.predictor import Answer, answer, compare_published, read_profiles
+from cdvft_bench.predictor.answering.answer import answer
 from cdvft_bench.predictor.answering.network import GPUS
-from cdvft_bench.predictor.answering.sentence import fit_text
 from cdvft_bench.predictor.answering.serving import cache_bytes, serve, token_kernels
 from cdvft_bench.predictor.answering.subject import TableModel
+from cdvft_bench.predictor.answering.table import fit_text
+from cdvft_bench.predictor.evaluation import read_profiles
 from cdvft_bench.predictor.pricing import RATIO_ERROR, WORST, Pricer
+from cdvft_bench.predictor.published_times import compare_published
+from cdvft_bench.predictor.results import Answer
 from cdvft_bench.predictor.transformer import find_model
 from cdvft_bench.sweep.model_cost import model_cost
 

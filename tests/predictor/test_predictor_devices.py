@@ -1,7 +1,5 @@
 """The table of GPUs: checked when it is read, with a source for every device."""
 
-from __future__ import annotations
-
 import json
 from importlib import resources
 

@@ -1,7 +1,5 @@
 """Recorded times predicted by fits that left them out: what was left out has no say, and misses get a cause."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from pathlib import Path
@@ -13,10 +11,10 @@ from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.execution.planner import BUILT_IN
-from cdvft_bench.predictor import Evaluation, evaluate, evaluate_stores, read_profiles
 from cdvft_bench.predictor.causes import find_cause, typical_baselines
-from cdvft_bench.predictor.evaluation import error
+from cdvft_bench.predictor.evaluation import error, evaluate, evaluate_stores, read_profiles
 from cdvft_bench.predictor.fit import make_terms, predict
+from cdvft_bench.predictor.results import Evaluation
 from cdvft_bench.predictor.samples import as_executed, device_name, samples
 from cdvft_bench.sweep.evaluate import predict as witness_predict
 from cdvft_bench.sweep.grid import make_case

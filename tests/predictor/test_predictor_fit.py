@@ -1,7 +1,5 @@
 """Efficiencies are found again where they were put in; the prior decides where there is nothing to find."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

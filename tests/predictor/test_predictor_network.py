@@ -1,7 +1,5 @@
 """Bytes and seconds between GPUs, against messages passed around one by one."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

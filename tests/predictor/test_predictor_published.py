@@ -1,7 +1,5 @@
 """Methods in the order of training times that others published, by datasheet rates alone."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -9,8 +7,7 @@ import pytest
 
 from cdvft_bench.accuracy.published.reading import campaign
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.predictor import compare_published
-from cdvft_bench.predictor.published_times import EVALUATIONS, FAR, rank_correlation
+from cdvft_bench.predictor.published_times import EVALUATIONS, FAR, compare_published, rank_correlation
 
 FOUND = campaign()
 RUNS = FOUND.runs

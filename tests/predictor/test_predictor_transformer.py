@@ -1,7 +1,5 @@
 """Launches, bytes and memory of whole models by formula, against what small models of the same kind do."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

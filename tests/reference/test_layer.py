@@ -1,7 +1,5 @@
 """CDVFTLinear and BlockCirculantLinear as a user meets them."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """FFT path, dense oracle and hand-derived backward agree over random shapes, in float64."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from hypothesis import given, settings

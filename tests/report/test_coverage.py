@@ -1,7 +1,5 @@
 """The table of what intervals hold: the documentation shows what the command makes, and every row holds."""
 
-from __future__ import annotations
-
 import re
 from itertools import islice
 from pathlib import Path

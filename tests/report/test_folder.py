@@ -1,7 +1,5 @@
 """A report's folder: written whole or not at all, never over another's work, harmless in a spreadsheet and in LaTeX."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +13,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.report.figures.pictures import pictures
 from cdvft_bench.report.page.cards import environment_table
-from cdvft_bench.report.page.latex import escape, latex_table
-from cdvft_bench.report.write import ReportPaths, csv, notes, write_report
+from cdvft_bench.report.write import ReportPaths, csv, escape, latex_table, notes, write_report
 from tests.made_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, campaign_of, failed, make_records, with_timing
 
 COMMAND = "cdvft-bench report records.sqlite --output report"

@@ -1,7 +1,5 @@
 """The page of methods says what the methods say, and the committed one is up to date."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

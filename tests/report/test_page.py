@@ -1,7 +1,5 @@
 """The page: self-contained, safe against what records hold, the same bytes every time, and true to the records."""
 
-from __future__ import annotations
-
 import base64
 import gzip
 import hashlib

@@ -1,7 +1,5 @@
 """Pictures beside the page: labels that keep clear, few ticks, the same colours, the same bytes."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from itertools import combinations, pairwise

@@ -1,7 +1,5 @@
 """A profile's README says what the records say: counts, warnings, and where CDVFT costs less time."""
 
-from __future__ import annotations
-
 import random
 import re
 from dataclasses import replace

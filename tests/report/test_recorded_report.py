@@ -1,7 +1,5 @@
 """The committed report, and one made anew of the recorded profiles in a process that loads no torch."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What --json prints is what its schema says."""
 
-from __future__ import annotations
-
 import json
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The main job's answer on a terminal: the page's numbers, in 80 columns, whatever the records hold."""
 
-from __future__ import annotations
-
 import io
 
 from rich.console import Console

@@ -1,7 +1,5 @@
 """Rows of a bare node come into a store with their closed form, and a broken file is refused."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

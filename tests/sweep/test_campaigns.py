@@ -1,7 +1,5 @@
 """The paper's campaigns expand whole: every combination that they promise is a case, and none is left out."""
 
-from __future__ import annotations
-
 import itertools
 import random
 from collections import defaultdict

@@ -1,7 +1,5 @@
 """Floors of the compiled kernels beside their times, by target."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """A sweep survives what its cases do, and its own death."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal

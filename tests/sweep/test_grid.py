@@ -1,7 +1,5 @@
 """Grids expand into the cases that they say, and bad ones are refused in one line."""
 
-from __future__ import annotations
-
 import weakref
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Groups: one process for all settings of a workload, which survives what any of them does, and its own death."""
 
-from __future__ import annotations
-
 import os
 import random
 import signal
@@ -18,9 +16,9 @@ import pytest
 from cdvft_bench.core.case import Case
 from cdvft_bench.core.record import Record
 from cdvft_bench.sweep.engines import grouped
+from cdvft_bench.sweep.engines.grouped import timing_of
 from cdvft_bench.sweep.engines.isolation import SCRATCH, sweep_scratch
 from cdvft_bench.sweep.grid import Limits, make_case
-from cdvft_bench.sweep.groups import timing_of
 from cdvft_bench.sweep.storage.keeping import SweepResult
 from cdvft_bench.sweep.storage.store import Store
 from tests.sweep import work

@@ -1,7 +1,5 @@
 """Stores that are damaged, locked, removed, of a newer version, or of a machine whose clock was stepped back."""
 
-from __future__ import annotations
-
 import gzip
 import json
 import random

@@ -1,7 +1,5 @@
 """Rows of several machines in one store, whatever they come as, and the commands for it."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What a sweep keeps beside its records: chosen traces, the clock's own test; and how long a slice may take."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Busy neighbours of a measurement do not outlive it."""
 
-from __future__ import annotations
-
 import signal
 import subprocess
 import sys

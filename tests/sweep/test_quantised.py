@@ -1,7 +1,5 @@
 """Layers whose weight is held as int8: formula equals count, and what has no closed form there is told."""
 
-from __future__ import annotations
-
 import pytest
 
 from cdvft_bench.analytic.linear import LinearShape

@@ -1,7 +1,5 @@
 """The Ray engine: complete though a node dies, the same causes of failure, one store."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import threading

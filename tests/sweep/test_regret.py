@@ -1,7 +1,5 @@
 """What the planner's picks lose against the fastest path, measured and told."""
 
-from __future__ import annotations
-
 from cdvft_bench.sweep.probes.regret import ROWS, Found, Row, measure_here, table
 
 

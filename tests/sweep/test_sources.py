@@ -1,7 +1,5 @@
 """The three sources of whole models and of layers, on the real MiniLM where it is installed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

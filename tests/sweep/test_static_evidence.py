@@ -1,7 +1,5 @@
 """Evidence about kernels without a GPU: what is compiled, that recording goes on, and what claims make of it."""
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import replace
 from pathlib import Path

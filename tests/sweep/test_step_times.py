@@ -1,7 +1,5 @@
 """Training steps side by side: what is counted of them beside their time."""
 
-from __future__ import annotations
-
 from importlib.util import find_spec
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The store keeps what it is given, and says so when it cannot."""
 
-from __future__ import annotations
-
 import gzip
 import math
 import sqlite3

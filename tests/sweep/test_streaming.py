@@ -1,7 +1,5 @@
 """Closed forms alone: the same as a whole sweep's, resumable, and flat in memory."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Tables: what goes out comes back the same, and what is no table is refused before a store is touched."""
 
-from __future__ import annotations
-
 import importlib.util
 from dataclasses import replace
 from pathlib import Path

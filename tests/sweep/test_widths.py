@@ -1,7 +1,5 @@
 """The table of the compiled kernels by vector width: measured by turns, told with its range."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Small random models of the kinds that people adapt."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Compiled models: one graph, as LoRA's, for all numbers of tokens, that computes and trains as the model does."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 
@@ -11,7 +9,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from cdvft_bench.execution import PATHS, native
+from cdvft_bench.execution import native
+from cdvft_bench.execution.paths import PATHS
 from cdvft_bench.tuner import CdvftConfig
 from tests.tuner.models import KINDS
 

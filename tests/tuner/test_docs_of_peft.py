@@ -1,7 +1,5 @@
 """What docs/peft.md says of loading without the import, of serving and of trainers."""
 
-from __future__ import annotations
-
 import copy
 import re
 from pathlib import Path

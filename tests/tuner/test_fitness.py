@@ -1,7 +1,5 @@
 """What an adapter is put on, under which name and how it runs is checked before the model is touched."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

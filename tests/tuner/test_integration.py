@@ -1,7 +1,5 @@
 """The method among PEFT's and transformers' own machinery: tables, loaders, status, the model's own adapter calls."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from peft import (
 from peft.utils import constants
 from torch import Tensor, nn
 
-from cdvft_bench.execution import release_buffers
+from cdvft_bench.execution.scratch import release_buffers
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, load_adapter
 from cdvft_bench.tuner.model import DEFAULT_TARGETS, SAVES_BIASES
 from tests.tuner.models import KINDS, Net

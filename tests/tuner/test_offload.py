@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import PATHS, native
+from cdvft_bench.execution import native
+from cdvft_bench.execution.paths import PATHS
 from cdvft_bench.tuner import CdvftConfig, CdvftLinear, load_adapter
 from cdvft_bench.tuner.layer import PLAIN
 from cdvft_bench.tuner.model import TELLS_FACTORS

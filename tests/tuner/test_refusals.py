@@ -1,7 +1,5 @@
 """What does not fit is refused with a clear error, and leaves the base model as it was."""
 
-from __future__ import annotations
-
 import copy
 import sys
 from pathlib import Path

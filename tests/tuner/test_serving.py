@@ -1,7 +1,5 @@
 """The benchmark of a layer with many adapters: every contender computes what its adapters are; the table tells it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from peft import get_peft_model

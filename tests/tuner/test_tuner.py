@@ -1,7 +1,5 @@
 """What PEFT's users expect of a method, over linear layers, Conv1D, an encoder, a decoder and a ViT."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Training: two processes against one, an interrupted run against a whole one, compiled graphs, quantised bases."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path

@@ -4,8 +4,6 @@ transformers has no such model, so its layers are written out here. That they ar
 of all its parameters, which they give to the last one.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import cache
 

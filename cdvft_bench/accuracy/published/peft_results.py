@@ -5,8 +5,6 @@ that of their ``utils.log_results``. Files of 2025 call the accelerator's memory
 ``gpu``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -5,8 +5,6 @@ Its columns have the names of ``run.COLUMNS``, or those that PEFT gives them; ot
 folder of PEFT's ``method_comparison/*/results`` is read file by file, see ``peft_results``.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping

@@ -1,7 +1,5 @@
 """One run of a comparison that was made elsewhere, and the check of everything that is said of it."""
 
-from __future__ import annotations
-
 import ast
 import math
 import re
@@ -21,14 +19,8 @@ METRICS: Mapping[str, tuple[float, float]] = {
 """Names of the score of a run, higher is better, and its limits, both included."""
 
 _WHOLE = (
-    "trainable_params",
-    "total_params",
-    "peak_memory_bytes",
-    "adapter_file_bytes",
-    "steps",
-    "batch",
-    "longest",
-    "resolution",
+    *("trainable_params", "total_params", "peak_memory_bytes", "adapter_file_bytes"),
+    *("steps", "batch", "longest", "resolution"),
 )
 _REAL = ("train_time_s", "loop_time_s", "lr", "tokens", "drift")
 NUMBERS = (*_WHOLE, *_REAL)

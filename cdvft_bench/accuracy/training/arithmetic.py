@@ -4,47 +4,17 @@ A problem tells of things gained and lost; its worked answer writes one equation
 form of GSM8K's answers. The same seed gives the same problems everywhere.
 """
 
-from __future__ import annotations
-
 import random
 import re
 from dataclasses import dataclass
 
 _NAMES = (
-    "Ada",
-    "Ben",
-    "Chloe",
-    "David",
-    "Emma",
-    "Felix",
-    "Grace",
-    "Hugo",
-    "Iris",
-    "Jonas",
-    "Lena",
-    "Mia",
-    "Noah",
-    "Olga",
-    "Paul",
-    "Ruth",
-    "Sam",
-    "Tara",
-    "Vera",
-    "Will",
+    *("Ada", "Ben", "Chloe", "David", "Emma", "Felix", "Grace", "Hugo", "Iris", "Jonas"),
+    *("Lena", "Mia", "Noah", "Olga", "Paul", "Ruth", "Sam", "Tara", "Vera", "Will"),
 )
 _THINGS = (
-    "apples",
-    "books",
-    "cards",
-    "coins",
-    "cups",
-    "eggs",
-    "keys",
-    "marbles",
-    "pencils",
-    "shells",
-    "stamps",
-    "stones",
+    *("apples", "books", "cards", "coins", "cups", "eggs"),
+    *("keys", "marbles", "pencils", "shells", "stamps", "stones"),
 )
 _BOXES = ("bags", "baskets", "boxes", "crates", "packs")
 _FINAL = re.compile(r"####\s*(-?\d+)")

@@ -9,8 +9,6 @@
 | elpv | photographs of solar cells, sound or defective | elpv-dataset (PyPI) | CC-BY-NC-SA-4.0 |
 """
 
-from __future__ import annotations
-
 import gzip
 import importlib
 import importlib.util

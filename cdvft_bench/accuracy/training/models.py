@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from cdvft_bench.analytic.configs import make_config
 from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.core.io.caches import user_cache
+from cdvft_bench.core.io.caches import cache_folder, private_folder, user_cache
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +109,7 @@ class PackageStatus:
 def _folder(model: PackagedModel) -> Path | None:
     if model.made_by:
         try:
-            made = cache_folder() / model.name
+            made = kept(model.name)
         except UserError:  # a user without a cache has made none
             return None
         return made if (made / "config.json").is_file() else None
@@ -230,10 +230,27 @@ LIMIT = 16 * 2**30
 """Bytes that the packages of a model may unpack to."""
 
 
-def cache_folder() -> Path:
-    """Where unpacked weights are kept: ``$CDVFT_BENCH_CACHE``, else the user's cache folder."""
+def kept(name: str) -> Path:
+    """Where a model's weights are kept: in ``$CDVFT_BENCH_CACHE``, else in the suite's cache folder.
+
+    What an earlier version kept in the user's ``cdvft-bench``, and this one has not made anew, is taken from there.
+    """
     given = os.environ.get("CDVFT_BENCH_CACHE")
-    return Path(given) if given else user_cache() / "cdvft-bench"
+    if given:
+        return Path(given) / name
+    entry, older = cache_folder() / "weights" / name, user_cache() / "cdvft-bench" / name
+    return older if (older / "config.json").is_file() and not entry.exists() else entry
+
+
+def make_parent(entry: Path) -> None:
+    """Make the folder of an entry; in the suite's cache others cannot write into it, as compiled code lies there.
+
+    Raises:
+        OSError: it cannot be made, or others can write to it.
+    """
+    if not os.environ.get("CDVFT_BENCH_CACHE") and cache_folder() in entry.parents:
+        private_folder(cache_folder())
+    entry.parent.mkdir(parents=True, exist_ok=True)
 
 
 def find_parts(modules: Sequence[str], pattern: str) -> list[Path] | None:
@@ -258,13 +275,13 @@ def unpacked(name: str, parts: Sequence[Path], folder: str) -> Path:
     Raises:
         UserError: the parts make no zip file, it lacks the folder, or the cache cannot be written.
     """
-    home = cache_folder()
-    final = home / name
+    final = kept(name)
+    home = final.parent
     if (final / "config.json").is_file():
         return final
     work: Path | None = None
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        make_parent(final)
         work = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=home))
         with _joined(parts, work) as file, zipfile.ZipFile(file) as archive:
             size = sum(info.file_size for info in archive.infolist())

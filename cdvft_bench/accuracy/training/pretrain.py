@@ -2,11 +2,9 @@
 
 ``cdvft-bench pretrain`` trains all weights with a classifier on the train split of the model's task
 (all of Fashion-MNIST, or for ``--model vit-small-odd`` half of its classes, for transfer to the other half), scores the
-validation split, and keeps the body without the classifier in the cache (``training.models.cache_folder``), where
+validation split, and keeps the body without the classifier in the cache (``training.models.kept``), where
 ``load_model`` finds it. Minutes on two cores.
 """
-
-from __future__ import annotations
 
 import json
 import math
@@ -18,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from cdvft_bench.accuracy.training.models import make_parent
 from cdvft_bench.accuracy.training.tasks import load_task
 from cdvft_bench.accuracy.workloads import ImageWorkload
 from cdvft_bench.core.errors import UserError
@@ -107,7 +106,7 @@ def _score(workload: ImageWorkload) -> float:
 def _save(model: Any, folder: Path, facts: dict[str, Any]) -> None:
     """Write beside the folder first, so that a kill leaves no half model."""
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_parent(folder)
         work = Path(tempfile.mkdtemp(prefix=f"{folder.name}-", dir=folder.parent))
         try:
             model.save_pretrained(work)

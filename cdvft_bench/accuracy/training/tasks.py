@@ -16,8 +16,6 @@
 Data from a package never touches the network. Splits depend on the examples alone, not on the order of files.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import importlib.metadata

@@ -1,7 +1,5 @@
 """One fine-tuning run: a model, a task, a method, its learning rate and seed; and what came of it."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

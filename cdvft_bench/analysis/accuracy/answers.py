@@ -1,7 +1,5 @@
 """Sentences on the reviewers' questions that follow from fine-tuning runs by a stated rule, or 'not measured'."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 from cdvft_bench.accuracy.analysis import Score, seed_deviation

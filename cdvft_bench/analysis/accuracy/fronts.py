@@ -1,7 +1,5 @@
 """Accuracy against cost: what fronts are drawn against, and how often each method is on them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Which of two methods is more accurate beyond chance: against one baseline, or all pairs with each other."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from itertools import combinations

@@ -1,7 +1,5 @@
 """Campaigns that would answer what was not measured: which of the suite's presets are done, and what the rest takes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

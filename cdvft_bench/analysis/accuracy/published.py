@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.published.methods import method_of, plain
+from cdvft_bench.accuracy.published.run import PublishedRun
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.text import clean
 from cdvft_bench.methods import method_names
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from cdvft_bench.accuracy.published.reading import Published
-    from cdvft_bench.accuracy.published.run import PublishedRun
 
 COSTS: Mapping[str, Callable[[PublishedRun], float | None]] = {
     "parameters": lambda run: run.trainable_params,

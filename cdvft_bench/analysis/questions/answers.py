@@ -12,6 +12,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from cdvft_bench.accuracy.analysis import Score, scores
+from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.answers import by_start, starts_said
 from cdvft_bench.analysis.frame import Entry
 from cdvft_bench.analysis.inputs import Campaign
@@ -32,7 +33,6 @@ from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, prefixed, significant
 
 if TYPE_CHECKING:
-    from cdvft_bench.accuracy.training.trial import TrialResult
     from cdvft_bench.claims.table import VerdictRow
 
 

@@ -9,7 +9,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from cdvft_bench.accuracy.results import workloads
-from cdvft_bench.analysis.accuracy.ranking import said_of
+from cdvft_bench.accuracy.training.trial import TrialResult
+from cdvft_bench.analysis.accuracy.ranking import Ranking, said_of
 from cdvft_bench.analysis.frame import COMPARABLE, Entry, entries
 from cdvft_bench.analytic.models import model_spec
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, times
@@ -17,9 +18,7 @@ from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural, times
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from cdvft_bench.accuracy.training.trial import TrialResult
     from cdvft_bench.analysis.accuracy.plans import Plan
-    from cdvft_bench.analysis.accuracy.ranking import Ranking
     from cdvft_bench.claims.table import VerdictRow
     from cdvft_bench.expressivity.findings.finding import Finding
 

@@ -1,7 +1,5 @@
 """R5: whether fewer FLOPs make a training step faster. CDVFT beside LoRA r = 8 and FourierFT, workload by workload."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """R2: whether FFTs limit the methods that rest on them, by dtype, widths, shape, base and device, from what ran."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """Small checks of what a TOML table holds. Each raises UserError naming key, value and rule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Collection, Mapping
 from typing import Any

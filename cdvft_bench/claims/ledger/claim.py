@@ -1,7 +1,5 @@
 """A claim and a ledger of them, once read."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Figures that sources give, and what a law makes of them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

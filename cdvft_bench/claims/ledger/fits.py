@@ -1,7 +1,5 @@
 """Least-squares fits with 95 % intervals. Pure functions of numbers."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Each law knows how a ledger writes it (``read``) and judges what it was given (``judge``).
 """
 
-from __future__ import annotations
-
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,13 +1,13 @@
 """What can be claimed: the quantities, their options, and the sources that can give them."""
 
-from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from cdvft_bench.analytic.conventions import CONVENTIONS
 from cdvft_bench.claims.ledger.terms import Source, Value
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.reading import packaged, parse_toml
 
 TALLIED = "tallied"
 """FFTs at the additions and multiplications that a split-radix transform takes."""
@@ -27,12 +27,12 @@ class Option:
     default: Value | None = None
 
 
-def _one_of(*choices: Value, default: Value | None = None) -> Option:
+def _one_of(*choices: Value) -> Option:
     def allows(value: Value) -> bool:
         return any(value == c and isinstance(value, bool) == isinstance(c, bool) for c in choices)
 
     texts = [str(c).lower() if isinstance(c, bool) else str(c) for c in choices]
-    return Option(allows, f"one of {', '.join(texts)}", default)
+    return Option(allows, f"one of {', '.join(texts)}")
 
 
 def _positive(value: Value) -> bool:
@@ -43,9 +43,11 @@ def _path(value: Value) -> bool:
     return isinstance(value, str) and value.count(":") == 1 and all(value.split(":"))
 
 
-_PASS = _one_of("forward", "backward", default="forward")
-_SCOPE = _one_of("adapter", "whole", default="adapter")
-_FUNCTION = Option(_path, '"package.module:function"')
+_RULES = {
+    "convention": _one_of(*CONVENTIONS, TALLIED),
+    "fft": Option(lambda v: v == TALLIED or _positive(v), f"a factor of n log2 n, or {TALLIED!r}"),
+    "function": Option(_path, '"package.module:function"'),
+}
 
 
 @dataclass(frozen=True)
@@ -73,80 +75,19 @@ class Quantity:
     of_change: bool = False
 
 
+def _option(rule: str = "", choices: Sequence[Value] = (), default: Value | None = None) -> Option:
+    return replace(_RULES[rule] if rule else _one_of(*choices), default=default)
+
+
+def _quantity(
+    sources: Sequence[Source] = ("formula", "count"), options: Mapping[str, Any] = {}, **given: Any
+) -> Quantity:
+    return Quantity(sources=tuple(sources), options={k: _option(**v) for k, v in options.items()}, **given)
+
+
 QUANTITIES: dict[str, Quantity] = {
-    "parameters": Quantity("trainable parameters"),
-    "flops": Quantity(
-        "FLOPs of a pass under a counting convention",
-        options={"pass": _PASS, "scope": _SCOPE, "convention": _one_of(*CONVENTIONS, TALLIED)},
-    ),
-    "priced_flops": Quantity(
-        "FLOPs of the change's forward pass, every item at a price of its own, see claims.sources.priced",
-        options={
-            "mac": _one_of(1, 2, default=2),
-            "fft": Option(lambda v: v == TALLIED or _positive(v), f"a factor of n log2 n, or {TALLIED!r}", 5.0),
-            "plane": _one_of("n log2 n", "n log2 d", default="n log2 n"),
-            "real_fft": _one_of("half", "as complex", default="half"),
-            "spectrum_of_c": _one_of("per batch", "per token", "never", default="per batch"),
-            "diagonals": _one_of(False, True, default=True),
-            "products": _one_of("none", "per entry", "per bin", default="per bin"),
-        },
-    ),
-    "transforms": Quantity(
-        "FFT operators launched in a pass: (real forward, real inverse, complex)",
-        options={"pass": _PASS, "per_factor": _one_of(False, True, default=False)},
-    ),
-    "launches": Quantity("operators that launch a kernel", options={"pass": _PASS, "scope": _SCOPE}),
-    "saved_bytes": Quantity("bytes kept from forward for backward"),
-    "largest_allocation": Quantity(
-        "bytes of the largest storage allocated or written in forward and backward, over a dense weight change's",
-        sources=("count",),
-        on_models=False,
-        of_change=True,
-    ),
-    "resident_growth": Quantity(
-        "growth of the process's resident memory in forward and backward, over a dense weight change's bytes",
-        sources=("count",),
-        on_models=False,
-        of_change=True,
-    ),
-    "gradient_ratio": Quantity(
-        "root mean square of the trained entries' gradients, over that of a dense weight's; negative where the loss "
-        "falls along them",
-        sources=("count",),
-        options={"gradient": _one_of("alike", "independent", default="independent")},
-        on_models=False,
-    ),
-    "difference": Quantity(
-        "relative norm of the difference of what two functions return; further options are their arguments",
-        sources=("count", "profile"),
-        free=True,
-        needs_subject=False,
-        needs_place=False,
-        options={"left": _FUNCTION, "right": _FUNCTION},
-    ),
-    "figure": Quantity(
-        "a number that a function returns; further options are its arguments",
-        sources=("count", "profile"),
-        free=True,
-        needs_subject=False,
-        needs_place=False,
-        options={"function": _FUNCTION},
-    ),
-    "time": Quantity(
-        "recorded time of a pass, as a ratio to the frozen subject's; in mode graph of replayed CUDA graphs",
-        sources=("clock",),
-        options={
-            "pass": _one_of("forward", "step", default="step"),
-            "device": _one_of("cpu", "cuda", default="cpu"),
-            "mode": _one_of("eager", "graph", default="eager"),
-        },
-    ),
-    "accuracy": Quantity("recorded test accuracy of fine-tuning", sources=("accuracy",), needs_place=False),
-    "fit_error": Quantity(
-        "recorded least relative error on the weight changes of real fine-tuning, at 4 d parameters a layer",
-        sources=("profile",),
-        needs_place=False,
-    ),
+    name: _quantity(**given)
+    for name, given in parse_toml(packaged("cdvft_bench.claims.ledger", "quantities.toml")).items()
 }
 
 

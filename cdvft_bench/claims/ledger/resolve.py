@@ -1,7 +1,5 @@
 """From the names in a ledger to the things they mean: methods on a layer, layers of a model, imported objects."""
 
-from __future__ import annotations
-
 import importlib
 import inspect
 import sys

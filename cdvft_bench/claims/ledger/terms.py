@@ -1,7 +1,5 @@
 """The words that a ledger and its verdicts are made of. Standard library only: verdicts are read where nothing runs."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal, get_args
 

@@ -1,7 +1,5 @@
 """How the judge writes numbers and names. Standard library and core only."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

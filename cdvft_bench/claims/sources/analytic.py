@@ -1,7 +1,5 @@
 """The analytic source: closed forms."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

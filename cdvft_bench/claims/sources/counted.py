@@ -1,7 +1,5 @@
 """The counted source: modules are built, run and watched. It shares no price and no closed form with ``analytic``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -15,8 +15,6 @@ All functions take the same arguments:
 - convention, alpha, dtype: of the layer.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +28,8 @@ from torch import Tensor, nn
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.claims.sources.watch import watch_transforms
 from cdvft_bench.core.errors import UserError
-from cdvft_bench.execution import native, release_buffers
+from cdvft_bench.execution import native
+from cdvft_bench.execution.scratch import release_buffers
 from cdvft_bench.methods import make_method
 from cdvft_bench.timing.clock import fixed_threads
 from cdvft_reference import Convention, cdvft_dense, dense_block_circulant

@@ -1,7 +1,5 @@
 """What was recorded of the Triton kernels without a GPU (profiles/gpu-static), for claims of the kind "figure"."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from functools import lru_cache
 from math import inf

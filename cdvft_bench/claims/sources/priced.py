@@ -9,8 +9,6 @@ are counted once "per batch", once "per token" or "never". diagonals: whether th
 "none", 1 "per entry", or 6 "per bin".
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The sources that read what was recorded, and measure nothing themselves: the clock, and accuracy."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -19,9 +17,8 @@ from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject
 from cdvft_bench.claims.ledger.resolve import FROZEN
 from cdvft_bench.claims.ledger.terms import Setting, Source
-from cdvft_bench.claims.sources.published_runs import RunTable
 from cdvft_bench.claims.sources.source import FigureSource, NotAvailable
-from cdvft_bench.claims.sources.trained import accuracy, is_results, ratio, score_of, with_pilot
+from cdvft_bench.claims.sources.trained import RunTable, accuracy, is_results, ratio, score_of, with_pilot
 from cdvft_bench.core.case import Case, CasePass
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError

@@ -4,8 +4,6 @@ All functions take the same arguments: the execution ``path``, the block size ``
 whose rows are all "alike" or "independent" normal ones.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

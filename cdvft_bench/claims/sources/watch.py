@@ -1,7 +1,5 @@
 """Watching a layer run: its FFTs, what a weight change consists of, every allocation."""
 
-from __future__ import annotations
-
 import ctypes
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -18,7 +16,7 @@ from cdvft_bench.claims.ledger.terms import Value
 from cdvft_bench.claims.sources.source import NotAvailable
 from cdvft_bench.counting.dispatch import count_dispatch
 from cdvft_bench.counting.prices import Transform, exact_flops
-from cdvft_bench.execution import release_buffers
+from cdvft_bench.execution.scratch import release_buffers
 
 FFTS = ("_fft_r2c", "_fft_c2r", "_fft_c2c")
 """FFT operators: real forward, real inverse, complex."""

@@ -1,7 +1,5 @@
 """The user's cache folder, and how what is run from it is kept from others."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import json
@@ -14,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.lock import take
 
 WAIT_S = 600.0
 """How long to wait for another process that makes the same."""
@@ -131,7 +130,9 @@ def alone_in(folder: Path, name: str, wait_s: float = WAIT_S) -> Iterator[bool]:
             yield locked
         finally:
             if locked:  # before a forked child closes its copy of the file
-                _unlock(file.fileno())
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def sweep(folder: Path) -> None:
@@ -147,25 +148,11 @@ def workspace(folder: Path) -> tempfile.TemporaryDirectory[str]:
 
 def _lock(file: int, path: Path, wait_s: float) -> bool:
     """Whether the lock is held; file systems without locks have none, and files are put into place whole anyway."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return False
     until = time.monotonic() + wait_s
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return take(file)
         except BlockingIOError:
             if time.monotonic() > until:
                 raise TimeoutError(f"another process has held {path} for {wait_s:.0f} s") from None
             time.sleep(0.05)
-        except OSError:
-            return False
-        else:
-            return True
-
-
-def _unlock(file: int) -> None:
-    import fcntl
-
-    fcntl.flock(file, fcntl.LOCK_UN)

@@ -1,7 +1,5 @@
 """JSON back into dataclasses, strictly, with the standard library alone."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import types

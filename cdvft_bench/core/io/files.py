@@ -1,7 +1,5 @@
 """Files written whole or not at all: the one place that writes what a user asked for."""
 
-from __future__ import annotations
-
 import contextlib
 import errno
 import os
@@ -14,11 +12,9 @@ from pathlib import Path
 from cdvft_bench.core.errors import UserError
 
 _WAYS_OUT = {
-    errno.ENOSPC: "free some space, or name a file on another disk",
-    errno.EDQUOT: "free some space, or name a file on another disk",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space, or name a file on another disk"),
+    **dict.fromkeys((errno.ENOTDIR, errno.EEXIST), "a part of its path is a file; name another folder"),
     errno.ENAMETOOLONG: "give a shorter name",
-    errno.ENOTDIR: "a part of its path is a file; name another folder",
-    errno.EEXIST: "a part of its path is a file; name another folder",
     errno.EISDIR: "it is a folder; name a file",
     errno.ELOOP: "its links lead to themselves; name another file",
 }

@@ -15,6 +15,25 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import shown, unwritable
 
 
+def take(file: int) -> bool:
+    """Take the operating system's lock on an open file, until it is closed; False where there are no such locks.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:  # Windows
+        return False
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+            raise BlockingIOError(*error.args) from error
+        return False
+    return True
+
+
 class RunLock:
     """Held by the run that works on a file; open it as a context manager.
 
@@ -50,16 +69,11 @@ class RunLock:
 
     def _take(self) -> None:
         try:
-            import fcntl
-
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except ImportError:
-            held = self._owner()
-        except OSError as error:
-            held = self._owner()
-            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
-                raise UserError(self._said(held)) from error
+            if take(self._fd):
+                return
+        except BlockingIOError as error:
+            raise UserError(self._said(self._owner())) from error
+        held = self._owner()
         if held.get("pid") and (held.get("host") != socket.gethostname() or process_lives(held["pid"])):
             raise UserError(self._said(held))
 

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import shown, unwritable, write_file
+from cdvft_bench.core.io.lock import take
 from cdvft_bench.core.io.reading import UNPACKED, parse_json, reason_of
 
 VERSION = 2
@@ -164,26 +165,17 @@ class Log:
         except (OSError, ValueError) as error:
             raise UserError(unwritable(path, error)) from error
         try:
-            self._lock()
+            take(self._file.fileno())
             self._cut()
             self.entries = [entry for _, entry in read_log(self.path)]
             if self._file.seek(0, os.SEEK_END) == 0:
                 self.append({"log": VERSION})
-        except BaseException:
+        except BaseException as error:
             self._file.close()
+            if isinstance(error, BlockingIOError):
+                busy = f"another process is writing to {shown(self.path)}; wait for it, or give another file"
+                raise UserError(busy) from error
             raise
-
-    def _lock(self) -> None:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows
-            return
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another process is writing to {shown(self.path)}; wait for it, or give another file"
-            ) from error
 
     def _cut(self) -> None:
         """Cut a torn last line off; refuse a file that ends in something else."""

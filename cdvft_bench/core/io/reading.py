@@ -3,8 +3,6 @@
 Logs and stores, which may be large, are read line by line (``core.log``); traces have a reader of their own.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Any network without its weights: from a transformers configuration, or from a factory of the user's."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import importlib

@@ -6,8 +6,6 @@ modules begin and end say whose a node is. What is computed again for a checkpoi
 it. What no module owns, as the sum of two gradients of one tensor, stands at the root, "".
 """
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_right
 from collections import Counter

@@ -1,7 +1,5 @@
 """Example inputs of a transformers model: the shapes that its configuration asks for."""
 
-from __future__ import annotations
-
 import inspect
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A device's rates, measured: what predictions divide by. torch alone, so that a bare node can, and a first plan."""
 
-from __future__ import annotations
-
 import hashlib
 import itertools
 import math

@@ -3,8 +3,6 @@
 They depend on the width of its vectors, its caches, its cores and torch's threads: those of another machine mislead.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import platform

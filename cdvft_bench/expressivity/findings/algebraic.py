@@ -1,7 +1,5 @@
 """Findings: what follows from algebra and from a profile, each with its label and its figures."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import asdict
 from pathlib import Path

@@ -5,8 +5,6 @@ without evidence is not measured. Labels: "proved" (by the argument in ``docs/ex
 arithmetic for the shapes named), "checked numerically" (in floating point, on draws), "conjectured".
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache

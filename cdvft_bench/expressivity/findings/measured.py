@@ -1,7 +1,5 @@
 """Findings that compare families, and that watch gradients and trainings."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

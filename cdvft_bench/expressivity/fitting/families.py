@@ -5,8 +5,6 @@ norm. LoRA, block-circulant and FourierFT are exact optima in closed form; VeRA 
 least-squares bound.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -3,8 +3,6 @@
 Needs the packages that model and task come from; everything else of this room runs without.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

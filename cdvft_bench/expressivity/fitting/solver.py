@@ -9,8 +9,6 @@ What comes back is an upper bound of the least error: restarts make it trustwort
 recovered, see the tests), not certain.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

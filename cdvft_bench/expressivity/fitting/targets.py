@@ -1,7 +1,5 @@
 """Matrices to approximate: seeded random ensembles, and weight changes read from a file."""
 
-from __future__ import annotations
-
 import zipfile
 import zlib
 from collections.abc import Callable

@@ -5,8 +5,6 @@ the loss is the mean squared error over a fixed set, the optimiser Adam on the f
 the factorisation, not a benchmark of accuracy.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -50,60 +48,6 @@ class Adapter:
         }[self.family]
 
 
-class _LoRA(nn.Module):
-    """``dW = B A``: B zero, A normal of variance 1 / d_in."""
-
-    def __init__(self, d: int, rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.a = nn.Parameter(torch.randn(rank, d, dtype=torch.float64, generator=generator) / d**0.5)
-        self.b = nn.Parameter(torch.zeros(d, rank, dtype=torch.float64))
-
-    def delta_weight(self) -> Tensor:
-        return self.b @ self.a
-
-
-class _FourierFT(nn.Module):
-    """The real part of an orthonormal inverse 2-D FFT of n coefficients at random positions, zero at the start."""
-
-    def __init__(self, d: int, n: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.d = d
-        self.positions = torch.randperm(d * d, generator=generator)[:n]
-        self.coefficients = nn.Parameter(torch.zeros(n, dtype=torch.float64))
-
-    def delta_weight(self) -> Tensor:
-        spectrum = torch.zeros(self.d * self.d, dtype=torch.float64)
-        spectrum = spectrum.index_put((self.positions,), self.coefficients).reshape(self.d, self.d)
-        change: Tensor = torch.fft.ifft2(spectrum, norm="ortho").real
-        return change
-
-
-class _VeRA(nn.Module):
-    """``dW = diag(b) B diag(d) A`` with frozen normal A and B; b zero, the entries of d 0.1 at the start."""
-
-    def __init__(self, d: int, rank: int, generator: torch.Generator) -> None:
-        super().__init__()
-        self.a = torch.randn(rank, d, dtype=torch.float64, generator=generator) / d**0.5
-        self.frozen_b = torch.randn(d, rank, dtype=torch.float64, generator=generator) / rank**0.5
-        self.d = nn.Parameter(torch.full((rank,), 0.1, dtype=torch.float64))
-        self.b = nn.Parameter(torch.zeros(d, dtype=torch.float64))
-
-    def delta_weight(self) -> Tensor:
-        change: Tensor = self.b[:, None] * (self.frozen_b * self.d) @ self.a
-        return change
-
-
-class _Full(nn.Module):
-    """``dW`` itself."""
-
-    def __init__(self, d: int) -> None:
-        super().__init__()
-        self.change = nn.Parameter(torch.zeros(d, d, dtype=torch.float64))
-
-    def delta_weight(self) -> Tensor:
-        return self.change
-
-
 @dataclass(frozen=True)
 class Task:
     """Data of one draw: inputs (N, d), targets (N, d), the frozen W (d, d) and the read-out U (d, d)."""
@@ -133,8 +77,51 @@ def make_task(d: int, samples: int, ensemble: str, seed: int) -> Task:
     return Task(x, torch.tanh(x @ (weight + target).T) @ readout.T, weight, readout)
 
 
-def build(adapter: Adapter, weight: Tensor, seed: int) -> tuple[list[nn.Parameter], Callable[[], Tensor]]:
-    """Trained parameters in the order of the product, and a function that gives ``dW``."""
+Built = tuple[list[nn.Parameter], Callable[[], Tensor]]
+"""Trained parameters in the order of the product, and a function that gives ``dW``."""
+
+
+def _normal(rows: int, columns: int, generator: torch.Generator) -> Tensor:
+    """Normal entries of variance 1 / columns."""
+    drawn: Tensor = torch.randn(rows, columns, dtype=torch.float64, generator=generator) / columns**0.5
+    return drawn
+
+
+def _zeros(*shape: int) -> nn.Parameter:
+    return nn.Parameter(torch.zeros(*shape, dtype=torch.float64))
+
+
+def _lora(d: int, rank: int, generator: torch.Generator) -> Built:
+    """``dW = B A``: B zero, A normal."""
+    a, b = nn.Parameter(_normal(rank, d, generator)), _zeros(d, rank)
+    return [a, b], lambda: b @ a
+
+
+def _fourierft(d: int, n: int, generator: torch.Generator) -> Built:
+    """The real part of an orthonormal inverse 2-D FFT of n coefficients at random positions, zero at the start."""
+    positions, coefficients = torch.randperm(d * d, generator=generator)[:n], _zeros(n)
+
+    def change() -> Tensor:
+        spectrum = torch.zeros(d * d, dtype=torch.float64).index_put((positions,), coefficients)
+        real: Tensor = torch.fft.ifft2(spectrum.reshape(d, d), norm="ortho").real
+        return real
+
+    return [coefficients], change
+
+
+def _vera(size: int, rank: int, generator: torch.Generator) -> Built:
+    """``dW = diag(b) B diag(d) A`` with frozen normal A and B; b zero, the entries of d 0.1 at the start."""
+    a, frozen = _normal(rank, size, generator), _normal(size, rank, generator)
+    d, b = nn.Parameter(torch.full((rank,), 0.1, dtype=torch.float64)), _zeros(size)
+    return [d, b], lambda: b[:, None] * (frozen * d) @ a
+
+
+def build(adapter: Adapter, weight: Tensor, seed: int) -> Built:
+    """An adapter of a square weight.
+
+    Raises:
+        ValueError: its family is not known.
+    """
     d = weight.shape[0]
     generator = torch.Generator().manual_seed(seed)
     base = nn.Linear(d, d, bias=False, dtype=torch.float64)
@@ -147,18 +134,12 @@ def build(adapter: Adapter, weight: Tensor, seed: int) -> tuple[list[nn.Paramete
     if adapter.family == "block_circulant":
         circulant = BlockCirculantLinear(base, adapter.block_size)
         return [circulant.circulant], circulant.delta_weight
-    if adapter.family == "lora":
-        lora = _LoRA(d, adapter.rank, generator)
-        return [lora.a, lora.b], lora.delta_weight
-    if adapter.family == "fourierft":
-        fourier = _FourierFT(d, adapter.rank, generator)
-        return [fourier.coefficients], fourier.delta_weight
-    if adapter.family == "vera":
-        vera = _VeRA(d, adapter.rank, generator)
-        return [vera.d, vera.b], vera.delta_weight
     if adapter.family == "full":
-        full = _Full(d)
-        return [full.change], full.delta_weight
+        change = _zeros(d, d)
+        return [change], lambda: change
+    families = {"lora": _lora, "fourierft": _fourierft, "vera": _vera}
+    if adapter.family in families:
+        return families[adapter.family](d, adapter.rank, generator)
     raise ValueError(
         f"family {adapter.family!r} is not known; use cdvft, block_circulant, lora, fourierft, vera or full"
     )

@@ -1,7 +1,5 @@
 """Which adapter, on this GPU, for this model and batch: every choice ranked, and checked against memory."""
 
-from __future__ import annotations
-
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -20,10 +18,9 @@ from cdvft_bench.core.ties import steady
 from cdvft_bench.methods import Method, make_method
 from cdvft_bench.predictor.answering.choices import Setting, choices, measured_steps, setting_of
 from cdvft_bench.predictor.answering.network import GPUS, Step, network_of, scale, sharded
-from cdvft_bench.predictor.answering.opening import open_subject
-from cdvft_bench.predictor.answering.sentence import assumed, sentence
 from cdvft_bench.predictor.answering.serving import serve
-from cdvft_bench.predictor.answering.subject import Subject
+from cdvft_bench.predictor.answering.subject import Subject, open_subject
+from cdvft_bench.predictor.answering.table import assumed, sentence
 from cdvft_bench.predictor.devices import Target, assumptions, find_target
 from cdvft_bench.predictor.pricing import Pricer, make_pricer
 from cdvft_bench.predictor.results import Answer, Bound, Choice, Fit, MemoryBudget, Scaling, Strategy

@@ -1,7 +1,5 @@
 """What to choose from: methods as they were asked for, each on every path that executes it."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 

@@ -5,8 +5,6 @@ and the bytes that were counted. Where a layer is adapted its own launches are t
 adapted layer stands in. What trains every parameter is counted as it trains.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace

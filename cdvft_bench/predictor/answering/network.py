@@ -5,8 +5,6 @@ beyond it the network. A ring passes N - 1 pieces of B / N bytes around, twice f
 messages up and down, its depth paid once in latency, its pieces pipelined. Of the two the cheaper is taken.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, replace
 

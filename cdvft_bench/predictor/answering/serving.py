@@ -1,7 +1,5 @@
 """Many adapters on one base: bytes of each, how long one takes to come in, and merged against unmerged."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Figures of the report, from a profile alone."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The page: expressivity.md, written from a profile alone."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Sequence
@@ -9,6 +7,7 @@ from pathlib import Path
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import write_file
+from cdvft_bench.core.text import NOT_MEASURED, markdown_table, table_cell
 from cdvft_bench.expressivity.budget import FAMILIES, TITLES
 from cdvft_bench.expressivity.experiments import REACHED, Row
 from cdvft_bench.expressivity.findings.algebraic import all_findings
@@ -30,7 +29,6 @@ from cdvft_bench.expressivity.fitting.targets import ENSEMBLES
 from cdvft_bench.expressivity.profile import Profile
 from cdvft_bench.report.expressivity.figures import write_figures
 
-NOT_MEASURED = "not measured"
 _ARGUMENTS = Path(__file__).with_name("arguments.md")
 
 
@@ -38,8 +36,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table; "not measured" for one without rows."""
     if not rows:
         return NOT_MEASURED + "\n"
-    lines = [header, ["---"] * len(header), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+    return "\n".join(markdown_table(header, (map(table_cell, row) for row in rows))) + "\n"
 
 
 def _number(value: float) -> str:

@@ -1,7 +1,5 @@
 """The pictures that a README shows: the first screen's two, drawn for paper and for dark ground."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

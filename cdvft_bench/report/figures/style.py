@@ -1,7 +1,5 @@
 """One set of matplotlib settings for all pictures, on light and on dark ground, and how they become files."""
 
-from __future__ import annotations
-
 import io
 import math
 import re

@@ -13,13 +13,13 @@ from cdvft_bench.analysis.overview import Overview
 from cdvft_bench.analysis.sentences import with_bounds
 from cdvft_bench.claims.ledger.terms import WORDS
 from cdvft_bench.claims.table import rows
+from cdvft_bench.claims.verdict import Verification
+from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import clean, listed, plural, significant
 
 if TYPE_CHECKING:
     from cdvft_bench.accuracy.published.reading import Published
     from cdvft_bench.analysis.kernels import Compiled
-    from cdvft_bench.claims.verdict import Verification
-    from cdvft_bench.core.interval import Interval
     from cdvft_bench.predictor.results import Evaluation, PublishedComparison
 
 NOT_KNOWN = "not known"

@@ -1,7 +1,5 @@
 """Two campaigns on one page: what became slower or faster, what differs between them, every case."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The methods as a page: ``cdvft-bench dev methods > docs/methods.md``."""
 
-from __future__ import annotations
-
 import dataclasses
 import inspect
 import re

@@ -20,7 +20,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.files import write_file
 from cdvft_bench.core.record import Record
-from cdvft_bench.core.text import NOT_MEASURED, integer, interval, listed, markdown, plural
+from cdvft_bench.core.text import NOT_MEASURED, integer, interval, listed, markdown, markdown_table, plural
 from cdvft_bench.report.page.cards import environment_table
 
 if TYPE_CHECKING:
@@ -74,8 +74,7 @@ def write_profile_readme(store: Path, *, output: Path | None = None) -> Path:
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    head = ["| " + " | ".join(map(markdown, columns)) + " |", "|" + "---|" * len(columns)]
-    return [*head, *("| " + " | ".join(markdown(cell) for cell in row) + " |" for row in rows), ""]
+    return [*markdown_table(map(markdown, columns), (map(markdown, row) for row in rows)), ""]
 
 
 def _of(environments: dict[str, object]) -> tuple[Sequence[str], Sequence[Sequence[object]]]:

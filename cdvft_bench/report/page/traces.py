@@ -1,13 +1,11 @@
 """A trace's analysis as one HTML file that asks nothing of the network and runs no script."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 
 from cdvft_bench.analysis.trace_tables import Shown, comparison_tables, facts, tables
 from cdvft_bench.core.io.files import write_file
-from cdvft_bench.core.text import clean, markdown, shorten
+from cdvft_bench.core.text import clean, markdown, markdown_table, shorten
 from cdvft_bench.core.timed import TraceSummary
 from cdvft_bench.timing.traces.analysis import Comparison
 from cdvft_bench.timing.traces.names.families import families, rules
@@ -72,18 +70,18 @@ WIDTH = 72
 
 def rules_table() -> str:
     """One row a rule: its family, how much a name tells, and some of the names that it knows."""
-    lines = ["| rule | family | tells of | names |", "|---|---|---|---|"]
     tells = {3: "a purpose", 2: "a means", 1: "a form", 0: "nothing"}
-    for number, rule in enumerate(rules(), 1):
-        names = ", ".join(f"`{_code(name)}`" for name in rule.examples[:EXAMPLES])
-        lines.append(f"| {number} | {rule.family} | {tells[rule.weight]} | {names} |")
-    return "\n".join(lines)
+    rows = (
+        (number, rule.family, tells[rule.weight], ", ".join(f"`{_code(name)}`" for name in rule.examples[:EXAMPLES]))
+        for number, rule in enumerate(rules(), 1)
+    )
+    return "\n".join(markdown_table(("rule", "family", "tells of", "names"), rows))
 
 
 def families_table() -> str:
     """One row a family: what belongs to it."""
-    rows = [f"| {name} | {markdown(what)} |" for name, what in families().items()]
-    return "\n".join(["| family | what belongs to it |", "|---|---|", *rows])
+    rows = ((name, markdown(what)) for name, what in families().items())
+    return "\n".join(markdown_table(("family", "what belongs to it"), rows))
 
 
 def _code(name: str) -> str:

@@ -26,23 +26,12 @@ View = dict[str, Any]
 
 # matplotlib's markers by the names of the page's.
 _SHAPES = {
-    "o": "circle",
-    "s": "square",
-    "^": "up",
-    "v": "down",
-    "D": "diamond",
-    "P": "plus",
-    "X": "cross",
-    "h": "hexagon",
-    "|": "bar",
-    "*": "star",
-    "<": "left",
-    ">": "right",
-    "p": "pentagon",
-    "d": "thin",
-    "8": "octagon",
-    "x": "cross",
-    "+": "plus",
+    marker: shape
+    for markers, shapes in (
+        ("os^vDPXh", ("circle", "square", "up", "down", "diamond", "plus", "cross", "hexagon")),
+        ("|*<>pd8x+", ("bar", "star", "left", "right", "pentagon", "thin", "octagon", "cross", "plus")),
+    )
+    for marker, shape in zip(markers, shapes, strict=True)
 }
 COST_TITLES = {
     "parameters": ("parameters", "params"),

@@ -9,18 +9,17 @@ from typing import TYPE_CHECKING
 from rich.text import Text
 
 from cdvft_bench.analysis.cases import title_of
+from cdvft_bench.core.case import Case
+from cdvft_bench.core.counted import Counted
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.record import Predicted
 from cdvft_bench.core.text import NOT_MEASURED, clean, integer, interval, prefixed, significant
-from cdvft_bench.report.terminal.console import notes, open_console, show_table
-from cdvft_bench.report.terminal.console import table as _table
+from cdvft_bench.core.timed import SelfTest, Timed
+from cdvft_bench.report.terminal.console import notes, say, show_table
 from cdvft_bench.report.terminal.networks import pass_rows
 
 if TYPE_CHECKING:
     from cdvft_bench.analytic.roofline import Rates
-    from cdvft_bench.core.case import Case
-    from cdvft_bench.core.counted import Counted
-    from cdvft_bench.core.interval import Interval
-    from cdvft_bench.core.record import Predicted
-    from cdvft_bench.core.timed import SelfTest, Timed
     from cdvft_bench.counting.hardware import Executed
     from cdvft_bench.execution.planner import Estimate, Problem
     from cdvft_bench.sweep.doctor import Finding
@@ -42,32 +41,25 @@ def _interval(value: Interval | None) -> str:
 
 def show_predicted(case: Case, predicted: Predicted) -> None:
     """Print the closed form of one case."""
-    console = open_console()
     passes = {"forward": predicted.forward, "backward": predicted.backward, "update": predicted.update}
     show_table(_title(case), ("closed form", *passes), pass_rows(tuple(passes.values()), transforms=True))
     saved = "not in the formula" if predicted.saved_bytes is None else f"{integer(predicted.saved_bytes)} bytes"
-    console.print(
+    say(
         f"trainable parameters {integer(predicted.parameters)}; activations kept for backward {saved}; "
-        f"optimiser state {integer(predicted.optimizer_bytes)} bytes; covers: {predicted.covers}",
-        highlight=False,
+        f"optimiser state {integer(predicted.optimizer_bytes)} bytes; covers: {predicted.covers}"
     )
 
 
 def show_counted(case: Case, predicted: Predicted, counted: Counted, executed: Executed | None = None) -> None:
     """Print formula against count of one case, and what the processor's own counters read, if they were asked."""
-    console = open_console()
-    table = _table(_title(case), ["quantity", "closed form", "counted", "difference"])
+    rows: list[tuple[str, ...]] = []
 
     def row(name: str, formula: float | None, count: float | None) -> None:
-        if formula is None or count is None:
-            difference = NOT_MEASURED
-        else:
+        difference = NOT_MEASURED
+        if formula is not None and count is not None:
             difference = "exact" if abs(formula - count) <= 1e-9 * abs(count) else f"{count - formula:+,.0f}"
-        shown = [
-            "not in the formula" if formula is None else f"{formula:,.0f}",
-            "" if count is None else f"{count:,.0f}",
-        ]
-        table.add_row(name, shown[0], shown[1] or NOT_MEASURED, difference)
+        said = "not in the formula" if formula is None else f"{formula:,.0f}"
+        rows.append((name, said, NOT_MEASURED if count is None else f"{count:,.0f}", difference))
 
     row("trainable parameters", predicted.parameters, counted.parameters)
     row("forward multiply-adds, fvcore", predicted.forward.macs, counted.fvcore.macs if counted.fvcore else None)
@@ -84,7 +76,7 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted, executed: E
         row(f"{name}: element-wise FLOPs", formula.elementwise_flops, count.elementwise_flops)
         row(f"{name}: kernel launches", formula.launches, count.launches)
     row("activations kept for backward, bytes", predicted.saved_bytes, counted.saved_bytes)
-    console.print(table)
+    show_table(_title(case), ("quantity", "closed form", "counted", "difference"), rows)
     notes("note", counted.notes)
     for name, _, count in passes:
         if count is not None and count.unpriced:
@@ -93,43 +85,35 @@ def show_counted(case: Case, predicted: Predicted, counted: Counted, executed: E
             moved = count.unpriced_bytes / max(count.read + count.written, 1)
             told = f"{name}: {unknown} of {count.launches} launches ({share:.0%}) have no price: {names}; they are "
             told += f"{moved:.2%} of the bytes" if count.unpriced_bytes else "an unknown share of the bytes"
-            console.print(clean(told), highlight=False, markup=False)
+            say(told)
     if counted.fvcore and counted.fvcore.unsupported:
         names = ", ".join(f"{k} × {v}" for k, v in sorted(counted.fvcore.unsupported.items()))
-        console.print(f"fvcore has no price for: {names}", highlight=False, markup=False)
+        say(f"fvcore has no price for: {names}")
     if executed is not None:
         read = "not available" if executed.flops is None else f"{integer(executed.flops)} a {case.pass_}"
-        console.print(f"{executed.counter}: {read}; {executed.reason}", highlight=False, markup=False)
+        say(f"{executed.counter}: {read}; {executed.reason}")
 
 
 def show_timed(case: Case, timed: Timed) -> None:
     """Print the clock's figures of one case."""
-    console = open_console()
     if timed.timing is not None:
-        table = _table(
-            f"{_title(case)}, {case.pass_}",
-            ["contender", "median", "quartiles", "this case / contender, 95 % interval"],
-        )
+        columns = ("contender", "median", "quartiles", "this case / contender, 95 % interval")
+        rows = []
         for sample in timed.timing.samples:
             ratio = timed.timing.ratios.get(sample.name)
             quartiles = f"{_seconds(sample.q25)} … {_seconds(sample.q75)}"
             name = re.sub(r"^lora (?=r=)", "LoRA ", clean(sample.name))
-            table.add_row(name, _seconds(sample.median), quartiles, _interval(ratio) if ratio else "—")
-        console.print(table)
-        console.print(
-            f"{timed.timing.rounds} interleaved rounds, {timed.timing.threads} threads, read by {timed.timing.method}",
-            highlight=False,
-        )
+            rows.append((name, _seconds(sample.median), quartiles, _interval(ratio) if ratio else "—"))
+        show_table(f"{_title(case)}, {case.pass_}", columns, rows)
+        say(f"{timed.timing.rounds} interleaved rounds, {timed.timing.threads} threads, read by {timed.timing.method}")
         notes("warning", timed.timing.warnings)
     if timed.trace is not None:
         families = ", ".join(f"{k} {_seconds(v)}" for k, v in sorted(timed.trace.families.items(), key=lambda x: -x[1]))
-        console.print(
-            f"trace ({timed.trace.device}): {timed.trace.launches} launches; {families}", highlight=False, markup=False
-        )
+        say(f"trace ({timed.trace.device}): {timed.trace.launches} launches; {families}")
     if timed.memory is not None:
-        console.print(f"peak memory above the start: {integer(timed.memory.peak_bytes)} bytes ({timed.memory.how})")
+        say(f"peak memory above the start: {integer(timed.memory.peak_bytes)} bytes ({timed.memory.how})")
         if timed.memory.kept_bytes is not None:
-            console.print(f"kept beyond the frozen subject: {integer(timed.memory.kept_bytes)} bytes")
+            say(f"kept beyond the frozen subject: {integer(timed.memory.kept_bytes)} bytes")
     notes("note", timed.notes)
 
 
@@ -167,15 +151,13 @@ def show_plan(problem: Problem, estimates: Iterable[Estimate], rates: Rates) -> 
         for e in estimates
     ]
     show_table(title, columns, rows)
-    console = open_console()
-    console.print(
+    say(
         "Predicted, not measured: each kernel takes the longest of arithmetic, traffic and launch, at the rates of "
-        f"{rates.device} ({rates.source}). To measure this machine's: cdvft-bench calibrate --device {problem.device}",
-        highlight=False,
+        f"{rates.device} ({rates.source}). To measure this machine's: cdvft-bench calibrate --device {problem.device}"
     )
     for path, why in problem.kernels.items():
         if why:
-            console.print(clean(f"Path {path} is not available: {why}"), highlight=False)
+            say(f"Path {path} is not available: {why}")
 
 
 def show_doctor(findings: Iterable[Finding]) -> None:

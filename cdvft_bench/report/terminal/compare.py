@@ -1,13 +1,11 @@
 """A comparison of two stores as a table: printed, and as CSV."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from cdvft_bench.analysis.compare import Comparison, cells_of, columns_of, comparison_frame, counts_of, shown_of
 from cdvft_bench.core.io.files import write_file
-from cdvft_bench.core.text import clean, markdown
-from cdvft_bench.report.terminal.console import notes, open_console, show_table
+from cdvft_bench.core.text import markdown
+from cdvft_bench.report.terminal.console import notes, say, show_table
 
 
 def write_csv(comparison: Comparison, path: Path) -> None:
@@ -47,11 +45,6 @@ _LEFT = (6,)
 
 def show_comparison(comparison: Comparison, everything: bool = False) -> None:
     """Print warnings, the rows that differ (or all of them) and the counts."""
-    console = open_console()
-
-    def say(text: str) -> None:
-        console.print(clean(text), highlight=False, markup=False)
-
     say(f"A: {comparison.a}")
     say(f"B: {comparison.b}")
     notes("warning", comparison.warnings)

@@ -1,14 +1,13 @@
 """Where the commands print, and tables in which no text from a file can be taken for markup."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cdvft_bench.core.text import clean
+from cdvft_bench.core.text import clean, integer, significant
 
 
 class PlainTable(Table):
@@ -49,12 +48,33 @@ def open_console() -> Console:
     return console if console.is_terminal else Console(width=160)
 
 
-def note(console: Console, kind: str, said: object) -> None:
-    """Print a note, a warning or the like on a line of its own."""
-    console.print(f"{kind}: {clean(said)}", highlight=False, markup=False)
+def say(text: object, console: Console | None = None) -> None:
+    """Print a line, in which nothing is taken for markup."""
+    (console or open_console()).print(clean(text), highlight=False, markup=False)
 
 
 def notes(kind: str, said: Iterable[object]) -> None:
-    """Print notes of one kind, each on a line of its own."""
+    """Print notes of one kind, warnings or the like, each on a line of its own."""
     for text in said:
-        note(open_console(), kind, text)
+        say(f"{kind}: {clean(text)}")
+
+
+def show_rows(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print rows that have the same columns."""
+    made = table("", rows[0], numeric_from=len(rows[0]))
+    for column, cell in zip(made.columns, rows[0].values(), strict=True):
+        column.justify = "right" if isinstance(cell, int | float) else "left"
+        column.overflow = "fold"
+    for row in rows:
+        made.add_row(*map(_cell, row.values()))
+    open_console().print(made)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{k}={v}" for k, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(value)
+    if isinstance(value, float):
+        return significant(value, 3) if value < 1000 else integer(value)
+    return "" if value is None else integer(value) if isinstance(value, int) else str(value)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cdvft_bench.core.text import integer, prefixed
-from cdvft_bench.report.terminal.console import notes, open_console, show_table, table
+from cdvft_bench.report.terminal.console import notes, open_console, say, show_table, table
 
 if TYPE_CHECKING:
     from cdvft_bench.core.counted import CountedNetwork, ModuleCount
@@ -35,16 +35,14 @@ def pass_rows(passes: Sequence[PredictedPass], transforms: bool = False) -> list
 
 def show_network_cost(title: str, cost: NetworkCost) -> None:
     """Print what an adapter on a network costs."""
-    console = open_console()
     passes = {"forward": cost.forward, "backward": cost.backward, "update": cost.update}
     title = f"{cost.method} on {title}"
     show_table(title, ("base counted, adapter by closed form", *passes), pass_rows(tuple(passes.values())))
     share = 100 * cost.parameters / cost.total_parameters if cost.total_parameters else 0.0
-    console.print(
+    say(
         f"trainable parameters {integer(cost.parameters)} beside {integer(cost.total_parameters)} of the network "
         f"({share:.3g} %), in {integer(len(cost.adapted))} layers; activations kept for backward at most "
-        f"{integer(cost.saved_bytes)} bytes; optimiser state {integer(cost.optimizer_bytes)} bytes",
-        highlight=False,
+        f"{integer(cost.saved_bytes)} bytes; optimiser state {integer(cost.optimizer_bytes)} bytes"
     )
     notes("note", cost.notes)
 
@@ -94,7 +92,6 @@ def summed_tree(counted: CountedNetwork) -> dict[str, Sums]:
 
 def show_modules(title: str, counted: CountedNetwork, depth: int, sort: str) -> None:
     """Print the tree of modules down to ``depth``, or a list of the innermost ones where it is sorted."""
-    console = open_console()
     sums = summed_tree(counted)
     columns = ["module", "kind", "calls", "parameters", "forward macs", "backward macs", "share", "activations"]
     shown = table(title, columns, numeric_from=2)
@@ -122,7 +119,7 @@ def show_modules(title: str, counted: CountedNetwork, depth: int, sort: str) -> 
             f"{100 * (s.macs + s.backward) / whole:.1f} %",
             f"{prefixed(s.written)}B",
         )
-    console.print(shown)
+    open_console().print(shown)
     _ends(counted)
 
 
@@ -136,14 +133,12 @@ def show_operators(title: str, counted: CountedNetwork) -> None:
 
 
 def _ends(counted: CountedNetwork) -> None:
-    console = open_console()
     for name, pass_ in (("forward", counted.forward), ("backward", counted.backward)):
         if pass_ is None:
             continue
-        console.print(
+        say(
             f"{name}: {integer(pass_.macs)} multiply-adds, {integer(pass_.elementwise_flops)} element-wise FLOPs, "
-            f"{integer(pass_.launches)} launches",
-            highlight=False,
+            f"{integer(pass_.launches)} launches"
         )
-    console.print(f"activations kept for backward: {integer(counted.saved_bytes)} bytes", highlight=False)
+    say(f"activations kept for backward: {integer(counted.saved_bytes)} bytes")
     notes("note", (*counted.notes, *counted.unpriced))

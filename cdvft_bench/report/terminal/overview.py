@@ -1,7 +1,6 @@
-"""The main job's answer on a terminal: one table, then what is faster, what is smaller, what could not be told."""
+"""Campaigns on a terminal: what is faster, what is smaller, what could not be told; and the ranks over workloads."""
 
-from __future__ import annotations
-
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -11,7 +10,10 @@ from rich.text import Text
 from cdvft_bench.analysis.inputs import Campaign, read
 from cdvft_bench.analysis.overview import Overview, Panel
 from cdvft_bench.analysis.sentences import is_baseline, three_sentences, trimmed
-from cdvft_bench.core.text import clean, plural, shorten
+from cdvft_bench.core.text import plural, shorten
+from cdvft_bench.report.ranks import left_out_said, ranking_table
+from cdvft_bench.report.terminal.console import open_console, table
+from cdvft_bench.report.terminal.console import say as say_on
 
 MARKS = {"best": "*", "tied": "~", "": " "}
 
@@ -24,10 +26,7 @@ def show_store(path: Path) -> None:
 def show_campaign(campaign: Campaign, console: Console | None = None) -> None:
     """Print methods as rows and layers and models as columns, then three sentences, then what failed."""
     console = console or Console()
-
-    def say(text: str) -> None:
-        console.print(clean(text), highlight=False, markup=False)
-
+    say = partial(say_on, console=console)
     found = campaign.overview
     if found is None:
         say("No case is timed beside a baseline.")
@@ -76,3 +75,28 @@ def _cell(panel: Panel, row: str) -> Text:
     shown = f"({value})" if cell.trust in ("doubtful", "no interval") else value
     colour = {"below": "green", "above": "", "undecided": ""}[cell.time.side()]
     return Text(f"{shown}{MARKS[cell.rank]}", style=f"bold {colour}".strip() if cell.rank == "best" else colour)
+
+
+# --- ranks over workloads -------------------------------------------------------------------
+
+
+def show_ranking(campaign: Campaign, console: Console | None = None) -> None:
+    """Print the table, what it says of each front, and which workloads do not count."""
+    console = console or open_console()
+    say = partial(say_on, console=console)
+    found = ranking_table(campaign.ranking)
+    if found is not None:
+        shown = table(found.title, found.columns)
+        for row in found.rows:
+            shown.add_row(*row)
+        console.print(shown)
+        say(found.caption)
+    for study in campaign.studies:
+        told = [front.told for front in study.fronts if front.told]
+        if told:
+            say(f"\n{study.name}")
+        for sentence in told:
+            say(f"  {sentence}")
+    say("")
+    for sentence in left_out_said(campaign.ranking, campaign.plans):
+        say(sentence)

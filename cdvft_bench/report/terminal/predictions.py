@@ -1,40 +1,34 @@
 """What the predictor's commands print: every figure says whether it is predicted or measured."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from cdvft_bench.core.text import clean, integer, significant
+from cdvft_bench.core.interval import Interval
+from cdvft_bench.core.text import integer, significant
 from cdvft_bench.predictor.answering.table import bytes_, columns_of, rows_of, seconds, seconds_range, title_of
-from cdvft_bench.report.terminal.console import note, notes, open_console, show_table, table
+from cdvft_bench.predictor.results import Answer, Choice, Evaluation, PublishedComparison
+from cdvft_bench.report.terminal.console import notes, open_console, say, show_table, table
 from cdvft_bench.report.terminal.networks import ITEMS
-
-if TYPE_CHECKING:
-    from cdvft_bench.core.interval import Interval
-    from cdvft_bench.predictor.results import Answer, Choice, Evaluation, PublishedComparison
 
 
 def show_answer(answer: Answer, details: bool = False) -> None:
     """Print one table and one sentence; with ``details`` also memory, scaling and serving of the first, and sources."""
-    console = open_console()
     shown_as = table(title_of(answer), columns_of(answer, details), text=(1, 7, 8))
     shown = (*answer.choices, *answer.too_large)
     for choice, row, following in zip(shown, rows_of(answer, details), (*shown[1:], None), strict=True):
         shown_as.add_row(*row)
         if following is not None and following.rank != choice.rank:
             shown_as.add_section()
-    console.print(shown_as)
-    console.print(clean(answer.sentence), highlight=False, markup=False)
+    open_console().print(shown_as)
+    say(answer.sentence)
     tied = len({c.rank for c in answer.choices}) < len(answer.choices)
     shared = f"steps within {answer.tie:.0%} of a rank's first share it; " if tied else ""
-    note(console, f"{shared}error", answer.error)
+    notes(f"{shared}error", [answer.error])
     if details:
         for choice in shown[:1]:
             _show_budget(choice)
             _show_scaling(choice)
             _show_serving(choice)
-        console.print(f"frozen model, forward and backward: {seconds_range(answer.frozen_step_s)}", highlight=False)
+        say(f"frozen model, forward and backward: {seconds_range(answer.frozen_step_s)}")
         notes("rates", answer.sources)
         notes("assumed", answer.assumptions)
     notes("left out", (f"{label}: {reason}" for label, reason in answer.left_out))

@@ -1,7 +1,5 @@
 """Closed forms alone: cases stream through this process, thousands a second, and memory stays flat."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable
 

@@ -6,8 +6,6 @@ It leads a process group, which is killed when it ends or its sweep does, and it
 goes with it: nothing outlives the sweep. A fork server that was killed is started again.
 """
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import multiprocessing

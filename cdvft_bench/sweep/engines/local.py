@@ -5,26 +5,21 @@ written in one transaction when its case is done: killing the sweep at any insta
 flight, and Ctrl-C ends it the same way. No process of a case outlives its sweep.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import Case
+from cdvft_bench.core.environment import Environment
+from cdvft_bench.core.timed import SelfTest
 from cdvft_bench.sweep.engines.isolation import isolated, server
 from cdvft_bench.sweep.engines.work import PRELOAD, Work, clock_test, describe, run_case, trace
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.progress import progress
 from cdvft_bench.sweep.storage.keeping import SweepResult, Traces, keep
 from cdvft_bench.sweep.storage.store import Store
-
-if TYPE_CHECKING:
-    from cdvft_bench.core.environment import Environment
-    from cdvft_bench.core.timed import SelfTest
 
 
 def run(

@@ -5,30 +5,26 @@ failure. Ray moves cases whose node or worker dies elsewhere, up to ``retries`` 
 driver, which alone writes. Every record keeps the environment of the node that made it.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.case import Case
+from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
+from cdvft_bench.core.timed import SelfTest
 from cdvft_bench.sweep.engines.isolation import isolated, server
 from cdvft_bench.sweep.engines.work import PRELOAD, Work, clock_test, describe, run_case, trace
 from cdvft_bench.sweep.grid import Limits
 from cdvft_bench.sweep.progress import progress
 from cdvft_bench.sweep.storage.keeping import SweepResult, Traces, failure, keep
 from cdvft_bench.sweep.storage.store import Store
-
-if TYPE_CHECKING:
-    from cdvft_bench.core.environment import Environment
-    from cdvft_bench.core.timed import SelfTest
 
 RETRIES = 3
 

@@ -5,8 +5,6 @@ multiply-adds that fill both units, and what the stages of its transforms read a
 holds a signal. Both rates are measured by loops that are compiled as the kernels are. One thread.
 """
 
-from __future__ import annotations
-
 import ctypes
 import json
 import os
@@ -15,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
+from cdvft_bench.core.text import markdown_table
 from cdvft_bench.sweep.probes.widths import by_turns
 
 WIDTHS, ROWS = (384, 768, 1024, 4096), 128
@@ -104,17 +103,16 @@ def measure(targets: Sequence[str], widths: Sequence[int], budget_s: float) -> l
 
 def table(found: Sequence[Found]) -> str:
     """Markdown: floors and measured time by kernel, width and target, in nanoseconds a row."""
-    lines = [
-        "| kernel | d | target | floats | GFLOP/s | GB/s | arithmetic, ns | traffic, ns | measured, ns | over floor |",
-        "|" + "---|" * 10,
-    ]
+    head = ("kernel", "d", "target", "floats", "GFLOP/s", "GB/s")
+    columns = (*head, "arithmetic, ns", "traffic, ns", "measured, ns", "over floor")
+    rows = []
     for f in sorted(found, key=lambda f: (f.d, f.kernel != "forward")):
         times = (f.arithmetic_s, f.traffic_s, f.measured_s)
         cells = [f.kernel, f.d, f.target, f.lanes, f"{f.flops / 1e9:.0f}", f"{f.bytes / 1e9:.0f}"]
         cells += [f"{1e9 * t / ROWS:.0f}" for t in times]
         cells.append(f"{f.measured_s / max(f.arithmetic_s, f.traffic_s):.2f} x")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return "\n".join(markdown_table(columns, rows))
 
 
 if __name__ == "__main__":

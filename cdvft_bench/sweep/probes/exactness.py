@@ -1,7 +1,5 @@
 """Formula against count over random layers and settings: zero difference, or the method's closed form is wrong."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from random import Random

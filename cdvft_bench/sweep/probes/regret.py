@@ -4,9 +4,8 @@ Every path that can execute a layer runs in the same rounds, in several processe
 is uncalibrated: it plans by the rates that a first plan measures in seconds.
 """
 
-from __future__ import annotations
-
 import json
+import os
 import statistics
 import sys
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass
 
 from cdvft_bench.core.case import CasePass
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import markdown_table
 from cdvft_bench.sweep.probes.widths import by_turns, contender
 
 MEDIAN, WORST = 0.03, 0.10
@@ -89,7 +89,6 @@ def _measured(row: Row, budget_s: float, threads: int) -> tuple[str, dict[str, f
 
 def measure_here(rows: Sequence[Row], budget_s: float, threads: int) -> Iterator[Found]:
     """Each row, in this process, for the target that $CDVFT_BENCH_TARGET names."""
-    import os
 
     from cdvft_bench.timing.clock import fixed_threads
 
@@ -123,8 +122,7 @@ def table(found: Sequence[Found], rows: Sequence[Row]) -> str:
     targets = list(dict.fromkeys(f.target for f in found))
     if not found:
         raise UserError("nothing was measured; raise the budget")
-    lines = ["| layer | " + " | ".join(f"{t}: pick | fastest | regret" for t in targets) + " |"]
-    lines.append("|" + "---|" * (1 + 3 * len(targets)))
+    lines = []
     regrets: dict[str, list[float]] = {t: [] for t in targets}
     for row in rows:
         cells = [str(row)]
@@ -135,13 +133,14 @@ def table(found: Sequence[Found], rows: Sequence[Row]) -> str:
             regret = max(one for one, _ in lost)
             regrets[t].append(regret)
             cells += [" or ".join(dict.fromkeys(picks)), lost[0][1], f"{100 * regret:.1f} %"]
-        lines.append("| " + " | ".join(cells) + " |")
+        lines.append(cells)
+    head = ["layer", *(name for t in targets for name in (f"{t}: pick", "fastest", "regret"))]
     said = [
         f"{t}: median {100 * statistics.median(r):.1f} % (aim {100 * MEDIAN:.0f} %), worst {100 * max(r):.1f} % (aim "
         f"{100 * WORST:.0f} %)"
         for t, r in regrets.items()
     ]
-    return "\n".join([*lines, "", "; ".join(said) + "."])
+    return "\n".join([*markdown_table(head, lines), "", "; ".join(said) + "."])
 
 
 if __name__ == "__main__":

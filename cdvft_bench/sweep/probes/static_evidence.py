@@ -4,8 +4,6 @@ Every launch of every configuration is compiled for every target in a process of
 a compiler may take minutes. Recording goes on where it was stopped.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import importlib.util
@@ -22,6 +20,7 @@ from typing import Any
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.log import Log
+from cdvft_bench.core.text import markdown_table
 from cdvft_bench.counting.occupancy import TARGETS
 from cdvft_bench.execution.planner import NOT_PICKED
 from cdvft_bench.execution.triton.variants import Launch, launches, on_chip
@@ -31,15 +30,8 @@ LIMIT_S = 150.0
 
 TOKENS = 8192
 PICKED_SHAPES = tuple(
-    (d_in, d_out, p, dtype, diagonals, row)
-    for d_in, d_out, p in (
-        (768, 768, 768),
-        (1024, 1024, 1024),
-        (4096, 4096, 4096),
-        (768, 3072, 768),
-        (768, 768, 16),
-        (1000, 600, 250),
-    )
+    (*shape, dtype, diagonals, row)
+    for shape in (*((d, d, d) for d in (768, 1024, 4096)), (768, 3072, 768), (768, 768, 16), (1000, 600, 250))
     for dtype in ("bfloat16", "float16", "float32")
     for diagonals in (True, False)
     for row in (False, True)
@@ -226,28 +218,25 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
         key = (row["kernel"], row["dtype"], row["target"], *by_layer)
         if key not in worst or _weight(row) > _weight(worst[key]):
             worst[key] = row
-    lines = [
-        "| kernel | in auto | layer, dtype | target | registers | off chip [B a thread] | shared [B] | matrix, fma | "
-        "widest load, store [bit] | barriers | occupancy, limited by | compiled in [s] |",
-        "|---|---|---|---|---|---|---|---|---|---|---|---|",
-    ]
+    what = ("kernel", "in auto", "layer, dtype", "target", "registers", "off chip [B a thread]", "shared [B]")
+    mixed = ("matrix, fma", "widest load, store [bit]", "barriers", "occupancy, limited by", "compiled in [s]")
+    cells = []
     for row in worst.values():
-        name = f"| `{row['kernel']}`{_role(row)} | {'yes' if row['picked'] else 'no'} | {row['layer']}, {row['dtype']} "
-        head = f"{name}| {row['target']} "
+        of_layer = (f"{row['layer']}, {row['dtype']}", row["target"])
+        head = (f"`{row['kernel']}`{_role(row)}", "yes" if row["picked"] else "no", *of_layer)
         if "error" in row:
-            lines.append(f"{head}| {row['error']} | | | | | | | |")
+            cells.append((*head, row["error"] + " |" * 7))  # the other cells are empty
             continue
         mix = row["mix"]
         wide = [
             max((int(kind.split()[1]) for kind in mix if kind.startswith(f"{way} ")), default=0)
             for way in ("load", "store")
         ]
-        lines.append(
-            f"{head}| {row['registers']} | {row['local_bytes']} | {row['shared_bytes']:,} | {mix.get('matrix', 0)}, "
-            f"{mix.get('fma', 0)} | {wide[0]}, {wide[1]} | {mix.get('barrier', 0)} | "
-            f"{row['occupancy']:.0%}, {row['limit']} | {row['compile_s']:.1f} |"
-        )
-    return "\n".join(lines) + "\n"
+        bytes_ = (row["local_bytes"], f"{row['shared_bytes']:,}")
+        counts = (f"{mix.get('matrix', 0)}, {mix.get('fma', 0)}", f"{wide[0]}, {wide[1]}", mix.get("barrier", 0))
+        ends = (f"{row['occupancy']:.0%}, {row['limit']}", f"{row['compile_s']:.1f}")
+        cells.append((*head, row["registers"], *bytes_, *counts, *ends))
+    return "\n".join(markdown_table((*what, *mixed), cells)) + "\n"
 
 
 def _role(row: Mapping[str, Any]) -> str:

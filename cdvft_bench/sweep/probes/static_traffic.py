@@ -1,7 +1,5 @@
 """What the programs of Triton's kernels load and store, counted by Triton's interpreter and recorded in a log."""
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os
@@ -17,6 +15,7 @@ import torch
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.helper import Helper, NoAnswerError, serve
 from cdvft_bench.core.io.log import Log
+from cdvft_bench.core.text import markdown_table
 from cdvft_bench.execution.planner import Problem
 
 LIMIT_S = 1800.0
@@ -121,8 +120,8 @@ def launches(layer: Layer) -> Iterator[dict[str, Any]]:
 
 
 def _run(layer: Layer) -> None:
-    from cdvft_bench.execution import adapted_linear
     from cdvft_bench.execution.fused import Plan
+    from cdvft_bench.execution.paths import adapted_linear
     from cdvft_bench.execution.triton import path as triton_path
 
     factor, dtype = layer.problem.factors[0], getattr(torch, layer.dtype)
@@ -140,12 +139,13 @@ def _run(layer: Layer) -> None:
 
 def table(rows: Iterable[Mapping[str, Any]]) -> str:
     """Rows as a Markdown table."""
-    lines = ["| kernel | layer | programs | loads [B a program] | stores [B a program] |", "|---|---|---|---|---|"]
+    cells = []
     for row in rows:
         for launch in row["launches"]:
             spans = (" to ".join(f"{n:,}" for n in sorted({*launch[way]})) for way in ("loads", "stores"))
-            lines.append(f"| `{launch['kernel']}` | {row['key']} | {launch['programs']:,} | {' | '.join(spans)} |")
-    return "\n".join(lines) + "\n"
+            cells.append((f"`{launch['kernel']}`", row["key"], f"{launch['programs']:,}", *spans))
+    columns = ("kernel", "layer", "programs", "loads [B a program]", "stores [B a program]")
+    return "\n".join(markdown_table(columns, cells)) + "\n"
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.core.case import FROZEN, CasePass
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.text import markdown_table
 
 if TYPE_CHECKING:
     from cdvft_bench.timing.built import Built
@@ -177,7 +178,7 @@ def table(found: Sequence[Found], rows: Sequence[Row]) -> str:
         *others,
         *(f"overhead {t}: fft, c3a" for t in targets),
     ]
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines = []
     for row in rows:
         of = {t: [f for f in found if f.row == str(row) and f.target == t] for t in targets}
         cells = [str(row), f"<= {row.target:.2f}"]
@@ -190,8 +191,8 @@ def table(found: Sequence[Found], rows: Sequence[Row]) -> str:
             times = [_overheads(f.seconds) for f in of[t]]
             middle = [statistics.median(x[k] for x in times) for k in range(2)]
             cells.append(", ".join(f"{m:.1f} x" if math.isfinite(m) else "none seen" for m in middle))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return "\n".join(markdown_table(head, lines))
 
 
 def _overheads(seconds: dict[str, float]) -> tuple[float, float]:

@@ -4,8 +4,6 @@ What ``python -m cdvft_bench.timing`` writes has the text form of a store alread
 the closed form is added, and the suite's own names.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path

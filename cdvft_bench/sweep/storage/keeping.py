@@ -1,7 +1,5 @@
 """What a sweep keeps: records, those of failures among them, and chosen traces."""
 
-from __future__ import annotations
-
 import re
 import sys
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ A bare node appends to such a file (``timing.slice``); an export of a store is o
 gives the same bytes.
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from collections.abc import Iterable, Iterator, Mapping

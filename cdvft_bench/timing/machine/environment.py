@@ -1,7 +1,5 @@
 """The machine and the software that a record was measured on."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform

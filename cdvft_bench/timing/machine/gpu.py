@@ -4,8 +4,6 @@ Read through pynvml where it can be imported, else through the command nvidia-sm
 nothing is claimed then. The GPU's settings are only read.
 """
 
-from __future__ import annotations
-
 import atexit
 import contextlib
 import importlib

@@ -1,7 +1,5 @@
 """Peak memory and energy of one call."""
 
-from __future__ import annotations
-
 import subprocess
 import time
 from bisect import bisect_left, bisect_right

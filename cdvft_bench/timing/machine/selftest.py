@@ -1,7 +1,5 @@
 """The clock timed against itself: does it find a difference where there is none, and one where there is?"""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 

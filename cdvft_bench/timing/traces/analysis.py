@@ -13,8 +13,6 @@ backward, but for these:
 - an operator that no table knows is taken for a leaf.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -16,8 +16,10 @@ from torch import nn
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io import caches
-from cdvft_bench.execution import FastCDVFTLinear, Problem, change, native
+from cdvft_bench.execution import native
 from cdvft_bench.execution.native import build, kernels
+from cdvft_bench.execution.paths import FastCDVFTLinear, change
+from cdvft_bench.execution.planner import Problem
 from tests.execution.test_paths import factors
 
 pytestmark = pytest.mark.skipif(

@@ -15,8 +15,9 @@ from cdvft_bench.analytic.circulant import Factor
 from cdvft_bench.analytic.linear import LinearShape
 from cdvft_bench.counting.count import count_layer
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.execution import FastCDVFTLinear, native, native_costs
+from cdvft_bench.execution import native, native_costs
 from cdvft_bench.execution.native import Counts, kernels
+from cdvft_bench.execution.paths import FastCDVFTLinear
 from cdvft_bench.timing.clock import fixed_threads
 from tests.execution.test_paths import factors
 

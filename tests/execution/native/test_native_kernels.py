@@ -15,16 +15,11 @@ from torch import Tensor, nn
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.counting.count import saved_bytes
-from cdvft_bench.execution import (
-    FastBlockCirculantLinear,
-    FastCDVFTLinear,
-    Problem,
-    adapted_linear,
-    change,
-    native,
-    release_buffers,
-)
+from cdvft_bench.execution import native
 from cdvft_bench.execution.native import kernels, pool
+from cdvft_bench.execution.paths import FastBlockCirculantLinear, FastCDVFTLinear, adapted_linear, change
+from cdvft_bench.execution.planner import Problem
+from cdvft_bench.execution.scratch import release_buffers
 from cdvft_bench.timing.clock import fixed_threads
 from cdvft_reference import CDVFTLinear
 from tests.execution.test_paths import factors, hold_to_the_oracle, relative
@@ -153,7 +148,7 @@ def test_rows_are_judged_as_the_first_diagonal_leaves_them() -> None:
 
 def test_a_pool_with_fewer_threads_than_asked_for_computes_all_rows() -> None:
     script = (
-        "import torch\nfrom cdvft_bench.execution import change\ntorch.set_num_threads(4)\ntorch.manual_seed(0)\n"
+        "import torch\nfrom cdvft_bench.execution.paths import change\ntorch.set_num_threads(4)\ntorch.manual_seed(0)\n"
         "x, a, b, c = torch.randn(64, 32), torch.randn(32), torch.randn(32), torch.randn(1, 1, 32)\n"
         "f = [t.requires_grad_() for t in (x, a, b, c)]\n"
         "h, r = (change(x, [a, b], [c], 32, path=p) for p in ('native', 'fft'))\n"

@@ -1,7 +1,5 @@
 """Rates of a GPU, on one that is emulated."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any

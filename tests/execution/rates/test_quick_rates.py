@@ -1,7 +1,5 @@
 """Rates of a CPU that nobody calibrated: its own, measured once, and never those of another."""
 
-from __future__ import annotations
-
 import json
 import os
 import time
@@ -15,8 +13,9 @@ from torch import nn
 
 from cdvft_bench.core.io.caches import cache_folder
 from cdvft_bench.counting.dispatch import count_dispatch
-from cdvft_bench.execution import FastCDVFTLinear, native, planner
+from cdvft_bench.execution import native, planner
 from cdvft_bench.execution.native import kernels
+from cdvft_bench.execution.paths import FastCDVFTLinear
 from cdvft_bench.execution.planner import BUILT_IN, device_rates, pick_for
 from cdvft_bench.execution.rates import measured, quick
 from cdvft_bench.execution.rates.measured import Effort

@@ -1,7 +1,5 @@
 """Which annotated range of a trace an event belongs to, in the backward too, and the shares of base and adapter."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 

@@ -4,8 +4,6 @@ Times are whole picoseconds from a moment of the trace: durations of 1.1 µs add
 times in nanoseconds, for which a float is too coarse, stay exact.
 """
 
-from __future__ import annotations
-
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,21 +23,8 @@ MICRO = 1_000_000
 LONGEST = 100 * 86_400_000_000
 """Microseconds, 100 days: as far as times may lie from the middle of a trace, and as long as an event may last."""
 _FIELDS = (
-    "name",
-    "category",
-    "track",
-    "whole",
-    "part",
-    "duration",
-    "correlation",
-    "external",
-    "device",
-    "stream",
-    "sequence",
-    "forward",
-    "shape",
-    "graph",
-    "bytes",
+    *("name", "category", "track", "whole", "part", "duration", "correlation", "external", "device", "stream"),
+    *("sequence", "forward", "shape", "graph", "bytes"),
 )
 _WIDE = 1 << 31  # from which on numbers need eight bytes
 

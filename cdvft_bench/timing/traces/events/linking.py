@@ -5,8 +5,6 @@ processes use an id, the kernels of a device belong to the process whose calls c
 without correlations are tied by external ids, which name the operator, or by arrows.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from itertools import permutations
 

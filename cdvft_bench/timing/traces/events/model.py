@@ -1,7 +1,5 @@
 """A trace as the analysis sees it: what ran on the host, what on the devices, each in order, in columns."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field

@@ -4,8 +4,6 @@ Profilers of CUDA, ROCm, XPU, MTIA, HPU, NPU and other devices use categories of
 the legacy profiler and other frameworks none at all. What none of the three tells is named in a note.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from enum import IntEnum

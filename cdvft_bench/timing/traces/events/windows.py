@@ -1,7 +1,5 @@
 """Of which time busy shares are taken: the profiler's steps without warm-up, or the whole trace where it has none."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

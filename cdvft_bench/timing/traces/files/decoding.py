@@ -4,8 +4,6 @@ Only what the analysis reads of an event is kept. Shapes stay JSON text: of a mi
 differ in them. msgspec's typed decoder skips the rest without making objects of it and is eight times as fast.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What a reader had to mend or leave out, gathered while it reads and said once in the summary's notes."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 

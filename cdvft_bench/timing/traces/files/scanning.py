@@ -4,8 +4,6 @@ A batch ends at a ``}`` that a comma and a ``{`` follow. Whether that is really 
 were it inside of a string or of a nested list, the batch would not be a list. So the text is looked at once.
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping

@@ -4,8 +4,6 @@ For single events that a strict reader has refused: quotes and backslashes that 
 ``nan`` and ``N/A`` where a number was due, a comma too many or too few, single quotes, an end that is missing.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Any
 

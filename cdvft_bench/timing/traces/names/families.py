@@ -1,7 +1,5 @@
 """The family of a kernel or operator by the table of rules, and names short enough to print."""
 
-from __future__ import annotations
-
 import re
 import tomllib
 from dataclasses import dataclass
@@ -58,22 +56,11 @@ _MEANS = 2  # weight of a name that says by what means something is computed
 
 # Functions that wrap another whose name is among their template arguments.
 _WRAPPERS = frozenset(
-    {
-        "kernel",
-        "Kernel",
-        "Kernel2",
-        "device_kernel",
-        "kentry",
-        "globalKernel",
-        "elementwise_kernel",
-        "vectorized_elementwise_kernel",
-        "unrolled_elementwise_kernel",
-        "multi_tensor_apply_kernel",
-        "elementwise_kernel_manual_unroll",
-        "reduce_kernel",
-        "index_elementwise_kernel",
-        "legacy_elementwise_kernel",
-    }
+    (
+        *("kernel", "Kernel", "Kernel2", "device_kernel", "kentry", "globalKernel", "elementwise_kernel"),
+        *("vectorized_elementwise_kernel", "unrolled_elementwise_kernel", "multi_tensor_apply_kernel"),
+        *("elementwise_kernel_manual_unroll", "reduce_kernel", "index_elementwise_kernel", "legacy_elementwise_kernel"),
+    )
 )
 _HELPERS = frozenset({"gpu_kernel_impl", "gpu_kernel_impl_nocast", "ReduceOp", "ReduceOps"})
 _TELLING = re.compile(

@@ -5,8 +5,6 @@ mode sees; views and bare allocations launch nothing. ``operators.txt`` lists th
 of the installed torch. A name that it lacks is taken for an operator that runs a kernel.
 """
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

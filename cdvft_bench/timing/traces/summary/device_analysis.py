@@ -1,7 +1,5 @@
 """Summary and detail of a trace whose work devices did."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

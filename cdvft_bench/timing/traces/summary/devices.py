@@ -1,7 +1,5 @@
 """Devices and their streams: busy, idle and why, in communication, and how long their queues were."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Idle stretches of a device in its window: how long nothing was launched, why, and what the host did meanwhile."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What the host's side of a trace says: operators, leaf operators, bytes; and the summary of a trace of a CPU."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property

@@ -1,7 +1,5 @@
 """What an analysis of a trace returns beside its summary: plain values, ready for JSON, a page or a data frame."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 

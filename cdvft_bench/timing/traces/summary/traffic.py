@@ -6,8 +6,6 @@ matrices, a transform's from its length, an element-wise one's by broadcasting. 
 small), expanded operands count once, and lists of tensors, whose dtype a trace does not hold, are taken for float32.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,45 +14,23 @@ from typing import Any
 from cdvft_bench.timing.traces.names.families import coarse, operator_family
 
 ITEMSIZE = {
-    "float": 4,
-    "double": 8,
-    "c10::Half": 2,
-    "c10::BFloat16": 2,
-    "c10::complex<float>": 8,
-    "c10::complex<double>": 16,
-    "long int": 8,
-    "long": 8,
-    "int": 4,
-    "short": 2,
-    "bool": 1,
-    "signed char": 1,
-    "unsigned char": 1,
-    "unsigned short": 2,
-    "c10::complex<c10::Half>": 4,
-    "c10::Float8_e4m3fn": 1,
-    "c10::Float8_e5m2": 1,
-    "c10::Float8_e4m3fnuz": 1,
-    "c10::Float8_e5m2fnuz": 1,
+    name: size
+    for size, names in {
+        1: "bool, signed char, unsigned char, c10::Float8_e4m3fn, c10::Float8_e5m2, c10::Float8_e4m3fnuz, "
+        "c10::Float8_e5m2fnuz",
+        2: "c10::Half, c10::BFloat16, short, unsigned short",
+        4: "float, int, c10::complex<c10::Half>",
+        8: "double, c10::complex<float>, long int, long",
+        16: "c10::complex<double>",
+    }.items()
+    for name in names.split(", ")
 }
 _LIST_ITEM = 4  # bytes: what is trained is float32
 _PRODUCTS = {"mm": 0, "bmm": 0, "addmm": 1, "baddbmm": 1, "addbmm": 1}  # where the two matrices begin
-_SUMS = frozenset(
-    {
-        "sum",
-        "mean",
-        "amax",
-        "amin",
-        "max",
-        "min",
-        "any",
-        "all",
-        "norm",
-        "linalg_vector_norm",
-        "dot",
-        "argmax",
-        "count_nonzero",
-    }
-)
+_SUMS = {
+    *("sum", "mean", "amax", "amin", "max", "min", "any", "all", "norm", "linalg_vector_norm", "dot", "argmax"),
+    *("count_nonzero",),
+}
 _OVERWRITE = frozenset({"copy_", "fill_", "zero_"})  # their first operand is a result alone
 
 

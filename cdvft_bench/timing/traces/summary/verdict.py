@@ -1,7 +1,5 @@
 """What bounds traced work. Says "unknown" where a trace cannot tell."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
