@@ -1,5 +1,6 @@
 """What scripts and notebooks may rely on."""
 
+import importlib
 import importlib.metadata
 import subprocess
 import sys
@@ -20,6 +21,13 @@ def test_every_public_name_is_there_and_described() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         cdvft_bench.nothing  # noqa: B018
     assert (Path(cdvft_bench.__file__).parent / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("name", ["claims", "execution", "predictor", "methods"])
+def test_a_package_has_the_names_that_it_lists(name: str) -> None:
+    package = importlib.import_module(f"cdvft_bench.{name}")
+    assert [one for one in package.__all__ if not hasattr(package, one)] == []
+    assert not hasattr(package, "nothing")
 
 
 def test_importing_the_package_imports_nothing_else() -> None:

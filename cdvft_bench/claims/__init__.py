@@ -3,13 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from cdvft_bench.claims.verdict import Verification
+    from cdvft_bench.claims.table import VerdictRow, rows, show_verification, to_junit, verdict_table
+    from cdvft_bench.claims.verdict import Verdict, Verification, read_verdicts, to_json, write_verdicts
+
+__all__ = [
+    "Verdict",
+    "VerdictRow",
+    "Verification",
+    "read_verdicts",
+    "rows",
+    "show_verification",
+    "to_json",
+    "to_junit",
+    "verdict_table",
+    "verify",
+    "write_verdicts",
+]
 
 # pytest imports this package for its plugin at every start, so nothing heavy is imported until it is asked for.
+_HOMES = {
+    "Verdict": "verdict",
+    "VerdictRow": "table",
+    "Verification": "verdict",
+    "read_verdicts": "verdict",
+    "rows": "table",
+    "show_verification": "table",
+    "to_json": "verdict",
+    "to_junit": "table",
+    "verdict_table": "table",
+    "write_verdicts": "verdict",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
 
 
 def verify(

@@ -5,7 +5,47 @@ The formulas are the closed forms (``methods``, ``analytic``, ``execution``); ra
 far predictions miss. Reads records, never measures. Everything that leaves this room is a prediction and says so.
 
 - ``results``: what is answered, as dataclasses.
-- ``evaluation.evaluate``, ``evaluate_stores``: predictions against recorded times; of stores by the rates beside them.
-- ``published_times.compare_published``: against training times that others published.
-- ``answering.answer.answer``: ranked choices for a model on a GPU.
+- ``evaluate(records, environments, rates=None) -> Evaluation``: predictions against recorded times.
+- ``evaluate_stores(stores, rates=None) -> Evaluation``: the same of whole stores, with the ``rates.json`` beside them.
+- ``compare_published(found=None) -> PublishedComparison``: against training times that others published.
+- ``answer(model, gpu, ...) -> Answer``: ranked choices for a model on a GPU.
 """
+
+from cdvft_bench.predictor.answering.answer import answer
+from cdvft_bench.predictor.evaluation import evaluate, evaluate_stores, read_profiles
+from cdvft_bench.predictor.published_times import compare_all, compare_published
+from cdvft_bench.predictor.results import (
+    Answer,
+    Choice,
+    Efficiency,
+    ErrorRow,
+    Evaluation,
+    Farthest,
+    MemoryBudget,
+    Prediction,
+    PublishedComparison,
+    PublishedPrediction,
+    Scaling,
+    Serving,
+)
+
+__all__ = [
+    "Answer",
+    "Choice",
+    "Efficiency",
+    "ErrorRow",
+    "Evaluation",
+    "Farthest",
+    "MemoryBudget",
+    "Prediction",
+    "PublishedComparison",
+    "PublishedPrediction",
+    "Scaling",
+    "Serving",
+    "answer",
+    "compare_all",
+    "compare_published",
+    "evaluate",
+    "evaluate_stores",
+    "read_profiles",
+]

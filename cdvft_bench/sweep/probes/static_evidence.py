@@ -220,12 +220,12 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             worst[key] = row
     what = ("kernel", "in auto", "layer, dtype", "target", "registers", "off chip [B a thread]", "shared [B]")
     mixed = ("matrix, fma", "widest load, store [bit]", "barriers", "occupancy, limited by", "compiled in [s]")
-    cells = []
+    cells: list[tuple[object, ...]] = []
     for row in worst.values():
         of_layer = (f"{row['layer']}, {row['dtype']}", row["target"])
         head = (f"`{row['kernel']}`{_role(row)}", "yes" if row["picked"] else "no", *of_layer)
         if "error" in row:
-            cells.append((*head, row["error"] + " |" * 7))  # the other cells are empty
+            cells.append((*head, row["error"], *[""] * 7))
             continue
         mix = row["mix"]
         wide = [
