@@ -220,7 +220,7 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
             worst[key] = row
     what = ("kernel", "in auto", "layer, dtype", "target", "registers", "off chip [B a thread]", "shared [B]")
     mixed = ("matrix, fma", "widest load, store [bit]", "barriers", "occupancy, limited by", "compiled in [s]")
-    cells = []
+    cells: list[tuple[object, ...]] = []
     for row in worst.values():
         of_layer = (f"{row['layer']}, {row['dtype']}", row["target"])
         head = (f"`{row['kernel']}`{_role(row)}", "yes" if row["picked"] else "no", *of_layer)
