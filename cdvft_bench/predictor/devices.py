@@ -206,14 +206,5 @@ def find_target(gpu: str, own: Path | None = None) -> Target:
     path = Path(gpu)
     if not is_file(path):
         raise not_known("GPU", gpu, devices(own), "is neither in the table nor a file of calibrated rates")
-    rates = read_rates(path)
+    rates = load_rates(path)
     return Target(rates.device, rates, by_name(rates.device))
-
-
-def read_rates(path: Path) -> Rates:
-    """Rates that ``cdvft-bench calibrate`` wrote.
-
-    Raises:
-        UserError: the file cannot be read, or holds none.
-    """
-    return load_rates(path)

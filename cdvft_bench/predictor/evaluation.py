@@ -9,7 +9,7 @@ from typing import get_args
 import numpy as np
 
 from cdvft_bench.analytic.cost import flops
-from cdvft_bench.analytic.roofline import Rates
+from cdvft_bench.analytic.roofline import Rates, load_rates
 from cdvft_bench.core.environment import Environment
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import Interval
@@ -17,7 +17,7 @@ from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.ties import steady
 from cdvft_bench.predictor.causes import find_cause, typical_baselines
-from cdvft_bench.predictor.devices import devices, read_rates
+from cdvft_bench.predictor.devices import devices
 from cdvft_bench.predictor.fit import PRIOR, Fit, Floats, Ints, Predicted, Terms, fit, make_terms
 from cdvft_bench.predictor.results import (
     NOT_MEASURED,
@@ -318,14 +318,14 @@ def read_profiles(stores: Sequence[Path], rates: Path | None = None) -> Profiles
         UserError: a store or the rates cannot be read.
     """
     found = Profiles()
-    given = read_rates(rates) if rates is not None else None
+    given = load_rates(rates) if rates is not None else None
     for path in stores:
         with Store(path) as store:
             records, environments = list(store.records()), store.environments()
         found.records += records
         found.environments |= environments
         beside = path.with_name(BESIDE)
-        own = given or (read_rates(beside) if is_file(beside) else None)
+        own = given or (load_rates(beside) if is_file(beside) else None)
         if own is not None:
             for record in records:
                 environment = environments.get(record.environment)
