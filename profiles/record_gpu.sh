@@ -105,7 +105,8 @@ left() { # seconds that the part has left, of which it keeps some to end in
     local rest=$((LIMIT - SECONDS - ${1:-5}))
     echo "$((rest > 1 ? rest : 1))s"
 }
-bounded() { timeout --kill-after 10 "$((LIMIT > SECONDS ? LIMIT - SECONDS + 60 : 60))" "$@"; }
+# In the foreground: whatever kills this script and its group then reaches the command, too.
+bounded() { timeout --foreground --kill-after 10 "$((LIMIT > SECONDS ? LIMIT - SECONDS + 60 : 60))" "$@"; }
 has() { "$PYTHON" -c "import importlib.util as u, sys; sys.exit(u.find_spec('$1') is None)" > /dev/null 2>&1; }
 
 able() { # what no part can do without, found in seconds

@@ -110,14 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.table is not None or options.name is not None:  # before torch is imported, which takes seconds
+        print(table(options.table) if options.table is not None else profile_name(options.name))
+        return 0
     from cdvft_bench.core.case import Case
     from cdvft_bench.core.timed import Mode
     from cdvft_bench.timing.bare import builder, grid_cases
     from cdvft_bench.timing.slice import BrokenDeviceError, Settings, run_slice
 
-    if options.table is not None or options.name is not None:
-        print(table(options.table) if options.table is not None else profile_name(options.name))
-        return 0
     if options.output is None:
         raise UserError("there is no place for the rows; give --output rows.jsonl")
 

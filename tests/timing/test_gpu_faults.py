@@ -410,3 +410,14 @@ def test_the_process_of_replays_finds_the_reference_of_a_bare_checkout() -> None
     environment = {**os.environ, "PYTHONPATH": str(root)}
     done = subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, capture_output=True, text=True)
     assert done.stdout.strip() == f"{root / 'reference'}{os.pathsep}{root}", done.stderr
+
+
+def test_a_table_of_rows_does_not_wait_for_torch(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").touch()
+    code = """if 1:
+        import sys
+        from cdvft_bench.timing.__main__ import main
+        assert main(["--table", sys.argv[1]]) == 0
+        assert "torch" not in sys.modules
+    """
+    subprocess.run([sys.executable, "-c", code, str(tmp_path / "rows.jsonl")], check=True)

@@ -7,9 +7,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
+import time
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -200,6 +202,25 @@ def test_a_case_that_hangs_for_ever_costs_itself_alone(tmp_path: Path) -> None:
     assert found == {"cdvft m=2 path=auto": f"NoAnswerError: {DIED}", "cdvft m=2 path=merged_dense": None}
     assert "in time_case" in (out / "log.txt").read_text()
     assert sorted(path.name for path in out.iterdir()) == ["log.txt", "rows.jsonl"]
+
+
+@pytest.mark.slow
+def test_a_part_that_is_killed_leaves_whole_files_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    rows, end = tmp_path / "rows.jsonl", time.monotonic() + 300
+    given = {**os.environ, "PYTHON": sys.executable, "OUT": str(tmp_path), "DRY": "1"}
+    with subprocess.Popen(["bash", str(SCRIPT), "2"], env=given, start_new_session=True, stdout=-3, stderr=-3) as part:
+        while not rows.exists() or b'"record"' not in rows.read_bytes():
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        os.killpg(part.pid, signal.SIGKILL)
+    done = run("2", OUT=str(tmp_path), DRY="1")
+    assert done.returncode in (0, 1), done.stdout + done.stderr  # what was in flight has failed
+    found = [json.loads(line) for line in rows.read_text().splitlines()]
+    held = {row["record"]["label"]: row["record"]["error"] for row in found if "record" in row}
+    assert list(held) == ["cdvft m=2 path=auto", "cdvft m=2 path=merged_dense"]
+    assert held["cdvft m=2 path=auto"] is None
+    assert held["cdvft m=2 path=merged_dense"] in (None, f"NoAnswerError: {DIED}")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.txt", "rows.jsonl"]
 
 
 def test_what_it_names_is_there() -> None:
