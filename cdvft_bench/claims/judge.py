@@ -20,7 +20,7 @@ from cdvft_bench.claims.ledger.claim import Claim, Ledger
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import Point
 from cdvft_bench.claims.ledger.read import read_ledger
-from cdvft_bench.claims.ledger.terms import Source
+from cdvft_bench.claims.ledger.terms import UNSETTLED, Source
 from cdvft_bench.claims.sources.analytic import FormulaSource
 from cdvft_bench.claims.sources.counted import CountSource
 from cdvft_bench.claims.sources.profiles import ProfileSource, is_profile
@@ -166,7 +166,7 @@ def judge(claim: Claim, sources: Sources) -> Verdict:
     )
     if unclear and len(hits) == len(judged):
         detail = wording.unclear(unclear, hits)
-        verdict = replace(verdict, detail=detail, readings=(*unclear, *hits)[:SHOWN])
+        verdict = replace(verdict, word="undecided", detail=detail, readings=(*unclear, *hits)[:SHOWN])
     elif not judged:
         verdict = replace(verdict, detail=wording.missing(readings[0]), readings=tuple(readings[:1]))
     elif len(hits) == len(judged):
@@ -254,7 +254,7 @@ def _pin(claim: Claim, verdict: Verdict, readings: Sequence[Reading]) -> str:
     """Why the verdict is not the pinned one; "" where it is."""
     recorded = bool({"clock", "accuracy", "profile"} & set(claim.sources))
     if verdict.word != claim.verdict:
-        if recorded and "not measured" in (claim.verdict, verdict.word):
+        if recorded and {claim.verdict, verdict.word} & set(UNSETTLED):
             return ""  # somebody has measured since, or the records are not at hand: news, not a regression
         return f"the ledger expects {claim.verdict!r}, the verdict is {verdict.word!r}"
     found = dict(verdict.needed)

@@ -1,7 +1,7 @@
 """Plugin for pytest: ``pytest --claims my_claims.toml`` collects a ledger's claims as tests.
 
-A test passes when the verdict is the one that the ledger expects, and is skipped where it is "not
-measured". Nothing heavy is imported unless the option is given.
+A test passes when the verdict is the one that the ledger expects, and is skipped where it is
+"undecided" or "not measured". Nothing heavy is imported unless the option is given.
 """
 
 from __future__ import annotations
@@ -94,6 +94,7 @@ class ClaimItem(pytest.Item):
 
     def runtest(self) -> None:
         from cdvft_bench.claims.judge import judge
+        from cdvft_bench.claims.ledger.terms import UNSETTLED
 
         assert isinstance(self.parent, LedgerFile)
         verdict: Verdict = judge(self.claim, self.parent.sources)
@@ -102,7 +103,7 @@ class ClaimItem(pytest.Item):
             from cdvft_bench.claims.table import told_of
 
             raise NotAsPinned(told_of(verdict))
-        if verdict.word == "not measured":
+        if verdict.word in UNSETTLED:
             pytest.skip(verdict.detail)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:

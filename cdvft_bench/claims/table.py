@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
-from cdvft_bench.claims.ledger.terms import WORDS, Setting, Word
+from cdvft_bench.claims.ledger.terms import UNSETTLED, WORDS, Setting, Word
 from cdvft_bench.claims.ledger.text import number, setting, share_text, value_text
 from cdvft_bench.claims.verdict import Reading, Verdict, Verification
 from cdvft_bench.core.text import markdown_table, plural, table_cell
@@ -26,6 +26,7 @@ _COLOURS: dict[Word, str] = {
     "holds only if": "yellow",
     "not identifiable": "magenta",
     "fails": "red",
+    "undecided": "cyan",
     "not measured": "dim",
 }
 
@@ -75,7 +76,7 @@ def short_table(verification: Verification) -> str:
     Of the rest, what holds is listed where it stands on records: claims of time and of accuracy.
     """
     lines = []
-    rest: dict[Word, list[str]] = {word: [] for word in ("not identifiable", "not measured", "holds")}
+    rest: dict[Word, list[str]] = {word: [] for word in ("not identifiable", *UNSETTLED, "holds")}
     for row, verdict in zip(rows(verification), verification.verdicts, strict=True):
         recorded = _recorded(verdict)
         if row.origin.startswith(f"{THIS_SUITE},") or (verdict.word == "holds" and not recorded):
@@ -156,8 +157,6 @@ def verdict_words(verdict: Verdict) -> str:
     """The verdict with the assumption it needs: the ledger's words where they are still right, else the axes."""
     claim = verdict.claim
     words: str = verdict.word
-    if verdict.word == "not measured" and verdict.open:
-        words += " (not shown either way)"
     if verdict.word == "holds" and claim.for_all:
         words += f" on the {verdict.judged} tried: a conjecture for {claim.for_all}, checked on {verdict.judged}"
     if verdict.word == "holds only if":
@@ -193,7 +192,7 @@ def _row(verdict: Verdict) -> VerdictRow:
 
 def _numbers(verdict: Verdict) -> str:
     """The numbers that the verdict rests on, and beside them the settings that the ledger asks to see."""
-    if verdict.word == "not measured":
+    if verdict.word in UNSETTLED:
         found = [(t, r) for r in verdict.readings for t in r.results if t.holds is not None or t.open]
         return " · ".join(f"{t.source}: {t.text}" + (f" [{setting(r.setting)}]" if r.open else "") for t, r in found)
     shown: list[Reading] = list(verdict.readings[:1])
@@ -212,7 +211,7 @@ _CONTROL = re.compile("[^\t\n\r -\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(verification: Verification) -> str:
-    """JUnit XML: a claim is a test case; it fails unless its verdict is as pinned, and is skipped when not measured."""
+    """JUnit XML: a claim is a test case; it fails unless its verdict is as pinned, and is skipped when unsettled."""
     suite = ET.Element("testsuite", name=_clean(verification.title))
     failures = skipped = 0
     for verdict in verification.verdicts:
@@ -225,7 +224,7 @@ def to_junit(verification: Verification) -> str:
         if not verdict.as_pinned:
             failures += 1
             ET.SubElement(case, "failure", message=_clean(verdict.pinned), type=verdict.word).text = told
-        elif verdict.word == "not measured":
+        elif verdict.word in UNSETTLED:
             skipped += 1
             ET.SubElement(case, "skipped", message=_clean(verdict.detail))
         ET.SubElement(case, "system-out").text = told

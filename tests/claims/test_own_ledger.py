@@ -12,6 +12,7 @@ from cdvft_bench.analytic.models import MODELS, model_shape
 from cdvft_bench.claims.judge import verify_ledger
 from cdvft_bench.claims.ledger.claim import Claim
 from cdvft_bench.claims.ledger.read import read_ledger
+from cdvft_bench.claims.ledger.terms import UNSETTLED
 from cdvft_bench.claims.table import THIS_SUITE, rows, short_table, summary, to_junit, verdict_table
 from cdvft_bench.claims.verdict import Verification, to_json
 from cdvft_bench.execution import native
@@ -130,7 +131,7 @@ def test_junit(verification: Verification) -> None:
     assert suite is not None
     assert int(suite.attrib["tests"]) == len(suite.findall("testcase")) == len(verification.verdicts)
     assert suite.attrib["failures"] == "0"
-    missing = [v.claim.id for v in verification.verdicts if v.word == "not measured"]
+    missing = [v.claim.id for v in verification.verdicts if v.word in UNSETTLED]
     assert [c.attrib["name"] for c in suite.findall("testcase") if c.find("skipped") is not None] == missing
 
 

@@ -178,7 +178,7 @@ def test_configurations_with_as_many_right_answers_are_equal(tmp_path: Path) -> 
 def test_one_run_of_a_configuration_shows_nothing_either_way(tmp_path: Path) -> None:
     path = table(tmp_path / "runs.csv", ("C3A", '{"block_size": 64}', 0.9), ("LORA", '{"r": 8}', 0.5))
     verdict = verify_ledger(parse_ledger(ACCURACY, "a.toml", tmp_path), [path]).verdicts[0]
-    assert (verdict.word, verdict.open, verdict.hits) == ("not measured", 1, 0)
+    assert (verdict.word, verdict.open, verdict.hits) == ("undecided", 1, 0)
     assert "not shown either way on runs.csv" in verdict.detail
 
 
@@ -227,7 +227,7 @@ def test_times_whose_intervals_reach_both_sides_show_nothing() -> None:
     lora = record("2026-01-01", 1.25, rank=8)
     for ratio, spread in ((1.35, 0.03), (1.4, 0.03), (1.2, None)):  # of at most 1.1 times LoRA's
         word, text = judged_time(lora, record("2026-01-02", ratio, spread=spread, m=2))
-        assert word == "not measured"
+        assert word == "undecided"
         assert "not shown either way" in text
         assert "time it longer" in text
     assert judged_time(lora, record("2026-01-02", 1.2, spread=0.03, m=2))[0] == "holds"

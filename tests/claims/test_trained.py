@@ -107,12 +107,14 @@ def test_a_clear_lag_fails_by_how_much(tmp_path: Path) -> None:
 )
 def test_what_is_not_shown_either_way_does_not_hold(tmp_path: Path, groups, reason) -> None:
     verdict = judged(tmp_path, *groups)
-    assert (verdict.word, verdict.hits, verdict.open) == ("not measured", 0, 1)
+    assert (verdict.word, verdict.hits, verdict.open) == ("undecided", 0, 1)
     assert verdict.detail.startswith("not shown either way on minilm on tweets")
     assert "run more seeds" in verdict.detail
     assert reason in verdict.readings[0].results[0].text
-    assert "not measured (not shown either way)" in verdict_table(Verification("t", "a.toml", (verdict,)))
-    assert short_table(Verification("t", "a.toml", (verdict,))).count("(not shown either way; minilm on tweets: ") == 1
+    assert "**undecided**: not shown either way" in verdict_table(Verification("t", "a.toml", (verdict,)))
+    short = short_table(Verification("t", "a.toml", (verdict,)))
+    assert "- **undecided**" in short
+    assert short.count("(minilm on tweets: ") == 1
     assert reason in tables(verdict)
 
 
@@ -141,7 +143,7 @@ def test_a_workload_that_cannot_rank_says_nothing_beside_one_that_can(tmp_path: 
         return [runs(*one, task=task) for one in settings]
 
     weak, strong = piloted("images", 0.793, 0.78, 0.8), piloted("tweets", 0.82, 0.6, 0.9)
-    assert judged(tmp_path, *weak).word == "not measured"
+    assert judged(tmp_path, *weak).word == "undecided"
     verdict = judged(tmp_path, *weak, *strong)
     assert (verdict.word, verdict.tried, verdict.open) == ("holds", 1, 0)
     assert verdict.detail.startswith("shown on minilm on tweets (")
@@ -165,7 +167,7 @@ def test_every_workload_counts(tmp_path: Path) -> None:
     assert "holds only if workload = minilm on tweets" in tables(mixed)
 
     unclear = judged(tmp_path, *good, runs(CDVFT, 0.793, task="images"), other)
-    assert (unclear.word, unclear.hits, unclear.open) == ("not measured", 1, 1)
+    assert (unclear.word, unclear.hits, unclear.open) == ("undecided", 1, 1)
     assert "not shown either way on minilm on images" in unclear.detail
     assert "shown to hold on minilm on tweets" in unclear.detail
 

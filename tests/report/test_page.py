@@ -182,7 +182,7 @@ def test_the_table_holds_every_record(plain: str) -> None:
 def test_claims_stand_with_those_to_see_first(plain: str) -> None:
     found = Outline(plain)
     cards: list[str] = [v for t, n, v in found.attributes if t == "article" and n == "data-word"]
-    assert cards == ["fails", "not identifiable", "holds only if", "holds", "not measured"]
+    assert cards == ["fails", "not identifiable", "holds only if", "holds", "undecided", "not measured"]
     assert found.text.count("fails") >= 1
     assert "because It is so." in found.words
     assert "A paper, section 3" in found.words

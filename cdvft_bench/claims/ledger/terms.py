@@ -13,8 +13,10 @@ Source = Literal["formula", "count", "clock", "accuracy", "profile"]
 """Where figures come from: closed forms, runs that are watched, and three kinds of records."""
 SOURCES: tuple[Source, ...] = get_args(Source)
 
-Word = Literal["holds", "holds only if", "not identifiable", "fails", "not measured"]
-"""A verdict; "not identifiable" is one that chance explains: the free settings would hit most other figures as well."""
+Word = Literal["holds", "holds only if", "not identifiable", "fails", "undecided", "not measured"]
+"""A verdict; "not identifiable" is one that chance explains: the free settings would hit most other figures as well;
+"undecided" was measured, and the interval reaches both sides of what is claimed."""
+UNSETTLED: tuple[Word, ...] = ("undecided", "not measured")
 WORDS: tuple[Word, ...] = get_args(Word)
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cdvft_bench.predictor.results import Evaluation, PublishedComparison
 
 NOT_KNOWN = "not known"
-ORDER = ("fails", "not identifiable", "holds only if", "holds", "not measured")
+ORDER = ("fails", "not identifiable", "holds only if", "holds", "undecided", "not measured")
 """Cards that a reader has to see come first."""
 
 
