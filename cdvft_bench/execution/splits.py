@@ -32,6 +32,10 @@ FOLD_PROGRAMS = 512
 ON_CHIP_LARGEST = {"float32": 2048}
 """Largest P1 * P2 that path "triton" takes, by dtype of the activations; 4,096 for those of 16 bits."""
 
+NARROW = 64
+"""The widest DFT matrix that fits every GPU beside its rows; of float32, whose products are three, the widest at all: a
+program with one of 128 takes 284,672 bytes on sm_90, which has 232,448."""
+
 ON_CHIP_HELD = {"float32": 1024}
 """Entries of an operand that a program of it holds, in one row or several; 2,048 of 16 bits. Of twice as many a GPU
 keeps some off chip (profiles/gpu-static)."""
@@ -82,7 +86,9 @@ def widths(p: int) -> tuple[int, int]:
 
 def on_chip_fits(p: int, dtype: str) -> bool:
     """Whether path "triton" takes blocks of p for activations of a dtype."""
-    return split(p) is not None and widths(p)[0] * widths(p)[1] <= ON_CHIP_LARGEST.get(dtype, 4096)
+    if split(p) is None or (dtype == "float32" and max(widths(p)) > NARROW):
+        return False
+    return widths(p)[0] * widths(p)[1] <= ON_CHIP_LARGEST.get(dtype, 4096)
 
 
 def on_chip_rows(p: int, dtype: str) -> int:

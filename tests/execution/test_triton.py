@@ -389,6 +389,8 @@ def test_what_does_not_fit_is_said(monkeypatch) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, given=given: given)
         assert (misfit(cuda, f32, bf16, (1, 1), 2048, 1) == "") == fits
         assert misfit(cuda, f32, bf16, (1, 1), 1024, 1) == ""
+        assert "shared memory" in misfit(cuda, f32, f32, (1, 1), 2048, 1)
+        assert misfit(cuda, f32, f32, (1, 1), 1024, 1) == ""
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)

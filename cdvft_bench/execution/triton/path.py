@@ -18,6 +18,7 @@ from torch import Tensor
 from cdvft_bench.execution.fused import Plan
 from cdvft_bench.execution.splits import (
     LARGEST_FACTOR,
+    NARROW,
     fold_split,
     fold_tile,
     on_chip_fits,
@@ -27,9 +28,9 @@ from cdvft_bench.execution.splits import (
 from cdvft_bench.execution.triton.costs import SUM_COLUMNS
 from cdvft_reference.operands import memory
 
-NARROW, SHARED_OF_WIDE = 64, 196_608
-"""The widest DFT matrix that fits every GPU beside its rows; bytes of shared memory that a program with a wider one
-takes on NVIDIA's (profiles/gpu-static: p = 2,048)."""
+SHARED_OF_WIDE = 196_608
+"""Bytes of shared memory that a program with a DFT matrix wider than ``NARROW`` takes on NVIDIA's GPUs, for activations
+of 16 bits (profiles/gpu-static: p = 2,048)."""
 
 MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
 """Tile and warps of the merged weight's kernel."""
