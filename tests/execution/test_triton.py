@@ -384,13 +384,23 @@ def test_what_does_not_fit_is_said(monkeypatch) -> None:
     assert "shared memory" in misfit(cuda, f32, f32, (1, 1), 4096, 1)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(triton_path, "_failure", lambda device: "")
-    for shared, fits in ((166_912, False), (232_448, True)):  # an A100's, an H100's
+    for shared, fits, largest in (
+        (101_376, False, False),
+        (166_912, False, True),
+        (232_448, True, True),
+    ):  # L4, A100, H100
         given = SimpleNamespace(shared_memory_per_block_optin=shared)
         monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, given=given: given)
         assert (misfit(cuda, f32, bf16, (1, 1), 2048, 1) == "") == fits
         assert misfit(cuda, f32, bf16, (1, 1), 1024, 1) == ""
+        assert (misfit(cuda, f32, bf16, (1, 1), 4096, 1) == "") == largest
         assert "shared memory" in misfit(cuda, f32, f32, (1, 1), 2048, 1)
         assert misfit(cuda, f32, f32, (1, 1), 1024, 1) == ""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    given = SimpleNamespace(shared_memory_per_block=65_536)  # an MI300X's
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: given)
+    assert "98,304 bytes" in misfit(cuda, f32, bf16, (1, 1), 4096, 1)
+    assert misfit(cuda, f32, bf16, (1, 1), 2048, 1) == ""
 
 
 @pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)

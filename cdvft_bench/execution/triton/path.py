@@ -28,9 +28,16 @@ from cdvft_bench.execution.splits import (
 from cdvft_bench.execution.triton.costs import SUM_COLUMNS
 from cdvft_reference.operands import memory
 
-SHARED_OF_WIDE = 196_608
-"""Bytes of shared memory that a program with a DFT matrix wider than ``NARROW`` takes on NVIDIA's GPUs, for activations
-of 16 bits (profiles/gpu-static: p = 2,048)."""
+
+def _shared(p: int) -> int:
+    """Bytes of shared memory that a program takes, by profiles/gpu-static; 0 where it is no more than every GPU has."""
+    P1, P2 = widths(p)
+    if max(P1, P2) > NARROW and not torch.version.hip:
+        return 196_608  # p = 2,048
+    if P1 * P2 > 2048:
+        return 98_304 if torch.version.hip else 131_072  # p = 4,096
+    return 0
+
 
 MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
 """Tile and warps of the merged weight's kernel."""
@@ -96,10 +103,12 @@ def misfit(
         return f"p = {p} is no product of two factors of at most {LARGEST_FACTOR}"
     if not on_chip_fits(p, name_of(activations)):
         return f"p = {p} with activations of {name_of(activations)} exceeds the shared memory"
-    if device.type == "cuda" and torch.cuda.is_available() and max(widths(p)) > NARROW and not torch.version.hip:
-        shared = getattr(torch.cuda.get_device_properties(device), "shared_memory_per_block_optin", SHARED_OF_WIDE)
-        if shared < SHARED_OF_WIDE:
-            return f"p = {p} takes {SHARED_OF_WIDE:,} bytes of shared memory, of which this GPU has {shared:,}"
+    needed = _shared(p)
+    if needed and device.type == "cuda" and torch.cuda.is_available():
+        given = torch.cuda.get_device_properties(device)
+        shared = getattr(given, "shared_memory_per_block_optin", 0) or getattr(given, "shared_memory_per_block", needed)
+        if shared < needed:
+            return f"p = {p} takes {needed:,} bytes of shared memory, of which this GPU has {shared:,}"
     return ""
 
 
