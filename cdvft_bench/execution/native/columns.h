@@ -8,10 +8,10 @@
 
 /* The columns are a product of radices, the last of which may be the 4 columns that then go across the lanes. */
 typedef struct {
-    num columns, stages, fours;            /* fours: whether they are */
+    num columns, stages, fours, period;    /* fours: whether they are; period: columns that have a twist */
     const num *radix;
     const real *turns;                     /* of the column stages: (re, im) each */
-    const cvec *twist;                     /* of each column, between columns and lanes */
+    const cvec *twist;                     /* of each column of one block or more, between columns and lanes */
     const cvec *within;                    /* between groups and the lanes inside of them, for each group */
     const cvec *halves;                    /* of one column alone, between halves, quarters, ... of its lanes */
 } Fft;
@@ -25,18 +25,24 @@ static num column_turns(num columns, const num *radices, num stages) {
 }
 
 num lanes(void) { return LANES; }
+/* Columns that go across the lanes in one go: of small blocks several, where they do so by fours. */
+static num period_of(num columns, int fours) {
+    num period = columns;
+    while (fours && period < 16) period += columns;
+    return period;
+}
+static num last_radix(num columns, const num *radices, num stages) {
+    for (num s = 0; s < stages; s++) columns /= radices[s];
+    return columns; /* 4 or 1 */
+}
 num table_size(num p, const num *radices, num stages) {
-    return column_turns(p / LANES, radices, stages) + 2 * p + 2 * LANES * (GROUPS + HALVINGS);
+    num columns = p / LANES, period = period_of(columns, last_radix(columns, radices, stages) == 4);
+    return column_turns(columns, radices, stages) + 2 * LANES * (period + GROUPS + HALVINGS);
 }
 
 static void turn(num part, num of, real *re, real *im) {
     *re = (real)cos(2 * M_PI * (double)(part % of) / (double)of);
     *im = (real)-sin(2 * M_PI * (double)(part % of) / (double)of);
-}
-
-static num last_radix(num columns, const num *radices, num stages) {
-    for (num s = 0; s < stages; s++) columns /= radices[s];
-    return columns; /* 4 or 1 */
 }
 
 void make_tables(num p, const num *radices, num stages, real *out) {
@@ -46,8 +52,8 @@ void make_tables(num p, const num *radices, num stages, real *out) {
         for (num j = 0; j < length / radices[s]; j++)
             for (num k = 1; k < radices[s]; k++, o += 2) turn(j * k, length, o, o + 1);
     o = out + column_turns(columns, radices, stages);
-    for (num at = 0; at < columns; at++, o += 2 * LANES) {
-        num k = 0, weight = 1, rest = at, length = columns; /* the frequency that the stages leave here: digits reversed */
+    for (num at = 0, period = period_of(columns, last == 4); at < period; at++, o += 2 * LANES) {
+        num k = 0, weight = 1, rest = at % columns, length = columns; /* the frequency that the stages leave here: digits reversed */
         for (num s = 0; s < stages; s++) {
             length /= radices[s];
             k += weight * (rest / length);
@@ -64,9 +70,9 @@ void make_tables(num p, const num *radices, num stages, real *out) {
 }
 
 static Fft fft_of(num p, const num *radices, num stages, const real *tables) {
-    num columns = p / LANES;
-    const cvec *twist = (const cvec *)(tables + column_turns(columns, radices, stages)), *within = twist + columns;
-    return (Fft){columns, stages, last_radix(columns, radices, stages) == 4, radices, tables, twist, within, within + GROUPS};
+    num columns = p / LANES, fours = last_radix(columns, radices, stages) == 4, period = period_of(columns, (int)fours);
+    const cvec *twist = (const cvec *)(tables + column_turns(columns, radices, stages)), *within = twist + period;
+    return (Fft){columns, stages, fours, period, radices, tables, twist, within, within + GROUPS};
 }
 
 /* ---- arithmetic -------------------------------------------------------------------------------------------------- */
@@ -249,35 +255,40 @@ INLINE void about(int r, num columns, const real *turns, cvec *u, const real *g0
 }
 
 #define BY_RADIX(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8)
+/* The first and the last stages go over neighbouring blocks, of n columns each. */
+#define EACH_BLOCK for (num at = 0; blocks > 0; blocks--, u += n, at += n * LANES)
 #define STAGES(R)                                                                                                     \
     static void forth_##R(num length, num n, const real *t, cvec *u) { middle(R, 0, length, n, t, u); }               \
     static void back_##R(num length, num n, const real *t, cvec *u) { middle(R, 1, length, n, t, u); }                \
-    static void first_##R(num n, const real *t, cvec *u, const real *row0, const real *row1, const real *scale, cvec *squares) { \
-        if (scale && squares) first(R, n, t, u, row0, row1, scale, squares);                                          \
-        else if (squares) first(R, n, t, u, row0, row1, 0, squares);                                                  \
-        else if (scale) first(R, n, t, u, row0, row1, scale, 0);                                                      \
-        else first(R, n, t, u, row0, row1, 0, 0);                                                                     \
+    static void first_##R(num blocks, num n, const real *t, cvec *u, const real *row0, const real *row1,              \
+                          const real *scale, cvec *squares) {                                                         \
+        if (scale && squares) EACH_BLOCK first(R, n, t, u, row0 + at, row1 + at, scale + at, squares);                \
+        else if (squares) EACH_BLOCK first(R, n, t, u, row0 + at, row1 + at, 0, squares);                             \
+        else if (scale) EACH_BLOCK first(R, n, t, u, row0 + at, row1 + at, scale + at, 0);                            \
+        else EACH_BLOCK first(R, n, t, u, row0 + at, row1 + at, 0, 0);                                                \
     }                                                                                                                 \
-    static void last_##R(num n, const real *t, const cvec *u, real *row0, real *row1, const real *scale, const real *bias) { \
-        if (scale && bias) last(R, n, t, u, row0, row1, scale, bias);                                                 \
-        else if (scale) last(R, n, t, u, row0, row1, scale, 0);                                                       \
-        else if (bias) last(R, n, t, u, row0, row1, 0, bias);                                                         \
-        else last(R, n, t, u, row0, row1, 0, 0);                                                                      \
+    static void last_##R(num blocks, num n, const real *t, const cvec *u, real *row0, real *row1, const real *scale,  \
+                         const real *bias) {                                                                          \
+        if (scale && bias) EACH_BLOCK last(R, n, t, u, row0 + at, row1 + at, scale + at, bias + at);                  \
+        else if (scale) EACH_BLOCK last(R, n, t, u, row0 + at, row1 + at, scale + at, 0);                             \
+        else if (bias) EACH_BLOCK last(R, n, t, u, row0 + at, row1 + at, 0, bias + at);                               \
+        else EACH_BLOCK last(R, n, t, u, row0 + at, row1 + at, 0, 0);                                                 \
     }                                                                                                                 \
-    static void last_gradient_##R(num n, const real *t, const cvec *u, real *row0, real *row1, const real *scale,     \
-                                  const real *x0, const real *x1, real *sums) {                                       \
-        last_gradient(R, n, t, u, row0, row1, scale, x0, x1, sums);                                                   \
+    static void last_gradient_##R(num blocks, num n, const real *t, const cvec *u, real *row0, real *row1,            \
+                                  const real *scale, const real *x0, const real *x1, real *sums) {                    \
+        EACH_BLOCK last_gradient(R, n, t, u, row0 + at, row1 + at, scale + at, x0 + at, x1 + at, sums + at);          \
     }                                                                                                                 \
-    static void about_##R(num n, const real *t, cvec *u, const real *g0, const real *g1, const real *scale, real *sums) { \
-        about(R, n, t, u, g0, g1, scale, sums);                                                                       \
+    static void about_##R(num blocks, num n, const real *t, cvec *u, const real *g0, const real *g1,                  \
+                          const real *scale, real *sums) {                                                            \
+        EACH_BLOCK about(R, n, t, u, g0 + at, g1 + at, scale + at, sums + at);                                        \
     }
 BY_RADIX(STAGES)
 
 #define TABLE(name) {0, name##_1, name##_2, name##_3, name##_4, name##_5, name##_6, name##_7, name##_8}
 static void (*const FORTH_STAGE[])(num, num, const real *, cvec *) = TABLE(forth);
 static void (*const BACK_STAGE[])(num, num, const real *, cvec *) = TABLE(back);
-static void (*const FIRST[])(num, const real *, cvec *, const real *, const real *, const real *, cvec *) = TABLE(first);
-static void (*const LAST[])(num, const real *, const cvec *, real *, real *, const real *, const real *) = TABLE(last);
-static void (*const LAST_GRADIENT[])(num, const real *, const cvec *, real *, real *, const real *, const real *,
+static void (*const FIRST[])(num, num, const real *, cvec *, const real *, const real *, const real *, cvec *) = TABLE(first);
+static void (*const LAST[])(num, num, const real *, const cvec *, real *, real *, const real *, const real *) = TABLE(last);
+static void (*const LAST_GRADIENT[])(num, num, const real *, const cvec *, real *, real *, const real *, const real *,
                                      const real *, real *) = TABLE(last_gradient);
-static void (*const ABOUT[])(num, const real *, cvec *, const real *, const real *, const real *, real *) = TABLE(about);
+static void (*const ABOUT[])(num, num, const real *, cvec *, const real *, const real *, const real *, real *) = TABLE(about);

@@ -182,29 +182,31 @@ INLINE void outer(int fours, int back, num n, const cvec *twist, cvec *u) {
         u[j] = v[0], u[j + 1] = v[1], u[j + 2] = v[2], u[j + 3] = v[3];
     }
 }
-INLINE void across_forth(const Fft *f, num j, num end, Way w) {
-    if (f->fours) outer(1, 0, end - j, f->twist + j, w.u + j);
-    else outer(0, 0, end - j, f->twist + j, w.u + j);
-    for (; j + 4 <= end; j += 4) {
+INLINE void across_forth(const Fft *f, const cvec *twist, num j, num end, Way w) {
+    if (f->fours) outer(1, 0, end - j, twist, w.u + j);
+    else outer(0, 0, end - j, twist, w.u + j);
+    for (; j + 4 <= end; j += 4, twist += 4) {
         cvec v[4] = {held(w.u[j]), held(w.u[j + 1]), held(w.u[j + 2]), held(w.u[j + 3])};
         inner_forth(f, v);
         UNROLL for (int k = 0; k < 4; k++) found(w, j + k, v[k]);
     }
-    for (; !f->fours && j < end; j++) found(w, j, one_forth(f, f->twist[j], w.u[j]));
+    for (; !f->fours && j < end; j++, twist++) found(w, j, one_forth(f, *twist, w.u[j]));
 }
-INLINE void across_back(const Fft *f, num j, num end, Way w) {
-    num begin = j;
+INLINE void across_back(const Fft *f, const cvec *twist, num j, num end, Way w) {
+    num n = end - j, fours = n / 4 * 4;
+    cvec *u = w.u + j;
     for (; j + 4 <= end; j += 4) {
         cvec v[4] = {given(w, j), given(w, j + 1), given(w, j + 2), given(w, j + 3)};
         inner_back(f, v);
         w.u[j] = v[0], w.u[j + 1] = v[1], w.u[j + 2] = v[2], w.u[j + 3] = v[3];
     }
-    for (; !f->fours && j < end; j++) w.u[j] = one_back(f, f->twist[j], given(w, j));
-    if (f->fours) outer(1, 1, end - begin, f->twist + begin, w.u + begin);
-    else outer(0, 1, end - begin, f->twist + begin, w.u + begin);
+    for (num k = fours; !f->fours && k < n; k++, j++) w.u[j] = one_back(f, twist[k], given(w, j));
+    if (f->fours) outer(1, 1, n, twist, u);
+    else outer(0, 1, n, twist, u);
 }
-#define ACROSS(DIRECTION, HOW) case HOW: DIRECTION(f, at, at + n, (Way){HOW, w->u, w->c, w->v, w->sums}); break
-static void across(const Fft *f, num at, num n, const Way *w) {
+#define ACROSS(DIRECTION, HOW) case HOW: DIRECTION(f, twist, at, at + n, (Way){HOW, w->u, w->c, w->v, w->sums}); break
+/* n columns from `at` on that have twists one after the other */
+static void across(const Fft *f, const cvec *twist, num at, num n, const Way *w) {
     switch (w->how) {
         ACROSS(across_forth, FORTH);
         ACROSS(across_forth, THROUGH);
@@ -214,31 +216,36 @@ static void across(const Fft *f, num at, num n, const Way *w) {
         ACROSS(across_back, CONJUGATE_TIMES);
     default:;
     }
-    if (w->how == BACK || w->how >= THROUGH) across_back(f, at, at + n, (Way){BACK, .u = after(w)});
+    if (w->how == BACK || w->how >= THROUGH) across_back(f, twist, at, at + n, (Way){BACK, .u = after(w)});
 }
 
 /* All stages from s on, of n columns in parts of `length`. As soon as a part fits the first cache, all that is left of it. */
 #define IN_CACHE (16384 / (num)sizeof(cvec))
 
 static void stages_from(const Fft *f, num s, const real *turns, num length, num n, num at, const Way *w) {
-    if (s == f->stages) across(f, at, n, w);
-    else if (n > IN_CACHE && n > length)
-        for (num end = at + n; at < end; at += length) stages_from(f, s, turns, length, length, at, w);
-    else {
+    if (s == f->stages)
+        for (num end = at + n, first = at % f->columns, m; at < end; at += m, first = 0) {
+            m = f->period - first < end - at ? f->period - first : end - at;
+            across(f, f->twist + first, at, m, w);
+        }
+    else if (n > IN_CACHE && n > length) {
+        num part = length < IN_CACHE ? IN_CACHE / length * length : length;
+        for (num end = at + n; at < end; at += part) stages_from(f, s, turns, length, part < end - at ? part : end - at, at, w);
+    } else {
         num r = f->radix[s];
         if (goes_forth(w->how)) FORTH_STAGE[r](length, n, turns, w->u + at);
         stages_from(f, s + 1, turns + 2 * (length / r) * (r - 1), length / r, n, at, w);
         if (comes_back(w->how)) BACK_STAGE[r](length, n, turns, after(w) + at);
     }
 }
-/* after the first stage on the way forth, and up to the last one on the way back */
-static void rest(const Fft *f, How how, cvec *u, const cvec *c, cvec *v, cvec *sums) {
+/* Of neighbouring blocks: after the first stage on the way forth, and up to the last one on the way back. */
+static void rest(const Fft *f, How how, num blocks, cvec *u, const cvec *c, cvec *v, cvec *sums) {
     num r = f->radix[0], length = f->columns / r;
     Way way = {how, u, c, v, sums};
-    TALLY(transforms, goes_forth(how) + comes_back(how));
-    stages_from(f, 1, f->turns + 2 * length * (r - 1), length, f->columns, 0, &way);
+    TALLY(transforms, blocks * (goes_forth(how) + comes_back(how)));
+    stages_from(f, 1, f->turns + 2 * length * (r - 1), length, blocks * f->columns, 0, &way);
 }
 static void spectrum(const Fft *f, cvec *u, const real *row0, const real *row1, const real *scale) {
-    FIRST[f->radix[0]](f->columns, f->turns, u, row0, row1, scale, 0);
-    rest(f, FORTH, u, 0, 0, 0);
+    FIRST[f->radix[0]](1, f->columns, f->turns, u, row0, row1, scale, 0);
+    rest(f, FORTH, 1, u, 0, 0, 0);
 }

@@ -37,8 +37,8 @@ static void forward_signals(Room *room) {
     num n = room->n, step = widest(l) / LANES, final = l->circulants - 1, one = together(l) == 1;
     real *row0 = room->between, *row1 = row0 + widest(l);
     for (num i = 0; i <= final; i++) { /* of rows that entered their transform */
-        for (num k = 0; k < n && !one; k++) to_spectra(f, u + k * step, inputs_of(l, i));
-        if (one) rest(f, THROUGH, u, job->spectra[i], 0, 0);
+        for (num k = 0; k < n && !one; k++) rest(f, FORTH, inputs_of(l, i), u + k * step, 0, 0, 0);
+        if (one) rest(f, THROUGH, 1, u, job->spectra[i], 0, 0);
         else through(f, n, 0, grid_of(l, i), job->spectra[i], u, step, v, step);
         for (num k = 0; k < n && i < final; k++) {
             to_rows(f, v + k * step, row0, row1, job->diagonal[i + 1], 0, l->q_out);
@@ -108,8 +108,8 @@ static void backward_signals(Room *room) {
     /* the forward pass again, of rows that entered their transform, up to the last stage of the last factor's output */
     for (num i = 0; i <= final; i++) {
         num q = inputs_of(l, i);
-        if (one && l->diagonals) rest(f, KEEP, u, job->spectra[i], v, 0);
-        else to_spectra(f, u, n * q);
+        if (one && l->diagonals) rest(f, KEEP, 1, u, job->spectra[i], v, 0);
+        else rest(f, FORTH, n * q, u, 0, 0, 0);
         if (!one && l->diagonals) through(f, n, 0, grid_of(l, i), job->spectra[i], u, q * columns, v, step);
         u += n * q * columns;
         for (num k = 0; k < n && i < final; k++) {
@@ -121,18 +121,14 @@ static void backward_signals(Room *room) {
     if (l->diagonals) sums -= l->p * l->q_out;
     for (num k = 0; k < n; k++)
         if (l->diagonals)
-            for (num b = 0; b < l->q_out; b++) {
-                num at = b * l->p;
-                ABOUT[first_radix](columns, f->turns, v + k * step + b * columns, s[k].g[0] + at, s[k].g[1] + at,
-                                   job->diagonal[final + 1] + at, sums + at);
-            }
+            ABOUT[first_radix](l->q_out, columns, f->turns, v + k * step, s[k].g[0], s[k].g[1], job->diagonal[final + 1], sums);
         else enter(f, v + k * step, s[k].g[0], s[k].g[1], 0, 0, l->q_out);
     for (num i = final; i >= 0; i--) { /* v: the gradient of factor i's output, that entered its transform */
         num q = inputs_of(l, i);
         u -= n * q * columns, m -= q * l->q_out * columns;
-        if (one && (l->diagonals || l->input_gradient)) rest(f, GRADIENT, v, job->spectra[i], u, m);
+        if (one && (l->diagonals || l->input_gradient)) rest(f, GRADIENT, 1, v, job->spectra[i], u, m);
         else {
-            for (num k = 0; k < n; k++) to_spectra(f, v + k * step, l->q_out);
+            for (num k = 0; k < n; k++) rest(f, FORTH, l->q_out, v + k * step, 0, 0, 0);
             moments(n, l->q_out, q, columns, u, q * columns, v, step, m);
             if (!l->diagonals && !l->input_gradient) return;
             through(f, n, 1, adjoint_grid(l, i), job->spectra[i], v, step, w, step);
@@ -141,14 +137,10 @@ static void backward_signals(Room *room) {
         for (num k = 0; k < n; k++) {
             real *to[2] = {i ? row0 : s[k].out[0], i ? row1 : s[k].out[1]};
             const real *x0 = i ? room->outputs + 2 * (k * final + i - 1) * size : s[k].x[0], *x1 = i ? x0 + size : s[k].x[1];
-            for (num b = 0; b < q; b++) {
-                num at = b * l->p;
-                const cvec *block = w + k * step + b * columns;
-                if (l->diagonals)
-                    LAST_GRADIENT[first_radix](columns, f->turns, block, to[0] + at, to[1] + at, job->diagonal[i] + at, x0 + at,
-                                               x1 + at, sums + at);
-                else LAST[first_radix](columns, f->turns, block, to[0] + at, to[1] + at, 0, 0);
-            }
+            const cvec *from = w + k * step;
+            if (l->diagonals)
+                LAST_GRADIENT[first_radix](q, columns, f->turns, from, to[0], to[1], job->diagonal[i], x0, x1, sums);
+            else LAST[first_radix](q, columns, f->turns, from, to[0], to[1], 0, 0);
             if (i) enter(f, v + k * step, row0, row1, 0, 0, q);
             else finish(l, s + k, l->d_in);
         }
@@ -212,7 +204,7 @@ void backward(Layer *l) {
     for (num i = 0; i < l->circulants; i++) {
         real *out = l->grad_circulant[i], scale = scale_of(l, i);
         for (num b = 0; b < l->q_out * inputs_of(l, i); b++, out += l->p, total += 2 * l->p) {
-            rest(f, BACK, (cvec *)total, 0, 0, 0);
+            rest(f, BACK, 1, (cvec *)total, 0, 0, 0);
             to_rows(f, (const cvec *)total, row, waste, 0, 0, 1);
             for (num j = 0; j < l->p; j++) put1(out + (l->row_convention && j ? l->p - j : j), times1(row[j], scale));
         }

@@ -47,7 +47,7 @@ static int lone(const Layer *l, const Fft *f, real *memory) {
         double scale = (i == final ? l->alpha : 1.0) / (2 * (double)p), ratio = sqrt(sqrt(sizes[1] / sizes[0]) * fabs(scale));
         scale_by(u, (real)ratio, p), scale_by(c, (real)(ratio > 0 ? scale / ratio : 0), p);
         spectrum(f, z, u, c, 0);
-        rest(f, TIMES, z, z, z, 0);
+        rest(f, TIMES, 1, z, z, z, 0);
         real *next = i == final && whole_rows ? (real *)to : out;
         a = l->diagonals ? padded(l->diagonal[i + 1], l->d_out, p, room) : 0;
         to_rows(f, z, waste, next, a, 0, 1);

@@ -93,13 +93,7 @@ static void finish(const Layer *l, const Signal *s, num width) {
 
 /* Rows of `blocks` blocks on their way to spectra, and all the way. */
 static void enter(const Fft *f, cvec *u, const real *row0, const real *row1, const real *scale, cvec *squares, num blocks) {
-    for (num b = 0; b < blocks; b++) {
-        num at = b * f->columns * LANES;
-        FIRST[f->radix[0]](f->columns, f->turns, u + b * f->columns, row0 + at, row1 + at, scale ? scale + at : 0, squares);
-    }
-}
-static void to_spectra(const Fft *f, cvec *u, num blocks) {
-    for (num b = 0; b < blocks; b++) rest(f, FORTH, u + b * f->columns, 0, 0, 0);
+    FIRST[f->radix[0]](blocks, f->columns, f->turns, u, row0, row1, scale, squares);
 }
 /* The signal that was loaded last enters its transform. 0 where its rows are two that must not share it. */
 static int entered(const Room *room, cvec *u, num two) {
@@ -131,20 +125,38 @@ INLINE void multiply(num n, int conjugate, Grid grid, num columns, const cvec *c
             for (num s = 0; s < n; s++) y[s * y_step + i * columns + k] = sums[s];
         }
 }
-/* sum_ij += conj(u_j) v_i. Of two rows, the cross terms are imaginary once transformed back. */
-INLINE void moment(num n, num q_out, num q_in, num columns, const cvec *u, num u_step, const cvec *v, num v_step, cvec *sums) {
-    for (num i = 0; i < q_out; i++)
-        for (num j = 0; j < q_in; j++, sums += columns)
-            for (num k = 0; k < columns; k++) {
-                cvec sum = sums[k];
-                for (num s = 0; s < n; s++)
-                    sum = cplus_times(sum, u[s * u_step + j * columns + k], v[s * v_step + i * columns + k], 1);
-                sums[k] = sum;
+/* sum_ij += conj(u_j) v_i, for `outs` outputs i and `ins` inputs j, each read once. Of two rows, the cross terms are
+ * imaginary once transformed back. */
+INLINE void moment(num n, int outs, int ins, num q_in, num columns, const cvec *u, num u_step, const cvec *v, num v_step, cvec *sums) {
+    for (num k = 0; k < columns; k++, u++, v++, sums++) {
+        cvec sum[4];
+        UNROLL for (int t = 0; t < outs * ins; t++) sum[t] = sums[(t / ins * q_in + t % ins) * columns];
+        for (num s = 0; s < n; s++) {
+            cvec from[2];
+            UNROLL for (int j = 0; j < ins; j++) from[j] = held(u[s * u_step + j * columns]);
+            UNROLL for (int i = 0; i < outs; i++) {
+                cvec to = held(v[s * v_step + i * columns]);
+                UNROLL for (int j = 0; j < ins; j++) sum[i * ins + j] = cplus_times(sum[i * ins + j], from[j], to, 1);
             }
+        }
+        UNROLL for (int t = 0; t < outs * ins; t++) sums[(t / ins * q_in + t % ins) * columns] = sum[t];
+    }
+}
+#define BESIDE (WIDTH == 64 ? 2 : 1) /* inputs at once: sums of two outputs and two inputs fill half of 32 registers */
+INLINE void all_moments(num n, num q_out, num q_in, num columns, const cvec *u, num u_step, const cvec *v, num v_step, cvec *sums) {
+    num two = q_out / 2 * 2, beside = q_in / BESIDE * BESIDE;
+    for (num i = 0; i < q_out; i += i < two ? 2 : 1)
+        for (num j = 0; j < q_in; j += i < two && j < beside ? BESIDE : 1) {
+            const cvec *from = u + j * columns, *to = v + i * columns;
+            cvec *at = sums + (i * q_in + j) * columns;
+            if (i < two && j < beside) moment(n, 2, BESIDE, q_in, columns, from, u_step, to, v_step, at);
+            else if (i < two) moment(n, 2, 1, q_in, columns, from, u_step, to, v_step, at);
+            else moment(n, 1, 1, q_in, columns, from, u_step, to, v_step, at);
+        }
 }
 static void moments(num n, num q_out, num q_in, num columns, const cvec *u, num u_step, const cvec *v, num v_step, cvec *sums) {
-    if (n == TOGETHER) moment(TOGETHER, q_out, q_in, columns, u, u_step, v, v_step, sums);
-    else for (num s = 0; s < n; s++) moment(1, q_out, q_in, columns, u + s * u_step, u_step, v + s * v_step, v_step, sums);
+    if (n == TOGETHER) all_moments(TOGETHER, q_out, q_in, columns, u, u_step, v, v_step, sums);
+    else for (num s = 0; s < n; s++) all_moments(1, q_out, q_in, columns, u + s * u_step, u_step, v + s * v_step, v_step, sums);
 }
 /* The products of n signals with a factor (or, conjugate, with its adjoint), transformed back up to the last stage. */
 static void through(const Fft *f, num n, int conjugate, Grid grid, const cvec *c, const cvec *u, num step, cvec *y, num y_step) {
@@ -156,10 +168,12 @@ static void through(const Fft *f, num n, int conjugate, Grid grid, const cvec *c
             if (conjugate) multiply(1, 1, grid, columns, c, u + s * step, step, y + s * y_step, y_step);
             else multiply(1, 0, grid, columns, c, u + s * step, step, y + s * y_step, y_step);
         }
-    How how = grid.inner > 1 ? BACK : conjugate ? CONJUGATE_TIMES : TIMES;
+    How how = conjugate ? CONJUGATE_TIMES : TIMES;
     for (num s = 0; s < n; s++)
-        for (num i = 0; i < grid.outer; i++)
-            rest(f, how, y + s * y_step + i * columns, c + i * grid.by_outer * columns, (cvec *)u + s * step, 0);
+        if (grid.inner > 1) rest(f, BACK, grid.outer, y + s * y_step, 0, 0, 0);
+        else
+            for (num i = 0; i < grid.outer; i++)
+                rest(f, how, 1, y + s * y_step + i * columns, c + i * grid.by_outer * columns, (cvec *)u + s * step, 0);
 }
 
 static Grid grid_of(const Layer *l, num i) { return (Grid){l->q_out, inputs_of(l, i), inputs_of(l, i), 1}; }
@@ -167,8 +181,5 @@ static Grid adjoint_grid(const Layer *l, num i) { return (Grid){inputs_of(l, i),
 
 /* Rows of `blocks` blocks out of their transforms. */
 static void to_rows(const Fft *f, const cvec *u, real *row0, real *row1, const real *scale, const real *bias, num blocks) {
-    for (num b = 0; b < blocks; b++) {
-        num at = b * f->columns * LANES;
-        LAST[f->radix[0]](f->columns, f->turns, u + b * f->columns, row0 + at, row1 + at, scale ? scale + at : 0, bias ? bias + at : 0);
-    }
+    LAST[f->radix[0]](blocks, f->columns, f->turns, u, row0, row1, scale, bias);
 }
