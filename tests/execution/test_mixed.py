@@ -1,6 +1,7 @@
 """Batches whose rows have adapters of their own: each row as the dense matrix of its adapter has it, or refused."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
