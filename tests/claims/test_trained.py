@@ -201,6 +201,14 @@ def test_hyperparameters_that_the_ledger_names_must_be_those_of_the_run(tmp_path
     assert judged(tmp_path, default, three, ledger=ledger).word == "holds"
 
 
+def test_blocks_as_wide_as_the_layer_are_told_from_smaller_ones(tmp_path: Path) -> None:
+    wide, small = runs(CDVFT, 0.6), runs(("cdvft", {"m": 2, "block_size": 64}), 0.9)
+    named = LEDGER.replace("m = 2 }", 'm = 2, block_size = "d" }')
+    assert judged(tmp_path, wide, small, runs(LORA, 0.7)).word == "holds"
+    assert judged(tmp_path, wide, small, runs(LORA, 0.7), ledger=named).word == "fails"
+    assert judged(tmp_path, small, runs(LORA, 0.7), ledger=named).word == "not measured"
+
+
 def test_damaged_results_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "results.jsonl"
     path.write_text('{"trial": {"model": 3}}\n{"trial": {}}\n')
