@@ -112,6 +112,7 @@ QUICK = str(Path(__file__).parents[1] / "profiles" / "cpu-quick" / "records.json
         (["import", "--store", "x" * 300, QUICK], "cannot be used: unable to open"),
         (["count", "--model", "x" * 300], "is not in the table of models"),
         (["pretrain", "--output", "x" * 300, "--examples", "20", "--epochs", "1"], "File name too long"),
+        (["pretrain", "--output", str(Path(QUICK).parent)], "cpu-quick holds something else; name another folder"),
         (["train"], "give a PRESET: a TOML file, or one of"),
         (["predict", "lora", "--layer", "a\nb"], "'a\\nb' is neither"),
     ],

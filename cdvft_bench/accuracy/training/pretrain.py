@@ -10,6 +10,7 @@ import json
 import math
 import random
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from cdvft_bench.accuracy.training.models import make_parent
 from cdvft_bench.accuracy.training.tasks import load_task
 from cdvft_bench.accuracy.workloads import ImageWorkload
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.io.files import make_folders, remove_folders, shown, unwritable
 
 TASKS = {"vit-small-fashion": "fashion-mnist", "vit-small-odd": "fashion-mnist-odd"}
 """By model, what it is pretrained on."""
@@ -46,7 +48,8 @@ def pretrain(
         Accuracy on 2000 examples of the validation split.
 
     Raises:
-        UserError: the model is unknown, the data are missing, a count is not above 0, or training diverged.
+        UserError: the model is unknown, a count is not above 0, the folder holds something else or cannot be written
+            (told before any training), the data are missing, or training diverged.
     """
     import torch
 
@@ -56,6 +59,7 @@ def pretrain(
         raise UserError(f"model {name!r} is not pretrained here; use one of {', '.join(TASKS)}")
     if examples < 1 or epochs < 1:
         raise UserError(f"examples = {examples} and epochs = {epochs} must be 1 or more")
+    _check(folder)
     workload = ImageWorkload(name, load_task(TASKS[name]), 1, "cpu")
     workload.body = load_model(name, pretrained=False, seed=seed)
     torch.manual_seed(seed)
@@ -103,6 +107,31 @@ def _score(workload: ImageWorkload) -> float:
     return right / len(rows)
 
 
+def _check(folder: Path) -> None:
+    """Refuse a folder that could not be written, before minutes of training and not after them."""
+    try:
+        if _foreign(folder):
+            raise UserError(f"{shown(folder)} holds something else; name another folder")
+        made = make_folders(folder.parent)
+        try:
+            Path(tempfile.mkdtemp(dir=folder.parent)).rmdir()
+        finally:
+            remove_folders(made)
+    except UserError:
+        raise
+    except (OSError, ValueError) as error:
+        raise UserError(unwritable(folder, error, "folder")) from error
+
+
+def _foreign(folder: Path) -> bool:
+    """Whether anything stands there that is neither an empty folder nor a model of ours."""
+    try:
+        is_folder = stat.S_ISDIR(folder.lstat().st_mode)
+    except FileNotFoundError:
+        return False
+    return not is_folder or (any(folder.iterdir()) and not (folder / "pretrain.json").is_file())
+
+
 def _save(model: Any, folder: Path, facts: dict[str, Any]) -> None:
     """Write beside the folder first, so that a kill leaves no half model."""
     try:
@@ -112,11 +141,10 @@ def _save(model: Any, folder: Path, facts: dict[str, Any]) -> None:
             model.save_pretrained(work)
             (work / "pretrain.json").write_text(json.dumps(facts, indent=1) + "\n")
             if folder.exists():
-                if not (folder / "pretrain.json").is_file():
-                    raise UserError(f"{str(folder)!r} holds something else; name another folder")
+                _check(folder)
                 shutil.rmtree(folder)
             work.replace(folder)
         finally:
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"the model cannot be written to {str(folder)!r}: {error}") from error
+        raise UserError(unwritable(folder, error, "folder")) from error
