@@ -13,7 +13,7 @@ from cdvft_bench.timing.__main__ import main as bare
 GRID = """
 [grid]
 name = "tiny"
-budget_s = 0.2
+budget_s = 0.05
 [[block]]
 kind = "layer"
 subjects = ["16x16"]

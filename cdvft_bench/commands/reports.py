@@ -94,6 +94,10 @@ def write(
     from cdvft_bench.analysis.inputs import read
     from cdvft_bench.report.write import write_report
 
+    if formats:  # a slip is told before all files are read
+        from cdvft_bench.report.figures.style import check_formats
+
+        check_formats(formats)
     campaign = read(*paths, claims=claims, **files)
     done = write_report(campaign, output, command=command, title=title, claims=claims, formats=formats)
     click.echo(f"Report: {done.html}")

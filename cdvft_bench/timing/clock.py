@@ -21,10 +21,10 @@ import torch
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS
-from cdvft_bench.core.timed import Samples, Timing
+from cdvft_bench.core.timed import Timing
 from cdvft_bench.timing.inputs import l2_bytes
 from cdvft_bench.timing.machine.gpu import CLOCK_DROP, GpuState, Look, clocks_of, looking, throttling, watts_of
-from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift, lag1, machine_speed, median_interval
+from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift_warnings, lag1, median_interval, samples_of
 
 SHORTEST_SAMPLE = 2e-3  # seconds; shorter calls are batched so that the clock's own noise is small beside them
 MOST_CALLS = 10_000  # a sample
@@ -34,7 +34,6 @@ STEADY = 0.1  # successive warm-up times that agree to this share are steady
 WARM_S = 0.1  # seconds of work before a GPU's clock is looked at again
 WARMEST_S = 1.0  # after which it is timed as it is
 STEADY_CLOCK = 0.01  # share by which a resting clock may rise between two looks
-DRIFT = 0.05  # relative change of the machine's speed that is worth a word
 Timer = Callable[[], float]
 """Returns seconds on a clock that never goes back."""
 
@@ -209,7 +208,7 @@ def time_interleaved(
     correlations = [r for column in judged.T if (r := lag1(column)) is not None]
     warnings = (
         *_round_warnings(len(table), budget_s, precision, max(i.half_width for i in intervals)),
-        *_drift_warnings(table, names, precision),
+        *drift_warnings(table, names, precision),
         *throttling([before, *states]),
     )
     return Timing(
@@ -373,28 +372,9 @@ def _judged(table: Array) -> Array:
     return table[:, :1] / table[:, 1:] if table.shape[1] > 1 else table
 
 
-def samples_of(name: str, seconds: Sequence[float]) -> Samples:
-    """A contender's samples with their median and quartiles."""
-    median, q25, q75 = (float(q) for q in np.quantile(seconds, [0.5, 0.25, 0.75]))
-    return Samples(name, tuple(seconds), median, q25, q75)
-
-
 def _round_warnings(rounds: int, budget_s: float, precision: float, reached: float) -> Iterator[str]:
     if rounds < LEAST_ROUNDS:
         few = f"{rounds} rounds fit into {budget_s:g} s, {LEAST_ROUNDS} make an interval"
         yield f"{few}; raise the budget to quote a ratio"
     elif reached > precision:
         yield f"the asked precision of {precision:.1%} was not reached, {reached:.1%} was, in {rounds} rounds"
-
-
-def _drift_warnings(table: Array, names: Sequence[str], precision: float) -> Iterator[str]:
-    if found := drift(machine_speed(table), DRIFT):
-        change, p = found
-        yield (
-            f"the machine drifted: the last third of the rounds took {change:+.0%} against the first (p = {p:.1g}); "
-            "ratios are paired by round, absolute times are not"
-        )
-    for i, name in enumerate(names[1:], 1):
-        if found := drift(table[:, 0] / table[:, i], max(precision, 0.02)):
-            change, p = found
-            yield f"the ratio to {name} drifted by {change:+.0%} during the run (p = {p:.1g}): it has no one value"

@@ -1,7 +1,7 @@
 """Intervals of medians and ratios, and a rank test for drift. Pure functions of seconds."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 from cdvft_bench.core.interval import LEAST_ROUNDS, LEAST_SEEDS, Interval
 from cdvft_bench.core.student import LEVEL, mean_interval
 from cdvft_bench.core.ties import DIGITS
+from cdvft_bench.core.timed import Samples
 
 Array = NDArray[np.float64]
 
+DRIFT = 0.05  # relative change of the machine's speed that is worth a word
 SIGNIFICANT = 0.01  # p of the rank test under which a drift is spoken of
 FIRST_LOOK, LOOKS, CONFIRM = 10, 1.25, 1.5  # rounds until the first look, and factors to the next ones
 SAME = 10.0**-DIGITS  # relative difference up to which two figures are the same
 WIDEST = 0.9  # correlation of neighbouring rounds beyond which it is not told how much less they say
+
+
+def samples_of(name: str, seconds: Sequence[float]) -> Samples:
+    """A contender's samples with their median and quartiles."""
+    median, q25, q75 = (float(q) for q in np.quantile(seconds, [0.5, 0.25, 0.75]))
+    return Samples(name, tuple(seconds), median, q25, q75)
 
 
 def median_interval(values: Array) -> Interval:
@@ -182,3 +190,17 @@ def machine_speed(table: Array) -> Array:
         (rounds,): geometric mean over the contenders of time over its own median; 1 where all are as usual.
     """
     return np.asarray(np.exp(np.log(table / np.median(table, axis=0)).mean(axis=1)))
+
+
+def drift_warnings(table: Array, names: Sequence[str], precision: float) -> Iterator[str]:
+    """What a reader must know of (rounds, contenders) seconds: a drift of the machine or of the first one's ratios."""
+    if found := drift(machine_speed(table), DRIFT):
+        change, p = found
+        yield (
+            f"the machine drifted: the last third of the rounds took {change:+.0%} against the first (p = {p:.1g}); "
+            "ratios are paired by round, absolute times are not"
+        )
+    for i, name in enumerate(names[1:], 1):
+        if found := drift(table[:, 0] / table[:, i], max(precision, 0.02)):
+            change, p = found
+            yield f"the ratio to {name} drifted by {change:+.0%} during the run (p = {p:.1g}): it has no one value"

@@ -357,7 +357,7 @@ def test_every_counter_is_reported_with_a_reason() -> None:
 
 def test_a_case_under_the_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command runs the case in a process of its own, so often that its set-up cancels."""
-    arguments = ["count", "lora", "rank=4", "--layer", "24x16", "--tokens", "8", "--hardware"]
+    arguments = ["count", "cdvft", "m=2", "block_size=8", "--layer", "24x16", "--tokens", "8", "--hardware"]
     absent = CliRunner().invoke(main, arguments)
     if not probe_perf().available:
         assert absent.exit_code == 0, absent.output
@@ -369,4 +369,4 @@ def test_a_case_under_the_counters(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert found.exit_code == 0, found.output
     told = json.loads(found.output)
     assert told["executed"]["flops"] == 2 * 1000  # a thousand events each time that run() is called in the loop
-    assert told["counted"]["parameters"] == 4 * (24 + 16)
+    assert told["counted"]["parameters"] == 24 + 3 * 2 * 8 + 16

@@ -20,7 +20,7 @@ from cdvft_bench.core.timed import Timed
 from cdvft_bench.sweep import evaluate as sources
 from cdvft_bench.sweep.engines.isolation import Report
 from cdvft_bench.sweep.grid import Limits, make_case
-from cdvft_bench.timing.rounds import Rounds
+from cdvft_bench.timing.joined import Rounds
 
 if TYPE_CHECKING:
     from cdvft_bench.sweep.engines.work import Evidence

@@ -14,9 +14,10 @@ import torch
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.timing import clock
 from cdvft_bench.timing.clock import Contender, CudaClock, HostClock, Sampler, time_interleaved, warm_clock
+from cdvft_bench.timing.joined import joined
 from cdvft_bench.timing.machine import gpu
 from cdvft_bench.timing.machine.gpu import GpuState, looking, parse_state, throttling
-from cdvft_bench.timing.rounds import joined, time_rounds
+from cdvft_bench.timing.rounds import time_rounds
 from tests.timing.fake_machine import FakeMachine
 
 CUDA = torch.device("cuda", 0)

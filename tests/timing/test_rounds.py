@@ -10,7 +10,8 @@ import pytest
 
 from cdvft_bench.core.timed import Timing
 from cdvft_bench.timing.clock import Contender
-from cdvft_bench.timing.rounds import RAREST, Rounds, joined, time_rounds
+from cdvft_bench.timing.joined import Rounds, joined
+from cdvft_bench.timing.rounds import RAREST, time_rounds
 from tests.timing.fake_machine import FakeMachine
 
 BESIDE = {"frozen": "f", "lora r=8": "l"}

@@ -263,7 +263,7 @@ def _fail(run: _Run, group: Group, cases: Sequence[Case], failed: Failure, culpr
 def _keep_rounds(run: _Run, group: Group, rounds: Any, seconds: float) -> None:
     """Write what a process has timed, in one transaction."""
     from cdvft_bench.sweep.evaluate import label
-    from cdvft_bench.timing.rounds import joined
+    from cdvft_bench.timing.joined import joined
 
     records = []
     for case in group.cases:

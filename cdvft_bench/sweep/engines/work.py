@@ -61,7 +61,7 @@ def describe(case: Case, limits: Limits) -> Evidence:
 
 
 def time_cases(report: Report, cases: Sequence[Case], budget_s: float, precision: float, seed: int) -> None:
-    """Rounds of all cases of a group, which begin with its two baselines; reports ``timing.rounds.Rounds``.
+    """Rounds of all cases of a group, which begin with its two baselines; reports ``timing.joined.Rounds``.
 
     Args:
         budget_s: seconds of a case. precision, seed: see ``timing.rounds.time_rounds``.
