@@ -289,7 +289,9 @@ def _run(
     """A layer in one go where its base is plain, else the base's own forward and the change beside it."""
     base: Any = layer.base
     if is_plain(base, x):
-        return run_layer(x, base.weight, base.bias, diagonals, circulants, layer.alpha, path, layer.convention)
+        held = base._parameters  # looking for them elsewhere first takes as long as the rest of this line
+        weight, bias = held["weight"], held["bias"]
+        return run_layer(x, weight, bias, diagonals, circulants, layer.alpha, path, layer.convention)
     h: Tensor = base(x)
     d_out = base.out_features
     return h + change(x, diagonals, circulants, d_out, alpha=layer.alpha, path=path, convention=layer.convention).to(

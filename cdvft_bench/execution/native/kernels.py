@@ -156,13 +156,11 @@ def _layer(
     layer, made, size = held
     factors = []
     for i, a in enumerate(diagonals):
-        a = readable("a diagonal", a)
+        a, layer.diagonal[i] = readable("a diagonal", a)
         factors.append(a)
-        layer.diagonal[i] = a.data_ptr()
     for i, c in enumerate(circulants):
-        c = readable("a circulant", c)
+        c, layer.circulant[i] = readable("a circulant", c)
         factors.append(c)
-        layer.circulant[i] = c.data_ptr()
     layer.workspace = address("native", size)
     return layer, made, factors
 
@@ -257,10 +255,10 @@ def forward(
     """
     layer, made, _held = _layer(x, bias, diagonals, circulants, d_out, alpha, row, "forward")
     # What is made contiguous here is held until the kernel returns.
-    x, bias = readable("x", x), None if bias is None else readable("bias", bias)
+    x, layer.x = readable("x", x)
+    bias, layer.bias = (None, None) if bias is None else readable("bias", bias)
     out = x.new_empty(x.shape[0], d_out)
-    layer.x, layer.out = x.data_ptr(), out.data_ptr()
-    layer.bias = None if bias is None else bias.data_ptr()
+    layer.out = out.data_ptr()
     made.forward(ctypes.byref(layer))
     _seen(layer)
     return out
@@ -288,12 +286,13 @@ def mixed(
         ValueError, TypeError: see ``check_mixed``. RuntimeError: p does not fit, or there is no compiler.
     """
     check_mixed(x, adapters, diagonals, circulants, d_out)
-    banks = [readable("a bank of factors", t) for t in (*diagonals, *circulants)]
+    banks = [readable("a bank of factors", t)[0] for t in (*diagonals, *circulants)]
     firsts = [bank[0] for bank in banks]
     layer, made, _ = _layer(x, None, firsts[: len(diagonals)], firsts[len(diagonals) :], d_out, alpha, row, "mixed")
-    x, adapters = readable("x", x), readable("adapters", adapters)
+    x, layer.x = readable("x", x)
+    adapters, layer.adapters = readable("adapters", adapters)
     order, out = torch.argsort(adapters, stable=True), x.new_empty(x.shape[0], d_out)
-    layer.x, layer.out, layer.adapters, layer.order = (t.data_ptr() for t in (x, out, adapters, order))
+    layer.out, layer.order = out.data_ptr(), order.data_ptr()
     made.mixed(ctypes.byref(layer), ctypes.c_int64(len(banks[0])))
     _seen(layer)
     return out
@@ -316,10 +315,11 @@ def backward(
     if g.ndim != 2:
         raise ValueError(f"g has shape {tuple(g.shape)}; it must be (T, d_out)")
     layer, made, held = _layer(x, g, diagonals, circulants, g.shape[1], alpha, row, "backward", input_gradient)
-    x, g = readable("x", x), readable("g", g)
+    x, layer.x = readable("x", x)
+    g, layer.g = readable("g", g)
     out = x.new_empty(x.shape if input_gradient else (0,))
     grads = [torch.empty_like(factor) for factor in held]
-    layer.x, layer.g, layer.out = x.data_ptr(), g.data_ptr(), out.data_ptr()
+    layer.out = out.data_ptr()
     for i in range(len(diagonals)):
         layer.grad_diagonal[i] = grads[i].data_ptr()
     for i in range(len(circulants)):

@@ -95,7 +95,7 @@ def _misfit(device: torch.device, dtype: torch.dtype, p: int, circulants: int) -
 misfit = torch.compiler.assume_constant_result(_misfit)  # a compiler is not to trace how kernels are compiled
 
 
-_PLAIN = (Tensor, nn.Parameter)
+_PLAIN = frozenset((Tensor, nn.Parameter))
 
 
 def _unwatched(*operands: Tensor) -> bool:
@@ -109,7 +109,7 @@ def _unwatched(*operands: Tensor) -> bool:
         return False
     if torch._C._autograd._profiler_enabled():
         return False
-    return all(type(t) in _PLAIN for t in operands)
+    return _PLAIN.issuperset(map(type, operands))
 
 
 def _as(t: Tensor, dtype: torch.dtype) -> Tensor:
