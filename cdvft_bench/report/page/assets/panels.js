@@ -80,11 +80,14 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
   }
 
   function rowNames(svg, rows, width) {
+    const weightOf = (row) => (row.name === view.focus ? 680 : 400), room = width - 24;
+    const widest = Math.max(...rows.map((row) => measure(row.name, 12.5, weightOf(row))));
+    const size = Math.max(9.5, Math.min(12.5, (12.5 * room) / widest));  // a wide font's names are smaller, not cut
     rows.forEach((row, i) => {
-      const y = HEAD + (i + 0.5) * ROW, weight = row.name === view.focus ? 680 : 400;
+      const y = HEAD + (i + 0.5) * ROW, weight = weightOf(row);
       svg.append(mark(7, y, row.method, { r: 4.6 }));
-      const text = fitted(row.name, width - 24, 12.5, weight);
-      svg.append(make("text", { x: 19, y: y + 4.3, class: weight > 400 ? "strong" : "", style: "font-size:12.5px" }, text));
+      const text = fitted(row.name, room + 0.5, size, weight);
+      svg.append(make("text", { x: 19, y: y + 4.3, class: weight > 400 ? "strong" : "", style: `font-size:${size}px` }, text));
     });
   }
 
