@@ -55,6 +55,7 @@ function differencePlot(figure, views) {
     host.replaceChildren();
     drawn(host, (width) => {
       const names = Math.min(170, Math.max(...rows.map((r) => measure(r.label, 12) + 22)), width * 0.45), height = rows.length * 24 + 44;
+      const size = sizeFor(rows.map((r) => r.label), names - 20);
       const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "group", "aria-label": caption.textContent });
       const reach = Math.max(1, ...rows.flatMap((r) => [r.value, r.low, r.high].filter(known).map((v) => Math.abs(100 * v)))), x = scale(-reach, reach, names + 6, width - 8, false);
       for (const tick of x.ticks) {
@@ -64,7 +65,7 @@ function differencePlot(figure, views) {
       rows.forEach((row, i) => {
         const y = i * 24 + 12, group = make("g", { opacity: row.sure ? 1 : 0.55 });
         group.append(make("rect", { class: "hit halo", x: 0, y: y - 11, width, height: 22, rx: 4 }));
-        group.append(mark(6, y, row.method, { r: 4.4 }), make("text", { x: 17, y: y + 4 }, fitted(row.label, names - 20)));
+        group.append(mark(6, y, row.method, { r: 4.4 }), make("text", { x: 17, y: y + 4, style: `font-size:${size}px` }, fitted(row.label, names - 20, size)));
         if (known(row.low) && known(row.high)) group.append(make("line", { x1: x(100 * row.low), x2: x(100 * row.high), y1: y, y2: y, stroke: paint(row.method), "stroke-width": 2.4, opacity: 0.6 }));
         group.append(mark(x(100 * row.value), y, row.method, { r: 4.8 }));
         svg.append(telling(group, `${row.label} less ${view.against}\n${bounded(100 * row.value, known(row.low) ? 100 * row.low : null, known(row.high) ? 100 * row.high : null, (v) => `${v > 0 ? "+" : ""}${v.toFixed(1)}`)} points\np = ${significant(row.p, 2)} after Holm's correction: ${row.sure ? "beyond chance" : "not told apart"}`));

@@ -95,6 +95,10 @@ const measure = (() => {
   return (text, size = 12, weight = 400) => { context.font = `${weight} ${size}px ${family}`; return context.measureText(text).width; };
 })();
 
+// The size at which all of these fit: a wide font's texts are smaller, down to three quarters, before one is cut.
+const sizeFor = (texts, width, size = 12, weight = 400) =>
+  Math.max(0.75 * size, Math.min(size, (size * (width - 0.5)) / Math.max(1, ...texts.map((text) => measure(text, size, weight)))));
+
 function fitted(text, width, size = 12, weight = 400) {  // cut with an ellipsis where it is too wide
   if (measure(text, size, weight) <= width) return text;
   let kept = text;

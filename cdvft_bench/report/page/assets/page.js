@@ -74,9 +74,9 @@ function accuracy() {
     });
   }
   const maps = byId("maps");
-  const unfold = () => { if (maps.open && !maps.querySelector(".grid").children.length) maps.querySelector(".grid").append(...model.maps.map(heatMap)); };
-  maps?.addEventListener("toggle", unfold);
-  if (maps) unfold();
+  const drawMaps = () => { if (maps.open && !maps.querySelector(".grid").children.length) maps.querySelector(".grid").append(...model.maps.map(heatMap)); };
+  maps?.addEventListener("toggle", drawMaps);
+  if (maps) drawMaps();
   for (const published of document.querySelectorAll(".published")) {
     const view = model.published[Number(published.dataset.published)];
     const show = () => {

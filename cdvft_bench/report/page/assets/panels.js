@@ -80,13 +80,11 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
   }
 
   function rowNames(svg, rows, width) {
-    const weightOf = (row) => (row.name === view.focus ? 680 : 400), room = width - 24;
-    const widest = Math.max(...rows.map((row) => measure(row.name, 12.5, weightOf(row))));
-    const size = Math.max(9.5, Math.min(12.5, (12.5 * room) / widest));  // a wide font's names are smaller, not cut
+    const size = sizeFor(rows.map((row) => row.name), width - 24, 12.5, 680);
     rows.forEach((row, i) => {
-      const y = HEAD + (i + 0.5) * ROW, weight = weightOf(row);
+      const y = HEAD + (i + 0.5) * ROW, weight = row.name === view.focus ? 680 : 400;
       svg.append(mark(7, y, row.method, { r: 4.6 }));
-      const text = fitted(row.name, room + 0.5, size, weight);
+      const text = fitted(row.name, width - 24, size, weight);
       svg.append(make("text", { x: 19, y: y + 4.3, class: weight > 400 ? "strong" : "", style: `font-size:${size}px` }, text));
     });
   }
@@ -94,8 +92,10 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
   function drawPanel(svg, panel, rows, x0, width, { low, high }) {
     const values = 44, x = scale(low, high, x0 + 8, x0 + width - values, true), bottom = HEAD + rows.length * ROW;
     const ground = svg.appendChild(make("g", { "data-panel": panel.title }));
-    ground.append(make("text", { x: x0 + 2, y: 13, class: "head" }, fitted(panel.title, width - 4, 12.5, 600)));
-    ground.append(make("text", { x: x0 + 2, y: 28, class: "tick" }, fitted(panel.subtitle, width - 4, 11)));
+    const titles = sizeFor(view.panels.map((p) => p.title), width - 4, 12.5, 600);
+    const subtitles = sizeFor(view.panels.map((p) => p.subtitle), width - 4, 11);
+    ground.append(make("text", { x: x0 + 2, y: 13, class: "head", style: `font-size:${titles}px` }, fitted(panel.title, width - 4, titles, 600)));
+    ground.append(make("text", { x: x0 + 2, y: 28, class: "tick", style: `font-size:${subtitles}px` }, fitted(panel.subtitle, width - 4, subtitles)));
     ticksOf(low, high, width - values).forEach((tick) => {
       ground.append(make("line", { class: tick === 1 ? "one" : "rule", x1: x(tick), x2: x(tick), y1: HEAD - 2, y2: bottom }));
       ground.append(make("text", { class: `tick${tick === 1 ? " strong" : ""}`, x: x(tick), y: bottom + 13, "text-anchor": "middle" }, `${tick}`));
@@ -144,8 +144,8 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
   }
 
   function caption(svg, x, height, width) {
-    const text = `${view.axis} · ← faster · slower →`;
-    svg.append(make("text", { x: x + 2, y: height - 7, class: "tick" }, fitted(measure(text, 11) > width - x - 4 ? `${view.axis} · ← faster` : text, width - x - 4, 11)));
+    const said = [`${view.axis} · ← faster · slower →`, `${view.axis} · ← faster`, "← faster · slower →"], room = width - x - 4;
+    svg.append(make("text", { x: x + 2, y: height - 7, class: "tick" }, said.find((text) => measure(text, 11) <= room) ?? fitted(view.axis, room, 11)));
   }
 
   function foot(shown) {
