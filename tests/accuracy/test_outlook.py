@@ -10,6 +10,7 @@ import pytest
 from cdvft_bench.accuracy.analysis import paired, scores
 from cdvft_bench.accuracy.outlook import outlook
 from cdvft_bench.accuracy.pilot import components
+from cdvft_bench.accuracy.preset import read_presets
 from cdvft_bench.accuracy.rehearsal import (
     MethodCost,
     Rehearsal,
@@ -23,6 +24,8 @@ from cdvft_bench.analysis.accuracy.plans import plans
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.documents import write_document
 from tests.accuracy.test_protocol import _all, _read, _runner
+
+RECORDED = Path(__file__).parents[2] / "profiles" / "accuracy-rehearsals"
 
 
 def spent(trial: Trial, start: float = 2.0, step: float = 0.5, example: float = 0.01) -> float:
@@ -120,3 +123,11 @@ def test_plans_name_the_command_and_its_cost() -> None:
     hours = 10 * (7 * (100 * 3.6 + 1500 * 0.36) + 5 * (250 * 3.6 + 5000 * 0.36)) / 3600
     assert again.outlook.hours_left == pytest.approx(hours)
     assert f"(about {hours:.1f} core-hours by a rehearsal, A CPU)" in again.said
+
+
+@pytest.mark.parametrize("path", sorted(RECORDED.glob("*/rehearsal.json")), ids=lambda path: path.parent.name)
+def test_a_recorded_rehearsal_knows_every_method_of_its_preset(path: Path) -> None:
+    kept = read_rehearsal(path)
+    found = outlook(read_presets(kept.preset)[0], [], kept)
+    assert found.rehearsed
+    assert found.hours_left
