@@ -110,8 +110,7 @@ def _score(workload: ImageWorkload) -> float:
 def _check(folder: Path) -> None:
     """Refuse a folder that could not be written, before minutes of training and not after them."""
     try:
-        if _foreign(folder):
-            raise UserError(f"{shown(folder)} holds something else; name another folder")
+        _check_ours(folder)
         made = make_folders(folder.parent)
         try:
             Path(tempfile.mkdtemp(dir=folder.parent)).rmdir()
@@ -123,13 +122,14 @@ def _check(folder: Path) -> None:
         raise UserError(unwritable(folder, error, "folder")) from error
 
 
-def _foreign(folder: Path) -> bool:
-    """Whether anything stands there that is neither an empty folder nor a model of ours."""
+def _check_ours(folder: Path) -> None:
+    """Refuse what would be replaced and is neither an empty folder nor a model of ours."""
     try:
         is_folder = stat.S_ISDIR(folder.lstat().st_mode)
     except FileNotFoundError:
-        return False
-    return not is_folder or (any(folder.iterdir()) and not (folder / "pretrain.json").is_file())
+        return
+    if not is_folder or (any(folder.iterdir()) and not (folder / "pretrain.json").is_file()):
+        raise UserError(f"{shown(folder)} holds something else; name another folder")
 
 
 def _save(model: Any, folder: Path, facts: dict[str, Any]) -> None:
@@ -140,8 +140,8 @@ def _save(model: Any, folder: Path, facts: dict[str, Any]) -> None:
         try:
             model.save_pretrained(work)
             (work / "pretrain.json").write_text(json.dumps(facts, indent=1) + "\n")
+            _check_ours(folder)
             if folder.exists():
-                _check(folder)
                 shutil.rmtree(folder)
             work.replace(folder)
         finally:

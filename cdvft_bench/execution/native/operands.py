@@ -54,14 +54,7 @@ def takes(activations: torch.dtype, factors: torch.dtype) -> bool:
 
 
 def readable(name: str, t: Tensor) -> tuple[Tensor, int]:
-    """An operand as the kernels read it, in memory of this machine, and its address.
-
-    Five times a pass: what is usual is told by the fewest calls.
-    """
-    if t.is_cpu and t.layout is torch.strided and t.is_contiguous() and not t.is_neg() and (start := t.data_ptr()):
-        storage = t.untyped_storage()
-        if start + t.nbytes <= storage.data_ptr() + storage.nbytes():
-            return t, start
+    """An operand as the kernels read it, in memory of this machine, and its address."""
     if not t.is_cpu:
         raise ValueError(f"{name} is on device {t.device}; the kernels run on a CPU")
     if t.layout is not torch.strided:
