@@ -6,7 +6,7 @@ A preset is a TOML file::
     name = "cpu-small"
     model = "minilm"
     task = "tweets"
-    examples = 1000          # training examples; epochs, batch, length, scored likewise, see Trial
+    examples = 1000          # training examples; epochs, batch, length, scored, precision likewise, see Trial
     lrs = [5e-4, 4e-3, 3e-2] # learning rates tried on the validation split, by every method as many
     scales = 2               # scales tried after that, none if left out
     search_seed = 0          # of the draws of their factors
@@ -62,7 +62,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
 from cdvft_bench.core.names import guess
 
-_SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool")
+_SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool", "precision")
 _EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "gain")
 """Keys of a preset whose grid of rates extends itself."""
 SCALES = 64

@@ -44,7 +44,9 @@ def workload_of(result: TrialResult, examples: int | None = None) -> str:
     t = result.trial
     said = f"{t.examples if examples is None else examples:,} examples x {t.epochs}, batch {t.batch}"
     said += "" if t.task in PICTURES else f", at most {t.length} tokens"
-    return f"{t.model} on {t.task} ({said}{f', {t.optimizer}' if t.optimizer != 'adamw' else ''})"
+    for value, usual in ((t.precision, "float32"), (t.optimizer, "adamw")):
+        said += "" if value == usual else f", {value}"
+    return f"{t.model} on {t.task} ({said})"
 
 
 def workloads(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:

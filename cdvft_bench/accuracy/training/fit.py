@@ -72,6 +72,10 @@ class Training:
             self.optimizers = [torch.optim.AdamW([group], weight_decay=0.01) for group in (head,) if self.head]
             self.optimizers += [torch.optim.SGD([adapter])] if self.adapter else []
         self.gradient_rms: float | None = None
+        self._mixed = trial.precision == "bfloat16"
+        self._kind = device.split(":")[0]
+        if self._mixed:
+            _hold_in_bfloat16(self.workload.body)
         self.workload.body.train()
 
     @property
@@ -93,9 +97,23 @@ class Training:
         for optimizer in self.optimizers:
             optimizer.step()
 
+    def loss(self, rows: Sequence[Any]) -> Tensor:
+        """Mean loss of a batch, a scalar, in the trial's precision."""
+        import torch
+
+        with torch.autocast(self._kind, torch.bfloat16, enabled=self._mixed):
+            return self.workload.loss(rows)
+
+    def right(self, rows: Sequence[Any]) -> list[bool]:
+        """Whether each of the rows is answered right, in the trial's precision."""
+        import torch
+
+        with torch.no_grad(), torch.autocast(self._kind, torch.bfloat16, enabled=self._mixed):
+            return self.workload.right(rows)
+
     def step(self, rows: Sequence[Any]) -> float:
         """A whole step on a batch; the loss."""
-        loss = self.workload.loss(rows)
+        loss = self.loss(rows)
         self.update(loss)
         return float(loss.detach())
 
@@ -123,6 +141,16 @@ def _prepare(trial: Trial, device: str) -> Workload:
         method = make_method(trial.method, dict(trial.hyperparameters))
         workload.body = method.adapt_model(body, model_spec(trial.model).targets)
     return workload
+
+
+def _hold_in_bfloat16(body: nn.Module) -> None:
+    """Cast frozen linear weights once, which autocast would cast at every call, and keep every time for backward."""
+    import torch
+    from torch import nn
+
+    for module in body.modules():
+        if isinstance(module, nn.Linear) and not any(p.requires_grad for p in module.parameters()):
+            module.to(torch.bfloat16)
 
 
 @dataclass
@@ -156,7 +184,7 @@ def _fit(trial: Trial, training: Training, saved: SavedBytes, course: _Course) -
         for batch in batches(order.sample(rows, len(rows)), trial, training.workload.size, order):
             t = time.perf_counter()
             with nullcontext() if losses else saved:
-                loss = training.workload.loss(batch)
+                loss = training.loss(batch)
             training.update(loss)
             for schedule in schedules:
                 schedule.step()
@@ -215,7 +243,7 @@ def run_trial(
         used = measure(lambda: _fit(trial, training, saved, course), device)
     if keep is not None:
         keep(workload.body)
-    right = [] if course.diverged else _score(trial, workload)
+    right = [] if course.diverged else _score(trial, training)
     formula, flops = _cost(trial, workload, device)
     steps = len(course.losses)
     return TrialResult(
@@ -259,19 +287,17 @@ def _finite(losses: Sequence[float]) -> tuple[float | None, ...]:
     return tuple(loss if math.isfinite(loss) else None for loss in losses)
 
 
-def _score(trial: Trial, workload: Workload) -> list[bool]:
+def _score(trial: Trial, training: Training) -> list[bool]:
     """Whether each example of the scored split is answered right, in the split's order."""
-    import torch
-
+    workload = training.workload
     rows = workload.rows(trial.evaluate, trial.scored)
     order = sorted(range(len(rows)), key=lambda i: workload.size(rows[i]))  # alike lengths together: little padding
     workload.body.eval()
     found = [False] * len(rows)
-    with torch.no_grad():
-        for start in range(0, len(order), 64):
-            part = order[start : start + 64]
-            for i, good in zip(part, workload.right([rows[i] for i in part]), strict=True):
-                found[i] = good
+    for start in range(0, len(order), 64):
+        part = order[start : start + 64]
+        for i, good in zip(part, training.right([rows[i] for i in part]), strict=True):
+            found[i] = good
     return found
 
 

@@ -14,6 +14,7 @@ from cdvft_bench.core.errors import UserError
 Value = int | float | str | bool
 Split = Literal["validation", "test"]
 Optimizer = Literal["adamw", "sgd"]
+Precision = Literal["float32", "bfloat16"]
 MOST = 2**31 - 1
 HEAD = "head"
 """Not a method of the suite: the classifier alone is trained."""
@@ -36,6 +37,8 @@ class Trial:
         optimizer: "adamw", or "sgd" (plain, for maps of the learning rate: AdamW does not see a gradient's scale).
         pool: batches that are drawn at a time and filled in order of length, which saves padding; 1 for batches as
             they are drawn.
+        precision: of the products: "float32", or "bfloat16" for mixed precision by autocast, under which frozen linear
+            layers hold their weights in bfloat16 and what is trained stays in float32.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Trial:
     scored: int = 1000
     optimizer: Optimizer = "adamw"
     pool: int = 1
+    precision: Precision = "float32"
 
     def __post_init__(self) -> None:
         for name in ("model", "task", "method"):
@@ -72,6 +76,8 @@ class Trial:
             raise UserError(f"evaluate = {self.evaluate!r:.60} must be 'validation' or 'test'")
         if self.optimizer not in get_args(Optimizer):
             raise UserError(f"optimizer = {self.optimizer!r:.60} must be 'adamw' or 'sgd'")
+        if self.precision not in get_args(Precision):
+            raise UserError(f"precision = {self.precision!r:.60} must be 'float32' or 'bfloat16'")
         for name, value in self.hyperparameters:
             if not isinstance(value, Value):
                 raise UserError(f"{name} = {value!r:.60} must be one number, text, true or false")
@@ -80,7 +86,7 @@ class Trial:
     def key(self) -> str:
         """Stable key of the trial; what was added later does not change the key of a trial that leaves it alone."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
-        for name, default in (("optimizer", "adamw"), ("pool", 1)):
+        for name, default in (("optimizer", "adamw"), ("pool", 1), ("precision", "float32")):
             if values[name] == default:
                 del values[name]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
