@@ -39,7 +39,17 @@ def _acts(hooks: Mapping[int, Callable[..., Any]]) -> bool:
 
 def has_hooks(layer: nn.Module) -> bool:
     """Whether calling a layer calls hooks, its own or those of every module, before, after or in backward."""
-    return (
+    there = (
+        layer._forward_hooks
+        or layer._forward_pre_hooks
+        or layer._backward_hooks
+        or layer._backward_pre_hooks
+        or _global._global_forward_hooks
+        or _global._global_forward_pre_hooks
+        or _global._global_backward_hooks
+        or _global._global_backward_pre_hooks
+    )
+    return bool(there) and (  # asked at every call of a layer, and nearly always there are none
         _acts(layer._forward_hooks)
         or _acts(layer._forward_pre_hooks)
         or bool(layer._backward_hooks)
@@ -66,8 +76,7 @@ def is_plain(base: nn.Module, x: Tensor, forwards: Forwards = LINEAR) -> bool:
         forwards: the classes that may be plain, see :func:`own_forwards`.
     """
     kind: Any = type(base)
-    replaced = base.__dict__.get("forward")
-    if replaced is not None and not getattr(replaced, ONLY_WATCHES, False):
+    if "forward" in base.__dict__ and not getattr(base.__dict__["forward"], ONLY_WATCHES, False):
         return False
     if forwards.get(kind) is not kind.forward or base._compiled_call_impl is not None:
         return False

@@ -14,7 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.execution.base import is_plain, own_forwards
 from cdvft_bench.execution.mixed import mixed_change
-from cdvft_bench.execution.paths import adapted_linear, change
+from cdvft_bench.execution.paths import change, run_layer
 from cdvft_bench.tuner.config import CdvftConfig
 from cdvft_bench.tuner.offload import execution_device, find_misnamed, keep_loaded, loaded, offload_hook
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
@@ -70,7 +70,7 @@ def settings_of(config: CdvftConfig, m: int, block_size: int | None, d_in: int, 
             "the layer out"
         )
     shapes = FactorShapes(d_in, d_out, m if config.diagonals else 2, p)
-    return Settings(shapes, config.diagonals, config.alpha, config.convention, config.path)
+    return Settings(shapes, config.diagonals, float(config.alpha), config.convention, config.path)
 
 
 class Factors(nn.ParameterDict):
@@ -82,7 +82,8 @@ class Factors(nn.ParameterDict):
         return self.forward(adapter_name)
 
     def forward(self, adapter_name: str) -> Tensor:
-        factor: Tensor = self[adapter_name]
+        held = self._parameters.get(adapter_name)
+        factor: Tensor = self[adapter_name] if held is None else held  # a parametrised one is held elsewhere
         return factor
 
 
@@ -173,21 +174,26 @@ class CdvftLayer(BaseTunerLayer):
             ValueError: there is no such adapter on this layer.
         """
         diagonals, circulants = self._stored(adapter_name)
+        if all(t.dtype is torch.float32 for t in (*diagonals, *circulants)):
+            return diagonals, circulants
         return [a.to(compute_dtype(a.dtype)) for a in diagonals], [c.to(compute_dtype(c.dtype)) for c in circulants]
 
     def _stored(self, adapter_name: str) -> tuple[list[Tensor], list[Tensor]]:
         """The factors as they are held: views of the parameters, in the parameters' dtype."""
         if adapter_name not in self.cdvft_settings:
             raise ValueError(f"adapter {adapter_name!r} is not on this layer; it has {', '.join(self.cdvft_settings)}")
-        diagonals, circulants = [], []
-        if adapter_name in self.cdvft_first:
-            diagonals.append(self._factor(self.cdvft_first, adapter_name))
-        if adapter_name in self.cdvft_last:
-            diagonals += self._factor(self.cdvft_last, adapter_name).unbind(0)
-        if adapter_name in self.cdvft_circulant:
-            circulants.append(self._factor(self.cdvft_circulant, adapter_name))
-        if adapter_name in self.cdvft_circulants:
-            circulants += self._factor(self.cdvft_circulants, adapter_name).unbind(0)
+        settings = self.cdvft_settings[adapter_name]
+        held: Any = self._modules  # attributes of modules are looked for in Python, at every call
+        m, diagonals, circulants = settings.shapes.m, [], []
+        if settings.diagonals:
+            diagonals.append(self._factor(held["cdvft_first"], adapter_name))
+        if settings.diagonals and m > 1:
+            last = self._factor(held["cdvft_last"], adapter_name)
+            diagonals += (last.view(-1),) if m == 2 else last.unbind(0)
+        if m > 1:
+            circulants.append(self._factor(held["cdvft_circulant"], adapter_name))
+        if m > 2:
+            circulants += self._factor(held["cdvft_circulants"], adapter_name).unbind(0)
         return diagonals, circulants
 
     @staticmethod
@@ -248,7 +254,8 @@ class CdvftLinear(nn.Module, CdvftLayer):
         if self.merged:
             return self.base_layer(x, *args, **kwargs)
         active = [name for name in self.active_adapters if name in self.cdvft_settings]
-        if len(active) == 1 and is_plain(self.base_layer, x, PLAIN):
+        base: Any = self._modules["base_layer"]
+        if len(active) == 1 and is_plain(base, x, PLAIN):
             return self._whole(x, active[0])
         h = self.base_layer(x, *args, **kwargs)
         for name in active:
@@ -256,13 +263,12 @@ class CdvftLinear(nn.Module, CdvftLayer):
         return h
 
     def _whole(self, x: Tensor, name: str) -> Tensor:
-        base = self.base_layer
-        weight = base.weight.t() if isinstance(base, Conv1D) else base.weight
+        base: Any = self._modules["base_layer"]
+        weight, bias = base._parameters["weight"], base._parameters["bias"]
+        weight = weight.t() if isinstance(base, Conv1D) else weight
         diagonals, circulants = self.factors(name)
-        s = self.cdvft_settings[name]
-        return adapted_linear(
-            x, weight, base.bias, diagonals, circulants, alpha=s.alpha, path=s.path, convention=s.convention
-        )
+        s = self.cdvft_settings[name]  # of a configuration, which checked path and convention
+        return run_layer(x, weight, bias, diagonals, circulants, s.alpha, s.path, s.convention)
 
     def _change(self, x: Tensor, name: str) -> Tensor:
         diagonals, circulants = self.factors(name)

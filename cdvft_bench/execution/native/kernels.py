@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -96,22 +96,44 @@ def _aligned(memory: Tensor) -> Tensor:
 
 
 class _OfThread(threading.local):
-    """Structures that wait for pointers, by sizes: filling one anew costs more than a small transform."""
+    """Structures that wait for pointers, by sizes: filling one anew costs more than a small transform.
+
+    Attributes:
+        layers: the structures. known: calls of whole layers that used them, see ``execution.repeats``.
+        counts: what calls were seen to do, None outside of :func:`counting`.
+    """
 
     def __init__(self) -> None:
-        self.layers: dict[tuple[object, ...], tuple[LayerStructure, ctypes.CDLL, int]] = {}
+        self.layers: dict[tuple[object, ...], Held] = {}
+        self.known: dict[tuple[object, ...], Any] = {}
         self.counts: list[Counts] | None = None
 
 
-_of_thread = _OfThread()
+of_thread = _OfThread()
 
 
 Call = Literal["forward", "backward", "mixed"]
-_Held = tuple[LayerStructure, ctypes.CDLL, int]
+Held = tuple[LayerStructure, ctypes.CDLL, int]
 """A structure, its library, and the bytes of its workspace."""
 
 
 def _layer(
+    x: Tensor, other: Tensor | None, diagonals: Sequence[Tensor], circulants: Sequence[Tensor], *settings: Any
+) -> tuple[LayerStructure, ctypes.CDLL, list[Tensor]]:
+    """The structure of :func:`held_for`, and the factors as it points to them, for the caller to hold meanwhile."""
+    layer, made, size = held_for(x, other, diagonals, circulants, *settings)
+    factors = []
+    for i, a in enumerate(diagonals):
+        a, layer.diagonal[i] = readable("a diagonal", a)
+        factors.append(a)
+    for i, c in enumerate(circulants):
+        c, layer.circulant[i] = readable("a circulant", c)
+        factors.append(c)
+    layer.workspace = address("native", size)
+    return layer, made, factors
+
+
+def held_for(
     x: Tensor,
     other: Tensor | None,
     diagonals: Sequence[Tensor],
@@ -121,15 +143,14 @@ def _layer(
     row: bool,
     call: Call,
     input_gradient: bool = False,
-) -> tuple[LayerStructure, ctypes.CDLL, list[Tensor]]:
-    """The structure for these operands (``other``: the bias, or in backward g), and the factors as it points to them.
+) -> Held:
+    """This thread's structure for operands of these shapes and dtypes (``other``: the bias, or in backward g).
 
-    One structure waits for each set of shapes and dtypes that :func:`check` let pass, so that they are compared at
-    every call and checked at the first. The caller holds the factors until the kernel returns.
+    One waits for each set of them that :func:`check` let pass: they are compared at every call, checked at the first.
     """
     g, bias = (other, None) if call == "backward" else (None, other)
     try:
-        counted = _of_thread.counts is not None and countable(circulants[0].dtype, circulants[0].shape[-1])
+        counted = of_thread.counts is not None and countable(circulants[0].dtype, circulants[0].shape[-1])
         sizes = [(t.shape, t.dtype) for t in (x, *diagonals, *circulants)]
         key = (
             *sizes,
@@ -146,23 +167,14 @@ def _layer(
     except (AttributeError, IndexError, RuntimeError):  # no tensors, or nested ones
         check(x, diagonals, circulants, d_out, bias=bias, g=g)
         raise
-    held = _of_thread.layers.get(key)
+    held = of_thread.layers.get(key)
     if held is None:
         check(x, diagonals, circulants, d_out, bias=bias, g=g)
         held = _new_layer(x, len(diagonals), circulants, d_out, alpha, row, call, input_gradient, counted)
-        if len(_of_thread.layers) >= 256:
-            _of_thread.layers.clear()
-        _of_thread.layers[key] = held
-    layer, made, size = held
-    factors = []
-    for i, a in enumerate(diagonals):
-        a, layer.diagonal[i] = readable("a diagonal", a)
-        factors.append(a)
-    for i, c in enumerate(circulants):
-        c, layer.circulant[i] = readable("a circulant", c)
-        factors.append(c)
-    layer.workspace = address("native", size)
-    return layer, made, factors
+        if len(of_thread.layers) >= 256:
+            of_thread.layers.clear()
+        of_thread.layers[key] = held
+    return held
 
 
 def _new_layer(
@@ -175,7 +187,7 @@ def _new_layer(
     call: Call,
     input_gradient: bool,
     counted: bool,
-) -> _Held:
+) -> Held:
     c = circulants[0]
     lanes = lanes_for(c.dtype, c.shape[2])
     made = misfit(c.dtype, c.shape[2], len(circulants)) or _of_lanes(c.dtype, lanes, counted)
@@ -212,8 +224,8 @@ def countable(dtype: torch.dtype, p: int) -> bool:
 
 
 def _seen(layer: LayerStructure) -> None:
-    if _of_thread.counts is not None and (layer.counts.multiplications or layer.counts.written):  # else nobody counted
-        _of_thread.counts.append(Counts(**{name: getattr(layer.counts, name) for name in COUNTED}, points=layer.p))
+    if of_thread.counts is not None and (layer.counts.multiplications or layer.counts.written):  # else nobody counted
+        of_thread.counts.append(Counts(**{name: getattr(layer.counts, name) for name in COUNTED}, points=layer.p))
 
 
 @contextmanager
@@ -223,11 +235,11 @@ def counting() -> Iterator[list[Counts]]:
     Adding up what several threads have summed is therefore not among them: it depends on their number. Where such a
     build is not :func:`countable`, a call runs the usual one, and no counts are added.
     """
-    before, _of_thread.counts = _of_thread.counts, []
+    before, of_thread.counts = of_thread.counts, []
     try:
-        yield _of_thread.counts
+        yield of_thread.counts
     finally:
-        _of_thread.counts = before
+        of_thread.counts = before
 
 
 def forward(
@@ -336,6 +348,7 @@ def layer_bytes() -> int:
 
 def forget() -> None:
     """Forget the structures of this thread, and which libraries were found: the next call looks for them anew."""
-    _of_thread.layers.clear()
+    of_thread.layers.clear()
+    of_thread.known.clear()
     lanes_for.cache_clear()
     library.cache_clear()

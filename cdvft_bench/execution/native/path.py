@@ -2,19 +2,23 @@
 
 The kernels are operators of torch (``cdvft::circulant_forward`` and ``circulant_backward``), so that dispatch modes,
 the profiler and compiled graphs see one launch a pass. Where none of them looks on, a layer calls the kernels itself.
+A call whose operands are as those of an earlier one goes a shorter way (``execution.repeats``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from cdvft_bench.execution import repeats
 from cdvft_bench.execution.fused import Plan, flattened, unflattened
 from cdvft_bench.execution.native import kernels
 from cdvft_bench.execution.native.operands import check, takes
+from cdvft_bench.execution.repeats import unwatched
 from cdvft_reference.operands import check_mixed
 
 _library = torch.library.Library("cdvft", "DEF")
@@ -95,23 +99,6 @@ def _misfit(device: torch.device, dtype: torch.dtype, p: int, circulants: int) -
 misfit = torch.compiler.assume_constant_result(_misfit)  # a compiler is not to trace how kernels are compiled
 
 
-_PLAIN = frozenset((Tensor, nn.Parameter))
-
-
-def _unwatched(*operands: Tensor) -> bool:
-    """Whether nobody would see an operator of torch: no compiler, tracer, mode or profiler, nor a tensor subclass.
-
-    Going through the dispatcher takes some 15 us a pass, and several times that where its code left the cache.
-    """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return False
-    if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
-        return False
-    if torch._C._autograd._profiler_enabled():
-        return False
-    return _PLAIN.issuperset(map(type, operands))
-
-
 def _as(t: Tensor, dtype: torch.dtype) -> Tensor:
     """As ``Tensor.to``, without the microsecond that this takes where there is nothing to do."""
     return t if t.dtype is dtype else t.to(dtype)
@@ -126,15 +113,27 @@ class NativeFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, plan: Plan, *factors: Tensor
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor | None,
+        bias: Tensor | None,
+        plan: Plan | tuple[repeats.Known, list[int]],
+        *factors: Tensor,
     ) -> Tensor:
+        if not isinstance(plan, Plan):
+            assert weight is not None
+            ctx.known, starts = plan
+            ctx.plan, ctx.has_weight = ctx.known.plan, True
+            ctx.save_for_backward(x, weight, *factors)
+            return repeats.forward(ctx.known, starts, x, weight, bias is not None)
+        ctx.known = None
         diagonals, circulants = factors[: plan.diagonals], factors[plan.diagonals :]
         ctx.plan, ctx.has_weight = plan, weight is not None
         ctx.save_for_backward(*((x,) if weight is None else (x, weight)), *factors)
         dtype, own = plan.dtype or x.dtype, circulants[0].dtype
         onto = takes(dtype, own)
         rows, b = _as(flattened(x).contiguous(), dtype), None if bias is None else _as(bias, dtype)
-        run = kernels.forward if _unwatched(rows, *factors) else torch.ops.cdvft.circulant_forward.default
+        run = kernels.forward if unwatched(rows, *factors) else torch.ops.cdvft.circulant_forward.default
         change_input, change_bias = (rows, b) if onto else (rows.to(own), None)
         h: Tensor = run(change_input, change_bias, diagonals, circulants, plan.d_out, plan.alpha, plan.row)
         if onto and weight is not None:
@@ -151,13 +150,18 @@ class NativeFunction(torch.autograd.Function):
 
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+    if ctx.known is not None:
+        x, weight, *factors = ctx.saved_tensors
+        found = repeats.backward(ctx.known, g, x, weight, factors, ctx.needs_input_grad[0])
+        if found is not None:
+            return (found[0], None, None, None, *found[1:])
     plan: Plan = ctx.plan
     x, *saved = ctx.saved_tensors
     weight = saved.pop(0) if ctx.has_weight else None
     diagonals, circulants = saved[: plan.diagonals], saved[plan.diagonals :]
     own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
     rows, given = _as(flattened(x).contiguous(), g.dtype), flattened(g).contiguous()
-    run = kernels.backward if _unwatched(rows, given, *saved) else torch.ops.cdvft.circulant_backward.default
+    run = kernels.backward if unwatched(rows, given, *saved) else torch.ops.cdvft.circulant_backward.default
     onto = takes(g.dtype, own)
     operands = (rows, given) if onto else (rows.to(own), given.to(own))
     grad_x, *grads = run(*operands, diagonals, circulants, plan.alpha, plan.row, wanted)
@@ -171,3 +175,20 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _backward_once = once_differentiable(_backward)
+
+
+_apply: Callable[..., Tensor] = super(torch.autograd.Function, NativeFunction).apply
+"""``apply`` without what it does for transforms of torch.func, which take as long as a look at all operands."""
+
+
+def repeated(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    diagonals: Sequence[Tensor],
+    circulants: Sequence[Tensor],
+    settings: tuple[object, ...],
+) -> Tensor | None:
+    """The output of a whole layer whose call is like an earlier one, else None; see ``repeats.known_call``."""
+    known = repeats.known_call(x, weight, bias, diagonals, circulants, settings)
+    return known and _apply(x, weight, bias, known, *diagonals, *circulants)
