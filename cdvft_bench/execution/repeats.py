@@ -12,6 +12,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from operator import add, attrgetter, le, methodcaller
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -29,11 +30,14 @@ def unwatched(*operands: Tensor) -> bool:
 
     Going through the dispatcher takes some 15 us a pass, and several times that where its code left the cache.
     """
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+    return not torch.compiler.is_compiling() and _unseen(operands)
+
+
+def _unseen(operands: Iterable[Tensor]) -> bool:
+    """As :func:`unwatched`, where no compiler is at work: it would bring tensors of its own."""
+    if torch._C._is_tracing() or torch._C._autograd._profiler_enabled():
         return False
     if torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack():
-        return False
-    if torch._C._autograd._profiler_enabled():
         return False
     return _PLAIN.issuperset(map(type, operands))
 
@@ -104,6 +108,8 @@ def known_call(
 ) -> tuple[Known, list[int]] | None:
     """What is known of a call of a whole layer, and where its operands begin; None where it must be looked at anew.
 
+    Not to be asked while a compiler is at work.
+
     Args:
         settings: all else that checks and planner looked at. The others: see ``paths.adapted_linear``.
     """
@@ -111,7 +117,7 @@ def known_call(
     if not mine.known or mine.counts is not None or torch._C._are_functorch_transforms_active():
         return None
     operands = (x, *diagonals, *circulants) if bias is None else (x, bias, *diagonals, *circulants)
-    if not unwatched(weight, *operands) or torch.is_autocast_enabled("cpu"):
+    if not _unseen((weight, *operands)) or torch.is_autocast_enabled("cpu"):
         return None
     try:
         known: Known | None = mine.known.get(_key((weight, *operands), bias is None, len(diagonals), *settings))
@@ -173,16 +179,16 @@ def forward(known: Known, starts: list[int], x: Tensor, weight: Tensor, with_bia
     return h
 
 
-def backward(
-    known: Known, g: Tensor, x: Tensor, weight: Tensor, factors: Sequence[Tensor], wanted: bool
-) -> tuple[Tensor | None, ...] | None:
-    """The gradients of x, if ``wanted``, and of the factors; None where what was saved or the thread is another."""
-    read = (x, *factors)
+def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...] | None:
+    """The gradients of the Function's inputs; None where what was saved, the thread or a bystander is another."""
+    known: Known = ctx.known
+    x, weight, *factors = ctx.saved_tensors
+    wanted, read = ctx.needs_input_grad[0], (x, *factors)
     if not (
         g.shape == known.out
         and g.dtype is x.dtype
         and g.is_cpu
-        and unwatched(g, *read)
+        and _unseen((g, *read))
         and known.shapes == [*map(_shape, read)]
         and known.thread == threading.get_ident()
         and known.threads == pool.threads()
@@ -202,12 +208,12 @@ def backward(
     layer.grad_diagonal[:m], layer.grad_circulant[:n] = ends[:m], ends[m:]
     if not wanted:
         ready.run()
-        return (None, *grads)
+        return (None, None, None, None, *grads)
     grad_x = torch.empty_like(x)
     layer.out = grad_x.data_ptr()
     ready.run()
     grad_x.view(known.rows).addmm_(given, weight)
-    return (grad_x, *grads)
+    return (grad_x, None, None, None, *grads)
 
 
 def _backward_of(known: Known, given: Tensor, x: Tensor, factors: Sequence[Tensor], wanted: bool) -> _Ready:

@@ -145,16 +145,13 @@ class NativeFunction(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         # What makes an error of a second derivative takes 5 us, and there is none unless gradients are recorded.
-        found: tuple[Tensor | None, ...] = _backward_once(ctx, g) if torch.is_grad_enabled() else _backward(ctx, g)
-        return found
+        if torch.is_grad_enabled():
+            found: tuple[Tensor | None, ...] = _backward_once(ctx, g)
+            return found
+        return (ctx.known and repeats.backward(ctx, g)) or _backward(ctx, g)
 
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-    if ctx.known is not None:
-        x, weight, *factors = ctx.saved_tensors
-        found = repeats.backward(ctx.known, g, x, weight, factors, ctx.needs_input_grad[0])
-        if found is not None:
-            return (found[0], None, None, None, *found[1:])
     plan: Plan = ctx.plan
     x, *saved = ctx.saved_tensors
     weight = saved.pop(0) if ctx.has_weight else None
