@@ -18,7 +18,8 @@ from cdvft_bench.accuracy.analysis import compared, scores
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.training import images, models
 from cdvft_bench.accuracy.training.arithmetic import Problem, final_answer, make_problems
-from cdvft_bench.accuracy.training.fit import SavedBytes, run_trial
+from cdvft_bench.accuracy.results import workload_of
+from cdvft_bench.accuracy.training.fit import SavedBytes, Training, run_trial
 from cdvft_bench.accuracy.training.images import read_idx
 from cdvft_bench.accuracy.training.tasks import Example, Task, load_task, make_image_task
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult
@@ -232,6 +233,35 @@ def test_generation_learns_and_decodes(constant: Task) -> None:
     assert result.losses[-1] < 0.2 < 2 < result.losses[0]
     untrained = run_trial(replace(CONSTANT, lr=1e-9, epochs=1))
     assert untrained.accuracy == 0.0
+
+
+def test_mixed_precision(constant: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    def tied(name: str, *, device: str) -> Any:
+        model = tiny_llama(name, device=device)
+        model.lm_head.weight = model.model.embed_tokens.weight
+        return model
+
+    monkeypatch.setattr(models, "load_model", tied)
+    wide = replace(CONSTANT, method="cdvft", lr=1e-2, head_lr=1e-2)
+    narrow = replace(wide, precision="bfloat16")
+    assert narrow.key != wide.key
+    body = Training(narrow).workload.body
+    kinds = {(name.split(".")[-2], p.dtype, p.requires_grad) for name, p in body.named_parameters()}
+    assert {("k_proj", torch.bfloat16, False), ("norm", torch.float32, False)} < kinds
+    assert ("embed_tokens", torch.float32, False) in kinds  # its weight is the head's, too
+    assert {dtype for _, dtype, trained in kinds if trained} == {torch.float32}
+    first, again = run_trial(narrow), run_trial(narrow)
+    assert first.curve == again.curve
+    other = run_trial(wide)
+    assert first.curve != other.curve
+    assert first.curve[0] == pytest.approx(other.curve[0], rel=0.02)
+    assert first.training_bytes is not None
+    assert other.training_bytes is not None
+    assert first.training_bytes < other.training_bytes
+    assert run_trial(replace(CONSTANT, precision="bfloat16")).accuracy == 1.0
+    assert "at most 64 tokens, bfloat16)" in workload_of(first)
+    with pytest.raises(UserError, match="'float8' must be 'float32' or 'bfloat16'"):
+        replace(CONSTANT, precision="float8")
 
 
 def test_the_loss_is_that_of_the_answers_tokens(constant: Task) -> None:

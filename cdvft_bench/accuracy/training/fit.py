@@ -144,12 +144,17 @@ def _prepare(trial: Trial, device: str) -> Workload:
 
 
 def _hold_in_bfloat16(body: nn.Module) -> None:
-    """Cast frozen linear weights once, which autocast would cast at every call, and keep every time for backward."""
+    """Cast frozen linear weights once, which autocast would cast at every call, and keep every time for backward.
+
+    Not one that another kind of module shares, as an embedding does: what that gives would be of 16 bits as well.
+    """
     import torch
     from torch import nn
 
+    others = [m for m in body.modules() if not isinstance(m, nn.Linear)]
+    shared = {id(p) for m in others for p in m.parameters(recurse=False)}
     for module in body.modules():
-        if isinstance(module, nn.Linear) and not any(p.requires_grad for p in module.parameters()):
+        if isinstance(module, nn.Linear) and not any(p.requires_grad or id(p) in shared for p in module.parameters()):
             module.to(torch.bfloat16)
 
 
