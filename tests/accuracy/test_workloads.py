@@ -16,9 +16,9 @@ from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig, ViTConfig
 from cdvft_bench.accuracy import search, workloads
 from cdvft_bench.accuracy.analysis import compared, scores
 from cdvft_bench.accuracy.preset import Contender, Preset
+from cdvft_bench.accuracy.results import workload_of
 from cdvft_bench.accuracy.training import images, models
 from cdvft_bench.accuracy.training.arithmetic import Problem, final_answer, make_problems
-from cdvft_bench.accuracy.results import workload_of
 from cdvft_bench.accuracy.training.fit import SavedBytes, Training, run_trial
 from cdvft_bench.accuracy.training.images import read_idx
 from cdvft_bench.accuracy.training.tasks import Example, Task, load_task, make_image_task

@@ -128,8 +128,36 @@ def test_fewer_flops_are_cheaper_only_where_the_whole_interval_says_so() -> None
     fewer = [one for one in against(Given(records_frame(slow))) if one.flops is not None and one.flops < 1]
     assert fewer
     assert {one.other for one in fewer} == {"FourierFT n=1000"}
-    assert answer("R5", fast)[0] == "yes"
+    assert answer("R5", fast)[0] == "in part"  # a GPU and whole models are not among them
+    assert "faster on 1, slower on 0" in answer("R5", fast)[1]
     assert "slower on 1" in answer("R5", slow)[1]
+    assert answer("R5", timed(fewer_flops(slow), 1.5))[0] == "no"
+
+
+def fewer_flops(records: list[Record]) -> list[Record]:
+    return [r for r in records if r.case.method != "fourierft"]
+
+
+def test_of_a_workload_recorded_twice_the_path_that_users_get_counts_and_then_the_later_record() -> None:
+    def recorded(value: float, path: str, day: int) -> list[Record]:
+        made = timed(make_records("768x768", 768, environment=f"{path} on day {day}"), value)
+        dated = [replace(r, created=f"2026-01-0{day}T03:04:05Z") for r in made]
+        return [with_path(r, path) if r.case.method == "cdvft" else r for r in dated]
+
+    def with_path(record: Record, path: str) -> Record:
+        return replace(record, case=replace(record.case, hyperparameters=(("m", 2), ("path", path))))
+
+    def said(*groups: list[Record]) -> str:
+        return answer("R5", [r for some in groups for r in some])[1]
+
+    fast, slow = recorded(0.5, "auto", 2), recorded(1.5, "auto", 1)
+    for groups in ((fast, slow), (slow, fast)):
+        assert "Beside LoRA r=8, on 1 workload, a step of CDVFT (m = 2, largest p) takes" in said(*groups)
+        assert "faster on 1, slower on 0" in said(*groups)
+    named = recorded(1.5, "fft", 3)
+    assert "faster on 1, slower on 0" in said(named, fast)
+    assert "named path" not in said(named, fast)
+    assert "where only a named path was timed, as torch's FFTs) takes" in said(named)
 
 
 def test_settings_recent_models_and_worth_are_read_off_the_records() -> None:
