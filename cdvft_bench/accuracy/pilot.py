@@ -14,6 +14,8 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.student import t_value
 
 FULL = "full"
+REFERENCES = (HEAD, BASE, FULL)
+"""Not ranked, and no front of their own: what is compared lies between them."""
 GAIN = 0.05
 """By so much tuned full fine-tuning must beat training nothing but the classifier, for a workload to rank methods."""
 

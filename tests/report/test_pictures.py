@@ -1,6 +1,7 @@
 """Pictures beside the page: labels that keep clear, few ticks, the same colours, the same bytes."""
 
 import random
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -9,6 +10,7 @@ import matplotlib
 import pytest
 
 from cdvft_bench.accuracy.results import read_results
+from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.study import studies
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.report.figures.labels import Label, place_labels
@@ -16,6 +18,7 @@ from cdvft_bench.report.figures.pictures import front_picture, overview_picture,
 from cdvft_bench.report.figures.style import DARK, LIGHT, blank, check_formats, log_ticks
 from cdvft_bench.report.page.views import looks
 from cdvft_bench.report.palette import KNOWN, Palette
+from cdvft_bench.sweep.step_times import read_steps
 from tests.made_records import HOSTILE, campaign_of, make_records
 
 
@@ -88,15 +91,38 @@ def test_formats_are_checked_and_a_pdf_comes_with_its_svg() -> None:
         check_formats(("jpg",))
 
 
-def test_panels_of_the_front_stand_apart() -> None:
-    results = Path(__file__).parents[2] / "profiles" / "accuracy-clothes-vit" / "results.jsonl"
-    runs, _ = read_results(results)
-    others = [replace(run, trial=replace(run.trial, model="another-model-of-some-name")) for run in runs]
+CLOTHES = Path(__file__).parents[2] / "profiles" / "accuracy-clothes-vit"
+
+
+def with_model(model: str, runs: Sequence[TrialResult]) -> list[TrialResult]:
+    return [replace(run, trial=replace(run.trial, model=model)) for run in runs]
+
+
+@pytest.mark.parametrize("panels", [2, 3])
+def test_panels_of_the_front_stand_apart(panels: int) -> None:
+    runs, _ = read_results(CLOTHES / "results.jsonl")
+    given = {str(i): with_model(f"model-{i}-of-some-name", runs) for i in range(panels)}
     with matplotlib.rc_context(LIGHT.settings()):
-        (drawn,) = front_picture(studies({"a": runs, "b": others}), LIGHT)
+        (drawn,) = front_picture(studies(given), LIGHT)
         drawn.figure.draw_without_rendering()
-    assert len(drawn.figure.axes) == 2
+    assert len(drawn.figure.axes) == panels
     titles = [axes._left_title.get_window_extent() for axes in drawn.figure.axes]  # type: ignore[attr-defined]
     boxes = [*titles, *(text.get_window_extent() for axes in drawn.figure.axes for text in axes.texts)]
     assert not [1 for a, b in combinations(boxes, 2) if a.overlaps(b)]
     assert all(b.x0 >= 0 and b.x1 <= drawn.figure.bbox.x1 and b.y1 <= drawn.figure.bbox.y1 for b in boxes)
+
+
+def test_a_workload_whose_methods_have_not_ended_or_whose_steps_were_not_timed_stands_back() -> None:
+    runs, _ = read_results(CLOTHES / "results.jsonl")
+    pilot = with_model("pilot", [run for run in runs if run.trial.method in ("head", "full")])
+    untimed = with_model("untimed", runs)
+    (alone,) = studies({"a": pilot})
+    assert not any(front.costs for front in alone.fronts)
+    assert {front.said for front in alone.fronts} == {"not measured: no method but the references has ended"}
+    assert not front_picture([alone], LIGHT)
+    every = studies({"a": runs, "b": pilot, "c": untimed}, [read_steps(CLOTHES / "steps.json")])
+    with matplotlib.rc_context(LIGHT.settings()):
+        (drawn,) = front_picture(every, LIGHT)
+    assert [one.get_title(loc="left").partition(":")[0] for one in drawn.figure.axes] == [
+        "vit-small-odd on fashion-mnist-even"
+    ]

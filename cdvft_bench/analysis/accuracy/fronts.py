@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.draws import CostOf, front_shares_of
+from cdvft_bench.accuracy.pilot import REFERENCES
 from cdvft_bench.analysis.accuracy.pairs import State, beyond_chance, states
 from cdvft_bench.core.text import NOT_MEASURED, clean, listed, plural
 from cdvft_bench.core.ties import steady
@@ -126,10 +127,14 @@ class Front:
 def fronts_of(found: Sequence[Score], steps: StepTimes | None, untimed: str = "") -> list[Front]:
     """One front a cost; where it is not known of two methods, or the same for all, without costs and shares.
 
+    None has any while only the references are scored, as after a pilot.
+
     Args:
         found: scores. steps: their training steps; None where none were timed that go with them.
         untimed: why that is, where there are some that do not.
     """
+    if all(score.method in REFERENCES for score in found):
+        return [Front(kind, {}, {}, {}, f"{NOT_MEASURED}: no method but the references has ended") for kind in COSTS]
     timed = {c.label: c for c in steps.costs} if steps else {}
     costs = {
         kind.name: {s.label: cost for s in found if (cost := kind.of(s, timed.get(s.label))) is not None}

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, estimate, holm, paired
 from cdvft_bench.accuracy.draws import CostOf
-from cdvft_bench.accuracy.pilot import FULL
+from cdvft_bench.accuracy.pilot import REFERENCES
 from cdvft_bench.accuracy.results import tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult
 from cdvft_bench.analysis.accuracy.answers import best_tuned
@@ -35,8 +35,6 @@ LIKE = 2.0
 """A LoRA of up to so many times the parameters, or as many times fewer, is of like size."""
 LEAST = 4
 """Methods beside the references that a workload must have to enter the ranks; its differences count in any case."""
-REFERENCES = (HEAD, BASE, FULL)
-"""Not ranked: what is compared lies between them."""
 
 Outcome = Literal["win", "tie", "loss"]
 Match = Literal["lora", "like", "timed"]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from textwrap import wrap
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -126,15 +127,16 @@ def _reach(panels: Sequence[Panel]) -> tuple[float, float]:
 
 
 def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
-    """Test accuracy against the time of a step, or the first cost that all know, a panel a workload that can rank.
+    """Test accuracy against the time of a step, a panel a workload that can rank and whose steps were timed.
 
-    Where none can rank, the first that has a cost; none where no cost is known.
+    Where no steps were timed, against the first cost that all know. Where none can rank, the first with a cost, if any.
     """
     known = [(study, {front.kind.name: front for front in study.fronts if front.costs}) for study in studies]
     known = [(study, fronts) for study, fronts in known if fronts]
-    known = [one for one in known if not one[0].cannot_rank][:PANELS] or known[:1]
+    known = [one for one in known if not one[0].cannot_rank] or known[:1]
     if not known:
         return []
+    known = ([one for one in known if "time" in one[1]] or known)[:PANELS]
     kinds = [kind for kind in known[0][1] if all(kind in fronts for _, fronts in known)]
     if not kinds:
         known, kinds = known[:1], list(known[0][1])
@@ -142,7 +144,9 @@ def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
     shown = [(study, fronts[kind]) for study, fronts in known]
     figure, axes = blank(len(shown), 4.6)
     axes[0].set_ylabel("test accuracy [%]")
-    labels = [_front(one, study, front, ground) for one, (study, front) in zip(axes, shown, strict=True)]
+    labels = [
+        _front(one, study, front, ground, 96 // len(shown)) for one, (study, front) in zip(axes, shown, strict=True)
+    ]
     for one, some in zip(axes, labels, strict=True):  # when all else stands: this fixes the layout
         points = [(label.x, label.y) for label in some]
         place_labels(one, some, points, [_steps(points)], ground.paper)
@@ -151,8 +155,8 @@ def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
     return [Drawn(_name("front", ground), alt, figure, ground)]
 
 
-def _front(axes: Axes, study: Study, front: Front, ground: Ground) -> list[Label]:
-    """Draw all but the labels, which are returned, those of the front first."""
+def _front(axes: Axes, study: Study, front: Front, ground: Ground, width: int) -> list[Label]:
+    """Draw all but the labels, which are returned, those of the front first; the title in lines of a width."""
     palette, labels = Palette(score.method for score in study.scores), []
     points = [(score, front.costs[score.label]) for score in study.scores if score.label in front.costs]
     for score, cost in points:
@@ -175,7 +179,8 @@ def _front(axes: Axes, study: Study, front: Front, ground: Ground) -> list[Label
     axes.set_xlabel(front.kind.short)
     on, off = ([s.label for s, _ in points if front.states[s.label] == state] for state in ("on", "off"))
     where = study.name.split(" (")[0]
-    axes.set_title(f"{where}:\nof {len(points)} methods {len(on)} on the front beyond chance, {len(off)} beaten")
+    told = f"{len(on)} of {len(points)} surely on the front, {len(off)} beaten"
+    axes.set_title("\n".join((*wrap(f"{where}:", width), *wrap(told, width))))
     return sorted(labels, key=lambda label: not label.bold)
 
 
