@@ -42,7 +42,7 @@ def _unseen(operands: Iterable[Tensor]) -> bool:
     return _PLAIN.issuperset(map(type, operands))
 
 
-_shape = attrgetter("shape", "dtype", "is_cpu")
+_shape = attrgetter("shape", "dtype", "layout", "is_cpu")
 _start, _is_contiguous, _is_neg = methodcaller("data_ptr"), methodcaller("is_contiguous"), methodcaller("is_neg")
 _storage, _bytes = methodcaller("untyped_storage"), methodcaller("nbytes")
 
@@ -75,7 +75,8 @@ class Known:
 
     Attributes:
         plan: of the layer. rows, out_rows: shapes of x and of the output, flattened. out: shape of the output.
-        threads: of the kernels. shapes: of x and the factors. sizes: bytes of x, the bias if any, and the factors.
+        threads: of the kernels. shapes: of x, weight and factors, with dtypes and so on.
+        sizes: bytes of x, the bias if any, and the factors.
         forward, backward: the kernels; backward without and with the gradient of x, each made at its first call.
         thread: the one whose structures they are.
     """
@@ -161,7 +162,7 @@ def remember(
         (rows.shape[0], plan.d_out),
         (*x.shape[:-1], plan.d_out),
         pool.threads(),
-        [*map(_shape, (x, *factors))],
+        [*map(_shape, (x, weight, *factors))],
         tuple(t.nbytes for t in operands),
         _Ready(ready, "forward"),
     )
@@ -180,26 +181,33 @@ def forward(known: Known, starts: list[int], x: Tensor, weight: Tensor, with_bia
 
 
 def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...] | None:
-    """The gradients of the Function's inputs; None where what was saved, the thread or a bystander is another."""
+    """The gradients of the Function's inputs; None where what was saved, the thread or a bystander is another.
+
+    Not to be asked while a compiler is at work.
+    """
     known: Known = ctx.known
-    x, weight, *factors = ctx.saved_tensors
-    wanted, read = ctx.needs_input_grad[0], (x, *factors)
-    if not (
-        g.shape == known.out
-        and g.dtype is x.dtype
-        and g.is_cpu
-        and _unseen((g, *read))
-        and known.shapes == [*map(_shape, read)]
-        and known.thread == threading.get_ident()
-        and known.threads == pool.threads()
-        and kernels.of_thread.counts is None
-    ):
+    x, weight, *factors = saved = ctx.saved_tensors
+    wanted, m = ctx.needs_input_grad[0], known.plan.diagonals
+    try:
+        if not (
+            g.shape == known.out
+            and g.dtype is x.dtype
+            and g.is_cpu
+            and _unseen((g, *saved))
+            and known.shapes == [*map(_shape, saved)]
+            and known.thread == threading.get_ident()
+            and known.threads == pool.threads()
+            and kernels.of_thread.counts is None
+        ):
+            return None
+        given = g.reshape(known.out_rows).contiguous()
+        sizes = (given.nbytes, known.sizes[0], *known.sizes[-len(factors) :])
+        starts = _memory((given, x, *factors), sizes)
+    except RuntimeError:  # no sizes or no memory: the long way says so
         return None
-    m, given = known.plan.diagonals, g.reshape(known.out_rows).contiguous()
-    ready = known.backward.get(wanted) or _backward_of(known, given, x, factors, wanted)
-    starts = _memory((given, *read), (given.nbytes, known.sizes[0], *known.sizes[-len(factors) :]))
     if starts is None:
         return None
+    ready = known.backward.get(wanted) or _backward_of(known, given, x, factors, wanted)
     layer, n = ready.layer, len(factors) - m
     layer.g, layer.x = starts[0], starts[1]
     layer.diagonal[:m], layer.circulant[:n] = starts[2 : 2 + m], starts[2 + m :]

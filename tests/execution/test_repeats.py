@@ -183,6 +183,73 @@ def test_a_backward_that_is_not_like_its_forward_goes_the_long_way(short: list[s
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)  # threads add up in another order
 
 
+def test_what_was_saved_may_be_another(short: list[str]) -> None:
+    layer, x = adapted(), torch.randn(4, 5, 48, requires_grad=True)
+    g = torch.randn(4, 5, 48)
+    long = the_long_way(layer, x, g)[1:]
+    swaps: list[Callable[[], object]] = [
+        lambda: setattr(x, "data", x.detach().transpose(0, 1).contiguous().transpose(0, 1)),
+        lambda: setattr(layer.base.weight, "data", layer.base.weight.detach().half()),
+    ]
+    for swap in swaps:  # between forward and backward
+        x.data = x.detach().contiguous()
+        h = layer(x)
+        swap()
+        found = torch.autograd.grad(h, [x, *layer.diagonals, *layer.circulants], g)
+        for a, b in zip(found, long, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
+    assert short == ["forward", "forward"]
+
+
+def test_a_compiled_backward_of_an_eager_forward(short: list[str]) -> None:
+    layer, x = adapted(), torch.randn(4, 48, requires_grad=True)
+    long = the_long_way(layer, x, torch.ones(4, 48))[1]
+    h, x.grad = layer(x), None
+    with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+        h.sum().backward()
+    assert short == ["forward"]
+    torch.testing.assert_close(x.grad, long, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("lead", [(2, 3), (), (4,)])
+def test_an_output_may_be_changed_in_place(lead: tuple[int, ...]) -> None:
+    layer, x = adapted(), torch.randn(*lead, 48, requires_grad=True)
+    found = []
+    for _ in range(2):  # the long way, and the shorter
+        x.grad = None
+        h = layer(x)
+        h[..., :3] *= 2
+        h.relu_().sum().backward()
+        assert x.grad is not None
+        found.append(x.grad)
+    torch.testing.assert_close(found[0], found[1], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["sparse weight", "zero gradient", "sparse gradient", "batched gradient"])
+def test_odd_operands_are_told_as_ever(kind: str) -> None:
+    layer, x = adapted(), torch.randn(4, 48, requires_grad=True)
+
+    def told() -> str:
+        g = torch.randn(4, 48)
+        h = layer(x)
+        try:
+            if kind == "sparse weight":
+                layer.base.weight = nn.Parameter(layer.base.weight.detach().to_sparse_csr(), requires_grad=False)
+                layer(x)
+            elif kind == "batched gradient":
+                torch.autograd.grad(h, x, torch.stack([g, g]), is_grads_batched=True)
+            else:
+                h.backward(torch._efficientzerotensor((4, 48)) if kind == "zero gradient" else g.to_sparse())
+        except (RuntimeError, ValueError) as error:
+            return f"{type(error).__name__}: {error}"
+        return "nothing"
+
+    dense = layer.base.weight
+    first = told()
+    layer.base.weight = dense
+    assert told() == first
+
+
 def test_memory_is_looked_at_at_every_call() -> None:
     layer, x = adapted(), torch.randn(4, 48)
     wanted = layer(x).detach()

@@ -61,7 +61,7 @@ def _backward_alike(
     row: bool,
     input_gradient: bool,
 ) -> list[Tensor]:
-    check(x, diagonals, circulants, g.shape[-1], g=g)
+    check(x, diagonals, circulants, int(g.shape[-1]), g=g)  # under a compiler it may be symbolic
     grads = [t.new_empty(t.shape) for t in (*diagonals, *circulants)]
     return [x.new_empty(x.shape if input_gradient else (0,)), *grads]
 
@@ -140,7 +140,9 @@ class NativeFunction(torch.autograd.Function):
             h.addmm_(rows, _as(weight, dtype).t())
         elif weight is not None:
             h = torch.nn.functional.linear(rows, weight.to(dtype), b).add_(h)
-        return unflattened(_as(h, dtype), x)
+        h = _as(h, dtype)
+        # Not a view in autograd's eyes: it refuses to let one that a Function returns be changed in place.
+        return h if x.ndim == 2 else torch.ops.aten._unsafe_view.default(h, (*x.shape[:-1], plan.d_out))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -148,7 +150,8 @@ class NativeFunction(torch.autograd.Function):
         if torch.is_grad_enabled():
             found: tuple[Tensor | None, ...] = _backward_once(ctx, g)
             return found
-        return (ctx.known and repeats.backward(ctx, g)) or _backward(ctx, g)
+        known = ctx.known and not torch.compiler.is_compiling()  # compiled autograd traces what was called eagerly
+        return (known and repeats.backward(ctx, g)) or _backward(ctx, g)
 
 
 def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
