@@ -133,7 +133,8 @@ class NativeFunction(torch.autograd.Function):
         dtype, own = plan.dtype or x.dtype, circulants[0].dtype
         onto = takes(dtype, own)
         rows, b = _as(flattened(x).contiguous(), dtype), None if bias is None else _as(bias, dtype)
-        run = kernels.forward if unwatched(rows, *factors) else torch.ops.cdvft.circulant_forward.default
+        alone = unwatched(rows, *factors)
+        run = kernels.forward if alone else torch.ops.cdvft.circulant_forward.default
         change_input, change_bias = (rows, b) if onto else (rows.to(own), None)
         h: Tensor = run(change_input, change_bias, diagonals, circulants, plan.d_out, plan.alpha, plan.row)
         if onto and weight is not None:
@@ -141,8 +142,11 @@ class NativeFunction(torch.autograd.Function):
         elif weight is not None:
             h = torch.nn.functional.linear(rows, weight.to(dtype), b).add_(h)
         h = _as(h, dtype)
+        if x.ndim == 2 or not alone:
+            return unflattened(h, x)
         # Not a view in autograd's eyes: it refuses to let one that a Function returns be changed in place.
-        return h if x.ndim == 2 else torch.ops.aten._unsafe_view.default(h, (*x.shape[:-1], plan.d_out))
+        out: Tensor = torch.ops.aten._unsafe_view.default(h, (*x.shape[:-1], plan.d_out))
+        return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
