@@ -93,6 +93,13 @@ class Known:
     thread: int = field(default_factory=threading.get_ident)
 
 
+def _read(
+    x: Tensor, bias: Tensor | None, diagonals: Sequence[Tensor], circulants: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """The operands whose memory the kernels read, in the order of ``Known.sizes``."""
+    return (x, *diagonals, *circulants) if bias is None else (x, bias, *diagonals, *circulants)
+
+
 def _key(operands: Sequence[Tensor], *settings: object) -> tuple[object, ...]:
     trained = map(attrgetter("requires_grad"), operands)
     state = (torch.is_grad_enabled(), pool.threads(), torch.get_num_threads())
@@ -117,7 +124,7 @@ def known_call(
     mine = kernels.of_thread
     if not mine.known or mine.counts is not None or torch._C._are_functorch_transforms_active():
         return None
-    operands = (x, *diagonals, *circulants) if bias is None else (x, bias, *diagonals, *circulants)
+    operands = _read(x, bias, diagonals, circulants)
     if not _unseen((weight, *operands)) or torch.is_autocast_enabled("cpu"):
         return None
     try:
@@ -137,15 +144,15 @@ def remember(
     settings: tuple[object, ...],
     plan: Plan,
 ) -> None:
-    """Keep what a call of the path "native" found, if the next like it may go the shorter way. As :func:`known_call`.
+    """Keep what a call of the path "native" without autocast found, if the next like it may go the shorter way.
 
     Args:
-        plan: of the layer; its dtype is autocast's, for which there is no shorter way.
+        plan: of the layer. The others: see :func:`known_call`.
     """
     mine, factors = kernels.of_thread, (*diagonals, *circulants)
-    operands = (x, *factors) if bias is None else (x, bias, *factors)
+    operands = _read(x, bias, diagonals, circulants)
     held = (weight, *operands)
-    if mine.counts is not None or plan.dtype is not None or not unwatched(*held):
+    if mine.counts is not None or not unwatched(*held):
         return
     if not takes(x.dtype, factors[-1].dtype) or any(t.layout is not torch.strided or not t.is_cpu for t in held):
         return

@@ -6,7 +6,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -99,17 +99,20 @@ class Training:
 
     def loss(self, rows: Sequence[Any]) -> Tensor:
         """Mean loss of a batch, a scalar, in the trial's precision."""
-        import torch
-
-        with torch.autocast(self._kind, torch.bfloat16, enabled=self._mixed):
+        with self._precision():
             return self.workload.loss(rows)
 
     def right(self, rows: Sequence[Any]) -> list[bool]:
         """Whether each of the rows is answered right, in the trial's precision."""
         import torch
 
-        with torch.no_grad(), torch.autocast(self._kind, torch.bfloat16, enabled=self._mixed):
+        with torch.no_grad(), self._precision():
             return self.workload.right(rows)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        import torch
+
+        return torch.autocast(self._kind, torch.bfloat16, enabled=self._mixed)
 
     def step(self, rows: Sequence[Any]) -> float:
         """A whole step on a batch; the loss."""
