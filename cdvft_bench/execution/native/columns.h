@@ -6,6 +6,20 @@
 
 /* ---- tables ------------------------------------------------------------------------------------------------------ */
 
+/* Memory of the rows that come next, brought to the second cache while others are computed. A few lines at a time, all
+ * along the way: a CPU stands still when more is asked for than it can wait for at once. */
+#define LINE 64
+#define AT_A_TIME 4
+typedef struct { const char *at, *end; } Lines;
+typedef struct { Lines of[4]; num now; } Ahead; /* one after the other; the last one has none */
+INLINE void fetch(Ahead *ahead) {
+    Lines *lines = ahead->of + ahead->now;
+    if (lines->at >= lines->end) return;
+    UNROLL for (int i = 0; i < AT_A_TIME; i++) __builtin_prefetch(lines->at + LINE * i, 0, 2);
+    lines->at += LINE * AT_A_TIME;
+    ahead->now += lines->at >= lines->end;
+}
+
 /* The columns are a product of radices, the last of which may be the 4 columns that then go across the lanes. */
 typedef struct {
     num columns, stages, fours, period;    /* fours: whether they are; period: columns that have a twist */
@@ -14,6 +28,7 @@ typedef struct {
     const cvec *twist;                     /* of each column of one block or more, between columns and lanes */
     const cvec *within;                    /* between groups and the lanes inside of them, for each group */
     const cvec *halves;                    /* of one column alone, between halves, quarters, ... of its lanes */
+    Ahead *ahead;                          /* what is fetched meanwhile */
 } Fft;
 
 #define HALVINGS (LANES == 16 ? 3 : LANES == 8 ? 2 : LANES == 4 ? 1 : 0)
@@ -69,10 +84,10 @@ void make_tables(num p, const num *radices, num stages, real *out) {
         for (num j = 0; j < LANES; j++) turn(j & h ? j % h : 0, 2 * h, o + j, o + LANES + j);
 }
 
-static Fft fft_of(num p, const num *radices, num stages, const real *tables) {
+static Fft fft_of(num p, const num *radices, num stages, const real *tables, Ahead *ahead) {
     num columns = p / LANES, fours = last_radix(columns, radices, stages) == 4, period = period_of(columns, (int)fours);
     const cvec *twist = (const cvec *)(tables + column_turns(columns, radices, stages)), *within = twist + period;
-    return (Fft){columns, stages, fours, period, radices, tables, twist, within, within + GROUPS};
+    return (Fft){columns, stages, fours, period, radices, tables, twist, within, within + GROUPS, ahead};
 }
 
 /* ---- arithmetic -------------------------------------------------------------------------------------------------- */

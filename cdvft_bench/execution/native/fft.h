@@ -174,8 +174,9 @@ INLINE void found(Way w, num j, cvec s) {
 INLINE cvec given(Way w, num j) {
     return w.how == TIMES || w.how == CONJUGATE_TIMES ? cproduct(w.c[j], w.v[j], w.how == CONJUGATE_TIMES) : held(w.u[j]);
 }
-INLINE void outer(int fours, int back, num n, const cvec *twist, cvec *u) {
+INLINE void outer(int fours, int back, num n, const cvec *twist, cvec *u, Ahead *ahead) {
     for (num j = 0; j + 4 <= n; j += 4) {
+        fetch(ahead);
         cvec v[4] = {held(u[j]), held(u[j + 1]), held(u[j + 2]), held(u[j + 3])};
         if (back) outer_back(fours, twist + j, v);
         else outer_forth(fours, twist + j, v);
@@ -183,26 +184,28 @@ INLINE void outer(int fours, int back, num n, const cvec *twist, cvec *u) {
     }
 }
 INLINE void across_forth(const Fft *f, const cvec *twist, num j, num end, Way w) {
-    if (f->fours) outer(1, 0, end - j, twist, w.u + j);
-    else outer(0, 0, end - j, twist, w.u + j);
+    if (f->fours) outer(1, 0, end - j, twist, w.u + j, f->ahead);
+    else outer(0, 0, end - j, twist, w.u + j, f->ahead);
     for (; j + 4 <= end; j += 4, twist += 4) {
+        fetch(f->ahead);
         cvec v[4] = {held(w.u[j]), held(w.u[j + 1]), held(w.u[j + 2]), held(w.u[j + 3])};
         inner_forth(f, v);
         UNROLL for (int k = 0; k < 4; k++) found(w, j + k, v[k]);
     }
-    for (; !f->fours && j < end; j++, twist++) found(w, j, one_forth(f, *twist, w.u[j]));
+    for (; !f->fours && j < end; j++, twist++) fetch(f->ahead), found(w, j, one_forth(f, *twist, w.u[j]));
 }
 INLINE void across_back(const Fft *f, const cvec *twist, num j, num end, Way w) {
     num n = end - j, fours = n / 4 * 4;
     cvec *u = w.u + j;
     for (; j + 4 <= end; j += 4) {
+        fetch(f->ahead);
         cvec v[4] = {given(w, j), given(w, j + 1), given(w, j + 2), given(w, j + 3)};
         inner_back(f, v);
         w.u[j] = v[0], w.u[j + 1] = v[1], w.u[j + 2] = v[2], w.u[j + 3] = v[3];
     }
-    for (num k = fours; !f->fours && k < n; k++, j++) w.u[j] = one_back(f, twist[k], given(w, j));
-    if (f->fours) outer(1, 1, n, twist, u);
-    else outer(0, 1, n, twist, u);
+    for (num k = fours; !f->fours && k < n; k++, j++) fetch(f->ahead), w.u[j] = one_back(f, twist[k], given(w, j));
+    if (f->fours) outer(1, 1, n, twist, u, f->ahead);
+    else outer(0, 1, n, twist, u, f->ahead);
 }
 #define ACROSS(DIRECTION, HOW) case HOW: DIRECTION(f, twist, at, at + n, (Way){HOW, w->u, w->c, w->v, w->sums}); break
 /* n columns from `at` on that have twists one after the other */

@@ -32,7 +32,7 @@ static int take(Job *job, Share *share) {
 static void forward_signals(Room *room) {
     const Job *job = room->job;
     const Layer *l = job->layer;
-    const Fft *f = &job->fft;
+    const Fft *f = &room->fft;
     cvec *u = room->u, *v = room->v;
     num n = room->n, step = widest(l) / LANES, final = l->circulants - 1, one = together(l) == 1;
     real *row0 = room->between, *row1 = row0 + widest(l);
@@ -61,7 +61,8 @@ static cvec *forward_input(const Room *room) { return room->u + room->n * widest
 static void forward_share(const Job *job, Share share) {
     Layer *l = job->layer;
     num size = widest(l), most = together(l);
-    Room room = {.job = job};
+    Room room = {.job = job, .fft = job->fft};
+    room.fft.ahead = &room.ahead;
     real *memory = l->workspace + shared_size(l) + share.id * forward_part(l);
     room.waste = take_from(&memory, size), room.between = take_from(&memory, 2 * size);
     room.u = (cvec *)take_from(&memory, 2 * size * most), room.v = (cvec *)take_from(&memory, 2 * size * most);
@@ -98,7 +99,7 @@ void forward(Layer *l) {
 static void backward_signals(Room *room) {
     const Job *job = room->job;
     const Layer *l = job->layer;
-    const Fft *f = &job->fft;
+    const Fft *f = &room->fft;
     Signal *s = room->signals;
     num n = room->n, size = widest(l), step = size / LANES, columns = f->columns, final = l->circulants - 1, first_radix = f->radix[0];
     int one = together(l) == 1;
@@ -154,7 +155,8 @@ static cvec *backward_input(const Room *room) {
 static void backward_share(const Job *job, Share share) {
     Layer *l = job->layer;
     num size = widest(l), most = together(l), in = l->p * l->q_in, out = l->p * l->q_out;
-    Room room = {.job = job};
+    Room room = {.job = job, .fft = job->fft};
+    room.fft.ahead = &room.ahead;
     real *memory = l->workspace + shared_size(l) + share.id * backward_part(l);
     room.moments = take_from(&memory, spectra_size(l)), room.sums = take_from(&memory, diagonals_size(l));
     memset(room.moments, 0, (size_t)(spectra_size(l) + diagonals_size(l)) * sizeof(real));

@@ -73,8 +73,9 @@ static real scale_of(const Layer *l, num i) {
     return (real)((i == l->circulants - 1 && !l->diagonals ? l->alpha : 1.0) / (double)l->p);
 }
 
+static Ahead nothing; /* ahead: it stays so */
 static Job prepare(Layer *l) {
-    Job job = {.layer = l, .fft = fft_of(l->p, l->radices, l->stages, l->tables)};
+    Job job = {.layer = l, .fft = fft_of(l->p, l->radices, l->stages, l->tables, &nothing)};
     real *memory = l->workspace, *spectra = take_from(&memory, spectra_size(l));
     for (num i = 0; i < l->diagonals; i++) {
         num width = width_of(l, i), padded = i ? l->p * l->q_out : l->p * l->q_in;

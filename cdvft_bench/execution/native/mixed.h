@@ -77,7 +77,7 @@ static void mixed_chunk(const Layer *l, num first, num end, real *memory) {
     for (num i = 0; i < l->diagonals; i++) own.diagonal[i] += adapter * width_of(l, i);
     for (num i = 0; i < l->circulants; i++) own.circulant[i] += adapter * l->q_out * inputs_of(l, i) * l->p;
     if (own.rows == 1 && together(l) == 1) {
-        Fft fft = fft_of(l->p, l->radices, l->stages, l->tables);
+        Fft fft = fft_of(l->p, l->radices, l->stages, l->tables, &nothing);
         if (lone(&own, &fft, memory)) return;
     }
     Job job = prepare(&own);

@@ -62,6 +62,8 @@ static int is_zero(const real *row, num n) {
 typedef struct { const real *x[2], *g[2]; real *out[2]; void *to[2]; } Signal;
 typedef struct {
     const Job *job;
+    Fft fft;                       /* the job's, and what it fetches meanwhile */
+    Ahead ahead;
     num n;                         /* signals at hand */
     Signal signals[TOGETHER];
     real *x, *g, *out;             /* rows of the signals, where the operands' own memory does not do */
@@ -70,6 +72,23 @@ typedef struct {
     real *outputs, *moments, *sums; /* in backward: rows after factors; sums of moments and for the diagonals */
 } Room;
 
+/* Of rows of n bytes each, those from `first` to `end` that were not fetched yet. */
+static void look(Lines *lines, const void *rows, num n, num first, num end) {
+    const char *start = (const char *)rows + first * n;
+    if (lines->at < start) lines->at = start;
+    lines->end = (const char *)rows + end * n;
+}
+/* After rows r and r + 1: as many as go together. */
+static void look_ahead(Room *room, num r) {
+    const Layer *l = room->job->layer;
+    num size = bytes_of(l->format), first = r + 2, end = least(first + 2 * together(l), l->rows);
+    Lines *lines = room->ahead.of;
+    if (l->order || first >= end) return; /* a mixed batch's rows lie anywhere */
+    look(lines++, l->x, l->d_in * size, first, end);
+    if (l->g) look(lines++, l->g, l->d_out * size, first, end);
+    if (!l->g || l->input_gradient) look(lines, l->out, (l->g ? l->d_in : l->d_out) * size, first, end);
+    room->ahead.now = 0;
+}
 /* The next signal of row r, or of rows r and r + 1. */
 static Signal *load(Room *room, num r, num two) {
     const Job *job = room->job;
@@ -77,6 +96,7 @@ static Signal *load(Room *room, num r, num two) {
     num size = widest(l), back = l->g != 0, wanted = !back || l->input_gradient, width = back ? l->d_in : l->d_out;
     num at = 2 * room->n * size, whole_rows = l->format == REALS && width == l->p * (back ? l->q_in : l->q_out);
     Signal *s = room->signals + room->n;
+    look_ahead(room, r);
     for (num k = 0; k < 2; k++, at += size) {
         int is = k == 0 || two;
         s->x[k] = is ? row_of(l, l->x, row_at(l, r + k), l->d_in, l->q_in, room->x + at) : job->zeros;
@@ -100,7 +120,7 @@ static int entered(const Room *room, cvec *u, num two) {
     const Job *job = room->job;
     const Signal *s = room->signals + room->n;
     cvec squares = {{0}, {0}};
-    enter(&job->fft, u, s->x[0], s->x[1], job->diagonal[0], two ? &squares : 0, job->layer->q_in);
+    enter(&room->fft, u, s->x[0], s->x[1], job->diagonal[0], two ? &squares : 0, job->layer->q_in);
     if (!two) return 1;
     real a = largest(squares.re), b = largest(squares.im);
     if (a > (real)1e-30 && b > (real)1e-30) return a <= 4096 * b && b <= 4096 * a;
