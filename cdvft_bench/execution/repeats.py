@@ -74,7 +74,8 @@ class Known:
     """What checks and planner said of a layer's call, for calls of operands like its own.
 
     Attributes:
-        plan: of the layer. rows, out_rows: shapes of x and of the output, flattened. out: shape of the output.
+        plan: of the layer. dtype: of the product, to which autocast may cast x. rows, out_rows: shapes of x and of the
+            output, flattened. out: shape of the output.
         threads: of the kernels. shapes: of x, weight and factors, with dtypes and so on.
         sizes: bytes of x, the bias if any, and the factors.
         forward, backward: the kernels; backward without and with the gradient of x, each made at its first call.
@@ -82,6 +83,7 @@ class Known:
     """
 
     plan: Plan
+    dtype: torch.dtype
     rows: tuple[int, int]
     out_rows: tuple[int, int]
     out: tuple[int, ...]
@@ -102,7 +104,8 @@ def _read(
 
 def _key(operands: Sequence[Tensor], *settings: object) -> tuple[object, ...]:
     trained = map(attrgetter("requires_grad"), operands)
-    state = (torch.is_grad_enabled(), pool.threads(), torch.get_num_threads())
+    cast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu")
+    state = (torch.is_grad_enabled(), pool.threads(), torch.get_num_threads(), cast)
     return (*map(_shape, operands), *trained, *settings, *state)
 
 
@@ -125,7 +128,7 @@ def known_call(
     if not mine.known or mine.counts is not None or torch._C._are_functorch_transforms_active():
         return None
     operands = _read(x, bias, diagonals, circulants)
-    if not _unseen((weight, *operands)) or torch.is_autocast_enabled("cpu"):
+    if not _unseen((weight, *operands)):
         return None
     try:
         known: Known | None = mine.known.get(_key((weight, *operands), bias is None, len(diagonals), *settings))
@@ -144,7 +147,7 @@ def remember(
     settings: tuple[object, ...],
     plan: Plan,
 ) -> None:
-    """Keep what a call of the path "native" without autocast found, if the next like it may go the shorter way.
+    """Keep what a call of the path "native" found, if the next like it may go the shorter way.
 
     Args:
         plan: of the layer. The others: see :func:`known_call`.
@@ -154,17 +157,21 @@ def remember(
     held = (weight, *operands)
     if mine.counts is not None or not unwatched(*held):
         return
-    if not takes(x.dtype, factors[-1].dtype) or any(t.layout is not torch.strided or not t.is_cpu for t in held):
+    dtype = plan.dtype or x.dtype
+    if any(t.layout is not torch.strided or not t.is_cpu for t in held) or not takes(dtype, factors[-1].dtype):
+        return
+    if weight.dtype is not dtype or (bias is not None and bias.dtype is not dtype):
         return
     key = _key(held, bias is None, len(diagonals), *settings)
     if key in mine.known:
         return
-    rows = flattened(x.detach())
+    rows = flattened(x.detach()).to(dtype)
     ready = kernels.held_for(rows, bias, diagonals, circulants, plan.d_out, plan.alpha, plan.row, "forward")
     if len(mine.known) >= 256:
         mine.known.clear()
     mine.known[key] = Known(
         plan,
+        dtype,
         (rows.shape[0], rows.shape[1]),
         (rows.shape[0], plan.d_out),
         (*x.shape[:-1], plan.d_out),
@@ -179,11 +186,13 @@ def forward(known: Known, starts: list[int], x: Tensor, weight: Tensor, with_bia
     """The layer's output; the operands begin at ``starts``."""
     ready, first = known.forward, 2 if with_bias else 1
     layer, second = ready.layer, first + known.plan.diagonals
-    h = x.new_empty(known.out)
-    layer.x, layer.bias, layer.out = starts[0], starts[1] if with_bias else None, h.data_ptr()
+    cast = x if x.dtype is known.dtype else x.to(known.dtype)
+    h = cast.new_empty(known.out)
+    layer.x, layer.bias = starts[0] if cast is x else cast.data_ptr(), starts[1] if with_bias else None
+    layer.out = h.data_ptr()
     layer.diagonal[: second - first], layer.circulant[: len(starts) - second] = starts[first:second], starts[second:]
     ready.run()
-    h.view(known.out_rows).addmm_(x.view(known.rows), weight.t())
+    h.view(known.out_rows).addmm_(cast.view(known.rows), weight.t())
     return h
 
 
@@ -198,7 +207,7 @@ def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...] | None:
     try:
         if not (
             g.shape == known.out
-            and g.dtype is x.dtype
+            and g.dtype is known.dtype
             and g.is_cpu
             and _unseen((g, *saved))
             and known.shapes == [*map(_shape, saved)]
@@ -214,9 +223,10 @@ def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...] | None:
         return None
     if starts is None:
         return None
-    ready = known.backward.get(wanted) or _backward_of(known, given, x, factors, wanted)
+    cast = x if x.dtype is known.dtype else x.to(known.dtype)
+    ready = known.backward.get(wanted) or _backward_of(known, given, cast, factors, wanted)
     layer, n = ready.layer, len(factors) - m
-    layer.g, layer.x = starts[0], starts[1]
+    layer.g, layer.x = starts[0], starts[1] if cast is x else cast.data_ptr()
     layer.diagonal[:m], layer.circulant[:n] = starts[2 : 2 + m], starts[2 + m :]
     grads = [*map(torch.empty_like, factors)]
     ends = [*map(_start, grads)]
@@ -224,11 +234,11 @@ def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...] | None:
     if not wanted:
         ready.run()
         return (None, None, None, None, *grads)
-    grad_x = torch.empty_like(x)
+    grad_x = torch.empty_like(cast)
     layer.out = grad_x.data_ptr()
     ready.run()
     grad_x.view(known.rows).addmm_(given, weight)
-    return (grad_x, None, None, None, *grads)
+    return (grad_x if cast is x else grad_x.to(x.dtype), None, None, None, *grads)
 
 
 def _backward_of(known: Known, given: Tensor, x: Tensor, factors: Sequence[Tensor], wanted: bool) -> _Ready:

@@ -97,6 +97,41 @@ def test_it_gives_what_the_long_way_gives(
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("given", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("wanted", [True, False])
+def test_so_it_does_under_autocast(name: str, given: torch.dtype, wanted: bool, short: list[str]) -> None:
+    """A base that is held in autocast's dtype; x is cast where it is not."""
+    layer = LAYERS[name]()
+    layer.base.to(torch.bfloat16)
+    d_out, d_in = layer.base.weight.shape
+    x = torch.randn(2, 3, d_in, dtype=given, requires_grad=wanted)
+    g = torch.randn(2, 3, d_out, dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        long = the_long_way(layer, x, g)
+        assert not short
+        again = passes(layer, x, g)
+    assert short == ["forward", "backward"]
+    for a, b in zip(again, long, strict=True):
+        assert a.dtype is b.dtype
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+    with torch.autocast("cpu", torch.float16):
+        assert layer(x).dtype is torch.float16
+    if given is torch.float32:
+        with pytest.raises((TypeError, RuntimeError)):
+            layer(x)
+    assert short == ["forward", "backward"]
+
+
+def test_a_base_that_autocast_casts_goes_the_long_way(short: list[str]) -> None:
+    layer, x = adapted(), torch.randn(4, 48)
+    for _ in range(2):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).dtype is torch.bfloat16
+        assert layer(x).dtype is torch.float32
+    assert short == ["forward"]
+
+
 def test_one_gradient_for_all_outputs_and_none_at_all(short: list[str]) -> None:
     layer, x = adapted(), torch.randn(4, 48, requires_grad=True)
     layer(x).sum().backward()

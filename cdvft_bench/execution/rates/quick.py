@@ -31,8 +31,9 @@ _BUSY_NOTE = "other work took the CPU meanwhile"
 
 
 def quick_path(threads: int) -> Path:
-    """Where they are kept: those of another CPU, another torch or another number of threads lie elsewhere."""
-    key = hashlib.sha256(f"{this_cpu()}\0{torch.__version__}\0{threads}\0{KIND}".encode()).hexdigest()[:16]
+    """Where they are kept: those of another CPU, torch, number of threads or build of the kernels lie elsewhere."""
+    parts = (this_cpu(), torch.__version__, str(threads), str(KIND), native.described(torch.float32))
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     return cache_folder() / f"rates-{key}.json"
 
 

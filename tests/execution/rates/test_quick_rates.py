@@ -59,6 +59,15 @@ def test_they_are_measured_once_a_machine(fresh: list[Any]) -> None:
     assert device_rates("cuda") is BUILT_IN["cuda"]
 
 
+def test_other_kernels_are_measured_anew(fresh: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after an update, for another $CDVFT_BENCH_TARGET, or where a compiler was installed meanwhile."""
+    device_rates("cpu")
+    monkeypatch.setattr(quick.native, "described", lambda dtype: "others")
+    _forget()
+    device_rates("cpu")
+    assert len(fresh) == 2
+
+
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]"])
 def test_a_damaged_file_is_measured_anew(fresh: list[Any], text: str) -> None:
     right = device_rates("cpu")
