@@ -4,6 +4,7 @@ Every command prints one object with the key "schema", the version of these sche
 under "rows". A version keeps its keys: one that goes or changes its meaning makes a new version, new ones do not.
 """
 
+from inspect import cleandoc
 from typing import Any, TypedDict
 
 import msgspec
@@ -102,5 +103,16 @@ def schemas(version: int) -> dict[str, Any]:
             name: {"allOf": [versioned, {"anyOf": [by_type[id(one)] for one in some]}]}
             for name, some in PRINTED.items()
         },
-        "$defs": components,
+        "$defs": _settled(components),
     }
+
+
+def _settled(node: Any) -> Any:
+    """A schema without what versions of msgspec write differently: docstrings' margins, defaults that are empty."""
+    if isinstance(node, list):
+        return [_settled(one) for one in node]
+    if not isinstance(node, dict):
+        return node
+    kept = {key: _settled(one) for key, one in node.items() if key != "default" or one not in ([], {})}
+    said = kept.get("description")
+    return {**kept, "description": cleandoc(said)} if isinstance(said, str) else kept
