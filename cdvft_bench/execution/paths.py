@@ -239,7 +239,7 @@ def run_layer(
         h = nn.functional.linear(x, weight, bias)
         return h + _change(x, diagonals, circulants, d_out, alpha, chosen, convention).to(h.dtype)
     plan = _plan(d_out, alpha, convention, len(diagonals), chosen == "stored" and torch.is_grad_enabled(), dtype)
-    with torch.autocast(x.device.type, enabled=False) if cast else nullcontext():
+    with without_autocast(x.device.type):
         out = _apply(chosen, x, weight, bias, plan, diagonals, circulants)
     if chosen == "native":
         remember(x, weight, bias, diagonals, circulants, settings, plan)

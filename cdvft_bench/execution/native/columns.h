@@ -4,7 +4,7 @@
 #define INSIDE (16 / (num)sizeof(real)) /* lanes of a group of 16 bytes, in which shuffles are cheap */
 #define GROUPS (WIDTH / 16)
 
-/* ---- tables ------------------------------------------------------------------------------------------------------ */
+/* ---- what is fetched meanwhile --------------------------------------------------------------------------------------- */
 
 /* Memory of the rows that come next, brought to the second cache while others are computed. A few lines at a time, all
  * along the way: a CPU stands still when more is asked for than it can wait for at once. */
@@ -19,6 +19,8 @@ INLINE void fetch(Ahead *ahead) {
     lines->at += LINE * AT_A_TIME;
     ahead->now += lines->at >= lines->end;
 }
+
+/* ---- tables ------------------------------------------------------------------------------------------------------ */
 
 /* The columns are a product of radices, the last of which may be the 4 columns that then go across the lanes. */
 typedef struct {

@@ -18,7 +18,7 @@ from cdvft_bench.execution import repeats
 from cdvft_bench.execution.fused import Plan, flattened, unflattened
 from cdvft_bench.execution.native import kernels
 from cdvft_bench.execution.native.operands import check, takes
-from cdvft_bench.execution.repeats import unwatched
+from cdvft_bench.execution.repeats import in_dtype, unwatched
 from cdvft_reference.operands import check_mixed
 
 _library = torch.library.Library("cdvft", "DEF")
@@ -99,11 +99,6 @@ def _misfit(device: torch.device, dtype: torch.dtype, p: int, circulants: int) -
 misfit = torch.compiler.assume_constant_result(_misfit)  # a compiler is not to trace how kernels are compiled
 
 
-def _as(t: Tensor, dtype: torch.dtype) -> Tensor:
-    """As ``Tensor.to``, without the microsecond that this takes where there is nothing to do."""
-    return t if t.dtype is dtype else t.to(dtype)
-
-
 class NativeFunction(torch.autograd.Function):
     """Inputs: x (..., d_in), weight or None, bias or None, plan, factors. See ``fused.FusedFunction``. Keeps x.
 
@@ -132,16 +127,16 @@ class NativeFunction(torch.autograd.Function):
         ctx.save_for_backward(*((x,) if weight is None else (x, weight)), *factors)
         dtype, own = plan.dtype or x.dtype, circulants[0].dtype
         onto = takes(dtype, own)
-        rows, b = _as(flattened(x).contiguous(), dtype), None if bias is None else _as(bias, dtype)
+        rows, b = in_dtype(flattened(x).contiguous(), dtype), None if bias is None else in_dtype(bias, dtype)
         alone = unwatched(rows, *factors)
         run = kernels.forward if alone else torch.ops.cdvft.circulant_forward.default
         change_input, change_bias = (rows, b) if onto else (rows.to(own), None)
         h: Tensor = run(change_input, change_bias, diagonals, circulants, plan.d_out, plan.alpha, plan.row)
         if onto and weight is not None:
-            h.addmm_(rows, _as(weight, dtype).t())
+            h.addmm_(rows, in_dtype(weight, dtype).t())
         elif weight is not None:
             h = torch.nn.functional.linear(rows, weight.to(dtype), b).add_(h)
-        h = _as(h, dtype)
+        h = in_dtype(h, dtype)
         if x.ndim == 2 or not alone:
             return unflattened(h, x)
         # Not a view in autograd's eyes: it refuses to let one that a Function returns be changed in place.
@@ -164,7 +159,7 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     weight = saved.pop(0) if ctx.has_weight else None
     diagonals, circulants = saved[: plan.diagonals], saved[plan.diagonals :]
     own, wanted = circulants[0].dtype, ctx.needs_input_grad[0]
-    rows, given = _as(flattened(x).contiguous(), g.dtype), flattened(g).contiguous()
+    rows, given = in_dtype(flattened(x).contiguous(), g.dtype), flattened(g).contiguous()
     run = kernels.backward if unwatched(rows, given, *saved) else torch.ops.cdvft.circulant_backward.default
     onto = takes(g.dtype, own)
     operands = (rows, given) if onto else (rows.to(own), given.to(own))
@@ -172,10 +167,10 @@ def _backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
     if not wanted:
         return (None, None, None, None, *grads)
     if onto and weight is not None:
-        grad_x.addmm_(given, _as(weight, g.dtype))
+        grad_x.addmm_(given, in_dtype(weight, g.dtype))
     elif weight is not None:
         grad_x = torch.mm(given, weight.to(g.dtype)).add_(grad_x)
-    return (unflattened(_as(grad_x, x.dtype), g), None, None, None, *grads)
+    return (unflattened(in_dtype(grad_x, x.dtype), g), None, None, None, *grads)
 
 
 _backward_once = once_differentiable(_backward)

@@ -89,6 +89,7 @@ static void look_ahead(Room *room, num r) {
     if (!l->g || l->input_gradient) look(lines, l->out, (l->g ? l->d_in : l->d_out) * size, first, end);
     room->ahead.now = 0;
 }
+
 /* The next signal of row r, or of rows r and r + 1. */
 static Signal *load(Room *room, num r, num two) {
     const Job *job = room->job;
