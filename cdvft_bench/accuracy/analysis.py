@@ -18,7 +18,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
-from cdvft_bench.accuracy.results import final_runs, tuning_runs
+from cdvft_bench.accuracy.results import deciding_runs, final_runs, tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, TrialResult, Value, scale_name, unpacked
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_SEEDS, Interval
@@ -37,7 +37,7 @@ class Score:
         accuracies: by seed. diverged: runs that did not end.
         mean: right answers over answers, the float nearest to the fraction.
         low, high: 95 % interval over seeds and test examples; None for fewer than three seeds.
-        lr: the chosen learning rate. at_edge: it is the smallest or largest that was tried.
+        lr: the chosen learning rate. at_edge: it is the smallest or largest of those that decided.
         scale: the chosen scale of the weight change; None where the method has none or it was not tuned.
         parameters, step_flops: of a run. step_seconds: median of the runs' own. training_bytes: see ``TrialResult``.
         peak_bytes: largest of the runs, None where it was not measured.
@@ -212,7 +212,7 @@ def scores(results: Sequence[TrialResult]) -> list[Score]:
             table, seeds = np.repeat(table[:1], len(every), axis=0), every
         value = estimate(table)
         low, high = _bounds(value, table.shape[1])
-        rates = [r.trial.lr for r in tried.get(label, [])]
+        rates = [r.trial.lr for r in deciding_runs(tried.get(label, []))]
         seconds = [r.step_seconds for r in ended if r.step_seconds is not None]
         joules = [r.step_joules for r in ended if r.step_joules is not None]
         peaks = [r.peak_bytes for r in ended if r.peak_bytes is not None]

@@ -9,8 +9,9 @@ from cdvft_bench.accuracy.pilot import Components, Pilot, components, pilot_of
 from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.rehearsal import Rehearsal, label_of
 from cdvft_bench.accuracy.results import contender_of
-from cdvft_bench.accuracy.search import finals, planned, tuning, tuning_count
+from cdvft_bench.accuracy.search import planned
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, Trial, TrialResult
+from cdvft_bench.accuracy.tuning import finals, long_count, short_count, tuning
 from cdvft_bench.core.text import listed, plural
 
 BASELINE = "LoRA r=8"
@@ -85,16 +86,20 @@ def outlook(preset: Preset, rows: Iterable[TrialResult], rehearsal: Rehearsal | 
         label = label_of(contender)
         tried, ends = tuning(preset, contender, results), finals(preset, contender, results)
         seeds = 1 if contender.trial.method == BASE else len(preset.seeds)
-        open_ = tuning_count(preset, contender, results) - sum(t.key in results for t in tried)
+        ended = [t for t in tried if t.key in results]
+        long = sum(t.examples == contender.trial.examples for t in ended) if preset.full_length else 0
+        short_open = short_count(preset, contender, results) - (len(ended) - long)
+        long_open = long_count(preset, contender, results) - long
         wanted = seeds - sum(t.key in results for t in ends)
-        done += sum(t.key in results for t in (*tried, *ends))
-        left += open_ + wanted
+        done += len(ended) + seeds - wanted
+        left += short_open + long_open + wanted
         missing += [label] if wanted else []
-        for n, kind in ((open_, "validation"), (wanted, "test")):
-            seconds = _recorded(kept, label, kind)
+        for n, kind in ((short_open, "short"), (long_open, "long"), (wanted, "test")):
+            trial = _sized(preset, contender, kind)
+            seconds = _recorded(kept, label, trial)
             if n and seconds is None and label in known:
-                seconds, rehearsed = known[label].of(_sized(preset, contender, kind)), True
-            seconds = seconds if seconds is not None else _recorded(kept, "", kind)
+                seconds, rehearsed = known[label].of(trial), True
+            seconds = seconds if seconds is not None else _recorded(kept, "", trial)
             unknown |= bool(n) and seconds is None
             hours += n * (seconds or 0.0) / HOUR
     spent = sum(r.cpu_seconds or 0.0 for r in kept) / HOUR
@@ -117,21 +122,26 @@ def outlook(preset: Preset, rows: Iterable[TrialResult], rehearsal: Rehearsal | 
     )
 
 
-def _recorded(rows: Sequence[TrialResult], label: str, kind: str) -> float | None:
-    """Mean core-seconds of a method's runs of a kind, of all methods that train an adapter if none is named."""
+def _recorded(rows: Sequence[TrialResult], label: str, like: Trial) -> float | None:
+    """Mean core-seconds of a method's runs of a size, of all methods that train an adapter if none is named."""
 
     def counts(run: TrialResult) -> bool:
         return contender_of(run) == label if label else run.trial.method not in (HEAD, BASE)
 
-    spent = [r.cpu_seconds for r in rows if r.cpu_seconds and r.trial.evaluate == kind and counts(r)]
+    spent = [r.cpu_seconds for r in rows if r.cpu_seconds and _size(r.trial) == _size(like) and counts(r)]
     return fmean(spent) if spent else None
+
+
+def _size(trial: Trial) -> tuple[str, int, int]:
+    return trial.evaluate, trial.examples, trial.scored
 
 
 def _sized(preset: Preset, contender: Contender, kind: str) -> Trial:
     trial = contender.trial
     if kind == "test":
-        return trial
-    return replace(trial, examples=preset.tune_examples or trial.examples, scored=preset.tune_scored or trial.scored)
+        return replace(trial, evaluate="test")
+    examples = trial.examples if kind == "long" else preset.tune_examples or trial.examples
+    return replace(trial, evaluate="validation", examples=examples, scored=preset.tune_scored or trial.scored)
 
 
 def _seen(found: Sequence[Score], seeds: int, scored: int, methods: int) -> tuple[tuple[float, float] | None, str]:

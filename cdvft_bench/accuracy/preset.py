@@ -34,6 +34,7 @@ can rank methods at all (see ``pilot``)::
     scales = 2
     tune_examples = 3000     # of tuning runs, where fewer than `examples` and `scored` are enough to choose by
     tune_scored = 2000
+    full_length = 3          # runs as long as the final ones that come after those and then decide, see ``tuning``
     gain = 0.05              # tuned "full" must score so much above tuned "head" ("base"), their intervals apart
 
     [[method]]
@@ -63,7 +64,7 @@ from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
 from cdvft_bench.core.names import guess
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool", "precision")
-_EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "gain")
+_EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "full_length", "gain")
 """Keys of a preset whose grid of rates extends itself."""
 SCALES = 64
 """Most scales that a preset may try."""
@@ -94,7 +95,8 @@ class Preset:
         name: of the preset. description: what it is for. contenders: the methods. seeds: of the final runs.
         map: every learning rate runs with every seed on the validation split, and nothing else.
         trials: tuning runs of every method whose grid extends itself. tune_examples, tune_scored: of tuning runs,
-            None for those of the final ones.
+            None for those of the final ones. full_length: tuning runs of every method with as many examples as the
+            final ones have, 0 for none.
         gain: share of right answers by which tuned full fine-tuning must beat training nothing but the classifier
             before any other method is run; None asks nothing.
         deciding: how many methods, the first, have all their runs before the others begin; 0 for all alike.
@@ -110,6 +112,7 @@ class Preset:
     tune_scored: int | None = None
     gain: float | None = None
     deciding: int = 0
+    full_length: int = 0
 
 
 def read_preset(name: str | Path) -> Preset:
@@ -245,6 +248,7 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
         head.get("tune_scored"),
         head.get("gain"),
         head.get("deciding", 0),
+        head.get("full_length", 0),
     )
 
 
@@ -253,6 +257,17 @@ def _check_extending(head: Mapping[str, Any], scales: int, where: str) -> None:
         raise UserError(
             f"preset {where}: trials = {head['trials']!r} must be an integer >= {len(FIRST) + scales}, since "
             f"{len(FIRST)} rates and {scales} scales are tried in any case"
+        )
+    length = head.get("full_length", len(FIRST))
+    if not _whole(length, len(FIRST)):
+        raise UserError(
+            f"preset {where}: full_length = {length!r:.60} must be an integer >= {len(FIRST)}, since so many runs are "
+            "the fewest that have a best rate inside"
+        )
+    if "full_length" in head and head.get("tune_examples", MOST) >= head.get("examples", Trial.examples):
+        raise UserError(
+            f"preset {where}: full_length asks for tuning runs that are longer than the others; give tune_examples "
+            "below examples, or leave full_length out"
         )
     for key, low, high in (("ratio", 1, math.inf), ("gain", 0, 1)):
         value = head.get(key, (low + 1) / 2 if key == "gain" else None)

@@ -5,13 +5,15 @@ beyond it; once it lies inside, every further trial halves, on the logarithm, th
 the same scores give the same rates, so a search that was interrupted goes on from its rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
 LEAST, MOST = 1e-9, 1e4
 """No rate beyond these is tried: a best rate out there is a fault of the workload, not of the grid."""
 FIRST = (Fraction(0), Fraction(-1), Fraction(1))
+PAIR = FIRST[:2]
+"""A shorter start: the better of the two says in which direction the third lies."""
 DIVERGED = -1.0
 """Below every accuracy."""
 
@@ -67,17 +69,19 @@ def between(found: Mapping[Fraction, float]) -> Fraction:
     return (best + low) / 2 if below >= above else (best + high) / 2
 
 
-def walk(grid: Grid, trials: int, score: Callable[[float], float | None]) -> tuple[list[float], bool]:
+def walk(
+    grid: Grid, trials: int, score: Callable[[float], float | None], first: Sequence[Fraction] = FIRST
+) -> tuple[list[float], bool]:
     """The rates of a search in their order, as far as the known scores decide them.
 
     Args:
         grid: where it begins. trials: how many rates, at least three; more are tried while the best is at an end.
-        score: of a rate, ``DIVERGED`` or an accuracy; None where it was not tried.
+        score: of a rate, ``DIVERGED`` or an accuracy; None where it was not tried. first: steps that it begins with.
 
     Returns:
         Rates: those with a score, then those to try now. Whether the search has ended.
     """
-    steps = list(FIRST)
+    steps = list(first)
     while True:
         scores = {step: score(grid.rate(step)) for step in steps}
         found = {step: value for step, value in scores.items() if value is not None}
@@ -92,6 +96,6 @@ def walk(grid: Grid, trials: int, score: Callable[[float], float | None]) -> tup
             return [grid.rate(step) for step in steps], True
 
 
-def enclosed_after(grid: Grid, score: Callable[[float], float | None]) -> int:
+def enclosed_after(grid: Grid, score: Callable[[float], float | None], first: Sequence[Fraction] = FIRST) -> int:
     """How many rates it takes until the best lies inside; while that is open, as many as are known to be needed."""
-    return len(walk(grid, len(FIRST), score)[0])
+    return len(walk(grid, len(FIRST), score, first)[0])

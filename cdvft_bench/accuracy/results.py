@@ -88,6 +88,12 @@ def best_run(tried: Sequence[TrialResult]) -> TrialResult:
     return max(tried, key=lambda r: (reached(r), inner(rates.index(r.trial.lr), len(rates)), -r.trial.lr))
 
 
+def deciding_runs(tried: Sequence[TrialResult]) -> list[TrialResult]:
+    """Those of a method's tuning runs that choose its setting: of several lengths, the longest."""
+    most = max((r.trial.examples for r in tried), default=0)
+    return [r for r in tried if r.trial.examples == most]
+
+
 def reached(run: TrialResult) -> float:
     """What a run counts for in tuning: its accuracy, less than any where it diverged or failed."""
     return DIVERGED if run.accuracy is None else run.accuracy
@@ -104,7 +110,7 @@ def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
     may hold others.
     """
     given = list(results)
-    chosen = {label: _setting(best_run(tried).trial) for label, tried in tuning_runs(given).items()}
+    chosen = {label: _setting(best_run(deciding_runs(tried)).trial) for label, tried in tuning_runs(given).items()}
     found: dict[str, list[TrialResult]] = {}
     for result in sorted(given, key=lambda r: r.trial.seed):
         label = contender_of(result)

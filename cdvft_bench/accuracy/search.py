@@ -2,7 +2,8 @@
 
 First every method tries as many learning rates on the validation split. Then, at its best one, as many scales of the
 weight change: the method's own times factors that are drawn once, alike for all; a method without a scale tries its
-learning rate times the same factors instead. The best run of all decides.
+learning rate times the same factors instead. The best run of all decides, or of those of full length where the preset
+asks for such (``tuning``).
 
 Where the grid of rates extends itself (``rates``), a method without a scale tries that many more rates of the grid. A
 method whose best rate still lies at the end of the grid after all its trials gets more of them, and then so does every
@@ -28,99 +29,14 @@ from typing import Any
 
 from cdvft_bench.accuracy.pilot import FULL, pilot_of
 from cdvft_bench.accuracy.preset import Contender, Preset
-from cdvft_bench.accuracy.rates import enclosed_after, walk
-from cdvft_bench.accuracy.results import best_run, reached, read_results, row_of
+from cdvft_bench.accuracy.results import read_results, row_of
 from cdvft_bench.accuracy.training.fit import Measure, run_trial, unread
-from cdvft_bench.accuracy.training.trial import (
-    BASE,
-    HEAD,
-    Trial,
-    TrialResult,
-    scale_name,
-    scaled,
-    with_setting,
-    with_start,
-)
+from cdvft_bench.accuracy.training.trial import BASE, HEAD, Trial, TrialResult, with_setting, with_start
+from cdvft_bench.accuracy.tuning import Results, finals, seeds_of, tuning, tuning_count
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file
 from cdvft_bench.core.io.log import Log
-
-TUNING_SEED = 1000
-"""Of initial values and batches while a method is tuned; final runs have the preset's seeds."""
-
-
-Results = Mapping[str, TrialResult]
-"""By the key of their trial."""
-
-
-def chosen(preset: Preset, contender: Contender, results: Results) -> Trial | None:
-    """The trial that decided, at the size of a final run; None while tuning trials are missing."""
-    trials = tuning(preset, contender, results)
-    if not trials:
-        return contender.trial
-    found = [results[t.key] for t in trials if t.key in results]
-    if len(found) < tuning_count(preset, contender, results):
-        return None
-    return replace(best_run(found).trial, examples=contender.trial.examples, scored=contender.trial.scored)
-
-
-def tuning(preset: Preset, contender: Contender, results: Results) -> list[Trial]:
-    """The tuning trials as far as they are known: those of the scale follow when all learning rates have run."""
-    if contender.grid is None and len(contender.lrs) == 1 and not contender.factors:
-        return []
-    rates, known = _rate_trials(preset, contender, results)
-    if not known or any(t.key not in results for t in rates):
-        return rates
-    if contender.grid is not None and scale_name(contender.trial.method) is None:
-        return rates
-    best = best_run([results[t.key] for t in rates]).trial
-    return [*rates, *(scaled(best, factor) for factor in contender.factors)]
-
-
-def _rate_trials(preset: Preset, contender: Contender, results: Results) -> tuple[list[Trial], bool]:
-    """The trials of learning rates in their order as far as they are known, and whether these are all."""
-    if contender.grid is None:
-        return [_tuning_trial(preset, contender, lr) for lr in contender.lrs], True
-    count = _rate_count(preset, contender) + _more(preset, results)
-    rates, known = walk(contender.grid, count, _scores(preset, contender, results))
-    return [_tuning_trial(preset, contender, lr) for lr in rates], known
-
-
-def _tuning_trial(preset: Preset, contender: Contender, lr: float) -> Trial:
-    trial = contender.trial
-    smaller = replace(trial, examples=preset.tune_examples or trial.examples, scored=preset.tune_scored or trial.scored)
-    return with_setting(smaller, lr, TUNING_SEED, "validation")
-
-
-def _rate_count(preset: Preset, contender: Contender) -> int:
-    """How many of the tuning trials of a grid that extends itself are of rates, if none needs more."""
-    return preset.trials - (len(contender.factors) if scale_name(contender.trial.method) else 0)
-
-
-def _more(preset: Preset, results: Results) -> int:
-    """Trials that every method gets beside those of the preset, since one needs them to have its best rate inside."""
-    needed = [
-        enclosed_after(c.grid, _scores(preset, c, results)) - _rate_count(preset, c)
-        for c in preset.contenders
-        if c.grid is not None
-    ]
-    return max(0, *needed) if needed else 0
-
-
-def _scores(preset: Preset, contender: Contender, results: Results) -> Callable[[float], float | None]:
-    def score(lr: float) -> float | None:
-        run = results.get(_tuning_trial(preset, contender, lr).key)
-        return None if run is None else reached(run)
-
-    return score
-
-
-def tuning_count(preset: Preset, contender: Contender, results: Results) -> int:
-    """How many tuning trials a method has, as far as the results say."""
-    if contender.grid is not None:
-        return preset.trials + _more(preset, results)
-    return len(contender.lrs) + len(contender.factors) if len(contender.lrs) > 1 or contender.factors else 0
 
 
 def _due(preset: Preset, results: Results) -> Iterator[tuple[Contender, Trial]]:
@@ -201,17 +117,6 @@ def _mapped(preset: Preset) -> Iterator[tuple[Contender, Trial]]:
                 yield contender, with_setting(contender.trial, lr, seed, "validation")
 
 
-def finals(preset: Preset, contender: Contender, results: Results) -> list[Trial]:
-    """The runs of the chosen setting on the test split; none while it is not known."""
-    best = chosen(preset, contender, results)
-    return [] if best is None else [with_setting(best, best.lr, seed, "test") for seed in _seeds(preset, contender)]
-
-
-def _seeds(preset: Preset, contender: Contender) -> tuple[int, ...]:
-    """Of the final runs; no seed enters those of an untrained model."""
-    return preset.seeds[:1] if contender.trial.method == BASE else preset.seeds
-
-
 def pending(preset: Preset, results: Results) -> Iterator[Trial]:
     """Trials that are still to run and known already, method by method: rates, scales, final runs."""
     return (trial for _, trial in _due(preset, results))
@@ -225,7 +130,7 @@ def left(preset: Preset, results: Results) -> int:
     for contender in preset.contenders:
         trials = tuning(preset, contender, results)
         count += tuning_count(preset, contender, results) - sum(t.key in results for t in trials)
-        count += len(_seeds(preset, contender)) - sum(t.key in results for t in finals(preset, contender, results))
+        count += len(seeds_of(preset, contender)) - sum(t.key in results for t in finals(preset, contender, results))
     return count
 
 

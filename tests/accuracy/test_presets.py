@@ -58,9 +58,9 @@ def _check(preset: Preset) -> None:
         assert preset.gain is not None
         assert preset.gain >= 0.05
         assert len(list(pending(preset, {}))) == sum(3 if c.grid else 1 for c in preset.contenders[:2])
-        assert left(preset, {}) == len(trained) * (preset.trials + len(preset.seeds)) + len(preset.contenders) - len(
-            trained
-        )
+        assert left(preset, {}) == len(trained) * (preset.trials + preset.full_length + len(preset.seeds)) + len(
+            preset.contenders
+        ) - len(trained)
         return
     first = tuned.pop() * len(trained) * (len(preset.seeds) if preset.map else 1)
     assert len(list(pending(preset, {}))) == first + len(preset.contenders) - len(trained)

@@ -14,9 +14,10 @@ from cdvft_bench.accuracy.analysis import scores
 from cdvft_bench.accuracy.pilot import pilot_of
 from cdvft_bench.accuracy.preset import Preset, read_preset
 from cdvft_bench.accuracy.results import contender_of, final_runs, read_results
-from cdvft_bench.accuracy.search import chosen, left, pending, planned, train
+from cdvft_bench.accuracy.search import left, pending, planned, train
 from cdvft_bench.accuracy.training.fit import CURVE, batches, run_trial, thinned
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
+from cdvft_bench.accuracy.tuning import chosen
 from cdvft_bench.core.errors import UserError
 
 PRESET = """
@@ -231,12 +232,78 @@ def test_the_file_chooses_as_the_search_did(tmp_path: Path) -> None:
         assert contender_of(runs[0]) in found
 
 
+LONG = PRESET.replace("gain = 0.05", "full_length = 3\ngain = 0.05")
+
+
+def _shifting(by: float) -> Run:
+    """As ``_runner``, but the best rate of runs of full length is so many times that of shorter ones."""
+    short, long = _runner(), _runner({method: lr * by for method, lr in OPTIMA.items()})
+    return lambda trial: (long if trial.examples == 64 else short)(trial)
+
+
+@pytest.mark.parametrize("by", [0.3, 1.0, 3.0])
+def test_runs_of_full_length_decide(by: float, tmp_path: Path) -> None:
+    preset = _read(tmp_path, LONG)
+    assert left(preset, {}) == 4 * (7 + 3 + 3)
+    results = _all(preset, _shifting(by))
+    assert left(preset, results) == 0
+    kept = planned(preset, results.values())
+    tuned, final = _by_method({r.trial.key: r for r in kept}, "validation"), _by_method(results, "test")
+    long = {method: [t for t in trials if t.examples == 64] for method, trials in tuned.items()}
+    assert len({len(trials) for trials in long.values()}) == 1, "as many for every method"
+    assert 3 <= len(long["lora"]) <= 4
+    assert {t.scored for trials in long.values() for t in trials} == {100}
+    assert {t.seed for trials in tuned.values() for t in trials} == {1000}
+    for method, trials in long.items():
+        assert len({t.hyperparameters for t in trials}) == 1, "the scale is the one of the shorter runs"
+        assert all(t.head_lr == (t.lr if method == "head" else 5e-3) for t in trials) or method != "head"
+        (lr,) = {t.lr for t in final[method]}
+        assert min(t.lr for t in trials) < lr < max(t.lr for t in trials)
+        assert abs(math.log(lr / (by * OPTIMA[method]))) < math.log(2.1)
+    found = scores(kept)
+    assert not any(s.at_edge for s in found)
+    assert {s.method: s.lr for s in found} == {method: trials[0].lr for method, trials in final.items()}
+
+
+def test_a_method_that_needs_more_runs_of_full_length_gives_all_of_them_more(tmp_path: Path) -> None:
+    preset = _read(tmp_path, LONG)
+    plain, far = _runner(), _runner({**OPTIMA, "cdvft": OPTIMA["cdvft"] / 100})
+    results = _all(preset, lambda trial: (far if trial.examples == 64 else plain)(trial))
+    kept = planned(preset, results.values())
+    tuned = _by_method({r.trial.key: r for r in kept}, "validation")
+    long = {method: len([t for t in trials if t.examples == 64]) for method, trials in tuned.items()}
+    assert len(set(long.values())) == 1
+    assert long["cdvft"] >= 6
+    assert {len(trials) for trials in tuned.values()} == {7 + long["cdvft"]}
+    assert not any(s.at_edge for s in scores(kept))
+
+
+def test_shorter_runs_do_not_choose_where_longer_ones_did(tmp_path: Path) -> None:
+    """Also where a short run scored more than every long one, as an unstable rate does."""
+    preset = _read(tmp_path, LONG)
+    low = _runner({method: lr / 3 for method, lr in OPTIMA.items()}, {name: top / 2 for name, top in TOPS.items()})
+    plain = _runner()
+    results = _all(
+        replace(preset, gain=None),
+        lambda trial: (low if trial.examples == 64 and trial.evaluate == "validation" else plain)(trial),
+    )
+    for contender in preset.contenders:
+        best = chosen(preset, contender, results)
+        assert best is not None
+        tried = [r.trial.lr for r in results.values() if r.trial.method == best.method and r.trial.examples == 64]
+        assert best.lr in tried
+        assert best.lr < 0.7 * OPTIMA[best.method]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
         ("trials = 7", "trials = 7\ndeciding = 0", "deciding = 0 must be an integer from 1"),
         ("trials = 7", "trials = 4", "trials = 4 must be an integer >= 5"),
         ("trials = 7", "trials = 7.5", "trials = 7.5"),
+        ("trials = 7", "trials = 7\nfull_length = 2", "full_length = 2 must be an integer >= 3"),
+        ("tune_examples = 16", "full_length = 3", "give tune_examples below examples"),
+        ("tune_examples = 16", "tune_examples = 64\nfull_length = 3", "give tune_examples below examples"),
         ("ratio = 4.0", "ratio = 1.0", "ratio = 1.0 must be a number above 1"),
         ("ratio = 4.0", "", "needs 'ratio'"),
         ("ratio = 4.0", "ratio = 4.0\nlrs = [1e-3]", "'lrs' does not go with 'trials'"),

@@ -18,9 +18,10 @@ from cdvft_bench.accuracy import search
 from cdvft_bench.accuracy.analysis import scores
 from cdvft_bench.accuracy.preset import Preset, read_preset, scale_factors
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.accuracy.search import chosen, left, pending, train
+from cdvft_bench.accuracy.search import left, pending, train
 from cdvft_bench.accuracy.training.fit import Unread, run_trial
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed, scaled, unpacked
+from cdvft_bench.accuracy.tuning import chosen
 from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cdvft_bench.accuracy.analysis import Score, seed_deviation
-from cdvft_bench.accuracy.results import tuning_runs
+from cdvft_bench.accuracy.results import deciding_runs, tuning_runs
 from cdvft_bench.accuracy.training.trial import BASE, TrialResult, scale_name
 from cdvft_bench.analysis.accuracy.fronts import Front
 from cdvft_bench.analysis.accuracy.pairs import BASELINE, CHANCE, differences_to, verdict
@@ -33,7 +33,8 @@ def _settings(runs: Sequence[TrialResult], found: Sequence[Score]) -> str:
         said += f"; the last against the first, picked by these same scores, is {verdict(found_d)}"
     spreads = {}
     for label, tried in tuning_runs(runs).items():
-        accuracies = [r.accuracy for r in tried if r.accuracy is not None]
+        least = min(r.trial.examples for r in tried)
+        accuracies = [r.accuracy for r in tried if r.accuracy is not None and r.trial.examples == least]
         if len(accuracies) > 1:
             spreads[label] = max(accuracies) - min(accuracies)
     mine = [spreads[s.label] for s in ours if s.label in spreads]
@@ -82,7 +83,7 @@ def best_tuned(tried: Mapping[str, Sequence[TrialResult]], rivals: Sequence[Scor
     Args:
         tried: of ``tuning_runs``. rivals: to choose from.
     """
-    tuned = {label: max((r.accuracy or 0.0 for r in some), default=0.0) for label, some in tried.items()}
+    tuned = {label: max((r.accuracy or 0.0 for r in deciding_runs(some)), default=0.0) for label, some in tried.items()}
     return min(rivals, key=lambda s: (-tuned.get(s.label, 0.0), s.parameters, s.label), default=None)
 
 
