@@ -8,8 +8,9 @@ import msgspec
 
 from cdvft_bench.accuracy.rates import DIVERGED, inner
 from cdvft_bench.accuracy.training.images import LICENCES as PICTURES
-from cdvft_bench.accuracy.training.trial import Trial, TrialResult, with_start
+from cdvft_bench.accuracy.training.trial import BASE, Trial, TrialResult, with_start
 from cdvft_bench.core.errors import UserError
+from cdvft_bench.core.interval import LEAST_SEEDS
 from cdvft_bench.core.io.log import damaged, read_log
 
 
@@ -107,7 +108,8 @@ def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
     """Runs on the test split by method, in order of seed.
 
     Where a method was tuned, only runs at its best setting count: a file that was gone on with after more were tried
-    may hold others.
+    may hold others. Fewer than ``LEAST_SEEDS`` runs show no spread; where another method has that many, a method with
+    fewer is not finished, and is left out (``unfinished``).
     """
     given = list(results)
     chosen = {label: _setting(best_run(deciding_runs(tried)).trial) for label, tried in tuning_runs(given).items()}
@@ -116,7 +118,16 @@ def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
         label = contender_of(result)
         if result.trial.evaluate == "test" and chosen.get(label, _setting(result.trial)) == _setting(result.trial):
             found.setdefault(label, []).append(result)
-    return found
+    counts = {label: LEAST_SEEDS if runs[0].trial.method == BASE else len(runs) for label, runs in found.items()}
+    least = LEAST_SEEDS if max(counts.values(), default=0) >= LEAST_SEEDS else 0
+    return {label: runs for label, runs in found.items() if counts[label] >= least}
+
+
+def unfinished(results: Iterable[TrialResult]) -> list[str]:
+    """Methods of a workload without test runs that count, where others have them; in the order of their first run."""
+    given = list(results)
+    final = final_runs(given)
+    return list(dict.fromkeys(label for run in given if (label := contender_of(run)) not in final)) if final else []
 
 
 def tuning_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:

@@ -19,6 +19,7 @@ from cdvft_bench.commands.shared import (
     WORKERS,
     column_option,
     columns_of,
+    emit,
     seconds,
 )
 from cdvft_bench.core.errors import UserError
@@ -264,19 +265,22 @@ def _write_page(
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, type=PATH)
-def rank(paths: tuple[Path, ...]) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rank(paths: tuple[Path, ...], as_json: bool) -> None:
     """Rank the methods over the workloads of PATHS: results of train, or folders of them.
 
     Mean ranks, wins, ties and losses against LoRA, and what each front tells apart, with what was not measured. Only
     workloads whose pilot shows that they can rank count.
     """
     from cdvft_bench.analysis.inputs import read
+    from cdvft_bench.report.ranks import ranked
     from cdvft_bench.report.terminal.overview import show_ranking
 
     campaign = read(*paths, claims=False)
     if not any(study.scores for study in campaign.studies):
         raise UserError("no finished run on a test split in the files given; run a preset of 'cdvft-bench train' first")
-    show_ranking(campaign)
+    fronts = {study.name: tuple(front.told for front in study.fronts if front.told) for study in campaign.studies}
+    emit(ranked(campaign.ranking, fronts, campaign.plans), as_json, lambda: show_ranking(campaign))
 
 
 @click.command()

@@ -17,6 +17,7 @@ from cdvft_bench.core.timed import SelfTest, Timed, TraceSummary
 from cdvft_bench.counting.hardware import Executed
 from cdvft_bench.execution.planner import Estimate, Problem
 from cdvft_bench.predictor.results import Answer, Evaluation, PublishedComparison
+from cdvft_bench.report.ranks import Ranked
 from cdvft_bench.sweep.doctor import Finding
 from cdvft_bench.sweep.network_cost import NetworkCost
 from cdvft_bench.timing.traces.analysis import Comparison as TraceComparison
@@ -85,6 +86,7 @@ PRINTED: dict[str, tuple[Any, ...]] = {
     "trace": (TraceSummary, TraceComparison),
     "list": (Rows,),
     "verify": (Verification,),
+    "rank": (Ranked,),
 }
 """Types of what each command may print. ``trace`` of one file has ``detail`` beside the summary's keys; ``verify`` has
 the ``format`` and ``version`` of its file, and ``as_pinned``, a verdict's and the whole ledger's."""

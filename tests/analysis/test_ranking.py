@@ -258,3 +258,21 @@ def test_states_of_a_front_follow_from_what_is_told() -> None:
             beaten = any(accuracy[o] > accuracy[name] and cost[o].value <= cost[name].value for o in labels)
             assert found[name] == ("off" if beaten else "on")
     assert math.isclose(CostOf(1.0, 0.5, 2.0).spread, math.log(4) / 3.92)
+
+
+def test_a_method_with_fewer_than_three_seeds_is_named_and_not_ranked() -> None:
+    """Two of an unstable rate's seeds look like a result; what is not finished enters no rank, front or verdict."""
+    early = made({OURS: 0.99}, seeds=(0, 1), seed=9)
+    others = made({s: share for s, share in APART.items() if s != OURS}, seed=1)
+    (study,) = studies({"a": [*early, *others]})
+    assert {score.method for score in study.scores} == {"head", "full", "lora", "c3a", "block_circulant"}
+    assert all(early[0].label not in front.costs for front in study.fronts)
+    found = ranked(a=[*early, *others])
+    assert found.unfinished == (("minilm on tweets", (early[0].label,)),)
+    assert not any(row.role == "CDVFT m=2 p=d" for row in found.rows)
+    (said,) = left_out_said(found)
+    assert said.startswith(f"minilm on tweets: {early[0].label} is tuned or under way, with fewer than 3 seeds")
+    # A quick campaign, of which no method has three seeds, shows all of them.
+    quick = [run for run in [*early, *others] if run.trial.seed < 2]
+    assert len(studies({"a": quick})[0].scores) == 6
+    assert ranked(a=[*made({OURS: 0.7}, seed=9), *others]).unfinished == ()

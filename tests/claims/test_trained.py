@@ -149,6 +149,16 @@ def test_a_workload_that_cannot_rank_says_nothing_beside_one_that_can(tmp_path: 
     assert verdict.detail.startswith("shown on minilm on tweets (")
 
 
+def test_a_workload_without_all_seeds_says_nothing_beside_one_that_has_them(tmp_path: Path) -> None:
+    whole = (runs(CDVFT, 0.82), runs(LORA, 0.8))
+    early = (runs(CDVFT, 0.5, seeds=[0, 1], task="bbc-news"), runs(LORA, 0.8, task="bbc-news"))
+    verdict = judged(tmp_path, *whole, *early)
+    assert (verdict.word, verdict.open) == ("holds", 0)
+    assert "bbc-news" not in verdict.detail
+    # As many seeds of both count against it.
+    assert judged(tmp_path, *whole, runs(CDVFT, 0.5, task="bbc-news"), early[1]).word == "holds only if"
+
+
 def test_a_workload_of_images_has_no_tokens(tmp_path: Path) -> None:
     detail = judged(tmp_path, runs(CDVFT, 0.8, task="digits"), runs(LORA, 0.8, task="digits")).detail
     assert "minilm on digits (1,000 examples x 2, batch 16)" in detail

@@ -12,7 +12,8 @@ from cdvft_bench.cli import main
 from cdvft_bench.commands.shared import SCHEMA
 from cdvft_bench.report.schemas import PRINTED, schemas
 
-FILE = Path(__file__).parents[2] / "docs" / "schemas.json"
+ROOT = Path(__file__).parents[2]
+FILE, PROFILES = ROOT / "docs" / "schemas.json", ROOT / "profiles"
 CALLS = [
     "predict cdvft --layer 48x32",
     "count lora rank=2 --layer 48x32 --tokens 4",
@@ -20,6 +21,7 @@ CALLS = [
     "answer --model minilm --gpu l4 --methods lora,cdvft",
     "list gpus",
     "doctor",
+    f"rank '{PROFILES / 'accuracy-cpu-small'}'",
 ]
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from cdvft_bench.accuracy.analysis import Difference, Estimate, Score, estimate, holm, paired
 from cdvft_bench.accuracy.draws import CostOf
 from cdvft_bench.accuracy.pilot import REFERENCES
-from cdvft_bench.accuracy.results import tuning_runs
+from cdvft_bench.accuracy.results import tuning_runs, unfinished
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, TrialResult
 from cdvft_bench.analysis.accuracy.answers import best_tuned
 from cdvft_bench.analysis.accuracy.pairs import BASELINE, beyond_chance, differences_to, told_apart
@@ -107,13 +107,15 @@ class Ranking:
     """The table over workloads.
 
     Attributes:
-        workloads: names of those that can rank. left_out: others, with the reason. rows: best mean rank first, then
-            methods that were not measured everywhere, then the references.
+        workloads: names of those that can rank. left_out: others, with the reason. unfinished: of workloads that can
+            rank, methods without test runs that count. rows: best mean rank first, then methods that were not
+            measured everywhere, then the references.
         ranked: how many methods have ranks: those that every workload of ``over`` has. over: workloads of the ranks.
     """
 
     workloads: tuple[str, ...]
     left_out: tuple[tuple[str, str], ...]
+    unfinished: tuple[tuple[str, tuple[str, ...]], ...]
     rows: tuple[Row, ...]
     ranked: int
     over: tuple[str, ...]
@@ -156,7 +158,8 @@ def ranking(studies: Iterable[Study]) -> Ranking:
         mine = [cell.rank for cell in cells.values() if cell.rank is not None]
         rows.append(Row(role, method, cells, _mean_rank(mine) if role in ranked else None))
     rows.sort(key=_order)
-    return Ranking(tuple(named), tuple(left_out), tuple(rows), len(ranked), over)
+    waiting = tuple((name, some) for name, study in known.items() if (some := tuple(unfinished(study.runs))))
+    return Ranking(tuple(named), tuple(left_out), waiting, tuple(rows), len(ranked), over)
 
 
 def said_of(found: Ranking, role: str) -> str:

@@ -11,7 +11,7 @@ from typing import Self
 from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.pilot import cannot_rank
 from cdvft_bench.accuracy.published.reading import TABLES, is_published, read_published
-from cdvft_bench.accuracy.results import read_results, workloads
+from cdvft_bench.accuracy.results import read_results, unfinished, workloads
 from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject, Point, Subject
@@ -228,8 +228,9 @@ class AccuracySource(_Recorded):
         return type(self)([table for table in self.tables if table.name == name], workloads(self.results).get(name, []))
 
     def groups(self, point: Point) -> list[Setting]:
-        """Workloads that have the figure; where one is shown to rank methods, without those that are not."""
+        """Workloads that have the figure: where some have all seeds of it or can rank methods, these alone."""
         found = super().groups(point)
+        found = [group for group in found if group and not self._groups[group].early(point)] or found
         able = [group for group in found if group and not self._groups[group].doubt]
         return able if any(self._groups[group].results for group in able) else found
 
@@ -237,6 +238,12 @@ class AccuracySource(_Recorded):
     def doubt(self) -> str:
         """Why the workload of the results is not shown to rank methods."""
         return cannot_rank(self.results) if self.results else ""
+
+    def early(self, point: Point) -> bool:
+        """Whether the runs of a side are not finished, while others' of the workload are."""
+        waiting = unfinished(self.results)
+        sides = [side for side in (point.subject, point.against) if isinstance(side, MethodSubject)] if waiting else []
+        return any(self._score(side).label in waiting for side in sides)
 
     def figure(self, point: Point) -> Figure:
         """Test accuracy, 0 to 1, of a method with the hyperparameters that the ledger names, or the ratio of two."""
