@@ -268,7 +268,7 @@ def test_a_processor_with_narrow_vectors_says_the_same() -> None:
     """Of the recorded runs, every share, mean, interval and p: alike to the last bit."""
     umath = importlib.import_module("numpy._core._multiarray_umath")
     narrow = {"NPY_DISABLE_CPU_FEATURES": " ".join(umath.__cpu_dispatch__), "OPENBLAS_CORETYPE": "Nehalem"}
-    results = Path(__file__).parents[2] / "profiles" / "accuracy-cpu-small" / "results.jsonl"
+    results = Path(__file__).parents[2] / "profiles" / "accuracy-clothes-vit" / "results.jsonl"
     here: dict[str, object] = {"RESULTS": str(results)}
     exec(FIGURES, here)
     code = f"import json\nRESULTS = {str(results)!r}\n{FIGURES}\nprint(json.dumps(said))"

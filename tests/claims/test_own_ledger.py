@@ -103,7 +103,7 @@ def test_what_was_recorded_is_judged_without_being_asked(verification: Verificat
         assert {axis for r in verdict.readings for axis, _ in r.setting} & {"workload", "machine"}
         row = next(r for r in rows(verification) if r.id == name)
         assert said in row.numbers
-    assert "accuracy-cpu-small/results.jsonl" in verification.records
+    assert "accuracy-clothes-vit/results.jsonl" in verification.records
 
 
 def test_what_nobody_recorded_is_not_measured_and_says_what_would_supply_it() -> None:

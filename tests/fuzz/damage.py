@@ -158,7 +158,7 @@ def make_good(folder: Path) -> dict[str, Path]:
         write_table(made, folder / "table.csv")
     results = (PROFILES / "accuracy-cpu-starts" / "results.jsonl").read_bytes().splitlines(keepends=True)
     (folder / "results.jsonl").write_bytes(b"".join(results[:24]))
-    shutil.copy(PROFILES / "accuracy-cpu-small" / "steps.json", folder / "steps.json")
+    shutil.copy(PROFILES / "accuracy-tweets-minilm" / "steps.json", folder / "steps.json")
     shutil.copy(PROFILES / "cpu-paths" / "rates.json", folder / "rates.json")
     (folder / "config.json").write_text(json.dumps(CONFIG), encoding="utf-8")
     (folder / "trace.json").write_text(json.dumps(TRACE), encoding="utf-8")

@@ -114,13 +114,13 @@ def test_no_records_is_the_users_to_mend(tmp_path: Path) -> None:
 
 
 def test_pictures_are_drawn_on_request_alone(tmp_path: Path) -> None:
-    options = ["report", str(PROFILES / "accuracy-cpu-small"), str(PROFILES / "cpu-quick"), "--output"]
+    options = ["report", str(PROFILES / "accuracy-clothes-vit"), str(PROFILES / "cpu-quick"), "--output"]
     done = CliRunner().invoke(main, [*options, str(tmp_path / "r"), "--figures", "pdf,png"])
     assert done.exit_code == 0, done.output
     written = {p.name: p.read_bytes() for p in (tmp_path / "r" / "figures").iterdir()}
     shown = [f"{name}{dark}" for dark in ("", "-dark") for name in ("overview", "front")]
     assert written.keys() == {f"{name}.{kind}" for name in shown for kind in ("png", "svg", "pdf")}
-    campaign = read(PROFILES / "accuracy-cpu-small", PROFILES / "cpu-quick")
+    campaign = read(PROFILES / "accuracy-clothes-vit", PROFILES / "cpu-quick")
     methods = dict(zip(campaign.frame["setting"], campaign.frame["method"], strict=True))
     again = pictures(campaign.overview, methods, campaign.studies)
     assert [one.name for one in again] == shown
@@ -134,7 +134,7 @@ def test_pictures_are_drawn_on_request_alone(tmp_path: Path) -> None:
 
 
 def test_accuracy_pages_are_of_the_same_kind(tmp_path: Path) -> None:
-    small, maps = PROFILES / "accuracy-cpu-small", PROFILES / "accuracy-cpu-maps" / "results.jsonl"
+    small, maps = PROFILES / "accuracy-clothes-vit", PROFILES / "accuracy-cpu-maps" / "results.jsonl"
     steps = ["--steps", str(small / "steps.json")]
     done = CliRunner().invoke(main, ["pareto", str(small / "results.jsonl"), *steps, "--output", str(tmp_path / "p")])
     assert done.exit_code == 0, done.output

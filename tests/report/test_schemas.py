@@ -21,7 +21,7 @@ CALLS = [
     "answer --model minilm --gpu l4 --methods lora,cdvft",
     "list gpus",
     "doctor",
-    f"rank '{PROFILES / 'accuracy-cpu-small'}'",
+    f"rank '{PROFILES / 'accuracy-clothes-vit'}'",
 ]
 
 
