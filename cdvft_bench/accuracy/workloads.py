@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 PROMPT = "Question: {}\nAnswer:"
-NEW_TOKENS = 96
+NEW_TOKENS = 64
 """Tokens that an answer may take when it is generated, more where worked answers do; it is cut there."""
 SPARE_TOKENS = 16
 
