@@ -11,7 +11,7 @@ from cdvft_bench.accuracy.rehearsal import Rehearsal, label_of
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.search import planned
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, Trial, TrialResult
-from cdvft_bench.accuracy.tuning import finals, long_count, short_count, tuning
+from cdvft_bench.accuracy.tuning import Tuning
 from cdvft_bench.core.text import listed, plural
 
 BASELINE = "LoRA r=8"
@@ -79,17 +79,18 @@ def outlook(preset: Preset, rows: Iterable[TrialResult], rehearsal: Rehearsal | 
     """
     kept = [r for r in planned(preset, rows) if r.error is None]
     results = {r.trial.key: r for r in kept}
+    tuning = Tuning(preset, results)
     hours, left, done, missing, rehearsed = 0.0, 0, 0, [], False
     known = {cost.label: cost for cost in rehearsal.costs} if rehearsal else {}
     unknown = False
     for contender in preset.contenders:
         label = label_of(contender)
-        tried, ends = tuning(preset, contender, results), finals(preset, contender, results)
+        tried, ends = tuning.trials(contender), tuning.finals(contender)
         seeds = 1 if contender.trial.method == BASE else len(preset.seeds)
         ended = [t for t in tried if t.key in results]
         long = sum(t.examples == contender.trial.examples for t in ended) if preset.full_length else 0
-        short_open = short_count(preset, contender, results) - (len(ended) - long)
-        long_open = long_count(preset, contender, results) - long
+        short_open = tuning.short_count(contender) - (len(ended) - long)
+        long_open = tuning.long_count(contender) - long
         wanted = seeds - sum(t.key in results for t in ends)
         done += len(ended) + seeds - wanted
         left += short_open + long_open + wanted

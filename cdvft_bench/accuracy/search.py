@@ -32,7 +32,7 @@ from cdvft_bench.accuracy.preset import Contender, Preset
 from cdvft_bench.accuracy.results import read_results, row_of
 from cdvft_bench.accuracy.training.fit import Measure, run_trial, unread
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, Trial, TrialResult, with_setting, with_start
-from cdvft_bench.accuracy.tuning import Results, finals, seeds_of, tuning, tuning_count
+from cdvft_bench.accuracy.tuning import Results, Tuning, seeds_of
 from cdvft_bench.core.budget import Budget
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file
@@ -43,27 +43,28 @@ def _due(preset: Preset, results: Results) -> Iterator[tuple[Contender, Trial]]:
     if preset.map:
         yield from ((contender, trial) for contender, trial in _mapped(preset) if trial.key not in results)
         return
-    contenders = preset.contenders
+    tuning, contenders = Tuning(preset, results), preset.contenders
     if preset.gain is not None:
         first = _piloted(preset)
-        if all(_complete(preset, contender, results) for contender in first):
-            _require_gain(preset, results)
+        if all(_complete(tuning, contender) for contender in first):
+            _require_gain(tuning)
         else:
             contenders = first
     decisive = preset.deciding or len(contenders)
-    yield from _in_rounds(preset, contenders[:decisive], results)
-    yield from _in_rounds(preset, contenders[decisive:], results)
+    yield from _in_rounds(tuning, contenders[:decisive])
+    yield from _in_rounds(tuning, contenders[decisive:])
 
 
-def _in_rounds(preset: Preset, contenders: Sequence[Contender], results: Results) -> Iterator[tuple[Contender, Trial]]:
+def _in_rounds(tuning: Tuning, contenders: Sequence[Contender]) -> Iterator[tuple[Contender, Trial]]:
     """Tuning and the first seed of every method, then the second seed of every method, and so on.
 
     A campaign that is cut off can compare all methods that it has tuned, if with fewer seeds.
     """
+    results = tuning.results
     rounds: list[tuple[Contender, list[Trial]]] = []
     for contender in contenders:
-        yield from ((contender, t) for t in tuning(preset, contender, results) if t.key not in results)
-        runs = finals(preset, contender, results)
+        yield from ((contender, t) for t in tuning.trials(contender) if t.key not in results)
+        runs = tuning.finals(contender)
         yield from ((contender, t) for t in runs[:1] if t.key not in results)
         rounds.append((contender, runs[1:]))
     for later in itertools.zip_longest(*(runs for _, runs in rounds)):
@@ -78,16 +79,17 @@ def _piloted(preset: Preset) -> tuple[Contender, ...]:
     return named.get(HEAD) or named[BASE], named[FULL]
 
 
-def _complete(preset: Preset, contender: Contender, results: Results) -> bool:
+def _complete(tuning: Tuning, contender: Contender) -> bool:
     """Whether a method's setting is chosen and all its final runs have ended."""
-    runs = finals(preset, contender, results)
-    return bool(runs) and all(final.key in results for final in runs)
+    runs = tuning.finals(contender)
+    return bool(runs) and all(final.key in tuning.results for final in runs)
 
 
-def _require_gain(preset: Preset, results: Results) -> None:
+def _require_gain(tuning: Tuning) -> None:
     """Raise UserError where the pilot says that the workload cannot rank methods."""
+    preset, results = tuning.preset, tuning.results
     assert preset.gain is not None
-    runs = [results[t.key] for c in _piloted(preset) for t in _all(preset, c, results) if t.key in results]
+    runs = [results[t.key] for c in _piloted(preset) for t in _all(tuning, c) if t.key in results]
     pilot = pilot_of(runs)
     if pilot is None or not pilot.passed(preset.gain):
         raise UserError(
@@ -96,8 +98,8 @@ def _require_gain(preset: Preset, results: Results) -> None:
         )
 
 
-def _all(preset: Preset, contender: Contender, results: Results) -> list[Trial]:
-    return [*tuning(preset, contender, results), *finals(preset, contender, results)]
+def _all(tuning: Tuning, contender: Contender) -> list[Trial]:
+    return [*tuning.trials(contender), *tuning.finals(contender)]
 
 
 def planned(preset: Preset, results: Iterable[TrialResult]) -> list[TrialResult]:
@@ -106,7 +108,8 @@ def planned(preset: Preset, results: Iterable[TrialResult]) -> list[TrialResult]
     if preset.map:
         keys = [trial.key for _, trial in _mapped(preset)]
     else:
-        keys = [t.key for c in preset.contenders for t in _all(preset, c, found)]
+        tuning = Tuning(preset, found)
+        keys = [t.key for c in preset.contenders for t in _all(tuning, c)]
     return [found[key] for key in keys if key in found]
 
 
@@ -126,11 +129,10 @@ def left(preset: Preset, results: Results) -> int:
     """How many trials are still to run, those included that tuning has yet to decide."""
     if preset.map:
         return sum(1 for _ in _due(preset, results))
-    count = 0
+    tuning, count = Tuning(preset, results), 0
     for contender in preset.contenders:
-        trials = tuning(preset, contender, results)
-        count += tuning_count(preset, contender, results) - sum(t.key in results for t in trials)
-        count += len(seeds_of(preset, contender)) - sum(t.key in results for t in finals(preset, contender, results))
+        count += tuning.count(contender) + len(seeds_of(preset, contender))
+        count -= sum(t.key in results for t in _all(tuning, contender))
     return count
 
 

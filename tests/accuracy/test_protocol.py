@@ -17,7 +17,7 @@ from cdvft_bench.accuracy.results import contender_of, final_runs, read_results
 from cdvft_bench.accuracy.search import left, pending, planned, train
 from cdvft_bench.accuracy.training.fit import CURVE, batches, run_trial, thinned
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
-from cdvft_bench.accuracy.tuning import chosen
+from cdvft_bench.accuracy.tuning import Tuning
 from cdvft_bench.core.errors import UserError
 
 PRESET = """
@@ -225,7 +225,7 @@ def test_the_file_chooses_as_the_search_did(tmp_path: Path) -> None:
     results = _all(preset, _runner())
     found = final_runs(results.values())
     for contender in preset.contenders:
-        best = chosen(preset, contender, results)
+        best = Tuning(preset, results).chosen(contender)
         assert best is not None
         runs = next(rs for rs in found.values() if rs[0].trial.method == contender.trial.method)
         assert [(r.trial.lr, r.trial.examples) for r in runs] == [(best.lr, 64)] * 3
@@ -288,7 +288,7 @@ def test_shorter_runs_do_not_choose_where_longer_ones_did(tmp_path: Path) -> Non
         lambda trial: (low if trial.examples == 64 and trial.evaluate == "validation" else plain)(trial),
     )
     for contender in preset.contenders:
-        best = chosen(preset, contender, results)
+        best = Tuning(preset, results).chosen(contender)
         assert best is not None
         tried = [r.trial.lr for r in results.values() if r.trial.method == best.method and r.trial.examples == 64]
         assert best.lr in tried

@@ -21,7 +21,7 @@ from cdvft_bench.accuracy.results import read_results
 from cdvft_bench.accuracy.search import left, pending, train
 from cdvft_bench.accuracy.training.fit import Unread, run_trial
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed, scaled, unpacked
-from cdvft_bench.accuracy.tuning import chosen
+from cdvft_bench.accuracy.tuning import Tuning
 from cdvft_bench.analysis.accuracy.fronts import fronts_of
 from cdvft_bench.cli import main
 from cdvft_bench.core.errors import UserError
@@ -224,7 +224,7 @@ def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
     contender = preset.contenders[1]
 
     def rate(results: dict[str, TrialResult]) -> float:
-        found = chosen(preset, contender, results)
+        found = Tuning(preset, results).chosen(contender)
         assert found is not None
         return found.lr
 
@@ -233,7 +233,7 @@ def test_the_rate_is_chosen_on_validation(preset: Preset) -> None:
     assert [t.lr for t in tuning] == [1e-3, 1e-2]
     results = {t.key: TrialResult(t, t.label, accuracy) for t, accuracy in zip(tuning, (0.6, 0.7), strict=True)}
     assert rate(results) == 1e-2
-    assert chosen(preset, contender, {}) is None
+    assert Tuning(preset, {}).chosen(contender) is None
     equal = {t.key: TrialResult(t, t.label, 0.6) for t in tuning}
     assert rate(equal) == 1e-3
     diverged = {tuning[0].key: TrialResult(tuning[0], "x", None, diverged=True), tuning[1].key: results[tuning[1].key]}

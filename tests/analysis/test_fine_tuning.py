@@ -89,7 +89,9 @@ def test_steps_of_another_task_are_refused(small: Study, tmp_path: Path) -> None
     )
     write_document(steps, tmp_path / "steps.json")
     assert read_steps(tmp_path / "steps.json") == steps
-    with pytest.raises(UserError, match="the steps are of minilm on bbc-news, but the runs of vit-small-odd on fashion"):
+    with pytest.raises(
+        UserError, match="the steps are of minilm on bbc-news, but the runs of vit-small-odd on fashion"
+    ):
         studies({"a": small.runs}, [steps])
     (tmp_path / "steps.json").write_text("{}")
     with pytest.raises(UserError, match="holds no steps"):
