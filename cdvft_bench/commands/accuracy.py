@@ -272,6 +272,7 @@ def rank(paths: tuple[Path, ...], as_json: bool) -> None:
     Mean ranks, wins, ties and losses against LoRA, and what each front tells apart, with what was not measured. Only
     workloads whose pilot shows that they can rank count.
     """
+    from cdvft_bench.analysis.accuracy.study import fronted
     from cdvft_bench.analysis.inputs import read
     from cdvft_bench.report.ranks import ranked
     from cdvft_bench.report.terminal.overview import show_ranking
@@ -279,7 +280,9 @@ def rank(paths: tuple[Path, ...], as_json: bool) -> None:
     campaign = read(*paths, claims=False)
     if not any(study.scores for study in campaign.studies):
         raise UserError("no finished run on a test split in the files given; run a preset of 'cdvft-bench train' first")
-    fronts = {study.name: tuple(front.told for front in study.fronts if front.told) for study in campaign.studies}
+    fronts = {
+        study.name: tuple(front.told for front in study.fronts if front.told) for study in fronted(campaign.studies)
+    }
     emit(ranked(campaign.ranking, fronts, campaign.plans), as_json, lambda: show_ranking(campaign))
 
 

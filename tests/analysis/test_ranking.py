@@ -16,7 +16,7 @@ from cdvft_bench.accuracy.results import workloads
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.pairs import states
 from cdvft_bench.analysis.accuracy.ranking import Ranking, mean_of, ranking, role_of, said_of
-from cdvft_bench.analysis.accuracy.study import studies
+from cdvft_bench.analysis.accuracy.study import fronted, studies
 from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.report.ranks import left_out_said, ranking_table
@@ -276,3 +276,15 @@ def test_a_method_with_fewer_than_three_seeds_is_named_and_not_ranked() -> None:
     quick = [run for run in [*early, *others] if run.trial.seed < 2]
     assert len(studies({"a": quick})[0].scores) == 6
     assert ranked(a=[*made({OURS: 0.7}, seed=9), *others]).unfinished == ()
+
+
+def test_only_workloads_that_can_rank_have_fronts_shown_where_one_can() -> None:
+    weak = made({OURS: 0.7, LORA: 0.71}, "bbc-news", seed=3)
+    both = studies({"a": made(APART, seed=1), "b": weak})
+    assert [study.name for study in fronted(both)] == ["minilm on tweets"]
+    out = StringIO()
+    show_ranking(Campaign(runs={"a": made(APART, seed=1), "b": weak}), Console(file=out, width=200))
+    assert "minilm on tweets\n  Against" in out.getvalue().replace("\n\n", "\n")
+    assert "minilm on bbc-news does not count: no pilot" in out.getvalue()
+    assert "minilm on bbc-news\n" not in out.getvalue()
+    assert [study.name for study in fronted(studies({"b": weak}))] == ["minilm on bbc-news"]

@@ -163,6 +163,12 @@ def studies(
     return sorted(made, key=lambda study: (study.cannot_rank != "", -len(study.scores)))
 
 
+def fronted(found: Iterable[Study]) -> list[Study]:
+    """Those with test runs whose fronts are shown: of workloads that can rank methods, or all where none can."""
+    scored = [study for study in found if study.scores]
+    return [study for study in scored if not study.cannot_rank] or scored
+
+
 _MACHINE = ("cpu", "cpu_capability", "gpus", "torch")
 """What of an environment a time hangs on most; threads differ, since runs share a machine and steps have it alone."""
 

@@ -11,7 +11,7 @@ from cdvft_bench.accuracy.published.reading import IMAGES, MATHS, Published
 from cdvft_bench.accuracy.published.reading import campaign as packaged_campaign
 from cdvft_bench.analysis.accuracy.maps import cells, maps_said, rate_maps, setting_map
 from cdvft_bench.analysis.accuracy.published import notes, published_frame
-from cdvft_bench.analysis.accuracy.study import Study
+from cdvft_bench.analysis.accuracy.study import Study, fronted
 from cdvft_bench.analysis.frame import COLUMNS
 from cdvft_bench.analysis.inputs import Campaign
 from cdvft_bench.analysis.kernels import by_path
@@ -90,7 +90,7 @@ def page(campaign: Campaign, *, title: str, command: str, claims: bool = True) -
     """
     frame = campaign.frame
     found = campaign.overview
-    tested = [study for study in campaign.studies if study.scores]
+    tested = fronted(campaign.studies)
     mapped = [cell for study in campaign.studies if not study.scores for cell in cells(study.runs)]
     packaged = [packaged_campaign(one) for one in (MATHS, IMAGES) if claims and campaign.of_suite and tested]
     compared = [*campaign.comparisons, *packaged]

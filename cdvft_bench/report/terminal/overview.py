@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cdvft_bench.analysis.accuracy.study import fronted
 from cdvft_bench.analysis.inputs import Campaign, read
 from cdvft_bench.analysis.overview import Overview, Panel
 from cdvft_bench.analysis.sentences import is_baseline, three_sentences, trimmed
@@ -91,7 +92,7 @@ def show_ranking(campaign: Campaign, console: Console | None = None) -> None:
             shown.add_row(*row)
         console.print(shown)
         say(found.caption)
-    for study in campaign.studies:
+    for study in fronted(campaign.studies):
         told = [front.told for front in study.fronts if front.told]
         if told:
             say(f"\n{study.name}")
