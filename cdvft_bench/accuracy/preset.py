@@ -264,7 +264,8 @@ def _check_extending(head: Mapping[str, Any], scales: int, where: str) -> None:
             f"preset {where}: full_length = {length!r:.60} must be an integer >= {len(FIRST)}, since so many runs are "
             "the fewest that have a best rate inside"
         )
-    if "full_length" in head and head.get("tune_examples", MOST) >= head.get("examples", Trial.examples):
+    examples = head.get("examples", Trial.examples)
+    if "full_length" in head and _whole(examples, 1) and head.get("tune_examples", MOST) >= examples:
         raise UserError(
             f"preset {where}: full_length asks for tuning runs that are longer than the others; give tune_examples "
             "below examples, or leave full_length out"

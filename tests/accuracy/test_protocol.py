@@ -302,6 +302,8 @@ def test_shorter_runs_do_not_choose_where_longer_ones_did(tmp_path: Path) -> Non
         ("trials = 7", "trials = 4", "trials = 4 must be an integer >= 5"),
         ("trials = 7", "trials = 7.5", "trials = 7.5"),
         ("trials = 7", "trials = 7\nfull_length = 2", "full_length = 2 must be an integer >= 3"),
+        ("examples = 64", 'examples = "many"\nfull_length = 3', "examples = 'many' must be an integer"),
+        ("trials = 7", "trials = 7\nfull_length = true", "full_length = True must be an integer"),
         ("tune_examples = 16", "full_length = 3", "give tune_examples below examples"),
         ("tune_examples = 16", "tune_examples = 64\nfull_length = 3", "give tune_examples below examples"),
         ("ratio = 4.0", "ratio = 1.0", "ratio = 1.0 must be a number above 1"),
