@@ -11,7 +11,7 @@ from cdvft_bench.accuracy.rehearsal import Rehearsal, label_of
 from cdvft_bench.accuracy.results import contender_of
 from cdvft_bench.accuracy.search import planned
 from cdvft_bench.accuracy.training.trial import BASE, HEAD, Trial, TrialResult
-from cdvft_bench.accuracy.tuning import Tuning
+from cdvft_bench.accuracy.tuning import Tuning, seeds_of
 from cdvft_bench.core.text import listed, plural
 
 BASELINE = "LoRA r=8"
@@ -86,7 +86,7 @@ def outlook(preset: Preset, rows: Iterable[TrialResult], rehearsal: Rehearsal | 
     for contender in preset.contenders:
         label = label_of(contender)
         tried, ends = tuning.trials(contender), tuning.finals(contender)
-        seeds = 1 if contender.trial.method == BASE else len(preset.seeds)
+        seeds = len(seeds_of(preset, contender))
         ended = [t for t in tried if t.key in results]
         long = sum(t.examples == contender.trial.examples for t in ended) if preset.full_length else 0
         short_open = tuning.short_count(contender) - (len(ended) - long)

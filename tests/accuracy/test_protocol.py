@@ -256,7 +256,7 @@ def test_runs_of_full_length_decide(by: float, tmp_path: Path) -> None:
     assert {t.seed for trials in tuned.values() for t in trials} == {1000}
     for method, trials in long.items():
         assert len({t.hyperparameters for t in trials}) == 1, "the scale is the one of the shorter runs"
-        assert all(t.head_lr == (t.lr if method == "head" else 5e-3) for t in trials) or method != "head"
+        assert all(t.head_lr == (t.lr if method == "head" else Trial.head_lr) for t in trials)
         (lr,) = {t.lr for t in final[method]}
         assert min(t.lr for t in trials) < lr < max(t.lr for t in trials)
         assert abs(math.log(lr / (by * OPTIMA[method]))) < math.log(2.1)
