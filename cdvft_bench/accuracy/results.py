@@ -118,9 +118,11 @@ def final_runs(results: Iterable[TrialResult]) -> dict[str, list[TrialResult]]:
         label = contender_of(result)
         if result.trial.evaluate == "test" and chosen.get(label, _setting(result.trial)) == _setting(result.trial):
             found.setdefault(label, []).append(result)
-    counts = {label: LEAST_SEEDS if runs[0].trial.method == BASE else len(runs) for label, runs in found.items()}
-    least = LEAST_SEEDS if max(counts.values(), default=0) >= LEAST_SEEDS else 0
-    return {label: runs for label, runs in found.items() if counts[label] >= least}
+    # The untrained model's one run stands for every seed: it neither lacks any nor makes others lack them.
+    counts = {label: len(runs) for label, runs in found.items() if runs[0].trial.method != BASE}
+    if max(counts.values(), default=0) < LEAST_SEEDS:
+        return found
+    return {label: runs for label, runs in found.items() if counts.get(label, LEAST_SEEDS) >= LEAST_SEEDS}
 
 
 def unfinished(results: Iterable[TrialResult]) -> list[str]:

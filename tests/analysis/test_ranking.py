@@ -12,7 +12,7 @@ from rich.console import Console
 
 from cdvft_bench.accuracy.analysis import Estimate
 from cdvft_bench.accuracy.draws import CostOf
-from cdvft_bench.accuracy.results import workloads
+from cdvft_bench.accuracy.results import final_runs, workloads
 from cdvft_bench.accuracy.training.trial import Split, Trial, TrialResult, packed
 from cdvft_bench.analysis.accuracy.pairs import states
 from cdvft_bench.analysis.accuracy.ranking import Ranking, mean_of, ranking, role_of, said_of
@@ -275,6 +275,9 @@ def test_a_method_with_fewer_than_three_seeds_is_named_and_not_ranked() -> None:
     # A quick campaign, of which no method has three seeds, shows all of them.
     quick = [run for run in [*early, *others] if run.trial.seed < 2]
     assert len(studies({"a": quick})[0].scores) == 6
+    base = replace(quick[0], trial=replace(quick[0].trial, method="base", hyperparameters=()), label="Untrained")
+    assert len(final_runs([*quick, base])) == 7
+    assert "Untrained" in final_runs([*early, *others, base])
     assert ranked(a=[*made({OURS: 0.7}, seed=9), *others]).unfinished == ()
 
 

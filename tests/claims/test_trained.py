@@ -200,6 +200,22 @@ def test_the_setting_chosen_on_validation_data_is_compared(tmp_path: Path) -> No
     assert "CDVFT m=2 p=d fft and LoRA r=8" in verdict.readings[0].results[0].text
 
 
+def test_of_tuning_runs_of_several_lengths_the_longest_choose(tmp_path: Path) -> None:
+    """A rate that is best over few steps and collapses over many makes no rank the best one."""
+    strong, weak = ("lora", {"rank": 8}), ("lora", {"rank": 1})
+    short = [
+        replace(run, trial=replace(run.trial, examples=500))
+        for run in runs(weak, 0.9, seeds=[1000], evaluate="validation")
+    ]
+    tuned = [
+        *short,
+        *runs(weak, 0.6, seeds=[1000], evaluate="validation"),
+        *runs(strong, 0.8, seeds=[1000], evaluate="validation"),
+    ]
+    verdict = judged(tmp_path, runs(CDVFT, 0.82), runs(strong, 0.8), runs(weak, 0.7), tuned)
+    assert "CDVFT m=2 p=d fft and LoRA r=8" in verdict.readings[0].results[0].text
+
+
 def test_hyperparameters_that_the_ledger_names_must_be_those_of_the_run(tmp_path: Path) -> None:
     ledger = LEDGER.replace('{ method = "lora" }', '{ method = "cdvft", m = 3 }')
     verdict = judged(tmp_path, runs(CDVFT, 0.82), runs(LORA, 0.8), ledger=ledger)

@@ -14,7 +14,7 @@ from cdvft_bench.accuracy.analysis import Score, estimate, ratio_interval, score
 from cdvft_bench.accuracy.pilot import detectable, pilot_of
 from cdvft_bench.accuracy.published.methods import method_of, plain, spellings
 from cdvft_bench.accuracy.published.run import PublishedRun
-from cdvft_bench.accuracy.results import contender_of
+from cdvft_bench.accuracy.results import deciding_runs, tuning_runs
 from cdvft_bench.accuracy.training.trial import HEAD, TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject
@@ -55,8 +55,10 @@ def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
             f"no fine-tuning run of {subject} on the test split",
             "let the preset of 'cdvft-bench train' have it",
         )
+    decided = {label: deciding_runs(tried) for label, tried in tuning_runs(own).items()}
     validated = {
-        s.label: max((r.accuracy for r in own if _tunes(r, s) and r.accuracy is not None), default=None) for s in found
+        s.label: max((r.accuracy for r in decided.get(s.label, []) if r.accuracy is not None), default=None)
+        for s in found
     }
     if any(v is None for v in validated.values()):
         return found[0]
@@ -121,10 +123,6 @@ def _default_of(name: str, value: Value) -> Value | None:
 
 def _same(a: object, b: Value | None) -> bool:
     return a == b and isinstance(a, bool) == isinstance(b, bool)
-
-
-def _tunes(result: TrialResult, score: Score) -> bool:
-    return result.trial.evaluate == "validation" and contender_of(result) == score.label
 
 
 def _note(score: Score) -> str:
