@@ -34,7 +34,8 @@ can rank methods at all (see ``pilot``)::
     scales = 2
     tune_examples = 3000     # of tuning runs, where fewer than `examples` and `scored` are enough to choose by
     tune_scored = 2000
-    full_length = 3          # runs as long as the final ones that come after those and then decide, see ``tuning``
+    full_length = 4          # runs as long as the final ones that come after those and then decide, see ``tuning``
+    repeated = 2             # rates of these that run with a second seed, at most full_length - 2
     gain = 0.05              # tuned "full" must score so much above tuned "head" ("base"), their intervals apart
 
     [[method]]
@@ -64,7 +65,7 @@ from cdvft_bench.core.io.reading import packaged, parse_toml, read_toml
 from cdvft_bench.core.names import guess
 
 _SETTINGS = ("examples", "epochs", "batch", "length", "scored", "head_lr", "optimizer", "pool", "precision")
-_EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "full_length", "gain")
+_EXTENDING = ("trials", "ratio", "tune_examples", "tune_scored", "full_length", "repeated", "gain")
 """Keys of a preset whose grid of rates extends itself."""
 SCALES = 64
 """Most scales that a preset may try."""
@@ -96,7 +97,7 @@ class Preset:
         map: every learning rate runs with every seed on the validation split, and nothing else.
         trials: tuning runs of every method whose grid extends itself. tune_examples, tune_scored: of tuning runs,
             None for those of the final ones. full_length: tuning runs of every method with as many examples as the
-            final ones have, 0 for none.
+            final ones have, 0 for none. repeated: how many rates of those run with a second seed.
         gain: share of right answers by which tuned full fine-tuning must beat training nothing but the classifier
             before any other method is run; None asks nothing.
         deciding: how many methods, the first, have all their runs before the others begin; 0 for all alike.
@@ -113,6 +114,7 @@ class Preset:
     gain: float | None = None
     deciding: int = 0
     full_length: int = 0
+    repeated: int = 0
 
 
 def read_preset(name: str | Path) -> Preset:
@@ -249,6 +251,7 @@ def _preset(document: Mapping[str, Any], where: str) -> Preset:
         head.get("gain"),
         head.get("deciding", 0),
         head.get("full_length", 0),
+        head.get("repeated", 0),
     )
 
 
@@ -263,6 +266,12 @@ def _check_extending(head: Mapping[str, Any], scales: int, where: str) -> None:
         raise UserError(
             f"preset {where}: full_length = {length!r:.60} must be an integer >= {len(FIRST)}, since so many runs are "
             "the fewest that have a best rate inside"
+        )
+    again = head.get("repeated", 2)
+    if "repeated" in head and ("full_length" not in head or not _whole(again, 2) or again > length - 2):
+        raise UserError(
+            f"preset {where}: repeated = {again!r:.60} must be an integer from 2 to full_length - 2: rates between "
+            "others that run again with a second seed"
         )
     examples = head.get("examples", Trial.examples)
     if "full_length" in head and _whole(examples, 1) and head.get("tune_examples", MOST) >= examples:

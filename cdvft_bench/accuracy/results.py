@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
@@ -81,12 +82,29 @@ def contender_of(result: TrialResult) -> str:
 
 
 def best_run(tried: Sequence[TrialResult]) -> TrialResult:
-    """The run whose setting is chosen: the most accurate.
+    """The first run of the setting that is chosen: the most accurate, by the mean of its runs.
 
-    Of equals the one whose rate has most others tried on both its sides, then the smaller rate, then the earlier run.
+    Of several numbers of runs, settings with most are chosen from. Of equals the one whose rate has most others tried
+    on both its sides, then the smaller rate, then the earlier run.
     """
     rates = sorted({r.trial.lr for r in tried})
-    return max(tried, key=lambda r: (reached(r), inner(rates.index(r.trial.lr), len(rates)), -r.trial.lr))
+    runs = _by_setting(tried)
+    most = max(map(len, runs.values()))
+
+    def worth(some: Sequence[TrialResult]) -> tuple[float, int, float]:
+        lr = some[0].trial.lr
+        return _mean_reached(some), inner(rates.index(lr), len(rates)), -lr
+
+    return max((some for some in runs.values() if len(some) == most), key=worth)[0]
+
+
+def validated(tried: Sequence[TrialResult]) -> float | None:
+    """What a method's chosen setting reached on the validation split; None where it was not tuned, or diverged."""
+    deciding = deciding_runs(tried)
+    if not deciding:
+        return None
+    chosen = _mean_reached(_by_setting(deciding)[_setting(best_run(deciding).trial)])
+    return None if chosen < 0 else chosen
 
 
 def deciding_runs(tried: Sequence[TrialResult]) -> list[TrialResult]:
@@ -98,6 +116,18 @@ def deciding_runs(tried: Sequence[TrialResult]) -> list[TrialResult]:
 def reached(run: TrialResult) -> float:
     """What a run counts for in tuning: its accuracy, less than any where it diverged or failed."""
     return DIVERGED if run.accuracy is None else run.accuracy
+
+
+def _mean_reached(runs: Sequence[TrialResult]) -> float:
+    """Rounded, since equal means of counts may differ in the last bit."""
+    return round(fmean(map(reached, runs)), 9)
+
+
+def _by_setting(runs: Iterable[TrialResult]) -> dict[tuple[object, ...], list[TrialResult]]:
+    found: dict[tuple[object, ...], list[TrialResult]] = {}
+    for run in runs:
+        found.setdefault(_setting(run.trial), []).append(run)
+    return found
 
 
 def _setting(trial: Trial) -> tuple[object, ...]:

@@ -4,9 +4,11 @@ First come rates, given or of a grid that extends itself (``rates``), on as few 
 then, at the best one, scales of the weight change. A rate that is best over few steps need not be stable over many. So
 a preset may ask for runs of full length: as many steps as a final run has, on the validation split. They walk from
 the best setting so far towards the better neighbour, by a factor of three, until the best rate lies inside; then they
-alone decide.
+alone decide. One seed does not show whether a rate is stable: the preset may have the best rates between others run
+with a second seed; the best mean of two then decides.
 
-Every method has as many runs of each kind: where one needs more to have its best rate inside, all get more.
+Every method has as many runs of each kind: where one needs more to have its best rate inside, all get more. Where
+that changes which rates are the best of a method that had them repeated, the runs that it has count too.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,6 +22,8 @@ from cdvft_bench.accuracy.training.trial import BASE, Trial, TrialResult, scale_
 
 TUNING_SEED = 1000
 """Of initial values and batches while a method is tuned; final runs have the preset's seeds."""
+SECOND_SEED = 1001
+"""Of tuning runs that are repeated."""
 FULL_RATIO = 3.0
 """Of neighbouring rates at full length: what is best over few steps lies within it of the rest."""
 
@@ -45,8 +49,7 @@ class Tuning:
         first, ended = self._short(contender)
         if not ended or not self.long_count(contender):
             return first
-        made, grid, score = self._full_length(contender)
-        return [*first, *map(made, walk(grid, self.long_count(contender), score, PAIR)[0])]
+        return [*first, *self._long(contender)[0], *self._repeats(contender)]
 
     def short_count(self, contender: Contender) -> int:
         """How many tuning trials a method has before those of full length, as far as the results say."""
@@ -55,9 +58,11 @@ class Tuning:
         return len(contender.lrs) + len(contender.factors) if len(contender.lrs) > 1 or contender.factors else 0
 
     def long_count(self, contender: Contender) -> int:
-        """How many of full length, as far as the results say."""
-        full = self.preset.full_length
-        return full + self._more_long if full and contender.grid is not None else 0
+        """How many of full length, those with a second seed included, as far as the results say."""
+        full, again = self.preset.full_length, self.preset.repeated
+        if not full or contender.grid is None:
+            return 0
+        return full + self._more_long + (max(again, len(self._repeats(contender))) if again else 0)
 
     def count(self, contender: Contender) -> int:
         """How many tuning trials a method has, as far as the results say."""
@@ -146,6 +151,29 @@ class Tuning:
 
         return made, Grid(best.lr, FULL_RATIO), self._scores(made)
 
+    def _long(self, contender: Contender) -> tuple[list[Trial], bool]:
+        """Trials of one seed as far as they are known, and whether these are all and have run."""
+        if not self.preset.full_length or contender.grid is None or not self._short(contender)[1]:
+            return [], False
+        made, grid, score = self._full_length(contender)
+        rates, ended = walk(grid, self.preset.full_length + self._more_long, score, PAIR)
+        return [made(lr) for lr in rates], ended
+
+    def _repeats(self, contender: Contender) -> list[Trial]:
+        """Runs of the best rates with a second seed: of those between others, where these are enough; then what ran."""
+        trials, ended = self._long(contender)
+        long, again = self._run(trials), self.preset.repeated
+        if not ended or not again:
+            return []
+        ends = {f(run.trial.lr for run in long) for f in (min, max)}
+        inside = [run for run in long if run.trial.lr not in ends]
+        rest, best = inside if len(inside) >= again else long[:], []
+        while rest and len(best) < again:
+            best.append(best_run(rest))
+            rest.remove(best[-1])
+        ran = [run for run in long if run not in best and _repeated(run.trial).key in self.results]
+        return [_repeated(run.trial) for run in (*best, *ran)]
+
     @cached_property
     def _more_long(self) -> int:
         """Trials of full length that every method gets beside those of the preset, since one needs them."""
@@ -155,6 +183,10 @@ class Tuning:
                 _, grid, score = self._full_length(contender)
                 needed.append(enclosed_after(grid, score, PAIR) - self.preset.full_length)
         return max(needed)
+
+
+def _repeated(trial: Trial) -> Trial:
+    return replace(trial, seed=SECOND_SEED)
 
 
 def seeds_of(preset: Preset, contender: Contender) -> tuple[int, ...]:

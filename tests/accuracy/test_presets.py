@@ -59,9 +59,8 @@ def _check(preset: Preset) -> None:
         assert (preset.gain or 0.05) >= 0.05
         asked = preset.contenders[:2] if preset.gain else preset.contenders
         assert len(list(pending(preset, {}))) == sum(3 if c.grid else 1 for c in asked)
-        assert left(preset, {}) == len(trained) * (preset.trials + preset.full_length + len(preset.seeds)) + len(
-            preset.contenders
-        ) - len(trained)
+        runs = preset.trials + preset.full_length + preset.repeated + len(preset.seeds)
+        assert left(preset, {}) == len(trained) * runs + len(preset.contenders) - len(trained)
         return
     first = tuned.pop() * len(trained) * (len(preset.seeds) if preset.map else 1)
     assert len(list(pending(preset, {}))) == first + len(preset.contenders) - len(trained)

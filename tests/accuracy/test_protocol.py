@@ -13,7 +13,7 @@ from cdvft_bench.accuracy import search
 from cdvft_bench.accuracy.analysis import scores
 from cdvft_bench.accuracy.pilot import pilot_of
 from cdvft_bench.accuracy.preset import Preset, read_preset
-from cdvft_bench.accuracy.results import contender_of, final_runs, read_results
+from cdvft_bench.accuracy.results import contender_of, final_runs, read_results, validated
 from cdvft_bench.accuracy.search import left, pending, planned, train
 from cdvft_bench.accuracy.training.fit import CURVE, batches, run_trial, thinned
 from cdvft_bench.accuracy.training.trial import Trial, TrialResult, packed
@@ -278,6 +278,71 @@ def test_a_method_that_needs_more_runs_of_full_length_gives_all_of_them_more(tmp
     assert not any(s.at_edge for s in scores(kept))
 
 
+TWICE = LONG.replace("full_length = 3", "full_length = 4\nrepeated = 2")
+
+
+@pytest.mark.parametrize("unstable", ["lora", "full", "none"])
+def test_a_rate_that_its_second_seed_does_not_bear_out_is_not_chosen(unstable: str, tmp_path: Path) -> None:
+    preset = _read(tmp_path, TWICE)
+    assert left(preset, {}) == 4 * (7 + 4 + 2 + 3)
+    plain, best = _runner(), {}
+
+    def run(trial: Trial) -> TrialResult:
+        found = plain(trial)
+        if trial.method == unstable and trial.seed == 1001:
+            best.setdefault(unstable, trial.lr)  # the first that is repeated scored most
+            if trial.lr == best[unstable]:
+                return replace(found, accuracy=0.1)
+        return found
+
+    results = _all(preset, run)
+    assert left(preset, results) == 0
+    kept = planned(preset, results.values())
+    assert len(kept) == len(results)
+    for method, trials in _by_method(results, "validation").items():
+        long = [t for t in trials if t.examples == 64]
+        once, again = ([t.lr for t in long if t.seed == seed] for seed in (1000, 1001))
+        assert len(again) == 2
+        assert len(once) == 4
+        assert all(min(once) < lr < max(once) for lr in again)
+        (lr,) = {r.trial.lr for r in final_runs(kept)[contender_of(results[trials[0].key])]}
+        assert lr in again
+        assert (lr != again[0]) == (method == unstable) or unstable == "none"
+    assert not any(s.at_edge for s in scores(kept))
+
+
+def test_a_repeated_rate_counts_where_more_rates_make_others_the_best(tmp_path: Path) -> None:
+    """The last method needs more rates, after the first ones had theirs repeated."""
+    preset = replace(_read(tmp_path, TWICE), gain=None)
+    plain, far = _runner(), _runner({**OPTIMA, "cdvft": OPTIMA["cdvft"] / 100})
+    results = _all(preset, lambda trial: (far if trial.examples == 64 else plain)(trial))
+    assert left(preset, results) == 0
+    tuned = _by_method(results, "validation")
+    once = {m: len([t for t in trials if t.examples == 64 and t.seed == 1000]) for m, trials in tuned.items()}
+    assert len(set(once.values())) == 1
+    again = {m: len([t for t in trials if t.seed == 1001]) for m, trials in tuned.items()}
+    assert again["cdvft"] == 2
+    assert max(again.values()) > 2
+    kept = planned(preset, results.values())
+    for contender in preset.contenders:
+        best = Tuning(preset, results).chosen(contender)
+        assert best is not None
+        assert best.lr in {r.trial.lr for r in kept if r.trial.method == best.method and r.trial.seed == 1001}
+        assert best.lr in {s.lr for s in scores(kept) if s.method == best.method}
+
+
+def test_validated_is_the_mean_of_the_chosen_setting(tmp_path: Path) -> None:
+    made, longer = _runner(), {"examples": 64, "evaluate": "validation"}
+    trial = replace(_read(tmp_path, TWICE).contenders[0].trial, **longer)  # type: ignore[arg-type]
+    tried = [
+        replace(made(replace(trial, lr=lr, seed=seed)), accuracy=accuracy)
+        for lr, seed, accuracy in ((1e-3, 1000, 0.7), (1e-3, 1001, 0.6), (3e-3, 1000, 0.74), (3e-3, 1001, None))
+    ] + [replace(made(replace(trial, lr=1e-2, seed=1000)), accuracy=0.9)]
+    assert validated(tried) == 0.65
+    assert validated(tried[2:4]) is None
+    assert validated([]) is None
+
+
 def test_shorter_runs_do_not_choose_where_longer_ones_did(tmp_path: Path) -> None:
     """Also where a short run scored more than every long one, as an unstable rate does."""
     preset = _read(tmp_path, LONG)
@@ -303,6 +368,9 @@ def test_shorter_runs_do_not_choose_where_longer_ones_did(tmp_path: Path) -> Non
         ("trials = 7", "trials = 7.5", "trials = 7.5"),
         ("trials = 7", "trials = 7\nfull_length = 2", "full_length = 2 must be an integer >= 3"),
         ("examples = 64", 'examples = "many"\nfull_length = 3', "examples = 'many' must be an integer"),
+        ("trials = 7", "trials = 7\nrepeated = 2", "repeated = 2 must be an integer from 2 to full_length - 2"),
+        ("trials = 7", "trials = 7\nfull_length = 4\nrepeated = 3", "repeated = 3 must be an integer from 2"),
+        ("trials = 7", "trials = 7\nfull_length = 4\nrepeated = true", "repeated = True must be an integer"),
         ("trials = 7", "trials = 7\nfull_length = true", "full_length = True must be an integer"),
         ("tune_examples = 16", "full_length = 3", "give tune_examples below examples"),
         ("tune_examples = 16", "tune_examples = 64\nfull_length = 3", "give tune_examples below examples"),

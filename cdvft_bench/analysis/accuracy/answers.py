@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from cdvft_bench.accuracy.analysis import Score, seed_deviation
-from cdvft_bench.accuracy.results import deciding_runs, tuning_runs
+from cdvft_bench.accuracy.results import tuning_runs, validated
 from cdvft_bench.accuracy.training.trial import BASE, TrialResult, scale_name
 from cdvft_bench.analysis.accuracy.fronts import Front
 from cdvft_bench.analysis.accuracy.pairs import BASELINE, CHANCE, differences_to, verdict
@@ -83,7 +83,7 @@ def best_tuned(tried: Mapping[str, Sequence[TrialResult]], rivals: Sequence[Scor
     Args:
         tried: of ``tuning_runs``. rivals: to choose from.
     """
-    tuned = {label: max((r.accuracy or 0.0 for r in deciding_runs(some)), default=0.0) for label, some in tried.items()}
+    tuned = {label: validated(some) or 0.0 for label, some in tried.items()}
     return min(rivals, key=lambda s: (-tuned.get(s.label, 0.0), s.parameters, s.label), default=None)
 
 

@@ -14,7 +14,7 @@ from cdvft_bench.accuracy.analysis import Score, estimate, ratio_interval, score
 from cdvft_bench.accuracy.pilot import detectable, pilot_of
 from cdvft_bench.accuracy.published.methods import method_of, plain, spellings
 from cdvft_bench.accuracy.published.run import PublishedRun
-from cdvft_bench.accuracy.results import deciding_runs, tuning_runs
+from cdvft_bench.accuracy.results import tuning_runs, validated
 from cdvft_bench.accuracy.training.trial import HEAD, TrialResult
 from cdvft_bench.claims.ledger.figures import Figure
 from cdvft_bench.claims.ledger.point import MethodSubject
@@ -55,14 +55,10 @@ def score_of(results: Sequence[TrialResult], subject: MethodSubject) -> Score:
             f"no fine-tuning run of {subject} on the test split",
             "let the preset of 'cdvft-bench train' have it",
         )
-    decided = {label: deciding_runs(tried) for label, tried in tuning_runs(own).items()}
-    validated = {
-        s.label: max((r.accuracy for r in decided.get(s.label, []) if r.accuracy is not None), default=None)
-        for s in found
-    }
-    if any(v is None for v in validated.values()):
+    tuned = {label: validated(tried) for label, tried in tuning_runs(own).items()}
+    if any(tuned.get(s.label) is None for s in found):
         return found[0]
-    return min(found, key=lambda s: (-(validated[s.label] or 0.0), s.parameters, s.label))
+    return min(found, key=lambda s: (-(tuned[s.label] or 0.0), s.parameters, s.label))
 
 
 def accuracy(score: Score) -> Figure:
