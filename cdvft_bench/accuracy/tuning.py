@@ -167,7 +167,8 @@ class Tuning:
             return []
         ends = {f(run.trial.lr for run in long) for f in (min, max)}
         inside = [run for run in long if run.trial.lr not in ends]
-        rest, best = inside if len(inside) >= again else long[:], []
+        rest = inside if len(inside) >= again else long[:]
+        best: list[TrialResult] = []
         while rest and len(best) < again:
             best.append(best_run(rest))
             rest.remove(best[-1])

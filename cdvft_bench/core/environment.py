@@ -14,7 +14,8 @@ class Environment:
         gpus: names of the visible devices. driver, cuda: NVIDIA driver and CUDA of the torch build.
         system: operating system and kernel. python, torch, numpy: versions.
         packages: versions of further packages that are installed.
-        revision: git revision of the code, "+changes" where the tree differs from it; None outside a checkout.
+        revision: git revision of the code, "+changes" where the tree differs from it; outside a checkout the version
+            and a digest of the code. None in rows from before that.
         date: UTC day, ISO 8601.
         cpu_capability: the vector instructions that torch's CPU kernels use, e.g. "AVX2".
         fft_library: of torch's CPU FFTs.

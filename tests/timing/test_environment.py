@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import json
 import platform
+import re
 import shutil
 import subprocess
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from cdvft_bench import __version__
 from cdvft_bench.timing.machine import environment
 from cdvft_bench.timing.machine.environment import read_environment
 
@@ -106,19 +108,31 @@ def test_another_project_s_checkout_is_not_ours(checkout: Path, monkeypatch: pyt
     installed = checkout / "venv" / "cdvft_bench" / "timing" / "machine"
     installed.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(installed / "environment.py"))
-    assert environment._revision() is None
+    assert environment._revision().startswith(f"{__version__}+")
     shutil.rmtree(checkout / "cdvft_bench" / "timing")
-    assert environment._revision() is None
+    assert environment._revision().startswith(f"{__version__}+")
 
 
-def test_outside_a_checkout_there_is_no_revision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert environment._revision() is None
+def test_outside_a_checkout_the_code_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    found = []
+    for place in ("one", "two"):
+        package = tmp_path / place / "cdvft_bench"
+        (package / "timing" / "machine").mkdir(parents=True)
+        (package / "profiles").mkdir()
+        (package / "a.py").write_text("# code\n")
+        (package / "profiles" / "b.py").write_text(place)  # a record is no code
+        (package / "a.pyc").write_text(place)
+        monkeypatch.setattr(environment, "__file__", str(package / "timing" / "machine" / "environment.py"))
+        found.append(environment._revision())
+        (package / "a.py").write_text("# changed\n")
+        assert environment._revision() != found[-1]
+    assert found[0] == found[1]
+    assert re.fullmatch(re.escape(__version__) + r"\+[0-9a-f]{12}", found[0])
 
 
 def test_a_revision_is_named_where_the_repository_is_absent(monkeypatch) -> None:
     monkeypatch.setattr(environment, "_run", lambda *_: None)
-    assert environment.read_environment().revision is None
+    assert (environment.read_environment().revision or "").startswith(f"{__version__}+")
     monkeypatch.setenv(environment.REVISION, " abc123 ")
     assert environment.read_environment().revision == "abc123"

@@ -1,14 +1,18 @@
 """The machine and the software that a record was measured on."""
 
+import hashlib
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 
+from cdvft_bench import __version__
 from cdvft_bench.core.environment import Environment
 
+_CODE = {".py", ".c", ".h", ".toml"}
 _PACKAGES = ("peft", "transformers", "fvcore", "triton")
 
 
@@ -42,15 +46,28 @@ REVISION = "CDVFT_BENCH_REVISION"
 """Environment variable that names the revision where the code came without its repository, as on a bare node."""
 
 
-def _revision() -> str | None:
+def _revision() -> str:
     here = Path(__file__).resolve().parents[1]
     top = _run(["git", "rev-parse", "--show-toplevel"], here)
-    # Installed into somebody else's checkout (a virtual environment inside it), that revision is not ours.
-    if top is None or (Path(top) / "cdvft_bench" / "timing").resolve() != here:
-        return os.environ.get(REVISION, "").strip() or None
     revision = _run(["git", "rev-parse", "--short=12", "HEAD"], here)
+    # Installed into somebody else's checkout (a virtual environment inside it), that revision is not ours.
+    if top is None or revision is None or (Path(top) / "cdvft_bench" / "timing").resolve() != here:
+        return os.environ.get(REVISION, "").strip() or _installed(here.parent)
     changes = _run(["git", "status", "--porcelain", "--untracked-files=no", "cdvft_bench", "reference"], Path(top))
-    return revision and revision + ("+changes" if changes else "")
+    return revision + ("+changes" if changes else "")
+
+
+def _installed(package: Path) -> str:
+    """Version and digest of what is installed: the same for the same code, wherever it lies."""
+    spec = importlib.util.find_spec("cdvft_reference")  # a bare node may lack it
+    digest = hashlib.sha256()
+    for folder in (package, *map(Path, (spec and spec.submodule_search_locations) or ())):
+        for file in sorted(folder.rglob("*"), key=lambda file: file.relative_to(folder).as_posix()):
+            name = file.relative_to(folder)
+            if file.is_file() and file.suffix in _CODE and name.parts[0] != "profiles":
+                content = hashlib.sha256(file.read_bytes()).hexdigest()
+                digest.update(f"{folder.name}/{name.as_posix()} {content}\n".encode())
+    return f"{__version__}+{digest.hexdigest()[:12]}"
 
 
 def _packages() -> dict[str, str]:
