@@ -87,15 +87,7 @@ def best_run(tried: Sequence[TrialResult]) -> TrialResult:
     Of several numbers of runs, settings with most are chosen from. Of equals the one whose rate has most others tried
     on both its sides, then the smaller rate, then the earlier run.
     """
-    rates = sorted({r.trial.lr for r in tried})
-    runs = _by_setting(tried)
-    most = max(map(len, runs.values()))
-
-    def worth(some: Sequence[TrialResult]) -> tuple[float, int, float]:
-        lr = some[0].trial.lr
-        return _mean_reached(some), inner(rates.index(lr), len(rates)), -lr
-
-    return max((some for some in runs.values() if len(some) == most), key=worth)[0]
+    return _best_runs(tried)[0]
 
 
 def validated(tried: Sequence[TrialResult]) -> float | None:
@@ -103,7 +95,7 @@ def validated(tried: Sequence[TrialResult]) -> float | None:
     deciding = deciding_runs(tried)
     if not deciding:
         return None
-    chosen = _mean_reached(_by_setting(deciding)[_setting(best_run(deciding).trial)])
+    chosen = _mean_reached(_best_runs(deciding))
     return None if chosen < 0 else chosen
 
 
@@ -123,11 +115,19 @@ def _mean_reached(runs: Sequence[TrialResult]) -> float:
     return round(fmean(map(reached, runs)), 9)
 
 
-def _by_setting(runs: Iterable[TrialResult]) -> dict[tuple[object, ...], list[TrialResult]]:
-    found: dict[tuple[object, ...], list[TrialResult]] = {}
-    for run in runs:
-        found.setdefault(_setting(run.trial), []).append(run)
-    return found
+def _best_runs(tried: Sequence[TrialResult]) -> list[TrialResult]:
+    """Those of the setting that is chosen, see ``best_run``."""
+    rates = sorted({r.trial.lr for r in tried})
+    runs: dict[tuple[object, ...], list[TrialResult]] = {}
+    for run in tried:
+        runs.setdefault(_setting(run.trial), []).append(run)
+    most = max(map(len, runs.values()))
+
+    def worth(some: Sequence[TrialResult]) -> tuple[float, int, float]:
+        lr = some[0].trial.lr
+        return _mean_reached(some), inner(rates.index(lr), len(rates)), -lr
+
+    return max((some for some in runs.values() if len(some) == most), key=worth)
 
 
 def _setting(trial: Trial) -> tuple[object, ...]:
