@@ -14,12 +14,13 @@ Loading from a package never touches the network.
 from __future__ import annotations
 
 import importlib.util
+import io
 import os
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -191,8 +192,11 @@ def load_model(
     packaged = PACKAGED.get(name)
     folder = _folder(packaged) if packaged else None
     if folder is not None:
-        extra = {"gguf_file": packaged.gguf} if packaged and packaged.gguf else {}
-        model = auto.from_pretrained(folder, dtype=kind, local_files_only=True, **extra)
+        if packaged and packaged.gguf:
+            with redirect_stderr(io.StringIO()):  # its progress bar has no switch
+                model = auto.from_pretrained(folder, dtype=kind, local_files_only=True, gguf_file=packaged.gguf)
+        else:
+            model = auto.from_pretrained(folder, dtype=kind, local_files_only=True)
     elif packaged is not None and packaged.made_by:
         raise UserError(f"the weights of {name} are not made yet; {packaged.install}")
     else:
