@@ -1,5 +1,6 @@
 """Results that are kept as one JSON document."""
 
+import json
 from pathlib import Path
 from typing import TypeVar
 
@@ -8,17 +9,24 @@ import msgspec
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import shown, write_file
 from cdvft_bench.core.io.reading import read_json
+from cdvft_bench.core.ties import steady
 
 T = TypeVar("T")
 
 
-def write_document(value: object, path: Path) -> None:
+def write_document(value: object, path: Path, digits: int | None = None) -> None:
     """Write a dataclass as JSON, whole or not at all.
+
+    Args:
+        digits: significant ones that floats keep; all if not given.
 
     Raises:
         UserError: the file cannot be written.
     """
-    write_file(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+    made = msgspec.json.encode(value)
+    if digits is not None:
+        made = msgspec.json.encode(json.loads(made, parse_float=lambda text: steady(float(text), digits)))
+    write_file(path, msgspec.json.format(made, indent=1) + b"\n")
 
 
 def read_document(path: Path, kind: type[T], what: str, command: str) -> T:

@@ -1,8 +1,10 @@
 """Equal shares are equal however they are added up, and rounding errors decide no order."""
 
+import json
 import math
 import random
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdvft_bench.core.ties import DIGITS, EXAMPLES, exact, mean_share, steady
+from cdvft_bench.documents import write_document
 
 counts = st.integers(1, EXAMPLES).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 
@@ -75,3 +78,12 @@ def test_rounding_errors_are_no_order(value: float, steps: int) -> None:
 def test_steady_leaves_what_has_no_digits(value: float) -> None:
     assert steady(value) == value
     assert math.isnan(steady(math.nan))
+
+
+def test_a_document_of_fits_is_the_same_where_their_last_bits_differ(tmp_path: Path) -> None:
+    one, other = {"seconds": [0.1 + 0.2, 1e-300, 7]}, {"seconds": [0.3, math.nextafter(1e-300, 1), 7]}
+    for name, value in (("one", one), ("other", other)):
+        write_document(value, tmp_path / name, digits=6)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "other").read_bytes()
+    write_document(one, tmp_path / "whole")
+    assert json.loads((tmp_path / "whole").read_text()) == one

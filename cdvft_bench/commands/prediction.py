@@ -82,5 +82,5 @@ def evaluate(
     evaluation = evaluate_stores(recorded, rates) if recorded else None
     both = {"evaluation": evaluation, "published": published}
     if output is not None:
-        write_document(both, output)
+        write_document(both, output, digits=6)  # what fits end in is alike on every machine to some nine
     emit(both, as_json, lambda: show_evaluation(evaluation, published))
