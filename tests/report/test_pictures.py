@@ -7,10 +7,11 @@ from itertools import combinations, pairwise
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 
 from cdvft_bench.accuracy.results import read_results
-from cdvft_bench.accuracy.training.trial import TrialResult
+from cdvft_bench.accuracy.training.trial import TrialResult, packed
 from cdvft_bench.analysis.accuracy.study import studies
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.report.figures.labels import Label, place_labels
@@ -18,7 +19,6 @@ from cdvft_bench.report.figures.pictures import front_picture, overview_picture,
 from cdvft_bench.report.figures.style import DARK, LIGHT, blank, check_formats, log_ticks
 from cdvft_bench.report.page.views import looks
 from cdvft_bench.report.palette import KNOWN, Palette
-from cdvft_bench.sweep.step_times import read_steps
 from tests.made_records import HOSTILE, campaign_of, make_records
 
 
@@ -98,7 +98,7 @@ def with_model(model: str, runs: Sequence[TrialResult]) -> list[TrialResult]:
     return [replace(run, trial=replace(run.trial, model=model)) for run in runs]
 
 
-@pytest.mark.parametrize("panels", [2, 3])
+@pytest.mark.parametrize("panels", [2, 3, 4])
 def test_panels_of_the_front_stand_apart(panels: int) -> None:
     runs, _ = read_results(CLOTHES / "results.jsonl")
     given = {str(i): with_model(f"model-{i}-of-some-name", runs) for i in range(panels)}
@@ -112,15 +112,35 @@ def test_panels_of_the_front_stand_apart(panels: int) -> None:
     assert all(b.x0 >= 0 and b.x1 <= drawn.figure.bbox.x1 and b.y1 <= drawn.figure.bbox.y1 for b in boxes)
 
 
-def test_a_workload_whose_methods_have_not_ended_or_whose_steps_were_not_timed_stands_back() -> None:
+def test_references_are_lines_and_one_far_off_is_named_at_the_edge() -> None:
+    runs, _ = read_results(CLOTHES / "results.jsonl")
+    ends = [run.trial.method == "head" and run.trial.evaluate == "test" for run in runs]
+    none = [
+        replace(r, accuracy=0.0, right=packed([False] * r.scored)) if end else r
+        for r, end in zip(runs, ends, strict=True)
+    ]
+    near, far = (studies({"a": given})[0] for given in (runs, none))
+    with matplotlib.rc_context(LIGHT.settings()):
+        (axes,), (edge,) = (front_picture([study], LIGHT)[0].figure.axes for study in (near, far))
+    means = {s.label: 100 * s.mean for s in near.scores}
+    for one, lines in ((axes, {"Head alone", "Full fine-tuning"}), (edge, {"Full fine-tuning"})):
+        across = [np.asarray(line.get_ydata()) for line in one.lines if line.get_linestyle() == "--"]
+        assert {float(y[0]) for y in across} == {means[name] for name in lines}
+        low, high = one.get_ylim()
+        assert all(low < mean < high for name, mean in means.items() if name != "Head alone")
+    said = [text.get_text() for text in edge.texts]
+    assert "Head alone 0.0 % (below)" in said
+    assert len(said) == len(means)
+
+
+def test_a_workload_whose_methods_have_not_ended_stands_back() -> None:
     runs, _ = read_results(CLOTHES / "results.jsonl")
     pilot = with_model("pilot", [run for run in runs if run.trial.method in ("head", "full")])
-    untimed = with_model("untimed", runs)
     (alone,) = studies({"a": pilot})
     assert not any(front.costs for front in alone.fronts)
     assert {front.said for front in alone.fronts} == {"not measured: no method but the references has ended"}
     assert not front_picture([alone], LIGHT)
-    every = studies({"a": runs, "b": pilot, "c": untimed}, [read_steps(CLOTHES / "steps.json")])
+    every = studies({"a": runs, "b": pilot})
     with matplotlib.rc_context(LIGHT.settings()):
         (drawn,) = front_picture(every, LIGHT)
     assert [one.get_title(loc="left").partition(":")[0] for one in drawn.figure.axes] == [

@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 from textwrap import wrap
 
 import matplotlib
+import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from cdvft_bench.accuracy.analysis import Score
+from cdvft_bench.accuracy.pilot import REFERENCES
 from cdvft_bench.analysis.accuracy.fronts import Front
 from cdvft_bench.analysis.accuracy.pairs import State
 from cdvft_bench.analysis.accuracy.study import Study
@@ -19,6 +24,8 @@ from cdvft_bench.report.figures.style import DARK, LIGHT, Drawn, Ground, blank, 
 from cdvft_bench.report.palette import Palette
 
 PANELS = 4
+COST = "parameters"
+"""What the front is drawn against: it sets adapters apart whose steps take nearly as long. The page has all costs."""
 FAR = 2.3
 """Ratios beyond this are drawn as an arrow at the edge."""
 
@@ -127,29 +134,22 @@ def _reach(panels: Sequence[Panel]) -> tuple[float, float]:
 
 
 def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
-    """Test accuracy against the time of a step, a panel a workload that can rank and whose steps were timed.
+    """Test accuracy against trained parameters, a panel a workload, with the references as lines.
 
-    Where no steps were timed, against the first cost that all know. Where none can rank, the first with a cost, if any.
+    The workloads are those that can rank methods; where none can, the first, if any.
     """
-    known = [(study, {front.kind.name: front for front in study.fronts if front.costs}) for study in studies]
-    known = [(study, fronts) for study, fronts in known if fronts]
-    known = [one for one in known if not one[0].cannot_rank] or known[:1]
-    if not known:
+    shown = [(study, front) for study in studies for front in study.fronts if front.kind.name == COST and front.costs]
+    shown = ([one for one in shown if not one[0].cannot_rank] or shown[:1])[:PANELS]
+    if not shown:
         return []
-    known = ([one for one in known if "time" in one[1]] or known)[:PANELS]
-    kinds = [kind for kind in known[0][1] if all(kind in fronts for _, fronts in known)]
-    if not kinds:
-        known, kinds = known[:1], list(known[0][1])
-    kind = "time" if "time" in kinds else kinds[0]
-    shown = [(study, fronts[kind]) for study, fronts in known]
-    figure, axes = blank(len(shown), 4.6)
-    axes[0].set_ylabel("test accuracy [%]")
-    labels = [
-        _front(one, study, front, ground, 96 // len(shown)) for one, (study, front) in zip(axes, shown, strict=True)
-    ]
+    rows = 2 if len(shown) == PANELS else 1
+    figure, axes = blank(len(shown) // rows, 3.8 * rows if rows > 1 else 4.6, rows)
+    width = 96 * rows // len(shown)
+    labels = [_front(one, study, front, ground, width) for one, (study, front) in zip(axes, shown, strict=True)]
     for one, some in zip(axes, labels, strict=True):  # when all else stands: this fixes the layout
         points = [(label.x, label.y) for label in some]
-        place_labels(one, some, points, [_steps(points)], ground.paper)
+        place_labels(one, some, points, [_corners(line) for line in one.lines], ground.paper)
+    axes[0].set_ylabel("test accuracy [%]")
     told = " ".join(f"{study.name}: {front.told}" for study, front in shown)
     alt = f"Test accuracy against {shown[0][1].kind.what}. {told} Hollow: not told."
     return [Drawn(_name("front", ground), alt, figure, ground)]
@@ -158,7 +158,7 @@ def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
 def _front(axes: Axes, study: Study, front: Front, ground: Ground, width: int) -> list[Label]:
     """Draw all but the labels, which are returned, those of the front first; the title in lines of a width."""
     palette, labels = Palette(score.method for score in study.scores), []
-    points = [(score, front.costs[score.label]) for score in study.scores if score.label in front.costs]
+    points = [(s, front.costs[s.label]) for s in study.scores if s.label in front.costs and s.method not in REFERENCES]
     for score, cost in points:
         state, look, y = front.states[score.label], palette[score.method], 100 * score.mean
         color, (shown, size) = (look.dark if ground.dark else look.color), LOOK[state]
@@ -181,7 +181,36 @@ def _front(axes: Axes, study: Study, front: Front, ground: Ground, width: int) -
     where = study.name.split(" (")[0]
     told = f"{len(on)} of {len(points)} surely on the front, {len(off)} beaten"
     axes.set_title("\n".join((*wrap(f"{where}:", width), *wrap(told, width))))
-    return sorted(labels, key=lambda label: not label.bold)
+    lines = _references(axes, study, [score for score, _ in points], ground)
+    return lines + sorted(labels, key=lambda label: not label.bold)
+
+
+def _references(axes: Axes, study: Study, shown: Sequence[Score], ground: Ground) -> list[Label]:
+    """Draw a line across for each reference, and set limits that show all means and most intervals; the labels.
+
+    A reference that lies further off than the means lie apart is only named, at the edge on its side.
+    """
+    means = [100 * score.mean for score in shown]
+    pad = median([2.0, *(50 * (s.high - s.low) for s in shown if s.high is not None and s.low is not None)])
+    reach = max(max(means) - min(means), 2 * pad)
+    known = {score.label: 100 * score.mean for score in study.scores if score.method in REFERENCES}
+    near = [y for y in known.values() if min(means) - reach <= y <= max(means) + reach]
+    low, high = min([*means, *near]), max([*means, *near])
+    pad = max(pad, 0.12 * (high - low))
+    low, high = low - pad, high + pad
+    left, right = axes.get_xlim()
+    axes.set(xlim=(left, right), ylim=(low, high))
+    labels = []
+    for name, y in known.items():
+        if y in near:
+            axes.plot([left, right], [y, y], color=ground.faint, linewidth=1, linestyle="--", zorder=1.4)
+        where = "" if y in near else " (above)" if y > high else " (below)"
+        labels.append(Label(right, min(max(y, low), high), f"{clean(name)} {y:.1f} %{where}", ground.faint))
+    return labels
+
+
+def _corners(line: Line2D) -> list[tuple[float, float]]:
+    return [(float(x), float(y)) for x, y in np.asarray(line.get_xydata())]
 
 
 def _steps(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -110,11 +110,11 @@ def check_formats(formats: Iterable[str]) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in asked or (name == "svg" and "pdf" in asked))
 
 
-def blank(columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
-    """A figure of page width with columns of axes, outside pyplot's global state."""
+def blank(columns: int, height: float, rows: int = 1, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of page width with rows and columns of axes, outside pyplot's global state."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, columns, squeeze=False, **options)
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
     return figure, list(axes.flat)
 
 
