@@ -17,7 +17,7 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.report.figures.labels import Label, place_labels
 from cdvft_bench.report.figures.pictures import front_picture, overview_picture, pictures
 from cdvft_bench.report.figures.style import DARK, LIGHT, blank, check_formats, log_ticks
-from cdvft_bench.report.page.views import looks
+from cdvft_bench.report.page.views import looks, study_view
 from cdvft_bench.report.palette import KNOWN, Palette
 from tests.made_records import HOSTILE, campaign_of, make_records
 
@@ -131,6 +131,11 @@ def test_references_are_lines_and_one_far_off_is_named_at_the_edge() -> None:
     said = [text.get_text() for text in edge.texts]
     assert "Head alone 0.0 % (below)" in said
     assert len(said) == len(means)
+    for study, one, away in ((near, axes, []), (far, edge, ["Head alone"])):  # the page shows the same
+        view = study_view(study)
+        assert one.get_ylim() == (100 * view["window"]["low"], 100 * view["window"]["high"])
+        assert [line["label"] for line in view["window"]["lines"] if line["far"]] == away
+        assert {p["label"] for p in view["points"]} == set(means) - {"Head alone", "Full fine-tuning"}
 
 
 def test_a_workload_whose_methods_have_not_ended_stands_back() -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 
 from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.draws import CostOf, front_shares_of
@@ -40,6 +41,9 @@ def _exact(value: float | None) -> CostOf | None:
 def _time(score: Score, step: StepCost | None) -> CostOf | None:
     return None if step is None else CostOf(step.seconds.value, step.seconds.low, step.seconds.high)
 
+
+LEAST = 0.02
+"""Share of right answers that a front shows beside its means, at least where it knows no intervals."""
 
 _STEPS = "not measured: run 'cdvft-bench steps' on the preset and give its file to 'cdvft-bench pareto --steps'"
 
@@ -153,3 +157,31 @@ def fronts_of(found: Sequence[Score], steps: StepTimes | None, untimed: str = ""
             missing = untimed if untimed and kind.missing == _STEPS else kind.missing or NOT_MEASURED
             made.append(Front(kind, {}, {}, {}, alike or missing))
     return made
+
+
+@dataclass(frozen=True)
+class Window:
+    """The part of the accuracies that a front shows, as shares.
+
+    Attributes:
+        low, high: between them lie all means but the references', most intervals, and the references of ``near``.
+        near: references that stand as lines. far: those further off than the other means lie apart, named at the edge.
+    """
+
+    low: float
+    high: float
+    near: tuple[Score, ...]
+    far: tuple[Score, ...]
+
+
+def window_of(found: Sequence[Score]) -> Window:
+    """What fronts of these scores show, which have others than the references among them."""
+    references = [score for score in found if score.method in REFERENCES]
+    others = [score for score in found if score.method not in REFERENCES]
+    means = [score.mean for score in others]
+    half = median([LEAST, *((s.high - s.low) / 2 for s in others if s.high is not None and s.low is not None)])
+    reach = max(max(means) - min(means), 2 * half)
+    near = tuple(s for s in references if min(means) - reach <= s.mean <= max(means) + reach)
+    low, high = min([*means, *(s.mean for s in near)]), max([*means, *(s.mean for s in near)])
+    margin = max(half, 0.12 * (high - low))
+    return Window(low - margin, high + margin, near, tuple(s for s in references if s not in near))

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from statistics import median
 from textwrap import wrap
 
 import matplotlib
@@ -11,9 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from cdvft_bench.accuracy.analysis import Score
 from cdvft_bench.accuracy.pilot import REFERENCES
-from cdvft_bench.analysis.accuracy.fronts import Front
+from cdvft_bench.analysis.accuracy.fronts import Front, window_of
 from cdvft_bench.analysis.accuracy.pairs import State
 from cdvft_bench.analysis.accuracy.study import Study
 from cdvft_bench.analysis.overview import Overview, Panel
@@ -181,32 +179,23 @@ def _front(axes: Axes, study: Study, front: Front, ground: Ground, width: int) -
     where = study.name.split(" (")[0]
     told = f"{len(on)} of {len(points)} surely on the front, {len(off)} beaten"
     axes.set_title("\n".join((*wrap(f"{where}:", width), *wrap(told, width))))
-    lines = _references(axes, study, [score for score, _ in points], ground)
-    return lines + sorted(labels, key=lambda label: not label.bold)
+    return _references(axes, study, ground) + sorted(labels, key=lambda label: not label.bold)
 
 
-def _references(axes: Axes, study: Study, shown: Sequence[Score], ground: Ground) -> list[Label]:
-    """Draw a line across for each reference, and set limits that show all means and most intervals; the labels.
-
-    A reference that lies further off than the means lie apart is only named, at the edge on its side.
-    """
-    means = [100 * score.mean for score in shown]
-    pad = median([2.0, *(50 * (s.high - s.low) for s in shown if s.high is not None and s.low is not None)])
-    reach = max(max(means) - min(means), 2 * pad)
-    known = {score.label: 100 * score.mean for score in study.scores if score.method in REFERENCES}
-    near = [y for y in known.values() if min(means) - reach <= y <= max(means) + reach]
-    low, high = min([*means, *near]), max([*means, *near])
-    pad = max(pad, 0.12 * (high - low))
-    low, high = low - pad, high + pad
-    left, right = axes.get_xlim()
+def _references(axes: Axes, study: Study, ground: Ground) -> list[Label]:
+    """Set the limits of accuracy, and draw a line across for each reference inside; the labels of all of them."""
+    window, (left, right) = window_of(study.scores), axes.get_xlim()
+    low, high = 100 * window.low, 100 * window.high
     axes.set(xlim=(left, right), ylim=(low, high))
-    labels = []
-    for name, y in known.items():
-        if y in near:
-            axes.plot([left, right], [y, y], color=ground.faint, linewidth=1, linestyle="--", zorder=1.4)
-        where = "" if y in near else " (above)" if y > high else " (below)"
-        labels.append(Label(right, min(max(y, low), high), f"{clean(name)} {y:.1f} %{where}", ground.faint))
-    return labels
+    for score in window.near:
+        y = 100 * score.mean
+        axes.plot([left, right], [y, y], color=ground.faint, linewidth=1, linestyle="--", zorder=1.4)
+    labels = [(score, "") for score in window.near]
+    labels += [(score, " (above)" if score.mean > window.high else " (below)") for score in window.far]
+    return [
+        Label(right, min(max(100 * s.mean, low), high), f"{clean(s.label)} {100 * s.mean:.1f} %{side}", ground.faint)
+        for s, side in labels
+    ]
 
 
 def _corners(line: Line2D) -> list[tuple[float, float]]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from cdvft_bench.accuracy.analysis import Difference
+from cdvft_bench.accuracy.pilot import REFERENCES
+from cdvft_bench.analysis.accuracy.fronts import window_of
 from cdvft_bench.analysis.accuracy.maps import HeatMap
 from cdvft_bench.analysis.accuracy.pairs import BASELINE, told_apart
 from cdvft_bench.analysis.accuracy.study import Study
@@ -153,13 +155,25 @@ def study_view(study: Study) -> View:
                 },
             }
             for score in study.scores
+            if score.method not in REFERENCES
         ],
+        "window": _window(study) if costs else None,
         "differences": [
             {"against": made[0].against, "rows": [_difference(one, study) for one in made]}
             for against in (BASELINE, study.paper.label if study.paper else "")
             if (made := study.differences(against))
         ],
     }
+
+
+def _window(study: Study) -> View:
+    """What fronts show: the limits of accuracy, and the references, with the limit by which a far one is named."""
+    window = window_of(study.scores)
+    lines = [
+        {"label": s.label, "mean": s.mean, "low": s.low, "high": s.high, "far": s in window.far}
+        for s in (*window.near, *window.far)
+    ]
+    return {"low": window.low, "high": window.high, "lines": lines}
 
 
 def _difference(one: Difference, study: Study) -> View:

@@ -10,7 +10,7 @@ function costChooser(view, chosen, change) {
 
 function front(figure, view, { compact = false, labels = true, height = null } = {}) {
   const [caption, host, below] = ["figcaption", ".plot", ".below"].map((part) => figure.querySelector(part));
-  let name = (view.costs.find((c) => c.name === "time") ?? view.costs[0])?.name;
+  let name = view.costs[0]?.name;
   let redraw = () => {};
   const score = view.score ?? { title: "test accuracy [%]", word: "accuracy", unit: " %", factor: 100, digits: 1 };
   const scored = (v) => (known(v) ? score.factor * v : null);
@@ -32,11 +32,15 @@ function front(figure, view, { compact = false, labels = true, height = null } =
     for (const p of [...points].sort((a, b) => a.x - b.x || b.y - a.y)) if (!steps.length || p.y > steps.at(-1).y) steps.push(p);
     const values = points.map((p) => p.x), log = Math.max(...values) > 3 * Math.min(...values) && Math.min(...values) > 0;
     const count = (state) => points.filter((p) => p.state === state).length, chooser = costChooser(view, name, (value) => { name = value; draw(); });
+    const seen = view.window, lines = (seen?.lines ?? []).map((line) => ({
+      axis: "y", at: scored(Math.min(Math.max(line.mean, seen.low), seen.high)), bare: line.far,
+      text: `${line.label} ${bounded(scored(line.mean), scored(line.low), scored(line.high), (v) => v.toFixed(score.digits))}${score.unit}${line.far ? (line.mean > seen.high ? ", above" : ", below") : ""}`,
+    }));
     const message = view.name === "published" ? `${steps.length} of ${points.length} published runs on the front of ${score.word} and cost`
       : `Of ${points.length} methods ${count("on")} on the front of accuracy and cost beyond chance, ${count("off")} beaten, ${count("open")} not told`;
     caption.replaceChildren(...[make("span", {}, message), chooser ?? make("small", {}, cost.title)].filter(Boolean));
     host.replaceChildren();
-    redraw = scatter(host, points, { title: message, xTitle: cost.title, yTitle: score.title, xLog: log, steps, height, write: [short, (v) => `${Number(v.toFixed(score.digits))}`] });
+    redraw = scatter(host, points, { title: message, xTitle: cost.title, yTitle: score.title, xLog: log, steps, lines, yLimits: seen && [scored(seen.low), scored(seen.high)], height, write: [short, (v) => `${Number(v.toFixed(score.digits))}`] });
     below.replaceChildren(make("span", {}, compact ? `${view.name.replace(/ \(.*/, "")}; bars are 95 % intervals` : view.name === "published" ? "strong: on the front" : "full: on the front beyond chance; hollow: not told; faint: beaten beyond chance; bars are 95 % intervals"), ...(compact ? [] : view.missing.map((text) => make("span", {}, text))));
   };
   if (view.costs.length) draw();

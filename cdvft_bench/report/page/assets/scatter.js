@@ -2,7 +2,7 @@
 // points: {x, y, xlow, xhigh, ylow, yhigh, method, label, strong, text, open}; options below.
 function scatter(host, points, options) {
   const { title, xTitle, yTitle, xLog = false, yLog = false, height = null, steps = null, diagonal = false, labels = true,
-    lines = [], xTicks = null, margin = 10, write = [short, short], connect = null, r = 5, yZero = false } = options;
+    lines = [], yLimits = null, xTicks = null, margin = 10, write = [short, short], connect = null, r = 5, yZero = false } = options;
   return drawn(host, (width) => {
     const tall = height ?? Math.max(210, Math.min(430, width * 0.72));
     const svg = make("svg", { viewBox: `0 0 ${width} ${tall}`, height: tall, role: "group", "aria-label": title });
@@ -15,7 +15,7 @@ function scatter(host, points, options) {
       const pad = (high - low || Math.abs(high) || 1) * 0.07;
       return [zero ? Math.min(0, low) : low - pad, high + pad];
     };
-    let [xl, xh] = reach(usable.flatMap((p) => [p.x, p.xlow, p.xhigh]), xLog), [yl, yh] = reach(usable.flatMap((p) => [p.y, p.ylow, p.yhigh]), yLog, yZero);
+    let [xl, xh] = reach(usable.flatMap((p) => [p.x, p.xlow, p.xhigh]), xLog), [yl, yh] = yLimits ?? reach(usable.flatMap((p) => [p.y, p.ylow, p.yhigh]), yLog, yZero);
     if (diagonal) { xl = yl = Math.min(xl, yl); xh = yh = Math.max(xh, yh); }
     const yTicks = (yLog ? logTicks : linearTicks)(yl, yh), gutter = 12 + Math.max(...yTicks.map((t) => measure(write[1](t), 11)));
     const x = scale(xl, xh, gutter + 4, width - margin, xLog), y = scale(yl, yh, tall - 42, 22, yLog);
@@ -35,13 +35,17 @@ function scatter(host, points, options) {
     svg.append(make("text", { class: "tick", x: gutter, y: 11 }, `↑ ${fitted(yTitle, width - gutter - 14, 11)}`));
     svg.append(make("text", { class: "tick", x: width - 2, y: tall - 8, "text-anchor": "end" }, `${fitted(xTitle, width - 20, 11)} →`));
     if (diagonal) svg.append(make("line", { class: "one", x1: x(xl), y1: y(yl), x2: x(xh), y2: y(yh) }));
-    for (const { axis, at, text } of lines) {
+    const blocked = [];
+    for (const { axis, at, text, bare } of lines) {
       if (axis === "y" ? at < yl || at > yh : at < xl || at > xh) continue;
       const place = axis === "y" ? y(at) : x(at);
-      svg.append(axis === "y" ? make("line", { class: "one", x1: gutter, x2: width, y1: place, y2: place }) : make("line", { class: "one", x1: place, x2: place, y1: 22, y2: tall - 42 }));
-      if (text) svg.append(make("text", { class: "tick", x: width - 3, y: place - 4, "text-anchor": "end" }, text));
+      if (!bare) svg.append(axis === "y" ? make("line", { class: "one", x1: gutter, x2: width, y1: place, y2: place }) : make("line", { class: "one", x1: place, x2: place, y1: 22, y2: tall - 42 }));
+      if (!text) continue;
+      const above = place > 40, foot = above ? place - 4 : place + 13;
+      svg.append(make("text", { class: "tick", x: width - 3, y: foot, "text-anchor": "end" }, text));
+      blocked.push({ left: width - 5 - measure(text, 11), right: width, top: foot - 10, bottom: foot + 3 });
+      for (let along = gutter; along < width && !bare; along += 10) blocked.push({ left: along, right: along + 4, top: place - 1, bottom: place + 1, light: true });
     }
-    const blocked = [];
     if (steps) stepLine(svg, steps.filter((p) => known(p.x)), x, y, blocked);
     for (const series of connect ?? []) {
       const path = series.filter((p) => known(p.x) && known(p.y)).map((p, i) => `${i ? "L" : "M"}${x(p.x).toFixed(1)},${y(p.y).toFixed(1)}`).join("");
