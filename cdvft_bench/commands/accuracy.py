@@ -77,8 +77,8 @@ def train(
 ) -> None:
     """Fine-tune with every method of PRESET (a name or a TOML file), tuned alike; goes on where it stopped.
 
-    cpu-small, cpu-generation and cpu-maps suit two cores. gpu-full runs gpu-mpnet-tweets, gpu-vit-fashion and
-    gpu-smollm2-arithmetic one after the other: 'train gpu-full --device cuda --budget 540s', again and again.
+    gpu-full runs gpu-mpnet-tweets, gpu-vit-fashion and gpu-smollm2-arithmetic one after the other: 'train gpu-full
+    --device cuda --budget 540s', again and again. All other presets suit two cores.
 
     Exits with 3 when the budget is spent and runs are left.
     """

@@ -28,10 +28,7 @@ def _check(preset: Preset) -> None:
     labels = [(c.trial.label, c.trial.optimizer, c.trial.hyperparameters) for c in preset.contenders]
     assert len(labels) == len(set(labels))
     named = {label.removesuffix(" auto").removesuffix(" fft") for label, *_ in labels}
-    if name == "cpu-generation":
-        assert {"Untrained", "LoRA r=8", "CDVFT m=2 p=d"} <= named
-        assert len(preset.seeds) >= 3
-    elif preset.map:
+    if preset.map:
         assert {"LoRA r=8", "CDVFT m=2 p=128"} <= named
     elif preset.trials and name not in ("tweets-minilm", "cpu-small"):
         fourier = "FourierFT n=384" if name == "clothes-vit" else "FourierFT n=1000"

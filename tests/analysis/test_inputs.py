@@ -45,8 +45,8 @@ def test_a_folder_is_all_that_it_holds(tmp_path: Path) -> None:
 
 
 def test_runs_are_named_by_their_folders_where_files_are_alike() -> None:
-    names = list(read(PROFILES / "accuracy-cpu-generation", PROFILES / "accuracy-cpu-starts").runs)
-    assert names == ["accuracy-cpu-generation/results.jsonl", "accuracy-cpu-starts/results.jsonl"]
+    names = list(read(PROFILES / "accuracy-clothes-vit", PROFILES / "accuracy-cpu-starts").runs)
+    assert names == ["accuracy-clothes-vit/results.jsonl", "accuracy-cpu-starts/results.jsonl"]
     assert list(read(PROFILES / "accuracy-cpu-starts").runs) == ["results.jsonl"]
 
 

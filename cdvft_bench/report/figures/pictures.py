@@ -142,12 +142,13 @@ def front_picture(studies: Sequence[Study], ground: Ground) -> list[Drawn]:
         return []
     rows = 2 if len(shown) == PANELS else 1
     figure, axes = blank(len(shown) // rows, 3.8 * rows if rows > 1 else 4.6, rows)
+    for one in axes[:: len(shown) // rows]:
+        one.set_ylabel("test accuracy [%]")
     width = 96 * rows // len(shown)
     labels = [_front(one, study, front, ground, width) for one, (study, front) in zip(axes, shown, strict=True)]
     for one, some in zip(axes, labels, strict=True):  # when all else stands: this fixes the layout
         points = [(label.x, label.y) for label in some]
         place_labels(one, some, points, [_corners(line) for line in one.lines], ground.paper)
-    axes[0].set_ylabel("test accuracy [%]")
     told = " ".join(f"{study.name}: {front.told}" for study, front in shown)
     alt = f"Test accuracy against {shown[0][1].kind.what}. {told} Hollow: not told."
     return [Drawn(_name("front", ground), alt, figure, ground)]
