@@ -134,7 +134,7 @@ def test_references_are_lines_and_one_far_off_is_named_at_the_edge() -> None:
     for study, one, away in ((near, axes, []), (far, edge, ["Head alone"])):  # the page shows the same
         view = study_view(study)
         assert one.get_ylim() == (100 * view["window"]["low"], 100 * view["window"]["high"])
-        assert [line["label"] for line in view["window"]["lines"] if line["far"]] == away
+        assert [line["label"] for line in view["window"]["lines"] if line["side"]] == away
         assert {p["label"] for p in view["points"]} == set(means) - {"Head alone", "Full fine-tuning"}
 
 

@@ -20,7 +20,7 @@ import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, nullcontext, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -192,11 +192,9 @@ def load_model(
     packaged = PACKAGED.get(name)
     folder = _folder(packaged) if packaged else None
     if folder is not None:
-        if packaged and packaged.gguf:
-            with redirect_stderr(io.StringIO()):  # its progress bar has no switch
-                model = auto.from_pretrained(folder, dtype=kind, local_files_only=True, gguf_file=packaged.gguf)
-        else:
-            model = auto.from_pretrained(folder, dtype=kind, local_files_only=True)
+        extra = {"gguf_file": packaged.gguf} if packaged and packaged.gguf else {}
+        with redirect_stderr(io.StringIO()) if extra else nullcontext():  # the progress bar over GGUF has no switch
+            model = auto.from_pretrained(folder, dtype=kind, local_files_only=True, **extra)
     elif packaged is not None and packaged.made_by:
         raise UserError(f"the weights of {name} are not made yet; {packaged.install}")
     else:

@@ -160,18 +160,26 @@ def fronts_of(found: Sequence[Score], steps: StepTimes | None, untimed: str = ""
 
 
 @dataclass(frozen=True)
+class Line:
+    """Where a front names a reference: at its mean, or at an edge on whose ``side`` ("above" or "below") that lies."""
+
+    score: Score
+    at: float
+    side: str
+
+
+@dataclass(frozen=True)
 class Window:
     """The part of the accuracies that a front shows, as shares.
 
     Attributes:
-        low, high: between them lie all means but the references', most intervals, and the references of ``near``.
-        near: references that stand as lines. far: those further off than the other means lie apart, named at the edge.
+        low, high: between them lie all means but the references', and most intervals.
+        lines: the references; those further off than the other means lie apart do not widen the window.
     """
 
     low: float
     high: float
-    near: tuple[Score, ...]
-    far: tuple[Score, ...]
+    lines: tuple[Line, ...]
 
 
 def window_of(found: Sequence[Score]) -> Window:
@@ -181,7 +189,10 @@ def window_of(found: Sequence[Score]) -> Window:
     means = [score.mean for score in others]
     half = median([LEAST, *((s.high - s.low) / 2 for s in others if s.high is not None and s.low is not None)])
     reach = max(max(means) - min(means), 2 * half)
-    near = tuple(s for s in references if min(means) - reach <= s.mean <= max(means) + reach)
-    low, high = min([*means, *(s.mean for s in near)]), max([*means, *(s.mean for s in near)])
+    near = [s.mean for s in references if min(means) - reach <= s.mean <= max(means) + reach]
+    low, high = min([*means, *near]), max([*means, *near])
     margin = max(half, 0.12 * (high - low))
-    return Window(low - margin, high + margin, near, tuple(s for s in references if s not in near))
+    low, high = low - margin, high + margin
+    sides = ["below" if s.mean < low else "above" if s.mean > high else "" for s in references]
+    lines = (Line(s, min(max(s.mean, low), high), side) for s, side in zip(references, sides, strict=True))
+    return Window(low, high, tuple(lines))

@@ -188,15 +188,13 @@ def _references(axes: Axes, study: Study, ground: Ground) -> list[Label]:
     window, (left, right) = window_of(study.scores), axes.get_xlim()
     low, high = 100 * window.low, 100 * window.high
     axes.set(xlim=(left, right), ylim=(low, high))
-    for score in window.near:
-        y = 100 * score.mean
-        axes.plot([left, right], [y, y], color=ground.faint, linewidth=1, linestyle="--", zorder=1.4)
-    labels = [(score, "") for score in window.near]
-    labels += [(score, " (above)" if score.mean > window.high else " (below)") for score in window.far]
-    return [
-        Label(right, min(max(100 * s.mean, low), high), f"{clean(s.label)} {100 * s.mean:.1f} %{side}", ground.faint)
-        for s, side in labels
-    ]
+    labels = []
+    for line in window.lines:
+        y, side = 100 * line.at, f" ({line.side})" if line.side else ""
+        if not side:
+            axes.plot([left, right], [y, y], color=ground.faint, linewidth=1, linestyle="--", zorder=1.4)
+        labels.append(Label(right, y, f"{clean(line.score.label)} {100 * line.score.mean:.1f} %{side}", ground.faint))
+    return labels
 
 
 def _corners(line: Line2D) -> list[tuple[float, float]]:

@@ -167,11 +167,12 @@ def study_view(study: Study) -> View:
 
 
 def _window(study: Study) -> View:
-    """What fronts show: the limits of accuracy, and the references, with the limit by which a far one is named."""
+    """What fronts show: the limits of accuracy, and the references."""
     window = window_of(study.scores)
     lines = [
-        {"label": s.label, "mean": s.mean, "low": s.low, "high": s.high, "far": s in window.far}
-        for s in (*window.near, *window.far)
+        {"label": (s := line.score).label, "mean": s.mean, "low": s.low, "high": s.high}
+        | {"at": line.at, "side": line.side}
+        for line in window.lines
     ]
     return {"low": window.low, "high": window.high, "lines": lines}
 

@@ -33,8 +33,8 @@ function front(figure, view, { compact = false, labels = true, height = null } =
     const values = points.map((p) => p.x), log = Math.max(...values) > 3 * Math.min(...values) && Math.min(...values) > 0;
     const count = (state) => points.filter((p) => p.state === state).length, chooser = costChooser(view, name, (value) => { name = value; draw(); });
     const seen = view.window, lines = (seen?.lines ?? []).map((line) => ({
-      axis: "y", at: scored(Math.min(Math.max(line.mean, seen.low), seen.high)), bare: line.far,
-      text: `${line.label} ${bounded(scored(line.mean), scored(line.low), scored(line.high), (v) => v.toFixed(score.digits))}${score.unit}${line.far ? (line.mean > seen.high ? ", above" : ", below") : ""}`,
+      axis: "y", at: scored(line.at), bare: Boolean(line.side),
+      text: `${line.label} ${bounded(scored(line.mean), scored(line.low), scored(line.high), (v) => v.toFixed(score.digits))}${score.unit}${line.side ? `, ${line.side}` : ""}`,
     }));
     const message = view.name === "published" ? `${steps.length} of ${points.length} published runs on the front of ${score.word} and cost`
       : `Of ${points.length} methods ${count("on")} on the front of accuracy and cost beyond chance, ${count("off")} beaten, ${count("open")} not told`;
