@@ -41,7 +41,7 @@ def _padded(a: Tensor, n: int) -> Tensor:
     return torch.nn.functional.pad(a, (0, n - a.shape[0])) if a.shape[0] != n else a
 
 
-def _by_kernels(c: Tensor) -> bool:
+def by_kernels(c: Tensor) -> bool:
     """Whether Triton's kernels take over, which compute in float32."""
     return c.dtype == torch.float32 and triton_path.kernels_run(c.device)
 
@@ -65,7 +65,7 @@ def merged_weight(weight: Tensor, diagonals: Sequence[Tensor], circulants: Seque
         return _merged_by_rows(weight, diagonals, circulants, plan)
     (c,) = circulants
     d_out, d_in = weight.shape
-    if _by_kernels(c):
+    if by_kernels(c):
         out = buffer("merged", d_out * d_in, weight.dtype, weight.device).view(d_out, d_in)
         return triton_path.merged_weight(weight, list(diagonals), c, plan, out)
     blocks = circulant_view(c, plan.row)
@@ -197,7 +197,7 @@ def _backward(
 def _fold_gradients(x: Tensor, g: Tensor, diagonals: Sequence[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
     """Gradients of the factors of m = 2 from the dense gradient ``g^T x``."""
     q_out, q_in, p = c.shape
-    if _by_kernels(c):
+    if by_kernels(c):
         return triton_path.fold_gradients(torch.mm(g.t(), x.to(g.dtype)), list(diagonals), c, plan)
     dense = _dense_gradient(x, g, q_out * p, q_in * p, c.dtype)
     if not diagonals:

@@ -15,10 +15,11 @@ from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.names import not_known
 from cdvft_bench.execution.base import is_plain
 from cdvft_bench.execution.fused import FusedFunction, Plan
-from cdvft_bench.execution.merged import MergedFunction
+from cdvft_bench.execution.merged import MergedFunction, by_kernels
 from cdvft_bench.execution.native.path import NativeFunction, repeated
 from cdvft_bench.execution.native.path import misfit as native_misfit
 from cdvft_bench.execution.repeats import remember
+from cdvft_bench.execution.triton.merged import KernelFunction
 from cdvft_bench.execution.triton.on_chip import TritonFunction
 from cdvft_bench.execution.triton.path import misfit as triton_misfit
 from cdvft_reference import BlockCirculantLinear, CDVFTLinear
@@ -261,6 +262,8 @@ def _apply(
     elif path == "triton":
         h = TritonFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
     elif path in ("merged", "merged_dense") and weight is not None:
+        if path == "merged_dense" and by_kernels(circulants[0]) and not torch.compiler.is_compiling():
+            return KernelFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
         h = MergedFunction.apply(x, weight, bias, plan, path == "merged_dense", *diagonals, *circulants)
     else:
         h = FusedFunction.apply(x, weight, bias, plan, *diagonals, *circulants)

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -554,7 +555,8 @@ def test_every_launch_fits_cudas_grid_and_is_made_on_the_operands_gpu(monkeypatc
 
         def __getitem__(self, grid: tuple[int, ...]):
             def run(*operands: object, **constants: object) -> None:
-                assert any(operand is on[-1] for operand in operands), self.name
+                assert on, f"{self.name} is launched on the current GPU, whichever that is"
+                assert {t.device for t in operands if isinstance(t, torch.Tensor)} == {on[-1].device}, self.name
                 grids[self.name] = grid
 
             return run
@@ -581,6 +583,95 @@ def test_every_launch_fits_cudas_grid_and_is_made_on_the_operands_gpu(monkeypatc
         x = torch.empty(70_000 * 32, 1024, dtype=torch.bfloat16)
         _Filter(1024, torch.empty(2, 32, 32), 1.0, x.dtype)(x, torch.empty_like(x), ends)
     assert len(grids["filter_kernel"]) == 1
+
+
+class _Kernel:
+    """A kernel of Triton's as ``launch`` sees it: says whether a launch went through Triton or what it compiled."""
+
+    device_caches: ClassVar[dict[int, object]] = {}
+    __name__ = "kernel"
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, tuple[int, ...], tuple[object, ...]]] = []
+
+    def __getitem__(self, grid: tuple[int, ...]):
+        def run(*arguments: object, num_warps: int) -> _Compiled:
+            self.calls.append(("triton", grid, arguments))
+            return _Compiled(self)
+
+        return run
+
+
+class _Compiled:
+    def __init__(self, kernel: _Kernel) -> None:
+        self.kernel = kernel
+
+    def __getitem__(self, grid: tuple[int, int, int]):
+        return lambda *arguments: self.kernel.calls.append(("again", grid, arguments))
+
+
+def test_what_triton_compiled_is_launched_again_for_arguments_that_it_fits_alone(monkeypatch) -> None:
+    """Triton compiles anew for another dtype, a pointer that is no multiple of 16, and an integer that is or is not
+    1, a multiple of 16 or of 32 bits: what it compiled must not meet those."""
+    monkeypatch.setattr(triton_path, "_keeps_compiled", lambda: True)
+    monkeypatch.setattr(triton_path, "_compiled", {})
+    kernel = _Kernel()
+    whole = torch.zeros(64)
+
+    def launched(operand: torch.Tensor, *values: float) -> str:
+        triton_path.launch(kernel, (3, 2), (operand, whole), values, 4)
+        how, grid, arguments = kernel.calls[-1]
+        assert grid == ((3, 2) if how == "triton" else (3, 2, 1))
+        assert arguments[0] is operand
+        assert arguments[2:] == values
+        return how
+
+    assert [launched(whole, 16, 0.5, True) for _ in range(3)] == ["triton", "again", "again"]
+    assert launched(whole.clone(), 16, 0.5, True) == "again"
+    for others in ((17, 0.5, True), (1, 0.5, True), (2**40, 0.5, True), (16, 0.25, True), (16, 0.5, False)):
+        assert [launched(whole, *others) for _ in range(2)] == ["triton", "again"]
+    assert launched(whole, 1.0, 0.5, True) == "triton"  # equal to the integer 1, but another type
+    assert [launched(whole.bfloat16(), 16, 0.5, True) for _ in range(2)] == ["triton", "again"]
+    assert [launched(whole[1:], 16, 0.5, True) for _ in range(2)] == ["triton", "triton"]  # begins at 4 of 16 bytes
+    assert launched(whole, 16, 0.5, True) == "again"
+    monkeypatch.setattr(triton_path, "_keeps_compiled", lambda: False)
+    assert [launched(whole, 16, 0.5, True) for _ in range(2)] == ["triton", "triton"]
+
+
+AGAIN = """
+import torch
+from cdvft_bench.execution.paths import adapted_linear
+from cdvft_reference.cdvft import cdvft_dense
+
+relative = lambda a, b: float((a - b).detach().double().norm() / b.detach().double().norm())
+drawn = lambda *shape: torch.randn(*shape, device="cuda")
+shifted = lambda d: drawn(d + 1)[1:]  # begins at no multiple of 16 bytes
+plain, bf16 = torch.float32, torch.bfloat16
+calls = [(96, 64, 64, plain, 1.0, "column", drawn)] * 3  # compiled, launched again, and again
+calls += [(96, 64, 64, plain, 0.7, "column", drawn), (96, 64, 64, plain, 0.7, "row", drawn)]
+calls += [(96, 64, 64, plain, 0.7, "row", shifted), (96, 64, 64, bf16, 0.7, "row", drawn)]
+calls += [(1, 1, 1, plain, 0.7, "row", drawn), (95, 61, 61, bf16, 0.7, "row", drawn)]
+for d_out, d_in, p, dtype, alpha, convention, draw in calls + calls:
+    D = [draw(d_in).requires_grad_(), draw(d_out).requires_grad_()]
+    c = drawn(-(-d_out // p), -(-d_in // p), p).requires_grad_()
+    x, W, b, g = (drawn(*s).to(dtype) for s in ((2, 3, d_in), (d_out, d_in), (d_out,), (2, 3, d_out)))
+    x.requires_grad_()
+    h = adapted_linear(x, W, b, D, [c], alpha=alpha, path="merged_dense", convention=convention)
+    ours = [h, *torch.autograd.grad(h, [x, *D, c], g)]
+    wide = [t.detach().double().requires_grad_() for t in (x, *D, c)]
+    dense = cdvft_dense(wide[1:-1], wide[-1:], d_out, convention)
+    exact = torch.nn.functional.linear(wide[0], W.double() + alpha * dense, b.double())
+    theirs = [exact, *torch.autograd.grad(exact, wide, g.double())]
+    errors = [relative(a, b) for a, b in zip(ours, theirs, strict=True)]
+    assert max(errors) < (1e-2 if dtype == bf16 else 1e-4), (d_out, d_in, dtype, convention, draw, errors)
+"""
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not (torch.cuda.is_available() and HAS_TRITON), reason="needs a CUDA device and triton")
+def test_launches_that_skip_triton_equal_the_oracle_on_a_gpu() -> None:
+    done = subprocess.run([sys.executable, "-c", AGAIN], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 def on_a_gpu(*arguments: str) -> None:

@@ -6,11 +6,14 @@ They take float32 factors on a CUDA device, "triton" of one circulant factor of 
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,13 +48,18 @@ MERGED_ROWS, MERGED_COLUMNS, MERGED_WARPS = 16, 256, 4
 
 def refusal(device: torch.device) -> str:
     """Why Triton's kernels cannot run on the device's tensors; "" where they can: on a GPU, or interpreted."""
-    if importlib.util.find_spec("triton") is None:
+    if not _installed():
         return "the package triton is not installed"
     if os.environ.get("TRITON_INTERPRET") == "1":
         return ""
     if device.type != "cuda":
         return f"it runs on a CUDA device (or, for tests, with TRITON_INTERPRET=1), not on {device.type}"
     return _failure(device) if torch.cuda.is_available() else ""
+
+
+@lru_cache(maxsize=1)
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 @lru_cache(maxsize=32)
@@ -122,43 +130,99 @@ def of(operand: Tensor) -> torch.cuda.device:
     return torch.cuda.device_of(operand)
 
 
+_compiled: dict[tuple[object, ...], Any] = {}
+
+
+@lru_cache(maxsize=1)
+def _keeps_compiled() -> bool:
+    """Whether what Triton compiled takes all arguments of the kernel: on CUDA, from 3.3 on."""
+    version = importlib.metadata.version("triton").split(".")
+    return torch.version.hip is None and tuple(map(int, version[:2])) >= (3, 3)
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], operands: tuple[Tensor, ...], values: tuple[float, ...], warps: int
+) -> None:
+    """Launch a kernel on the current device, again as it was compiled for arguments like these.
+
+    To find that, Triton looks at every argument of every launch, which takes longer than the launch: a good part of an
+    eager step. It compiles for dtypes, for pointers that are multiples of 16, and for some properties of integers; kept
+    here is what it compiled for these very integers.
+
+    Args:
+        grid: programs along up to three axes. operands, values: the kernel's arguments in order, tensors first.
+        warps: of a program.
+    """
+    if not _keeps_compiled() or any(t.data_ptr() & 15 for t in operands) or not hasattr(kernel, "device_caches"):
+        kernel[grid](*operands, *values, num_warps=warps)  # under Triton's interpreter, too
+        return
+    key = (kernel.__name__, operands[0].device, *[t.dtype for t in operands], *values, *map(type, values))
+    if (compiled := _compiled.get(key)) is not None:
+        compiled[(*grid, 1, 1)[:3]](*operands, *values)
+        return
+    if len(_compiled) >= 4096:
+        _compiled.clear()
+    _compiled[key] = kernel[grid](*operands, *values, num_warps=warps)
+
+
 def merged_weight(weight: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan, out: Tensor) -> Tensor:
     """``W + alpha dW`` by one kernel at memory bandwidth, for any block size; see ``execution.merged``.
 
     Args:
-        weight: W, of any strides. diagonals, c: checked operands. out: as W, contiguous.
+        weight: W, of any strides. diagonals, c: checked operands. out: as W, contiguous, of any floating-point dtype.
     """
+    with of(weight):
+        return launch_merged_weight(weight, as_read((*diagonals, c)), plan, out)
+
+
+def launch_merged_weight(weight: Tensor, factors: Sequence[Tensor], plan: Plan, out: Tensor) -> Tensor:
+    """:func:`merged_weight` with factors :func:`as_read`, on the current device."""
     from cdvft_bench.execution.triton.kernels import merged_weight_kernel
 
     d_out, d_in = weight.shape
-    weight = weight.resolve_neg()
-    *diagonals, c = as_read((*diagonals, c))
-    first, last = diagonals or (c, c)
-    with of(weight):
-        merged_weight_kernel[(-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS))](
-            weight,
-            first,
-            last,
-            c,
-            out,
-            d_out,
-            d_in,
-            c.shape[2],
-            c.shape[1],
-            plan.alpha,
-            *weight.stride(),
-            DIAGONALS=bool(diagonals),
-            ROW=plan.row,
-            ROWS=MERGED_ROWS,
-            COLUMNS=MERGED_COLUMNS,
-            num_warps=MERGED_WARPS,
-        )
+    weight, c, diagonals = weight.resolve_neg(), factors[-1], len(factors) > 1
+    _, q_in, p = c.shape
+    launch(
+        merged_weight_kernel,
+        (-(-d_out // MERGED_ROWS), -(-d_in // MERGED_COLUMNS)),
+        (weight, factors[0], factors[1] if diagonals else c, c, out),
+        (d_out, d_in, p, q_in, plan.alpha, *weight.stride(), diagonals, plan.row, MERGED_ROWS, MERGED_COLUMNS),
+        MERGED_WARPS,
+    )
     return out
 
 
 FOLD_WARPS, SUM_WARPS = 8, 4
 """Warps of the two fold kernels: with eight the first spills no register on any GPU that it was compiled for, with four
 it did on sm_100 (profiles/gpu-static)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fold:
+    """Sizes of the two launches of a fold, by those of a layer.
+
+    Attributes:
+        tile, bands, tiles, pieces: see ``splits.fold_split``. lines: of the partial sums for a_1 and a_3.
+        parts: entries of the three arrays of partial sums. programs: of the second launch, for a_1, for a_3 and all.
+    """
+
+    tile: int
+    bands: int
+    tiles: int
+    pieces: int
+    lines: tuple[int, int]
+    parts: tuple[int, int, int]
+    programs: tuple[int, int, int]
+
+
+@lru_cache(maxsize=256)
+def _fold_of(d_out: int, d_in: int, q_out: int, q_in: int, p: int, diagonals: bool) -> _Fold:
+    blocks, tile = q_out * q_in, int(fold_tile(p))
+    bands, tiles, pieces = (int(n) for n in fold_split(blocks, p))
+    lines = (q_out * bands, q_in * bands) if diagonals else (0, 0)
+    first, last = (-(-d // SUM_COLUMNS) if diagonals else 0 for d in (d_in, d_out))
+    parts = (lines[0] * d_in, lines[1] * d_out, blocks * pieces * 2 * bands * 2 * tile)
+    return _Fold(tile, bands, tiles, pieces, lines, parts, (first, last, first + last - (-blocks * p // SUM_COLUMNS)))
 
 
 def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan) -> list[Tensor]:
@@ -170,60 +234,46 @@ def fold_gradients(dense: Tensor, diagonals: list[Tensor], c: Tensor, plan: Plan
     Args:
         dense: (d_out, d_in), contiguous, of any dtype up to that of the factors. diagonals, c: checked operands.
     """
+    with of(dense):
+        return launch_fold(dense, as_read((*diagonals, c)), plan)
+
+
+def launch_fold(dense: Tensor, factors: Sequence[Tensor], plan: Plan) -> list[Tensor]:
+    """:func:`fold_gradients` with factors :func:`as_read`, on the current device."""
     from cdvft_bench.execution.triton.kernels import fold_kernel, fold_sums_kernel
 
     d_out, d_in = dense.shape
-    *diagonals, c = as_read((*diagonals, c))
+    c, diagonals = factors[-1], len(factors) > 1
     q_out, q_in, p = c.shape
-    tile = int(fold_tile(p))
-    bands, tiles, pieces = (int(n) for n in fold_split(q_out * q_in, p))
-    first, last = diagonals or (c, c)
-    lines = (q_out * bands, q_in * bands) if diagonals else (0, 0)
-    part_first, part_last = c.new_empty(lines[0] * d_in), c.new_empty(lines[1] * d_out)
-    part_c = c.new_empty(q_out * q_in * pieces * 2 * bands * 2 * tile)
-    with of(dense):
-        fold_kernel[(q_out * q_in, bands * pieces)](
-            dense,
-            first,
-            last,
-            c,
-            part_first,
-            part_last,
-            part_c,
+    sizes = _fold_of(d_out, d_in, q_out, q_in, p, diagonals)
+    first, last = (factors[0], factors[1]) if diagonals else (c, c)
+    parts = [c.new_empty(n) for n in sizes.parts]
+    launch(
+        fold_kernel,
+        (q_out * q_in, sizes.bands * sizes.pieces),
+        (dense, first, last, c, *parts),
+        (d_out, d_in, p, q_in, sizes.tiles, sizes.pieces, diagonals, plan.row, sizes.tile),
+        FOLD_WARPS,
+    )
+    grads = [torch.empty_like(t) for t in factors]
+    ends, of_ends = (grads[0], grads[1] if diagonals else grads[0]), sizes.programs[:2]
+    launch(
+        fold_sums_kernel,
+        (sizes.programs[2],),
+        (*parts, *ends, grads[-1]),
+        (
             d_out,
             d_in,
             p,
-            q_in,
-            tiles,
-            pieces,
-            DIAGONALS=bool(diagonals),
-            ROW=plan.row,
-            TILE=tile,
-            num_warps=FOLD_WARPS,
-        )
-    grads = [torch.empty_like(t) for t in (*diagonals, c)]
-    programs = [-(-d // SUM_COLUMNS) if diagonals else 0 for d in (d_in, d_out)]
-    with of(part_c):
-        fold_sums_kernel[(sum(programs) + -(-c.numel() // SUM_COLUMNS),)](
-            part_first,
-            part_last,
-            part_c,
-            grads[0],
-            grads[-2] if diagonals else grads[0],
-            grads[-1],
-            d_out,
-            d_in,
-            p,
-            lines[0],
-            lines[1],
-            pieces,
+            *sizes.lines,
+            sizes.pieces,
             c.numel(),
             plan.alpha,
-            programs[0],
-            programs[1],
-            ROW=plan.row,
-            TILE=tile,
-            COLUMNS=SUM_COLUMNS,
-            num_warps=SUM_WARPS,
-        )
+            *of_ends,
+            plan.row,
+            sizes.tile,
+            SUM_COLUMNS,
+        ),
+        SUM_WARPS,
+    )
     return grads
