@@ -112,10 +112,16 @@ def label(record: Record, d: int | None = None) -> str:
     return f"{setting(record, d)}, {path}" if path else setting(record, d)
 
 
+def plain_fields(environment: object) -> Mapping[str, object]:
+    """Fields of an environment row by name, whether it is a mapping or a dataclass; none of anything else."""
+    given = asdict(environment) if is_dataclass(environment) and not isinstance(environment, type) else environment
+    return given if isinstance(given, Mapping) else {}
+
+
 def machine(environment: object, device: str) -> str:
     """What a record ran on: the GPU, or the CPU with its number of cores, of its environment row."""
-    fields = asdict(environment) if is_dataclass(environment) and not isinstance(environment, type) else environment
-    if not isinstance(fields, Mapping):
+    fields = plain_fields(environment)
+    if not fields:
         return "not recorded"
     gpus = fields.get("gpus") or fields.get("gpu")
     gpu = gpus[0] if isinstance(gpus, list | tuple) and gpus else gpus

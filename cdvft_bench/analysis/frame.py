@@ -7,6 +7,7 @@ intervals as ``<name>_low`` and ``<name>_high``; a baseline's ratio to itself is
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -182,7 +183,7 @@ def _measured(record: Record, timed: Timed | None) -> dict[str, object]:
     return ratios | {
         "graph_seconds": graph.samples[0].median if graph and graph.samples else None,
         "graph_trust": trust_of(record, graph=True),
-        "graph_warnings": clean("; ".join(graph.warnings)) if graph else "",
+        "graph_warnings": clean("; ".join(warnings_of(graph, _graph_ratio(graph)))) if graph else "",
         "gpu_clock": _middle(timing.clocks_mhz if timing else ()),
         "gpu_watts": _middle(timing.watts if timing else ()),
         "seconds": sources.median_seconds(record),
@@ -194,7 +195,7 @@ def _measured(record: Record, timed: Timed | None) -> dict[str, object]:
         "group": clean(getattr(timing, "group", None) or ""),
         "threads": timing.threads if timing else None,
         "trust": trust_of(record),
-        "warnings": clean("; ".join(timing.warnings)) if timing else "",
+        "warnings": clean("; ".join(warnings_of(timing, _eager_ratio(record)))) if timing else "",
         "launches_profiler": trace.launches if trace else None,
         "launches_adapter": trace.parts["adapter"].launches if trace and "adapter" in trace.parts else None,
         "busy": trace.busy_fraction if trace else None,
@@ -266,17 +267,35 @@ def trust_of(record: Record, graph: bool = False) -> Trust:
     """
     if graph:
         timing = _graph(record)
-        ratio = (timing.ratios.get(LORA) or timing.ratios.get(FROZEN)) if timing else None
+        ratio = _graph_ratio(timing) if timing else None
     else:
         timing = record.timed.timing if record.timed else None
-        ratio = sources.ratio_to_lora8(record) or sources.ratio_to_frozen(record)
+        ratio = _eager_ratio(record)
     if timing is None or ratio is None:
         return "not measured"
     if ratio.bounds is None:
         return "no interval"
-    if timing.warnings:
+    if warnings_of(timing, ratio):
         return "doubtful"
     return "firm" if processes(timing) >= PROCESSES else "fair"
+
+
+def _eager_ratio(record: Record) -> Interval | None:
+    return sources.ratio_to_lora8(record) or sources.ratio_to_frozen(record)
+
+
+def _graph_ratio(graph: Timing) -> Interval | None:
+    return graph.ratios.get(LORA) or graph.ratios.get(FROZEN)
+
+
+def warnings_of(timing: Timing, ratio: Interval | None) -> tuple[str, ...]:
+    """The clock's warnings that bear on a ratio: not that another of its run is less precise than was asked."""
+
+    def concerns(warning: str) -> bool:
+        asked = re.match(r"the asked precision of ([\d.]+)% was not reached", warning)
+        return asked is None or ratio is None or ratio.half_width > float(asked[1]) / 100
+
+    return tuple(filter(concerns, timing.warnings))
 
 
 def processes(timing: Timing) -> int:

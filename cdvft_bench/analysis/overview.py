@@ -4,8 +4,9 @@ A method is shown at one setting: CDVFT at m = 2, circulant methods at the large
 LoRA at every rank. Of the paths that execute a setting it is shown on ``auto``, what a user gets; where that was not
 timed, on the fastest that was. A layer or model is shown at one workload: a training step rather than a forward pass,
 one with CDVFT on ``auto`` rather than without, one timed in several processes rather than in one, then the one with
-most methods, most tokens, and the newest records. Panels are ordered likewise, and of equals whole models before
-layers; where some have training steps of CDVFT on ``auto``, the others are left out.
+most methods, most tokens, and the newest records. Panels are ordered likewise, those of which the clock did not warn
+first, and of equals whole models before layers; where some have training steps of CDVFT on ``auto``, the others are
+left out. Machines take turns, each beginning with a whole model.
 
 On a GPU replayed CUDA graphs, in which only kernels take time, go before eager calls: where both were timed, a layer or
 model has a panel of either, and what is said rests on the replays.
@@ -29,6 +30,8 @@ Rank = Literal["best", "tied", ""]
 BASELINES: dict[Baseline, str] = {"lora": "LoRA r=8", "frozen": "the frozen layer"}
 SEVERAL = 3
 """Processes from which a ratio says what the next one will measure."""
+SHORT = {"bfloat16": "bf16", "float16": "fp16"}
+"""How a panel's line writes a dtype."""
 COSTS = ("parameters", "saved_bytes", "launches")
 """What is set beside time, over the baseline's."""
 
@@ -97,6 +100,11 @@ class Overview:
         """A setting in every panel that has it, each layer or model once."""
         return [(panel, panel.cells[row]) for panel in self.panels if row in panel.cells and not panel.again]
 
+    @property
+    def machines(self) -> tuple[str, ...]:
+        """Those that the panels are of."""
+        return tuple(dict.fromkeys(panel.machine for panel in self.panels))
+
     def focused(self) -> list[tuple[Panel, Cell]]:
         """The focus in every panel that has it, each layer or model once."""
         return self.cells(self.focus)
@@ -138,14 +146,31 @@ def overview(frame: DataFrame) -> Overview:
         best.values(),
         key=lambda item: (
             *(item[1].again, *(not is_so for is_so in item[0][:3])),
-            *(-item[0][3], item[1].kind != "model", item[1].title),
+            *(_doubted(item[1], item[2]), -item[0][3], item[1].kind != "model", item[1].title),
         ),
     )
     ordered = [item for item in ordered if all(item[0][:2])] or ordered
-    panels = tuple(panel for _, panel, _ in ordered)
+    panels = tuple(_in_turn([panel for _, panel, _ in ordered]))
     named = [setting for _, _, setting in ordered if setting]
     focus_setting = max(dict.fromkeys(named), key=named.count, default="")
     return Overview(baseline, focus_setting, _rows(panels), panels)
+
+
+def _doubted(panel: Panel, focus: str) -> bool:
+    return focus in panel.cells and panel.cells[focus].warned
+
+
+def _in_turn(panels: Sequence[Panel]) -> list[Panel]:
+    """The panels of each machine in their order, a whole model first; machines taking turns, so that each is seen."""
+    machines = list(dict.fromkeys(panel.machine for panel in panels))
+    first = [next((p for p in panels if (p.machine, p.kind, p.again) == (m, "model", False)), None) for m in machines]
+    turns: dict[tuple[bool, str], int] = {}
+    place = []
+    panels = sorted(panels, key=lambda panel: not any(panel is one for one in first))
+    for panel in panels:
+        turn = turns[panel.again, panel.machine] = turns.get((panel.again, panel.machine), -1) + 1
+        place.append((panel.again, turn))
+    return [panels[i] for i in sorted(range(len(panels)), key=place.__getitem__)]
 
 
 def representatives(rows: Sequence[Entry]) -> list[Entry]:
@@ -204,7 +229,7 @@ def _panel(
     }
     first = rows[0]
     shape = f"{first['batch']:,.0f} × {first['sequence']:,.0f}" if first["batch"] > 1 else f"{first['sequence']:,.0f}"
-    dtype = "" if first["dtype"] == "float32" else f", {first['dtype']}"
+    dtype = "" if first["dtype"] == "float32" else f", {SHORT.get(first['dtype'], first['dtype'])}"
     how = " as a graph" if graph else "" if first["device"] == "cpu" else ", eager"
     workload = f"{first['pass']}{how}, {shape} tokens{dtype}"
     return Panel(where, first["subject"], first["kind"], workload, first["machine"], cells, graph)

@@ -74,11 +74,17 @@ def headline(found: Overview) -> Headline:
     step = "a training step" if panel.workload.startswith("step") else "a forward pass"
     step += ", as a replayed CUDA graph," if panel.graph else ""
     costs = [f"{said} {cell.costs[name]:.2f} × {what}" for name, (said, what) in COSTS.items() if name in cell.costs]
+    more = [f"It {listed(costs)}."] if costs else []
+    for machine in found.machines:
+        other = next(((p, c) for p, c in seen if p.machine == machine != panel.machine), None)
+        if other is not None:
+            how = ", as a replayed CUDA graph" if other[0].graph else ""
+            more.append(f"On {machine}: {with_bounds(other[1].time)} on {other[0].title}{how}.")
     return Headline(
         before=f"On {panel.title}, {step} with {cell.label} takes",
         value=f"{with_bounds(cell.time)} times",
         after=f"{found.baseline_title}’s time, on {panel.machine}: {word_of(cell.time)}.",
-        more=f"It {listed(costs)}." if costs else "",
+        more=" ".join(more),
     )
 
 
@@ -124,7 +130,8 @@ def picture_title(found: Overview) -> str:
     kinds = {panel.kind for panel, _ in found.focused()}
     what = "layers and models" if len(kinds) > 1 else f"{kinds.pop()}{'s' if len(words) > 1 else ''}"
     how = ", as replayed graphs" if all(panel.graph for panel, _ in found.focused()) else ""
-    return f"{found.focus} beside {found.baseline_title}{how}: {listed(counts)}, of {len(words)} {what}"
+    where = f" on {len(found.machines)} machines" if len(found.machines) > 1 else ""
+    return f"{found.focus} beside {found.baseline_title}{how}: {listed(counts)}, of {len(words)} {what}{where}"
 
 
 def three_sentences(found: Overview) -> tuple[str, str, str]:

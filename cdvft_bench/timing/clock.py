@@ -48,12 +48,14 @@ class Contender:
         before: called untimed before each call (to rotate inputs, to drop gradients), or None.
         queued: whether a GPU has other work while the first call is launched, which takes long of a graph of hundreds
             of kernels.
+        awaited: whether rounds go on until the ratio to it is as precise as asked.
     """
 
     name: str
     call: Callable[[], object]
     before: Callable[[], object] | None = None
     queued: bool = False
+    awaited: bool = True
 
 
 class Clock(Protocol):
@@ -203,11 +205,12 @@ def time_interleaved(
         before = look()
         table, states = _rounds(samplers, precision, budget_s, min_rounds, max_rounds, seed, timer, look)
     names = [c.name for c in contenders]
-    judged = _judged(table)
-    intervals = [median_interval(column) for column in judged.T]
-    correlations = [r for column in judged.T if (r := lag1(column)) is not None]
+    ratios = table[:, :1] / table[:, 1:] if len(names) > 1 else table
+    intervals = [median_interval(column) for column in ratios.T]
+    correlations = [r for column in ratios.T if (r := lag1(column)) is not None]
+    reached = max(median_interval(column).half_width for column in _judged(table, contenders).T)
     warnings = (
-        *_round_warnings(len(table), budget_s, precision, max(i.half_width for i in intervals)),
+        *_round_warnings(len(table), budget_s, precision, reached),
         *drift_warnings(table, names, precision),
         *throttling([before, *states]),
     )
@@ -335,7 +338,7 @@ def _rounds(
             one = spent / len(rows)
             if spent + one > budget_s and (len(rows) >= min_rounds or one > budget_s):
                 break
-        if looks.due(len(rows)) and looks.enough(_judged(np.array(rows))):
+        if looks.due(len(rows)) and looks.enough(_judged(np.array(rows), [s.contender for s in samplers])):
             break
         row = np.empty(len(samplers))
         for i in rng.permutation(len(samplers)):
@@ -367,9 +370,10 @@ def warm_clock(samplers: Sequence[Sampler], look: Look, timer: Timer) -> None:
         before = now
 
 
-def _judged(table: Array) -> Array:
-    """What must be precise: the ratios, or the time itself where there is nothing to compare it with."""
-    return table[:, :1] / table[:, 1:] if table.shape[1] > 1 else table
+def _judged(table: Array, contenders: Sequence[Contender]) -> Array:
+    """What must be precise: the ratios that are awaited, or the time itself where there are none."""
+    awaited = [i for i, contender in enumerate(contenders) if i and contender.awaited]
+    return table[:, :1] / table[:, awaited] if awaited else table[:, :1]
 
 
 def _round_warnings(rounds: int, budget_s: float, precision: float, reached: float) -> Iterator[str]:

@@ -156,7 +156,8 @@ def known(row: Entry, name: str) -> bool:
 def place(row: Entry) -> str:
     """Where a row was measured, in words."""
     dtype = "" if row["dtype"] == "float32" else f", {row['dtype']}"
-    return f"{row['subject']}{dtype}, {row['pass']}, {row['batch']:.0f} × {row['sequence']:,.0f} tokens"
+    gpu = "" if row["device"] == "cpu" else f", {row['machine']}"
+    return f"{row['subject']}{dtype}{gpu}, {row['pass']}, {row['batch']:.0f} × {row['sequence']:,.0f} tokens"
 
 
 def ran(what: str, rows: Sequence[Entry]) -> Evidence:

@@ -14,6 +14,9 @@ from cdvft_bench.analysis.sentences import word_of
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.text import interval, listed, plural, times
 
+FFT_PATHS = ("fft", "handwritten", "fused", "stored", "triton")
+"""Paths that transform the activations, as the paper does; the others add the change to the weight."""
+
 QUESTION = "Do fewer FLOPs make fine-tuning cheaper end to end, or do kernel launches and memory traffic eat the gain?"
 
 
@@ -89,6 +92,41 @@ def replayed(row: Entry) -> Evidence:
     return Evidence(f"{text}time of LoRA r=8{narrow}; eagerly {ratio('lora')}.", "records", keys([row]))
 
 
+def as_graphs(given: Given) -> list[Entry]:
+    """Steps of CDVFT at the paper's setting, as ``overview`` chooses it, that were timed as replayed CUDA graphs."""
+    ours = [pair([row for row in rows if known(row, "graph_lora")])[0] for rows in given.groups]
+    return [row for row in ours if row is not None and row["pass"] == "step"]
+
+
+def _graphs_told(rows: Sequence[Entry], every: Sequence[Entry]) -> str:
+    """In one sentence how those steps compare with LoRA r = 8's, by machine, and how they do on a path of FFTs."""
+    said = []
+    for machine in dict.fromkeys(row["machine"] for row in rows):
+        mine = [row for row in rows if row["machine"] == machine]
+
+        def span(name: str, some: Sequence[Entry] = mine) -> str:
+            values = sorted(row[name] for row in some if known(row, name))
+            return times(values[0]) if values[:1] == values[-1:] else f"{times(values[0])} to {times(values[-1])}"
+
+        models = sum(row["kind"] == "model" for row in mine)
+        where = [plural(n, what) for n, what in ((len(mine) - models, "layer workload"), (models, "whole model")) if n]
+        narrow = any(known(row, "graph_narrow") for row in mine)
+        settings = {(row["setting"], row["pass"], row["machine"]) for row in mine}
+        by_ffts = [
+            row
+            for row in every
+            if row["path"] in FFT_PATHS and (row["setting"], row["pass"], row["machine"]) in settings
+        ]
+        said.append(
+            f"On {machine}, {listed(where)}: as replayed CUDA graphs, where no launch is waited for, a step takes "
+            f"{span('graph_lora')} the time of LoRA r=8"
+            + (f" ({span('graph_narrow')} where its factors have 16 bits, too)" if narrow else "")
+            + (f", by FFTs of the activations {span('graph_lora', by_ffts)}" if by_ffts else "")
+            + (f"; eagerly {span('lora')}." if any(known(row, "lora") for row in mine) else ".")
+        )
+    return " ".join(said)
+
+
 def cheaper(given: Given) -> Answer:
     """R5. Where CDVFT takes fewer FLOPs: "yes" if its step is faster on all those workloads, "no" on none.
 
@@ -96,13 +134,12 @@ def cheaper(given: Given) -> Answer:
 
     Faster: the whole 95 % interval of the time ratio lies below 1. Against LoRA r = 8, and against FourierFT.
     """
-    compared = list(against(given))
-    evidence = [one.evidence for one in compared]
+    compared, graphs = list(against(given)), as_graphs(given)
+    evidence = [*map(replayed, graphs), *(one.evidence for one in compared)]
     bound = [row["verdict"] for row in given.done if row["method"] == "cdvft" and row["verdict"]]
     if set(bound) - {"unknown"}:
         counts = ", ".join(f"{bound.count(word):,} {word}" for word in sorted(set(bound)))
         evidence.append(Evidence(f"What binds CDVFT's calls, by their traces: {counts}.", "records"))
-    evidence += [replayed(row) for row in given.done if row["method"] == "cdvft" and known(row, "graph_lora")]
     claims = ("step-time-like-lora", "gpu-step-time-like-lora")
     evidence += [said for claim in claims if (said := given.verdict(claim)) is not None]
     missing = [] if any(row["kind"] == "model" for row in given.rows) else ["whole models: only layers are recorded"]
@@ -130,6 +167,8 @@ def cheaper(given: Given) -> Answer:
         if gains
         else f"It takes fewer FLOPs on none of them{where}, so there is no gain to eat."
     )
+    if graphs:
+        sentences.insert(0, _graphs_told(graphs, given.done))
     return Answer("R5", QUESTION, word, " ".join(sentences), tuple(evidence), tuple(missing))
 
 

@@ -27,9 +27,10 @@ COST = "parameters"
 FAR = 2.3
 """Ratios beyond this are drawn as an arrow at the edge."""
 
+WIDE = (0.12, 0.25, 0.5, 1.0, 2.0)
 TICKS = (0.35, 0.5, 0.7, 1.0, 1.4, 2.0)
 NEAR = (0.8, 0.9, 1.0, 1.1, 1.2, 1.3)
-"""Ticks where ratios reach far, and where they lie near 1."""
+"""Ticks where ratios reach very far, where they reach far, and where they lie near 1."""
 LOOK: Mapping[State, tuple[float, float]] = {"on": (0.95, 8), "open": (0.95, 7), "off": (0.4, 6)}
 """Opacity and size of a method's point: on the front beyond chance, not told (hollow), beaten beyond chance."""
 
@@ -79,10 +80,10 @@ def _panel(
     axes: Axes, panel: Panel, rows: Sequence[str], methods: Mapping[str, str], found: Overview, ground: Ground
 ) -> None:
     palette, (low, high) = Palette(methods.values()), _reach(found.panels[:PANELS])
-    axes.set_title(f"{shorten(panel.title, 24)}\n", fontsize=9)
-    axes.text(
-        0, 1.01, shorten(panel.workload, 30), transform=axes.transAxes, fontsize=8, color=ground.faint, va="bottom"
-    )
+    under = [shorten(panel.workload, 34), *([shorten(panel.machine, 34)] if len(found.machines) > 1 else [])]
+    axes.set_title(shorten(panel.title, 24) + len(under) * "\n", fontsize=9)
+    said, size = "\n".join(under), 8.5 - 0.5 * len(under)
+    axes.text(0, 1.01, said, transform=axes.transAxes, fontsize=size, color=ground.faint, va="bottom")
     axes.grid(False)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
@@ -115,11 +116,13 @@ def _panel(
         )
     axes.set_xscale("log")
     axes.set_xlim(low, high * (high / low) ** 0.38)  # the figures stand to the right of the marks
-    axes.xaxis.set_major_locator(
-        FixedLocator([tick for tick in (TICKS if high > 1.7 * low else NEAR) if low <= tick <= high])
-    )
+    axes.xaxis.set_major_locator(FixedLocator([tick for tick in _ticks(low, high) if low <= tick <= high]))
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
+def _ticks(low: float, high: float) -> tuple[float, ...]:
+    return WIDE if high > 7 * low else TICKS if high > 1.7 * low else NEAR
 
 
 def _reach(panels: Sequence[Panel]) -> tuple[float, float]:

@@ -1,8 +1,9 @@
 // Ratios of times: rows are methods, a panel a layer or model, the line at 1; beside it what else they cost.
-const ROW = 26, HEAD = 38, FOOT = 38;
+const ROW = 26, HEAD = 38, MACHINE = 13, FOOT = 38;
 const FAR = 2.3;  // ratios beyond this are drawn as an arrow at the edge
 
 function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
+  const several = new Set(view.panels.map((panel) => panel.machine)).size > 1, head = HEAD + (several ? MACHINE : 0);
   let first = 0;
 
   function perLine(width) {
@@ -17,7 +18,7 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
     const each = perLine(width), lines = [], room = Math.max(320, innerHeight - host.offsetTop - 152);
     let height = 0;
     for (let at = first; at < view.panels.length; at += each) {
-      const line = view.panels.slice(at, at + each), tall = HEAD + rowsOf(line).length * ROW + FOOT + (lines.length ? 8 : 0);
+      const line = view.panels.slice(at, at + each), tall = head + rowsOf(line).length * ROW + FOOT + (lines.length ? 8 : 0);
       if (lines.length && height + tall > room) break;
       height += tall;
       lines.push(line);
@@ -33,7 +34,7 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
 
   function wide(shown, rows, width, places) {
     const names = nameWidth(view, width), costs = costWidth(view, width);
-    const height = HEAD + rows.length * ROW + FOOT, each = (width - names - costs) / Math.min(places, view.panels.length);
+    const height = head + rows.length * ROW + FOOT, each = (width - names - costs) / Math.min(places, view.panels.length);
     const svg = picture(width, height);
     bands(svg, rows, width);
     rowNames(svg, rows, names);
@@ -48,7 +49,7 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
   function narrow(shown, rows, width) {
     const names = nameWidth(view, width), across = domain(shown);
     const made = shown.map((panel) => {
-      const own = rows.filter((row) => row.name in panel.cells), height = HEAD + own.length * ROW + FOOT;
+      const own = rows.filter((row) => row.name in panel.cells), height = head + own.length * ROW + FOOT;
       const svg = picture(width, height);
       bands(svg, own, width);
       rowNames(svg, own, names);
@@ -58,7 +59,7 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
       return svg;
     });
     if (view.costs.length && shown.length) {
-      const own = rows.filter((row) => row.name in shown[0].cells), svg = picture(width, HEAD + own.length * ROW + 8);
+      const own = rows.filter((row) => row.name in shown[0].cells), svg = picture(width, head + own.length * ROW + 8);
       bands(svg, own, width);
       rowNames(svg, own, names);
       drawCosts(svg, shown[0], own, names, width - names);
@@ -73,7 +74,7 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
 
   function bands(svg, rows, width) {
     rows.forEach((row, i) => {
-      const y = HEAD + i * ROW;
+      const y = head + i * ROW;
       if (row.name === view.focus) svg.append(make("rect", { class: "band", x: -6, y, width: width + 12, height: ROW, rx: 6 }));
       else if (i) svg.append(make("line", { class: "rule", x1: 0, x2: width, y1: y, y2: y }));
     });
@@ -82,7 +83,7 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
   function rowNames(svg, rows, width) {
     const size = sizeFor(rows.map((row) => row.name), width - 24, 12.5, 680);
     rows.forEach((row, i) => {
-      const y = HEAD + (i + 0.5) * ROW, weight = row.name === view.focus ? 680 : 400;
+      const y = head + (i + 0.5) * ROW, weight = row.name === view.focus ? 680 : 400;
       svg.append(mark(7, y, row.method, { r: 4.6 }));
       const text = fitted(row.name, width - 24, size, weight);
       svg.append(make("text", { x: 19, y: y + 4.3, class: weight > 400 ? "strong" : "", style: `font-size:${size}px` }, text));
@@ -90,18 +91,19 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
   }
 
   function drawPanel(svg, panel, rows, x0, width, { low, high }) {
-    const values = 44, x = scale(low, high, x0 + 8, x0 + width - values, true), bottom = HEAD + rows.length * ROW;
+    const values = 44, x = scale(low, high, x0 + 8, x0 + width - values, true), bottom = head + rows.length * ROW;
     const ground = svg.appendChild(make("g", { "data-panel": panel.title }));
     const titles = sizeFor(view.panels.map((p) => p.title), width - 4, 12.5, 600);
     const subtitles = sizeFor(view.panels.map((p) => p.subtitle), width - 4, 11);
     ground.append(make("text", { x: x0 + 2, y: 13, class: "head", style: `font-size:${titles}px` }, fitted(panel.title, width - 4, titles, 600)));
     ground.append(make("text", { x: x0 + 2, y: 28, class: "tick", style: `font-size:${subtitles}px` }, fitted(panel.subtitle, width - 4, subtitles)));
+    if (several) ground.append(make("text", { x: x0 + 2, y: 28 + MACHINE, class: "tick", style: `font-size:${subtitles}px` }, fitted(panel.machine, width - 4, subtitles)));
     ticksOf(low, high, width - values).forEach((tick) => {
-      ground.append(make("line", { class: tick === 1 ? "one" : "rule", x1: x(tick), x2: x(tick), y1: HEAD - 2, y2: bottom }));
+      ground.append(make("line", { class: tick === 1 ? "one" : "rule", x1: x(tick), x2: x(tick), y1: head - 2, y2: bottom }));
       ground.append(make("text", { class: `tick${tick === 1 ? " strong" : ""}`, x: x(tick), y: bottom + 13, "text-anchor": "middle" }, `${tick}`));
     });
     rows.forEach((row, i) => {
-      const cell = panel.cells[row.name], y = HEAD + (i + 0.5) * ROW;
+      const cell = panel.cells[row.name], y = head + (i + 0.5) * ROW;
       if (!cell) { svg.append(make("text", { x: x0 + width - 2, y: y + 4, class: "tick", "text-anchor": "end" }, "–")); return; }
       const far = cell.value > high, doubt = cell.trust && cell.trust !== "firm" && cell.trust !== "fair";
       const group = make("g", {});
@@ -130,9 +132,9 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
       const values = rows.map((row) => panel.cells[row.name]?.costs[cost.name]).filter((v) => known(v) && v > 0);
       const reach = Math.max(1.5, ...values.map((v) => Math.max(v, 1 / v)));
       const bar = right - 40, middle = left + (bar - left) / 2, half = (bar - left) / 2;
-      if (half > 8) svg.append(make("line", { class: "one", x1: middle, x2: middle, y1: HEAD - 2, y2: HEAD + rows.length * ROW }));
+      if (half > 8) svg.append(make("line", { class: "one", x1: middle, x2: middle, y1: head - 2, y2: head + rows.length * ROW }));
       rows.forEach((row, i) => {
-        const value = panel.cells[row.name]?.costs[cost.name], y = HEAD + (i + 0.5) * ROW;
+        const value = panel.cells[row.name]?.costs[cost.name], y = head + (i + 0.5) * ROW;
         const said = !known(value) ? "–" : value === 0 ? "0" : value >= 9.95 ? value.toFixed(0) : Number(value.toPrecision(2)).toString();
         svg.append(make("text", { x: right, y: y + 4, "text-anchor": "end", class: "soft" }, said));
         if (half <= 8 || !known(value) || value <= 0) return;
