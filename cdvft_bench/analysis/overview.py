@@ -163,13 +163,14 @@ def _doubted(panel: Panel, focus: str) -> bool:
 def _in_turn(panels: Sequence[Panel]) -> list[Panel]:
     """The panels of each machine in their order, a whole model first; machines taking turns, so that each is seen."""
     machines = list(dict.fromkeys(panel.machine for panel in panels))
-    first = [next((p for p in panels if (p.machine, p.kind, p.again) == (m, "model", False)), None) for m in machines]
+    models = [p for p in panels if p.kind == "model" and not p.again]
+    first = [next(p for p in models if p.machine == m) for m in dict.fromkeys(p.machine for p in models)]
     turns: dict[tuple[bool, str], int] = {}
     place = []
     panels = sorted(panels, key=lambda panel: not any(panel is one for one in first))
     for panel in panels:
         turn = turns[panel.again, panel.machine] = turns.get((panel.again, panel.machine), -1) + 1
-        place.append((panel.again, turn))
+        place.append((panel.again, turn, machines.index(panel.machine)))
     return [panels[i] for i in sorted(range(len(panels)), key=place.__getitem__)]
 
 

@@ -118,6 +118,8 @@ def test_a_ratio_that_is_no_number_is_not_measured() -> None:
         (0.9, 1.1, (), 1, "fair"),
         (0.9, 1.1, (), 3, "firm"),
         (0.9, 1.1, ("drift",), 3, "doubtful"),
+        (0.9, 1.1, ("the asked precision of 2.0% was not reached, 12.0% was, in 9 rounds",), 3, "doubtful"),
+        (0.985, 1.015, ("the asked precision of 2.0% was not reached, 12.0% was, in 9 rounds",), 3, "firm"),
         (None, None, (), 3, "no interval"),
     ],
 )

@@ -44,6 +44,25 @@ def test_a_folder_is_all_that_it_holds(tmp_path: Path) -> None:
     assert set(found.frame["store"]) <= {"records.sqlite", "records.jsonl.gz"}
 
 
+def test_what_was_timed_again_by_another_revision_counts_in_place_of_what_was(tmp_path: Path) -> None:
+    """A change of the suite alone: the same machine, day and versions. Another version of torch is another campaign."""
+    now = read_environment()
+    for name, environment in (
+        ("a", replace(now, revision="before")),
+        ("b", replace(now, revision="after")),
+        ("c", replace(now, torch="1.0")),
+    ):
+        with Store(tmp_path / name / "records.sqlite", create=True) as store:
+            key = store.put_environment(environment)
+            for record in make_records("64x64", 64):
+                store.put(replace(record, environment=key, label=f"{record.label} {name}"))
+    found = read(tmp_path)
+    n = len(make_records("64x64", 64))
+    assert (len(found.records), found.replaced) == (2 * n, n)
+    assert sorted({record.label[-1] for record in found.records}) == ["b", "c"]
+    assert set(found.frame["store"]) == {"b/records.sqlite", "c/records.sqlite"}
+
+
 def test_runs_are_named_by_their_folders_where_files_are_alike() -> None:
     names = list(read(PROFILES / "accuracy-clothes-vit", PROFILES / "accuracy-cpu-starts").runs)
     assert names == ["accuracy-clothes-vit/results.jsonl", "accuracy-cpu-starts/results.jsonl"]

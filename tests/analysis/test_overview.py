@@ -17,6 +17,7 @@ from cdvft_bench.analysis.sentences import (
     with_bounds,
     word_of,
 )
+from cdvft_bench.core.case import SubjectKind
 from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import interval
@@ -115,6 +116,31 @@ def test_on_a_gpu_what_is_said_rests_on_replayed_graphs_and_eager_calls_stand_ap
     warned = [on_gpu(r, graphs.get(r.case.method), warnings=("throttled",)) for r in timed(make_records(), 1.7)]
     frame = records_frame(warned, ENVIRONMENTS)
     assert trust(overview(frame), frame).level == "low"
+
+
+def test_machines_take_turns_each_beginning_with_a_whole_model_that_the_clock_trusts() -> None:
+    def of(subject: str, kind: SubjectKind, gpu: bool, warnings: tuple[str, ...] = ()) -> list[Record]:
+        made = [replace(r, case=replace(r.case, subject=subject, kind=kind)) for r in timed(make_records(), 0.9)]
+        if not gpu:
+            return [with_timing(r, warnings=()) for r in made]
+        graph = Interval(0.5, 0.4, 0.6)
+        return [replace(on_gpu(r, graph, warnings=warnings), environment="gpu") for r in made]
+
+    records = [*of("bert", "model", False), *of("64x64", "layer", False), *of("96x96", "layer", False)]
+    records += [*of("32x32", "layer", True), *of("large", "model", True), *of("hot", "model", True, ("throttled",))]
+    machine = {"cpu": "Example CPU", "cores": 2}
+    environments = {records[0].environment: machine, "gpu": {**machine, "gpus": ["Example GPU"]}}
+    frame = records_frame(records, environments)
+    found = overview(frame)
+    first = [(panel.title, panel.machine) for panel in found.panels if not panel.again]
+    cpu, gpu = "Example CPU, 2 cores", "Example GPU"
+    assert found.machines == (cpu, gpu)
+    # Of the whole models on the GPU the one of which the clock did not warn leads, and takes its turn after the CPU's.
+    assert first[:4] == [("bert", cpu), ("large", gpu), ("64x64", cpu), ("32x32", gpu)]
+    assert sorted(title for title, _ in first[4:]) == ["96x96", "hot"]
+    assert all(panel.again for panel in found.panels[6:])
+    assert headline(found).more.endswith("On Example GPU: 0.50 [0.40, 0.60] on large, as a replayed CUDA graph.")
+    assert picture_title(found).endswith("faster on 3, of 3 models on 2 machines")
 
 
 def test_a_gpu_without_replays_says_that_its_times_are_eager() -> None:

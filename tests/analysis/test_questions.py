@@ -122,6 +122,27 @@ def test_replayed_graphs_are_evidence_beside_eager_times() -> None:
     assert found.endswith("eagerly 1.25× [1.24, 1.26].")
 
 
+def test_a_gpus_answer_leads_and_sets_the_paths_of_ffts_apart() -> None:
+    def graph(record: Record, value: float, path: str) -> Record:
+        assert record.timed is not None
+        assert record.timed.timing is not None
+        timing = replace(record.timed.timing, ratios={LORA: Interval(value, value - 0.01, value + 0.01)})
+        hyper = tuple(sorted({**dict(record.case.hyperparameters), "path": path}.items()))
+        case = replace(record.case, device="cuda", hyperparameters=hyper)
+        return replace(record, case=case, timed=replace(record.timed, replays=Replays(timing, 3, {})))
+
+    records = timed(make_records("96x96", 96), 1.25)
+    i = next(i for i, r in enumerate(records) if r.label.startswith("CDVFT m=2 p=d"))
+    records += [graph(records[i], 0.5, "auto"), graph(records[i], 2.0, "fused"), graph(records[i], 2.5, "stored")]
+    environments = {records[0].environment: {"cpu": "Example CPU", "cores": 2, "gpus": ["Example GPU"]}}
+    found = answers(Given(records_frame(records, environments)))[4]
+    assert found.plain.startswith(
+        "On Example GPU, 1 layer workload: as replayed CUDA graphs, where no launch is waited for, a step takes 0.50× "
+        "the time of LoRA r=8, by FFTs of the activations 2.00× to 2.50×; eagerly 1.25×. "
+    )
+    assert found.evidence[0].text.startswith("96x96, Example GPU, step")  # machines that are none's own are named
+
+
 def test_fewer_flops_are_cheaper_only_where_the_whole_interval_says_so() -> None:
     records = make_records("768x768", 768)
     slow, fast = timed(records, 1.5), timed(records, 0.5)

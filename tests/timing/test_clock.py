@@ -74,6 +74,23 @@ def test_one_contender_is_timed_to_its_own_precision() -> None:
     assert timing.samples[0].median == pytest.approx(3e-3, rel=0.1)
 
 
+def test_rounds_do_not_wait_for_a_ratio_that_nobody_awaits() -> None:
+    """As replays do not for eager calls, which are as noisy as the host: the ratio is told with the interval it has."""
+    rounds = {}
+    for awaited in (True, False):
+        machine = FakeMachine()
+        contenders = [
+            Contender("a", machine.work(3e-3, noise=0.01)),
+            Contender("b", machine.work(3e-3, noise=0.01)),
+            Contender("noisy", machine.work(9e-3, noise=0.8), awaited=awaited),
+        ]
+        timing = time_interleaved(contenders, timer=machine.now, budget_s=60, precision=0.02, max_rounds=80)
+        rounds[awaited] = timing.rounds
+        assert timing.ratios["b"].half_width < 0.02 < timing.ratios["noisy"].half_width
+        assert any("precision" in w for w in timing.warnings) == awaited
+    assert rounds[False] < rounds[True] == 80
+
+
 def test_the_machine_drifting_leaves_ratios_right_and_is_said() -> None:
     machine = FakeMachine()
 
