@@ -18,7 +18,7 @@
 #   NAME     of the profile (default: after the GPU and the day)
 #   PYTHON   interpreter (default: python3)
 #   DRY      1 for a run of every line on the CPU with tiny cases, which measures nothing: a rehearsal
-#   CDVFT_BENCH_REVISION   the revision, where the checkout came without its repository
+#   CDVFT_BENCH_REVISION   the revision, where the checkout came without its repository or over an older one
 #   CDVFT_BENCH_GPU_METER  how clock and power are read: nvml, nvidia-smi or none
 set -u
 PART="${1:-}"
@@ -40,7 +40,7 @@ SCRATCH="$(mktemp -d 2> /dev/null)" || { SCRATCH="$(mktemp -d "$OUT/scratch.XXXX
 trap 'rm -rf "$SCRATCH"' EXIT
 rm -f "$OUT"/*.part "$OUT"/.*.part # of a part that was killed while it wrote
 if [ -n "${FROM:-}" ]; then # files that are handed over may be read-only, and are gone on with
-    cp -n "$FROM"/* "$OUT"/
+    for file in "$FROM"/*; do [ -e "$OUT/${file##*/}" ] || cp "$file" "$OUT"/; done
     chmod u+w "$OUT"/*
 fi
 export PYTHONPATH="$HERE:$HERE/reference${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1 HF_HUB_OFFLINE=1
@@ -57,7 +57,7 @@ if [ -z "${TRITON_CACHE_DIR:-}" ]; then
     OWN="${TMPDIR:-/tmp}/cdvft-bench-triton-$UID"
     mkdir -p -m 700 "$OWN" 2> /dev/null && [ -O "$OWN" ] && [ -w "$OWN" ] || { OWN="$SCRATCH/triton" && mkdir "$OWN"; }
     export TRITON_CACHE_DIR="$OWN"
-    [ ! -s "$OUT/triton.tar" ] || tar -xf "$OUT/triton.tar" -C "$OWN" || rm -rf "${OWN:?}"/*
+    [ ! -s "$OUT/triton.tar.gz" ] || tar -xzf "$OUT/triton.tar.gz" -C "$OWN" || rm -rf "${OWN:?}"/*
 fi
 cd "$HERE" || exit 2
 if [ -z "${CDVFT_BENCH_REVISION:-}" ] && ! git rev-parse --short HEAD > /dev/null 2>&1; then
@@ -97,7 +97,7 @@ step() { # step NAME COMMAND...: say it, run it, keep what it says, and go on; 3
     [ "$code" = 0 ] || echo "== $name ended with $code" | tee -a "$OUT/log.txt"
     if [ "$code" = 3 ]; then MORE=1; elif [ "$code" != 0 ]; then CODE=1; fi
     [ -z "$OWN" ] || ! compgen -G "$OWN/*" > /dev/null || { # whole or not at all: a part may be killed from outside
-        tar -cf "$OUT/triton.tar.part" -C "$OWN" . && mv -f "$OUT/triton.tar.part" "$OUT/triton.tar"
+        tar -czf "$OUT/triton.tar.gz.part" -C "$OWN" . && mv -f "$OUT/triton.tar.gz.part" "$OUT/triton.tar.gz"
     }
 }
 said() { echo "== $*" | tee -a "$OUT/log.txt"; }
@@ -183,7 +183,7 @@ cases() { # cases GRID FILE SECONDS_A_CASE MORE...; goes on without a case with 
     done
 }
 traces() { # in a process of their own, after all times: the profiler stays attached
-    cases "$GRID" rows.jsonl "$CASE" --kept --selftest 0 --traces "$OUT/traces.tar"
+    cases "$1" "$2" "$CASE" --kept --selftest 0 --traces "$OUT/traces.tar"
 }
 table() {
     for file in rows.jsonl models.jsonl; do
@@ -234,7 +234,8 @@ case "$PART" in
         else
             said "peft or transformers is missing: no models"
         fi
-        step "traces" traces
+        step "traces" traces "$GRID" rows.jsonl
+        [ ! -s "$OUT/models.jsonl" ] || step "traces of models" traces "$MODELS" models.jsonl
         if [ -z "$DRY" ] && has pytest && [ $((LIMIT - SECONDS)) -gt 120 ]; then
             step "the on-chip FFT, as far as time goes" tested "$(left)" "gpu and slow" -x -k on_chip_fft \
                 tests/execution/test_triton.py

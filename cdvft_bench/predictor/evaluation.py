@@ -29,7 +29,7 @@ from cdvft_bench.predictor.results import (
     Prediction,
     Split,
 )
-from cdvft_bench.predictor.samples import Factors, Sample, around, device_name, hold, samples
+from cdvft_bench.predictor.samples import Factors, Sample, around, as_graphs, device_name, hold, samples
 from cdvft_bench.sweep.storage.store import Store
 
 BOUNDS: tuple[Bound, ...] = ("arithmetic", "bytes", "launches")
@@ -53,6 +53,7 @@ def evaluate(
     if not found:
         first = f": {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
         raise UserError(f"no record has a time to compare with a prediction{first}")
+    found = [*found, *as_graphs(found)]
     predictions: list[Prediction] = []
     efficiencies: list[Efficiency] = []
     worst: list[tuple[Prediction, Sample, Predicted]] = []

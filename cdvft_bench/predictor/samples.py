@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,11 @@ from cdvft_bench.predictor.transformer import find_model, rest_backward, rest_fo
 from cdvft_bench.sweep.model_cost import case_cost
 
 Factors = tuple[float, float] | None
+
+GRAPHS = ", replayed graphs"
+"""After a GPU's name: its calls as CUDA graphs, fitted for themselves, since no host takes part in them."""
+GRAPH_LAUNCH_S = 1.5e-6
+"""Seconds from one short kernel of a graph to the next, before any data: assumed, and fitted as every rate is."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,17 @@ def samples(
             continue
         found.append(Sample(record, name, case.device, Work(kernels, chosen, case.dtype), seconds))
     return found, left_out
+
+
+def as_graphs(found: Iterable[Sample]) -> Iterator[Sample]:
+    """Those of the samples that were timed as replayed CUDA graphs too, as samples of a device of its own."""
+    for sample in found:
+        timed = sample.record.timed
+        replays = timed.replays.timing if timed and timed.replays else None
+        if replays and replays.samples and replays.samples[0].median > 0:
+            work = replace(sample.work, rates=replace(sample.work.rates, launch_s=GRAPH_LAUNCH_S))
+            names = (f"{sample.device}{GRAPHS}", f"{sample.kind}{GRAPHS}")
+            yield Sample(sample.record, *names, work, replays.samples[0].median)
 
 
 def _usual_rates(device: str, name: str) -> Rates | None:

@@ -106,6 +106,22 @@ def test_a_second_machine_is_predicted_by_the_first() -> None:
     assert not any(note.startswith("machines") for note in found.notes)
 
 
+def test_replayed_graphs_are_fitted_for_themselves() -> None:
+    """Eager calls that a host slows ten times say nothing of the kernels."""
+    gpu = Path(__file__).parents[2] / "profiles" / "nvidia-h200-2026-11-29-lean" / "records.jsonl.gz"
+    profile = read_profiles([gpu])
+    steps = [r for r in profile.records if r.case.kind == "layer" and r.case.pass_ == "step"]
+    fast, slow = (evaluate([timed(r, f) for r in steps], profile.environments, profile.rates) for f in (1.0, 10.0))
+    graphs = [[p for p in found.predictions if p.device == "NVIDIA H200, replayed graphs"] for found in (fast, slow)]
+    assert len({p.key for p in graphs[0]}) == len(steps)
+    replays = {r.case.key: r.timed.replays.timing.samples[0].median for r in steps}  # type: ignore[union-attr]
+    assert all(p.measured_s == replays[p.key] for p in graphs[0])
+    for one, other in zip(*graphs, strict=True):
+        assert other.predicted_s.value == pytest.approx(one.predicted_s.value)
+    eager, kernels = ([r for r in fast.errors if r.device.endswith(word)] for word in ("H200", "graphs"))
+    assert kernels[0].median < eager[0].median
+
+
 def test_a_second_campaign_is_predicted_by_the_first() -> None:
     """The same times by another version on the same machine: its fit sees the first campaign alone."""
     (key,) = {r.environment for r in LAYERS}

@@ -131,6 +131,12 @@ def test_outside_a_checkout_the_code_names_itself(tmp_path: Path, monkeypatch: p
     assert re.fullmatch(re.escape(__version__) + r"\+[0-9a-f]{12}", found[0])
 
 
+def test_a_revision_that_is_given_counts_in_any_checkout(monkeypatch) -> None:
+    """Another session's checkout may lie where the code of this one was unpacked."""
+    monkeypatch.setenv(environment.REVISION, "abc123")
+    assert environment.read_environment().revision == "abc123"
+
+
 def test_a_revision_is_named_where_the_repository_is_absent(monkeypatch) -> None:
     monkeypatch.setattr(environment, "_run", lambda *_: None)
     assert (environment.read_environment().revision or "").startswith(f"{__version__}+")

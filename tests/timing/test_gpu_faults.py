@@ -389,7 +389,7 @@ def test_the_script_goes_on_in_the_same_part_where_a_process_came_to_a_bad_end(
     fake.chmod(0o755)
     environment = {**os.environ, "PYTHON": str(fake), "OUT": str(out), "DRY": "1"}
     (out / "x").parent.mkdir()
-    for left in (".rows.jsonl.begun.x7.part", "triton.tar.part"):
+    for left in (".rows.jsonl.begun.x7.part", "triton.tar.gz.part"):
         (out / left).touch()
     command = ["bash", str(root / "profiles" / "record_gpu.sh"), "1"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)

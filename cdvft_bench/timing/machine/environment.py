@@ -43,16 +43,19 @@ def memory_gib() -> float | None:
 
 
 REVISION = "CDVFT_BENCH_REVISION"
-"""Environment variable that names the revision where the code came without its repository, as on a bare node."""
+"""Environment variable that names the revision, as on a bare node, where the code came without its repository, or was
+laid over another one's checkout."""
 
 
 def _revision() -> str:
+    if given := os.environ.get(REVISION, "").strip():
+        return given
     here = Path(__file__).resolve().parents[1]
     top = _run(["git", "rev-parse", "--show-toplevel"], here)
     revision = _run(["git", "rev-parse", "--short=12", "HEAD"], here)
     # Installed into somebody else's checkout (a virtual environment inside it), that revision is not ours.
     if top is None or revision is None or (Path(top) / "cdvft_bench" / "timing").resolve() != here:
-        return os.environ.get(REVISION, "").strip() or _installed(here.parent)
+        return _installed(here.parent)
     changes = _run(["git", "status", "--porcelain", "--untracked-files=no", "cdvft_bench", "reference"], Path(top))
     return revision + ("+changes" if changes else "")
 
