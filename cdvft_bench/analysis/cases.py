@@ -2,10 +2,10 @@
 
 import re
 import shlex
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, is_dataclass
+from collections.abc import Iterable
 
 from cdvft_bench.core.case import FROZEN, Case, Value, todays_label
+from cdvft_bench.core.environment import plain_fields
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
@@ -110,12 +110,6 @@ def label(record: Record, d: int | None = None) -> str:
     """The setting with its path in words where it is not ``auto``."""
     path = path_title(path_of(record.case))
     return f"{setting(record, d)}, {path}" if path else setting(record, d)
-
-
-def plain_fields(environment: object) -> Mapping[str, object]:
-    """Fields of an environment row by name, whether it is a mapping or a dataclass; none of anything else."""
-    given = asdict(environment) if is_dataclass(environment) and not isinstance(environment, type) else environment
-    return given if isinstance(given, Mapping) else {}
 
 
 def machine(environment: object, device: str) -> str:

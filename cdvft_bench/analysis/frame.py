@@ -345,12 +345,14 @@ def between(ours: Mapping[str, object], theirs: Mapping[str, object]) -> Interva
     """Time of one row over another's of the same group of ``COMPARABLE``; None where it is not known.
 
     Over LoRA r = 8 it is paired by round. Else both are taken over the frozen subject of their own run, as if
-    the two were independent.
+    the two were independent; on a GPU over LoRA r = 8, since a frozen layer's eager call is its host's alone.
     """
     paired = interval_of(ours, "lora")
     if paired is not None and theirs["setting"] == "LoRA r=8":
         return paired
-    mine, other = interval_of(ours, "frozen"), interval_of(theirs, "frozen")
+    over_lora = ours.get("device", "cpu") != "cpu" and paired is not None and interval_of(theirs, "lora") is not None
+    beside = "lora" if over_lora else "frozen"
+    mine, other = interval_of(ours, beside), interval_of(theirs, beside)
     if mine is None or other is None or other.value <= 0:
         return None
     return mine.over(other)

@@ -19,7 +19,6 @@ with a dot is left out. Nothing here judges, fits or times.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,13 +35,13 @@ from cdvft_bench.accuracy.training.trial import TrialResult
 from cdvft_bench.analysis.accuracy.plans import Plan, plans
 from cdvft_bench.analysis.accuracy.ranking import Ranking, ranking
 from cdvft_bench.analysis.accuracy.study import Study, studies
-from cdvft_bench.analysis.cases import plain_fields
 from cdvft_bench.analysis.frame import records_frame
 from cdvft_bench.analysis.kernels import KERNELS, read_kernels
 from cdvft_bench.analysis.overview import Overview, overview
 from cdvft_bench.claims.ledger.read import OWN, read_ledger
 from cdvft_bench.claims.sources.trained import is_results
 from cdvft_bench.claims.verdict import Verification, read_verdicts
+from cdvft_bench.core.environment import one_state
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.io.files import is_file, is_folder, shown
 from cdvft_bench.core.record import Record
@@ -209,7 +208,7 @@ def read(
         if file and n:
             origins.append(Origin(short_name(file, found), holds, n))
     origins += [Origin(one.name, "runs made elsewhere", len(one.runs)) for one in compared]
-    states = _states(environments)
+    states = one_state(environments)
     moved = [replace(row, environment=states.get(row.environment, row.environment)) for row in records]
     kept, replaced = latest(moved)
     return Campaign(
@@ -247,20 +246,6 @@ def _of_ledger(verification: Verification | None, name: str) -> Verification:
     assert verification is not None
     verdicts = tuple(known[claim.id] for claim in book.claims)
     return replace(verification, title=book.title, ledger=book.path, verdicts=verdicts)
-
-
-def _states(environments: Mapping[str, object]) -> dict[str, str]:
-    """The key under which an environment's records are told: one for all that differ in the suite's revision alone.
-
-    Ratios are of a case's own rounds, so they compare over revisions; and a case that was timed again after a change
-    counts in place of what it was before.
-    """
-    first: dict[str, str] = {}
-    found = {}
-    for key, fields in environments.items():
-        rest = {name: value for name, value in plain_fields(fields).items() if name != "revision"}
-        found[key] = first.setdefault(json.dumps(rest, sort_keys=True, default=str), key) if rest else key
-    return found
 
 
 def latest(records: Iterable[Record]) -> tuple[list[Record], int]:

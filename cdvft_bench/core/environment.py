@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, is_dataclass
 
 
 @dataclass(frozen=True)
@@ -45,3 +46,23 @@ class Environment:
         """Stable key of everything but the date."""
         values = {k: v for k, v in asdict(self).items() if k != "date"}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def plain_fields(environment: object) -> Mapping[str, object]:
+    """Fields of an environment row by name, whether it is a mapping or a dataclass; none of anything else."""
+    given = asdict(environment) if is_dataclass(environment) and not isinstance(environment, type) else environment
+    return given if isinstance(given, Mapping) else {}
+
+
+def one_state(environments: Mapping[str, object]) -> dict[str, str]:
+    """The key under which an environment's records are told: one for all that differ in the suite's revision alone.
+
+    Ratios are of a case's own rounds, so they compare over revisions; and a case that was timed again after a change
+    counts in place of what it was before.
+    """
+    first: dict[str, str] = {}
+    found = {}
+    for key, fields in environments.items():
+        rest = {name: value for name, value in plain_fields(fields).items() if name != "revision"}
+        found[key] = first.setdefault(json.dumps(rest, sort_keys=True, default=str), key) if rest else key
+    return found

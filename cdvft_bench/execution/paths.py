@@ -262,7 +262,7 @@ def _apply(
     elif path == "triton":
         h = TritonFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
     elif path in ("merged", "merged_dense") and weight is not None:
-        if path == "merged_dense" and by_kernels(circulants[0]) and not torch.compiler.is_compiling():
+        if path == "merged_dense" and not torch.compiler.is_compiling() and by_kernels(circulants[0]):
             return KernelFunction.apply(x, weight, bias, plan, *diagonals, *circulants)
         h = MergedFunction.apply(x, weight, bias, plan, path == "merged_dense", *diagonals, *circulants)
     else:

@@ -58,7 +58,8 @@ def evaluate(
     efficiencies: list[Efficiency] = []
     worst: list[tuple[Prediction, Sample, Predicted]] = []
     notes: list[str] = []
-    for device in sorted({s.device for s in found}):
+    devices_of = sorted({s.device for s in found})
+    for device in devices_of:
         mine = [s for s in found if s.device == device]
         bench = _Bench(mine)
         whole = bench.fitted(np.arange(len(mine)))
@@ -76,9 +77,9 @@ def evaluate(
             predictions += bench.left_out_together(split)
     predictions += _other_machines(found, notes)
     worst.sort(key=lambda entry: -abs(np.log(entry[0].ratio)))
-    baselines = typical_baselines([s.record for s in found])
+    baselines = {device: typical_baselines([s.record for s in found if s.device == device]) for device in devices_of}
     farthest = [
-        Farthest(p, *find_cause(p, s.record, s.work, by_kind, baselines, efficiencies))
+        Farthest(p, *find_cause(p, s.record, s.work, by_kind, baselines[s.device], efficiencies))
         for p, s, by_kind in worst[:FARTHEST]
     ]
     gpus = [s for s in found if s.kind == "cuda"]

@@ -10,7 +10,7 @@ import numpy as np
 from cdvft_bench.analytic.kernels import Kernels
 from cdvft_bench.analytic.roofline import Rates
 from cdvft_bench.core.case import Case
-from cdvft_bench.core.environment import Environment
+from cdvft_bench.core.environment import Environment, one_state
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.record import Record
 from cdvft_bench.execution.costs import FAST_PATHS
@@ -109,8 +109,9 @@ def samples(
 ) -> tuple[list[Sample], list[tuple[str, str]]]:
     """Records that can be predicted, and the others with the reason; of a case on one machine the newest counts."""
     newest: dict[tuple[str, str], Record] = {}
+    states = one_state(environments)
     for record in sorted(records, key=lambda r: (r.order, r.case.key)):
-        newest[record.case.key, record.environment] = record
+        newest[record.case.key, states.get(record.environment, record.environment)] = record
     found, left_out = [], []
     for key in sorted(newest):
         record = newest[key]
@@ -138,11 +139,15 @@ def as_graphs(found: Iterable[Sample]) -> Iterator[Sample]:
     """Those of the samples that were timed as replayed CUDA graphs too, as samples of a device of its own."""
     for sample in found:
         timed = sample.record.timed
-        replays = timed.replays.timing if timed and timed.replays else None
+        if timed is None or timed.replays is None:
+            continue
+        replays = timed.replays.timing
         if replays and replays.samples and replays.samples[0].median > 0:
             work = replace(sample.work, rates=replace(sample.work.rates, launch_s=GRAPH_LAUNCH_S))
+            # What is asked of the record, frozen subject, rounds, warnings, is then the replays'; no trace is theirs.
+            record = replace(sample.record, timed=replace(timed, timing=replays, trace=None))
             names = (f"{sample.device}{GRAPHS}", f"{sample.kind}{GRAPHS}")
-            yield Sample(sample.record, *names, work, replays.samples[0].median)
+            yield Sample(record, *names, work, replays.samples[0].median)
 
 
 def _usual_rates(device: str, name: str) -> Rates | None:

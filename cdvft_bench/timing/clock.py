@@ -183,8 +183,8 @@ def time_interleaved(
 
     Args:
         contenders: the first is the subject; ratios are its time over each other's.
-        precision: relative half-width of every ratio's interval that is enough (of the time's own interval
-            where there is one contender). It is looked at after 10 rounds and then ever more rarely; it must
+        precision: relative half-width of every awaited ratio's interval that is enough (of the time's own interval
+            where none is awaited). It is looked at after 10 rounds and then ever more rarely; it must
             still be reached when half as many rounds again are made.
         budget_s: seconds of measuring after warm-up; a round that would exceed it is not begun. ``min_rounds``
             are made all the same, unless one round alone costs more than the budget: then one is made.

@@ -145,6 +145,12 @@ def test_another_peer_is_compared_over_the_frozen_subject() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((0.8, 0.8 * math.exp(-down), 0.8 * math.exp(up)))
     assert between(ours, theirs | {"setting": "LoRA r=8"}) == Interval(0.9, 0.9, 0.9)
     assert between(ours | dict.fromkeys(("lora", "frozen"), math.nan), theirs) is None
+    gpu = {"device": "cuda"}  # over LoRA, where both were timed beside it
+    beside = theirs | dict.fromkeys(("lora", "lora_low", "lora_high"), 0.6)
+    over_lora = between(ours | gpu, beside | gpu)
+    assert over_lora is not None
+    assert over_lora.value == pytest.approx(1.5)
+    assert between(ours | gpu, beside | gpu | dict.fromkeys(("lora", "lora_low", "lora_high"), math.nan)) == found
 
 
 def test_the_share_of_launches_is_what_a_graph_saves() -> None:

@@ -286,7 +286,7 @@ import itertools, sys, torch
 from cdvft_bench.execution import splits
 from cdvft_bench.execution.paths import adapted_linear
 from cdvft_bench.execution.fused import Plan
-from cdvft_bench.execution.triton.path import fold_gradients
+from cdvft_bench.execution.triton.path import _fold_of, fold_gradients
 from cdvft_reference.cdvft import FactorShapes, cdvft_dense
 from cdvft_reference.circulant import dense_block_circulant
 
@@ -315,7 +315,9 @@ def layer(d_in, d_out, p, tokens, row, diagonal, dtype):
 shapes = [(8, 8, 8, 3), (30, 48, 48, 9), (70, 33, 16, 7), (7, 5, 3, 4), (100, 130, 100, 5), (1, 1, 1, 1)]
 for (d_in, d_out, p, tokens), row, diagonal in itertools.product(shapes, (False, True), (True, False)):
     for splits.FOLD_PROGRAMS in (1, 9, 512) if p > 32 else (512,):  # one program along a diagonal, some, one a tile
+        _fold_of.cache_clear()
         layer(d_in, d_out, p, tokens, row, diagonal, torch.float32)
+_fold_of.cache_clear()
 layer(100, 230, 100, 5, False, True, torch.bfloat16)
 # The same bits every time, and operands of any strides.
 c, ends = torch.randn(1, 1, 64), [torch.randn(100, 2)[:64, 0], torch.randn(64).neg()]
@@ -583,6 +585,34 @@ def test_every_launch_fits_cudas_grid_and_is_made_on_the_operands_gpu(monkeypatc
         x = torch.empty(70_000 * 32, 1024, dtype=torch.bfloat16)
         _Filter(1024, torch.empty(2, 32, 32), 1.0, x.dtype)(x, torch.empty_like(x), ends)
     assert len(grids["filter_kernel"]) == 1
+
+
+COMPILED = """
+import torch
+from cdvft_bench.execution.paths import adapted_linear
+
+torch.manual_seed(0)
+D, c = [torch.randn(n, requires_grad=True) for n in (48, 64)], torch.randn(4, 3, 16, requires_grad=True)
+x, W, b, g = torch.randn(2, 5, 48, requires_grad=True), torch.randn(64, 48), torch.randn(64), torch.randn(2, 5, 64)
+layer = lambda x: adapted_linear(x, W, b, D, [c], alpha=0.7, path="merged_dense")
+inputs = [x, *D, c]
+eager = layer(x)
+assert type(eager.grad_fn).__name__ == "KernelFunctionBackward"
+theirs = [eager, *torch.autograd.grad(eager, inputs, g, retain_graph=True)]
+
+whole = torch.compile(layer, backend="eager", fullgraph=True)(x)  # no look at the kernels is traced
+for a, b in zip([whole, *torch.autograd.grad(whole, inputs, g)], theirs, strict=True):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+with torch._dynamo.compiled_autograd._enable(torch.compile(backend="eager", fullgraph=True)):
+    found = torch.autograd.grad(eager, inputs, g)
+for a, b in zip(found, theirs[1:], strict=True):
+    torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+"""
+
+
+@pytest.mark.skipif(not HAS_TRITON, reason=NEEDS_TRITON)
+def test_compiled_graphs_take_the_kernels_as_operators_forward_and_backward() -> None:
+    interpret(COMPILED)
 
 
 class _Kernel:

@@ -115,7 +115,9 @@ def _graphs_told(rows: Sequence[Entry], every: Sequence[Entry]) -> str:
         by_ffts = [
             row
             for row in every
-            if row["path"] in FFT_PATHS and (row["setting"], row["pass"], row["machine"]) in settings
+            if row["path"] in FFT_PATHS
+            and (row["setting"], row["pass"], row["machine"]) in settings
+            and known(row, "graph_lora")
         ]
         said.append(
             f"On {machine}, {listed(where)}: as replayed CUDA graphs, where no launch is waited for, a step takes "

@@ -1,8 +1,7 @@
 """The path "merged_dense" where Triton's kernels run: four launches and three products a step, and little Python.
 
 An eager step on a GPU takes as long as the host needs to launch it. Operands were checked by ``paths.run_layer``; what
-depends on sizes alone is worked out once. Compiled graphs, counters and torch's operators go through
-``execution.merged``, which computes the same.
+depends on sizes alone is worked out once. Compiled graphs go through ``execution.merged``, which computes the same.
 """
 
 from __future__ import annotations
@@ -36,10 +35,14 @@ class KernelFunction(torch.autograd.Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         plan: Plan = ctx.plan
         x, weight, *factors = ctx.saved_tensors
-        rows, grad_x = flattened(g), None
+        rows, grad_x, wanted = flattened(g), None, ctx.needs_input_grad[0]
+        if torch.compiler.is_compiling():  # a compiled backward of this eager forward
+            options = (plan.diagonals, plan.alpha, plan.row, True, wanted)
+            found, *grads = torch.ops.cdvft.merged_backward.default(x, rows.contiguous(), weight, factors, *options)
+            return (unflattened(found, g) if wanted else None, None, None, None, *grads)
         with of(weight):
             factors = as_read(factors)
-            if ctx.needs_input_grad[0]:
+            if wanted:
                 merged = launch_merged_weight(weight, factors, plan, weight.new_empty(weight.shape, dtype=g.dtype))
                 grad_x = unflattened(in_dtype(torch.mm(rows, merged), x.dtype), g)
             grads = launch_fold(torch.mm(rows.t(), in_dtype(x, g.dtype)), factors, plan)

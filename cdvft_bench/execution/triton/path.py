@@ -6,7 +6,6 @@ They take float32 factors on a CUDA device, "triton" of one circulant factor of 
 
 from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import os
 import warnings
@@ -136,8 +135,11 @@ _compiled: dict[tuple[object, ...], Any] = {}
 @lru_cache(maxsize=1)
 def _keeps_compiled() -> bool:
     """Whether what Triton compiled takes all arguments of the kernel: on CUDA, from 3.3 on."""
-    version = importlib.metadata.version("triton").split(".")
-    return torch.version.hip is None and tuple(map(int, version[:2])) >= (3, 3)
+    if torch.version.hip:
+        return False
+    import triton  # whatever its distribution is called
+
+    return tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 3)
 
 
 def launch(

@@ -58,7 +58,9 @@ def _table(found: Overview, shown: tuple[Panel, ...]) -> Table:
     table = Table(title=f"time ÷ {found.baseline_title}", title_justify="left", header_style="bold", box=None)
     table.add_column("", overflow="fold", min_width=12)
     for panel in shown:
-        table.add_column(Text(f"{shorten(panel.title, 18)}\n{panel.workload}"), justify="right", overflow="fold")
+        where = f"\n{panel.machine}" if len(found.machines) > 1 else ""
+        title = Text(f"{shorten(panel.title, 18)}\n{panel.workload}{where}")
+        table.add_column(title, justify="right", overflow="fold")
     for row in found.rows:
         if not any(row in panel.cells for panel in shown):
             continue
