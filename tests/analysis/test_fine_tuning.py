@@ -37,7 +37,7 @@ def small() -> Study:
 
 
 def test_the_recorded_profiles_are_whole() -> None:
-    for preset in ("tweets-minilm", "clothes-vit", "problems-smollm2"):
+    for preset in ("tweets-minilm", "clothes-vit", "problems-smollm2", "tweets-mpnet"):
         made = read_preset(preset)
         runs = planned(made, read_results(PROFILES / f"accuracy-{preset}" / "results.jsonl")[0])
         assert left(made, {run.trial.key: run for run in runs}) == 0
