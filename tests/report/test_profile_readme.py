@@ -96,7 +96,7 @@ def test_another_peer_is_its_fastest_setting_on_its_own_run(campaign: list[Recor
         d = int(row["subject"].partition("x")[0])
         assert row["peer"] == f"C3A p={d // 8}"
         expected = (ratio_of(int(row["m"]), d, int(row["tokens"])) + (row["p"] != d) * 0.3) / 1.3
-        assert row["ratio"] == pytest.approx(expected, rel=0.02)
+        assert row["ratio"] == pytest.approx(expected, rel=0.04)  # on a GPU over LoRA, timed in either's own run
         assert row["low"] < row["ratio"] < row["high"]
 
 

@@ -204,9 +204,7 @@ def test_readme_and_page_tell_graphs_from_eager_calls_and_name_the_device(campai
     assert NAME in html
     assert re.search(r"On 64x64, a training step, as a replayed CUDA graph, with CDVFT m=2 p=d\s+takes", html)
     overview = (tmp_path / "page" / "tables" / "overview.csv").read_text().splitlines()
-    assert (
-        overview[0] == 'method,"64x64, step as a graph, 24 tokens, bfloat16","64x64, step, eager, 24 tokens, bfloat16"'
-    )
+    assert overview[0] == 'method,"64x64, step as a graph, 24 tokens, bf16","64x64, step, eager, 24 tokens, bf16"'
     table = (tmp_path / "page" / "tables" / "records.csv").read_text().splitlines()
     columns: dict[str, Any] = dict(zip(table[0].split(","), range(999), strict=False))
     assert {"lora", "graph_lora", "graph_narrow", "graph_frozen", "gpu_clock", "gpu_watts"} <= set(columns)
