@@ -1,9 +1,9 @@
 // Ratios of times: rows are methods, a panel a layer or model, the line at 1; beside it what else they cost.
-const ROW = 26, HEAD = 38, MACHINE = 13, FOOT = 38;
+const ROW = 26, HEAD = 38, LINE = 13, FOOT = 38;
 const FAR = 2.3;  // ratios beyond this are drawn as an arrow at the edge
 
 function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
-  const several = new Set(view.panels.map((panel) => panel.machine)).size > 1, head = HEAD + (several ? MACHINE : 0);
+  const several = new Set(view.panels.map((panel) => panel.machine)).size > 1, head = HEAD + (several ? 2 * LINE : 0);
   let first = 0;
 
   function perLine(width) {
@@ -94,10 +94,11 @@ function ratioPanels(host, below, view, { most = 4, open = null } = {}) {
     const values = 44, x = scale(low, high, x0 + 8, x0 + width - values, true), bottom = head + rows.length * ROW;
     const ground = svg.appendChild(make("g", { "data-panel": panel.title }));
     const titles = sizeFor(view.panels.map((p) => p.title), width - 4, 12.5, 600);
-    const subtitles = sizeFor(view.panels.map((p) => p.subtitle), width - 4, 11);
+    // Where panels are of several machines: what is timed, on how much, and where, a line each.
+    const under = (p) => (several ? [...p.subtitle.split(/, (.*)/, 2), p.machine] : [p.subtitle]);
+    const small = sizeFor(view.panels.flatMap(under), width - 4, 11);
     ground.append(make("text", { x: x0 + 2, y: 13, class: "head", style: `font-size:${titles}px` }, fitted(panel.title, width - 4, titles, 600)));
-    ground.append(make("text", { x: x0 + 2, y: 28, class: "tick", style: `font-size:${subtitles}px` }, fitted(panel.subtitle, width - 4, subtitles)));
-    if (several) ground.append(make("text", { x: x0 + 2, y: 28 + MACHINE, class: "tick", style: `font-size:${subtitles}px` }, fitted(panel.machine, width - 4, subtitles)));
+    under(panel).forEach((line, i) => ground.append(make("text", { x: x0 + 2, y: 28 + i * LINE, class: "tick", style: `font-size:${small}px` }, fitted(line, width - 4, small))));
     ticksOf(low, high, width - values).forEach((tick) => {
       ground.append(make("line", { class: tick === 1 ? "one" : "rule", x1: x(tick), x2: x(tick), y1: head - 2, y2: bottom }));
       ground.append(make("text", { class: `tick${tick === 1 ? " strong" : ""}`, x: x(tick), y: bottom + 13, "text-anchor": "middle" }, `${tick}`));
