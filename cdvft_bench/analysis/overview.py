@@ -105,6 +105,10 @@ class Overview:
         """Those that the panels are of."""
         return tuple(dict.fromkeys(panel.machine for panel in self.panels))
 
+    def under(self, panel: Panel) -> tuple[str, ...]:
+        """What stands under a panel's title: its workload and, where there are several, its machine."""
+        return (panel.workload, panel.machine) if len(self.machines) > 1 else (panel.workload,)
+
     def focused(self) -> list[tuple[Panel, Cell]]:
         """The focus in every panel that has it, each layer or model once."""
         return self.cells(self.focus)

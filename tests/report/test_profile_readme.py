@@ -24,7 +24,7 @@ from cdvft_bench.timing.trace import export_trace
 from tests.made_records import ENVIRONMENT, ENVIRONMENTS, HOSTILE, campaign_of, failed, make_records
 
 WIDTHS, TOKENS = (768, 4096), (128, 2048, 32768)
-NOISE = 0.01
+NOISE = 0.007
 
 
 def samples(name: str, median: float, rng: random.Random) -> Samples:
@@ -96,7 +96,7 @@ def test_another_peer_is_its_fastest_setting_on_its_own_run(campaign: list[Recor
         d = int(row["subject"].partition("x")[0])
         assert row["peer"] == f"C3A p={d // 8}"
         expected = (ratio_of(int(row["m"]), d, int(row["tokens"])) + (row["p"] != d) * 0.3) / 1.3
-        assert row["ratio"] == pytest.approx(expected, rel=0.04)  # on a GPU over LoRA, timed in either's own run
+        assert row["ratio"] == pytest.approx(expected, rel=0.02)
         assert row["low"] < row["ratio"] < row["high"]
 
 

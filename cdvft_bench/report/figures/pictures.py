@@ -80,7 +80,7 @@ def _panel(
     axes: Axes, panel: Panel, rows: Sequence[str], methods: Mapping[str, str], found: Overview, ground: Ground
 ) -> None:
     palette, (low, high) = Palette(methods.values()), _reach(found.panels[:PANELS])
-    under = [shorten(panel.workload, 34), *([shorten(panel.machine, 34)] if len(found.machines) > 1 else [])]
+    under = [shorten(line, 34) for line in found.under(panel)]
     axes.set_title(shorten(panel.title, 24) + len(under) * "\n", fontsize=9)
     said, size = "\n".join(under), 8.5 - 0.5 * len(under)
     axes.text(0, 1.01, said, transform=axes.transAxes, fontsize=size, color=ground.faint, va="bottom")

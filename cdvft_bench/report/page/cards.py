@@ -120,8 +120,7 @@ def judged(verification: Verification) -> Judged:
 
 def overview_table(found: Overview) -> Table:
     """The first picture as a table: every panel, every method."""
-    where = {panel.machine: f", {panel.machine}" if len(found.machines) > 1 else "" for panel in found.panels}
-    columns = ("method", *(f"{panel.title}, {panel.workload}{where[panel.machine]}" for panel in found.panels))
+    columns = ("method", *(", ".join((panel.title, *found.under(panel))) for panel in found.panels))
     cells = [
         (row, *(with_bounds(p.cells[row].time) if row in p.cells else "not measured" for p in found.panels))
         for row in found.rows

@@ -58,9 +58,8 @@ def _table(found: Overview, shown: tuple[Panel, ...]) -> Table:
     table = Table(title=f"time ÷ {found.baseline_title}", title_justify="left", header_style="bold", box=None)
     table.add_column("", overflow="fold", min_width=12)
     for panel in shown:
-        where = f"\n{panel.machine}" if len(found.machines) > 1 else ""
-        title = Text(f"{shorten(panel.title, 18)}\n{panel.workload}{where}")
-        table.add_column(title, justify="right", overflow="fold")
+        title = "\n".join((shorten(panel.title, 18), *found.under(panel)))
+        table.add_column(Text(title), justify="right", overflow="fold")
     for row in found.rows:
         if not any(row in panel.cells for panel in shown):
             continue
