@@ -7,7 +7,6 @@ intervals as ``<name>_low`` and ``<name>_high``; a baseline's ratio to itself is
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,7 +21,7 @@ from cdvft_bench.core.interval import Interval
 from cdvft_bench.core.io.reading import packaged, parse_toml
 from cdvft_bench.core.record import Record
 from cdvft_bench.core.text import clean
-from cdvft_bench.core.timed import Timed, Timing
+from cdvft_bench.core.timed import Timed, Timing, missed_precision
 from cdvft_bench.timing.statistics import median_interval
 
 if TYPE_CHECKING:
@@ -292,8 +291,8 @@ def warnings_of(timing: Timing, ratio: Interval | None) -> tuple[str, ...]:
     """The clock's warnings that bear on a ratio: not that another of its run is less precise than was asked."""
 
     def concerns(warning: str) -> bool:
-        asked = re.match(r"the asked precision of ([\d.]+)% was not reached", warning)
-        return asked is None or ratio is None or ratio.half_width > float(asked[1]) / 100
+        asked = missed_precision(warning)
+        return asked is None or ratio is None or ratio.half_width > asked
 
     return tuple(filter(concerns, timing.warnings))
 

@@ -1,5 +1,6 @@
 """What is measured of a case. Every field goes into JSON as it is."""
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -7,6 +8,17 @@ from cdvft_bench.core.interval import Interval
 
 Mode = Literal["eager", "graph", "compile"]
 """Ways to run a case."""
+
+
+def precision_missed(asked: float) -> str:
+    """How a warning begins that some ratio of a run is less precise than was asked."""
+    return f"the asked precision of {asked:.1%} was not reached"
+
+
+def missed_precision(warning: str) -> float | None:
+    """The precision that was asked, of a warning that begins as :func:`precision_missed` says; None of any other."""
+    found = re.match(r"the asked precision of ([\d.]+)% was not reached", warning)
+    return float(found[1]) / 100 if found else None
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import torch
 
 from cdvft_bench.core.errors import UserError
 from cdvft_bench.core.interval import LEAST_ROUNDS
-from cdvft_bench.core.timed import Timing
+from cdvft_bench.core.timed import Timing, precision_missed
 from cdvft_bench.timing.inputs import l2_bytes
 from cdvft_bench.timing.machine.gpu import CLOCK_DROP, GpuState, Look, clocks_of, looking, throttling, watts_of
 from cdvft_bench.timing.statistics import FIRST_LOOK, Array, Looks, drift_warnings, lag1, median_interval, samples_of
@@ -381,4 +381,4 @@ def _round_warnings(rounds: int, budget_s: float, precision: float, reached: flo
         few = f"{rounds} rounds fit into {budget_s:g} s, {LEAST_ROUNDS} make an interval"
         yield f"{few}; raise the budget to quote a ratio"
     elif reached > precision:
-        yield f"the asked precision of {precision:.1%} was not reached, {reached:.1%} was, in {rounds} rounds"
+        yield f"{precision_missed(precision)}, {reached:.1%} was, in {rounds} rounds"

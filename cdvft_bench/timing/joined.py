@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cdvft_bench.core.interval import LEAST_ROUNDS, Interval
-from cdvft_bench.core.timed import Timing
+from cdvft_bench.core.timed import Timing, precision_missed
 from cdvft_bench.timing.statistics import lag1, median_interval, ratio_interval, samples_of
 
 Figures = tuple[float, ...]
@@ -71,7 +71,7 @@ def joined(
         warnings = (f"{ends[-1]} rounds so far, {LEAST_ROUNDS} make an interval; give a budget, or go on with the run",)
     elif reached > precision:
         said = f"{reached:.1%} was, in {len(split)} processes" if math.isfinite(reached) else "it has no interval"
-        warnings = (f"the asked precision of {precision:.1%} was not reached, {said}",)
+        warnings = (f"{precision_missed(precision)}, {said}",)
     return Timing(
         samples,
         ratios,
